@@ -1,0 +1,105 @@
+"""Checks at the public boundary: one line saying what came, what is allowed, how to mend it.
+
+They run in Python, before tracing. A value that is being traced by JAX has no number to
+look at, so of tracers only shape and dtype are checked.
+"""
+
+import math
+import warnings
+
+import jax
+import numpy as np
+
+IMAGE_NORMS = (1.0, 2.0, math.inf)
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave; scripts print its text as one line and exit with 2."""
+
+
+def is_concrete(x):
+    """Whether `x` has values that can be looked at (it is not being traced)."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def require(condition, message):
+    """Raise InputError(message) unless `condition` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def check_choice(name, value, allowed):
+    """`value` is one of `allowed`."""
+    require(
+        value in allowed,
+        f"{name} = {value!r} is not known; allowed: {', '.join(map(repr, allowed))}",
+    )
+
+
+def check_norm(p, allowed=None):
+    """`p` is a number >= 1 (inf included), and one of `allowed` where that is given."""
+    number = isinstance(p, (int, float)) and not isinstance(p, bool)
+    if allowed is None:
+        require(number and p >= 1, f"p = {p!r}: the norm must be a number in [1, inf]")
+    else:
+        names = ", ".join(norm_name(q)[1:] for q in allowed)
+        require(number and p in allowed, f"p = {p!r}: the norm must be one of {names}")
+
+
+def check_nonnegative(name, value):
+    """`value` (a number or an array) is finite and not negative."""
+    if is_concrete(value):
+        value = np.asarray(value)
+        require(
+            np.all(np.isfinite(value)) and np.all(value >= 0),
+            f"{name} = {value}: it must be finite and >= 0",
+        )
+
+
+def check_epsilon(epsilon, p, bounds=(0.0, 1.0)):
+    """The attack budget is finite and >= 0; warn where it looks like 0-255 units."""
+    check_nonnegative("epsilon", epsilon)
+    if p == math.inf and is_concrete(epsilon):
+        largest, width = float(np.max(epsilon)), bounds[1] - bounds[0]
+        if largest >= width:
+            warnings.warn(
+                f"epsilon = {largest:g} for l_inf covers the whole pixel range "
+                f"[{bounds[0]:g}, {bounds[1]:g}]; epsilon is in units of the images: "
+                f"if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
+                stacklevel=3,
+            )
+
+
+def check_images(images, bounds=(0.0, 1.0)):
+    """[n, h, w, c] floats inside `bounds`, no NaN."""
+    require(
+        getattr(images, "ndim", None) == 4,
+        f"images have shape {np.shape(images)}; expected [n, height, width, channels]",
+    )
+    require(
+        np.issubdtype(images.dtype, np.floating) or images.dtype == "bfloat16",
+        f"images have dtype {images.dtype}; expected floats in [0, 1] "
+        "(divide 8-bit pixels by 255)",
+    )
+    if is_concrete(images) and images.size:
+        low, high = float(images.min()), float(images.max())
+        require(not math.isnan(low + high), "images contain NaN")
+        require(
+            bounds[0] <= low and high <= bounds[1],
+            f"images lie in [{low:.4g}, {high:.4g}]; expected [{bounds[0]:g}, {bounds[1]:g}]: "
+            "give raw pixels, the model owns its normalisation",
+        )
+
+
+def check_labels(labels, num_examples):
+    """[num_examples] integers."""
+    require(
+        np.shape(labels) == (num_examples,) and np.issubdtype(labels.dtype, np.integer),
+        f"labels have shape {np.shape(labels)} and dtype {getattr(labels, 'dtype', None)}; "
+        f"expected {num_examples} integers",
+    )
+
+
+def norm_name(p):
+    """The norm as it is written in names and tables: l1, l2, linf."""
+    return f"l{p:g}"

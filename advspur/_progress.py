@@ -1,0 +1,63 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Counts units of work up to `total`; a context manager.
+
+    Args:
+      total: units of work, of any kind that takes about equal time.
+      title: what is being done.
+      initial: units that were done by an earlier call.
+      every_seconds: least time between two plain lines.
+    """
+
+    def __init__(self, total, title, *, initial=0, every_seconds=10, stream=None):
+        self.total, self.title, self.done = total, title, initial
+        self._initial, self._every = initial, every_seconds
+        self._stream = sys.stderr if stream is None else stream
+        self._start = self._last_line = time.monotonic()
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total,
+                desc=title,
+                initial=initial,
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
+            )
+
+    def advance(self, amount=1, note=""):
+        """`amount` more units are done; `note` is shown beside them."""
+        self.done += amount
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(amount)
+        elif time.monotonic() - self._last_line >= self._every:
+            self._last_line = time.monotonic()
+            self.line(f"{self.title} {self.done / self.total:4.0%}, {self._time_left()} {note}")
+
+    def line(self, text):
+        """Print a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _time_left(self):
+        gained = self.done - self._initial
+        elapsed = time.monotonic() - self._start
+        seconds = elapsed * (self.total - self.done) / gained if gained else 0
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,83 @@
+"""Masked prediction: every example of a source counted exactly once, whatever the batch size.
+
+The functions are jitted over the Classifier pytree at module level: one compilation serves all
+models of an architecture, all budgets and all noise levels. Levels are a Python loop around
+them, since a convolution inside a compiled loop is several times slower on CPU.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import check_choice
+from advspur.attacks import check_perturbation, pgd
+from advspur.data.batches import eval_batches
+from advspur.data.transforms import to_unit
+from advspur.norms import lp_norm
+
+NOISE_FAMILIES = ("linf", "l2")
+
+
+def for_each_example(function, source, *, batch_size, image_size, limit=None):
+    """function(batch, index) -> arrays [batch_size, ...]; returned with padding taken off.
+
+    `index` is the number of the batch. Results of all batches are concatenated on the host.
+    """
+    results = []
+    batches = eval_batches(source, batch_size=batch_size, image_size=image_size, limit=limit)
+    for index, batch in enumerate(batches):
+        result = jax.device_get(function(batch, index))
+        results.append(jax.tree.map(lambda x, keep=batch.valid: x[keep], result))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+@jax.jit
+def correct_clean(classifier, images, labels):
+    """[n] bool: whether the prediction on uint8 images is right."""
+    return jnp.argmax(classifier.logits(to_unit(images)), axis=-1) == labels
+
+
+@functools.partial(jax.jit, static_argnames=("p", "num_steps"))
+def _attack(classifier, images, labels, epsilon, *, p, num_steps):
+    images = to_unit(images)
+    adversarial = pgd(
+        classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps
+    )
+    # Loss, not success, decides among iterates; the clean image belongs to the ball too.
+    survives = jnp.argmax(classifier.logits(adversarial), axis=-1) == labels
+    clean = jnp.argmax(classifier.logits(images), axis=-1) == labels
+    return survives & clean, adversarial
+
+
+def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps):
+    """[n] bool: right on the image and on its PGD image; ball and box are checked."""
+    survives, adversarial = _attack(
+        classifier, images, labels, jnp.float32(epsilon), p=p, num_steps=num_steps
+    )
+    check_perturbation(adversarial, to_unit(images), p=p, epsilon=epsilon)
+    return survives
+
+
+@functools.partial(jax.jit, static_argnames="family")
+def correct_under_noise(classifier, images, labels, region, key, level, *, family):
+    """[n] bool: right under Gaussian noise confined to a region.
+
+    With z ~ N(0, I): family "linf" is clip(x + level z r), family "l2" is
+    clip(x + level z r / ||z r||_2), both to [0, 1] (Moayeri et al., CVPR 2022, arXiv
+    2201.10766). The same `key` gives the same z, so two regions or levels share it.
+
+    Args:
+      images: uint8 [n, h, w, 3].
+      region: r, [n, h, w, 1] in [0, 1].
+      level: standard deviation ("linf") or l2 length, in [0, 1] pixel units.
+    """
+    check_choice("family", family, NOISE_FAMILIES)
+    images = to_unit(images)
+    delta = jax.random.normal(key, images.shape) * region
+    if family == "l2":
+        length = jax.vmap(lambda d: lp_norm(d, 2))(delta)[:, None, None, None]
+        delta = delta / jnp.where(length > 0, length, 1)
+    noisy = jnp.clip(images + level * delta, 0, 1)
+    return jnp.argmax(classifier.logits(noisy), axis=-1) == labels

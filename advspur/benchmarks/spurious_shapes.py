@@ -1,0 +1,156 @@
+"""Reliance on the background, measured on the embedded data set `data.spurious_shapes`.
+
+Protocols of the real benchmarks, with exact masks: groups as in Waterbirds, background gap as in
+ImageNet-9, foreground against background noise as in RIVAL10 (RFS).
+"""
+
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import require
+from advspur.benchmarks import metrics
+from advspur.benchmarks.predict import (
+    correct_clean,
+    correct_under_noise,
+    correct_under_pgd,
+    for_each_example,
+)
+from advspur.data.spurious_shapes import spurious_shapes
+from advspur.records import record
+
+# Standard deviations of the RIVAL10 noise analysis, in [0, 1] pixel units.
+NOISE_LEVELS = tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210))
+
+
+def evaluate(
+    classifier,
+    data_dir=None,
+    *,
+    batch_size,
+    key,
+    num_examples=2000,
+    num_attacked=500,
+    l2_epsilons=(0.25, 0.5, 1.0),
+    linf_epsilons=(1 / 255, 2 / 255, 4 / 255),
+    attack_steps=20,
+    noise_family="linf",
+    noise_levels=NOISE_LEVELS,
+    shapes=None,
+):
+    """All numbers of one model, as Records without the model's name.
+
+    Args:
+      classifier: a `Classifier` trained on spurious_shapes.
+      data_dir: not used; the data are embedded.
+      batch_size: images a forward pass.
+      key: PRNG key of the noise.
+      num_examples: images of every split.
+      num_attacked: the first so many test images are attacked.
+      l2_epsilons, linf_epsilons: PGD budgets, [0, 1] pixel units.
+      attack_steps: PGD steps of 2.5 epsilon / steps from the image.
+      noise_family, noise_levels: see `predict.correct_under_noise`.
+      shapes: options of `spurious_shapes`, those of training.
+    """
+    shapes = dict(shapes or {})
+    num_classes = shapes.get("num_classes", 8)
+    require(
+        classifier.num_classes == num_classes,
+        f"the model has {classifier.num_classes} classes, the data set {num_classes}",
+    )
+    sources = {
+        split: spurious_shapes(split, num_examples=num_examples, **shapes)
+        for split in ("test", "mixed_same", "mixed_rand", "uncorrelated")
+    }
+    sizes = {
+        "batch_size": batch_size,
+        "image_size": sources["test"].columns["image"].shape[1],
+    }
+    labels, groups = (sources["test"].columns[name] for name in ("label", "group"))
+    start = time.monotonic()
+
+    def clean(batch, _):
+        return correct_clean(classifier, batch.image, batch.label)
+
+    correct = {s: for_each_example(clean, source, **sizes) for s, source in sources.items()}
+    on_test, same, rand = (correct[s] for s in ("test", "mixed_same", "mixed_rand"))
+    is_majority = labels == groups
+    estimates = {
+        "majority_accuracy": metrics.accuracy(on_test[is_majority]),
+        "minority_accuracy": metrics.accuracy(on_test[~is_majority]),
+        "majority_minority_gap": metrics.majority_minority_gap(on_test, is_majority),
+        "worst_group_accuracy": metrics.worst_group_accuracy(
+            on_test, 2 * labels + is_majority, num_groups=2 * num_classes
+        ),
+        "background_gap": metrics.background_gap(same, rand),
+        "relative_background_gap": metrics.relative_background_gap(same, rand),
+    }
+    seconds = time.monotonic() - start
+    records = [
+        record("accuracy", metrics.accuracy(outcome), options={"split": split}, seconds=seconds)
+        for split, outcome in correct.items()
+    ]
+    records += [
+        record(name, estimate, options={}, seconds=seconds)
+        for name, estimate in estimates.items()
+    ]
+    for p, epsilons in ((2.0, l2_epsilons), (math.inf, linf_epsilons)):
+        for epsilon in epsilons:
+            records.append(
+                _pgd_record(classifier, sources["test"], p, epsilon, attack_steps, num_attacked, sizes)
+            )
+    return records + _noise_records(
+        classifier, sources["test"], key, noise_family, noise_levels, sizes
+    )
+
+
+def _pgd_record(classifier, source, p, epsilon, num_steps, num_attacked, sizes):
+    start = time.monotonic()
+
+    def attacked(batch, _):
+        return correct_under_pgd(
+            classifier, batch.image, batch.label, p=p, epsilon=epsilon, num_steps=num_steps
+        )
+
+    survives = for_each_example(attacked, source, limit=num_attacked, **sizes)
+    options = {"p": "inf" if p == math.inf else p, "epsilon": epsilon, "num_steps": num_steps}
+    seconds = time.monotonic() - start
+    return record("pgd_accuracy", metrics.accuracy(survives), options=options, seconds=seconds)
+
+
+def _noise_records(classifier, source, key, family, levels, sizes):
+    start = time.monotonic()
+
+    def noisy(batch, index):
+        images, region = jnp.asarray(batch.image), jnp.asarray(batch.mask)
+        noise_key = jax.random.fold_in(key, index)
+        outcomes = [
+            correct_under_noise(
+                classifier, images, batch.label, r, noise_key, level, family=family
+            )
+            for level in levels
+            for r in (region, 1 - region)
+        ]
+        return jnp.stack(outcomes, axis=1)
+
+    outcomes = for_each_example(noisy, source, **sizes).reshape(len(source), len(levels), 2)
+    foreground, background = np.moveaxis(outcomes, 0, -1).swapaxes(0, 1)  # [levels, n] each
+    labels = source.columns["label"]
+    seconds = time.monotonic() - start
+    records = []
+    for index, level in enumerate(levels):
+        options = {"family": family, "level": level}
+        for region, outcome in (("foreground", foreground), ("background", background)):
+            estimate = metrics.accuracy(outcome[index])
+            records.append(
+                record(f"{region}_noise_accuracy", estimate, options=options, seconds=seconds)
+            )
+    estimate = metrics.relative_sensitivity(foreground, background, labels)
+    options = {"family": family, "levels": list(levels)}
+    records.append(
+        record("relative_foreground_sensitivity", estimate, options=options, seconds=seconds)
+    )
+    return records

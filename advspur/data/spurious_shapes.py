@@ -1,0 +1,173 @@
+"""Spurious shapes: the embedded data set, an image twin of the paper's linear model.
+
+The class of an image is the *shape* of its object (core). The background's texture and tint
+belong to some class too: with probability `correlation` the image's own (spurious).
+`core_scale` and `spurious_scale` are the contrasts of the two signals in [0, 1] pixel units,
+the feature scales of the theory. Object colour carries no class information.
+
+Images are drawn with NumPy from a seed: no download, no files. The same seed, split and index
+always give the same image, whatever else is drawn.
+
+>>> source = spurious_shapes("test", num_examples=16)
+>>> example = source[3]
+>>> example["image"].shape, example["mask"].shape, int(example["label"])
+((32, 32, 3), (32, 32, 1), 3)
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from advspur._checks import check_choice, require
+from advspur.data.sources import array_source
+
+SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
+SPLITS = ("train", "validation", "test", "mixed_same", "mixed_rand", "uncorrelated")
+
+
+@functools.lru_cache(maxsize=16)
+def spurious_shapes(
+    split,
+    *,
+    num_examples=2000,
+    seed=0,
+    num_classes=8,
+    image_size=32,
+    correlation=0.6,
+    core_scale=0.25,
+    spurious_scale=0.12,
+    size_jitter=0.35,
+    position_jitter=0.15,
+    color_jitter=1.0,
+    noise_std=0.15,
+):
+    """The images of one split, as a random-access source.
+
+    Every example is a dict of image (uint8 [s, s, 3]), label, group (the class its background
+    belongs to) and mask (float32 [s, s, 1], exactly 1 on the object). An example is of the
+    majority where group == label.
+
+    Args:
+      split: "train", "validation", "test" (independent draws at `correlation`),
+        "uncorrelated" (background of a uniformly random class), and two that show the objects
+        of "test" on other backgrounds: "mixed_same" (that of another image of the class) and
+        "mixed_rand" (of a uniformly random class), as in ImageNet-9.
+      num_examples: images in the split; class k has every num_classes-th index.
+      seed: of the whole data set, not of the split.
+      num_classes: 2 to 8, the first of SHAPES.
+      image_size: pixels per side, at least 8.
+      correlation: probability that the background is the one tied to the class; else it is
+        one of the others, uniformly.
+      core_scale: largest deviation of the object's colour from mid-grey, in pixel units.
+      spurious_scale: largest deviation of the background from mid-grey, in pixel units.
+      size_jitter: relative half-range of the object's radius.
+      position_jitter: half-range of the object's centre, as a fraction of image_size.
+      color_jitter: 0: every object is white (mid-grey + core_scale); 1: its colour is
+        uniform over directions; between: interpolated. Independent of the class.
+      noise_std: standard deviation of Gaussian pixel noise, in pixel units.
+    """
+    check_choice("split", split, SPLITS)
+    require(num_examples >= 1, f"num_examples = {num_examples}: at least one is needed")
+    require(
+        2 <= num_classes <= len(SHAPES),
+        f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist",
+    )
+    require(image_size >= 8, f"image_size = {image_size}: shapes need at least 8 pixels")
+    require(0 <= correlation <= 1, f"correlation = {correlation}: a probability is needed")
+    for name, value in (("core_scale", core_scale), ("spurious_scale", spurious_scale)):
+        require(0 <= value <= 0.5, f"{name} = {value}: a contrast around 0.5 is at most 0.5")
+    for name, value in (("size_jitter", size_jitter), ("color_jitter", color_jitter)):
+        require(0 <= value <= 1, f"{name} = {value}: it must lie in [0, 1]")
+    require(0 <= position_jitter <= 0.5, f"position_jitter = {position_jitter}: at most 0.5")
+    require(noise_std >= 0, f"noise_std = {noise_std}: it must be >= 0")
+
+    labels = np.arange(num_examples) % num_classes
+    groups = np.empty(num_examples, int)
+    images = np.empty((num_examples, image_size, image_size, 3), np.uint8)
+    masks = np.empty((num_examples, image_size, image_size, 1), np.float32)
+    for i, label in enumerate(labels):
+        key = functools.partial(_generator, seed, _object_split(split))
+        mask, color = _draw_object(
+            key("object", i), label, image_size, size_jitter, position_jitter, color_jitter
+        )
+        groups[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
+        background = spurious_scale * _texture(groups[i], phases, num_classes, image_size)
+        pixels = 0.5 + np.where(mask, core_scale * color, background)
+        pixels += noise_std * key("noise", i).standard_normal(pixels.shape)
+        images[i] = np.rint(255 * np.clip(pixels, 0, 1))
+        masks[i] = mask
+    return array_source(images, labels, group=groups, mask=masks, num_classes=num_classes)
+
+
+def _object_split(split):
+    return "test" if split in ("mixed_same", "mixed_rand") else split
+
+
+def _generator(seed, split, part, index):
+    parts = ("object", "noise", "background", "swap")
+    return np.random.Generator(
+        np.random.PCG64([seed, SPLITS.index(split), parts.index(part), index])
+    )
+
+
+def _draw_background(seed, split, index, label, num_classes, correlation):
+    """(class of the background, its two random phases)."""
+    if split == "mixed_same":
+        # Images of a class are num_classes apart: any other of the endless test stream.
+        swap = _generator(seed, split, "swap", index)
+        other = index + num_classes * int(swap.integers(1, 10_000))
+        return _draw_background(seed, "test", other, label, num_classes, correlation)
+    rng = _generator(seed, split, "background", index)
+    phases = rng.uniform(0, 2 * math.pi, 2)
+    if split in ("mixed_rand", "uncorrelated"):
+        return rng.integers(num_classes), phases
+    if rng.uniform() < correlation:
+        return label, phases
+    return (label + rng.integers(1, num_classes)) % num_classes, phases
+
+
+def _draw_object(rng, label, image_size, size_jitter, position_jitter, color_jitter):
+    """(mask [s, s, 1] bool, colour [3] with largest entry 1 in absolute value)."""
+    radius = 0.3 * image_size * (1 + size_jitter * rng.uniform(-1, 1))
+    center = image_size * (0.5 + position_jitter * rng.uniform(-1, 1, 2))
+    direction = rng.standard_normal(3)
+    direction /= np.abs(direction).max()
+    color = (1 - color_jitter) + color_jitter * direction
+    color /= np.abs(color).max()
+    y, x = (np.mgrid[:image_size, :image_size] + 0.5 - center[:, None, None]) / radius
+    return _inside(SHAPES[label], x, y)[..., None], color
+
+
+def _inside(shape, x, y):
+    """Whether points (in units of the radius, y downwards) lie in the shape."""
+    r = np.hypot(x, y)
+    if shape == "disc":
+        return r <= 0.85
+    if shape == "square":
+        return np.maximum(abs(x), abs(y)) <= 0.75
+    if shape == "triangle":
+        return (y <= 0.8) & (2 * abs(x) <= 1.05 * (y + 1))
+    if shape == "cross":
+        return (np.minimum(abs(x), abs(y)) <= 0.3) & (np.maximum(abs(x), abs(y)) <= 1)
+    if shape == "ring":
+        return (r >= 0.55) & (r <= 1)
+    if shape == "hourglass":
+        return (abs(x) <= abs(y)) & (abs(y) <= 0.95)
+    if shape == "crescent":
+        return (r <= 1) & (np.hypot(x - 0.55, y) >= 0.75)
+    return (np.maximum(abs(x), abs(y)) <= 0.95) & (abs(abs(x) - 0.65) <= 0.3)  # bars
+
+
+def _texture(group, phases, num_classes, image_size):
+    """[s, s, 3] in [-1, 1]: half tint, half oriented sinusoid, both tied to the class."""
+    angle = math.pi * group / num_classes
+    y, x = np.mgrid[:image_size, :image_size] / image_size
+    cycles = 4 + 2 * (group % 2)
+    wave = np.sin(
+        2 * math.pi * cycles * (x * math.cos(angle) + y * math.sin(angle)) + phases[0]
+    )
+    hue = 2 * math.pi * (group / num_classes + np.arange(3) / 3)
+    # The second phase dims the wave a little, so that no two backgrounds are alike.
+    strength = 0.75 + 0.25 * math.cos(phases[1])
+    return 0.5 * np.cos(hue) + 0.5 * strength * wave[..., None]

@@ -1,0 +1,7 @@
+"""Flax Linen ResNets, and classifiers that own their normalisation."""
+
+from advspur.models.classifier import Classifier
+from advspur.models.resnet import build_network, resnet18, resnet50, resnet_small
+from advspur.models.runs import load
+
+__all__ = ["Classifier", "build_network", "load", "resnet18", "resnet50", "resnet_small"]

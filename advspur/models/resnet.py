@@ -1,0 +1,128 @@
+"""ResNet-18 and ResNet-50 in Flax Linen, with torchvision's "v1.5" geometry.
+
+Stems: "imagenet" 7x7/2 convolution and 3x3/2 max pooling; "cifar" one 3x3/1 convolution;
+"small" one 3x3/2 convolution (for the quickstart on a CPU). The stride of a bottleneck is on its
+3x3 convolution. Paddings are explicit, (3, 3) and (1, 1): SAME pads asymmetrically under
+stride 2 and shifts features against the published weights. Layout is NHWC.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from advspur._checks import check_choice, require
+
+STEMS = ("imagenet", "cifar", "small")
+ARCHITECTURES = ("resnet18", "resnet50", "resnet_small")
+
+_kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class ResNet(nn.Module):
+    """A residual network; build it with `resnet18`, `resnet50` or `resnet_small`."""
+
+    stage_sizes: tuple
+    bottleneck: bool
+    num_classes: int
+    width: int = 64
+    stem: str = "imagenet"
+    dtype: object = jnp.float32
+    axis_name: str | None = None  # batch statistics are averaged over this pmap axis
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """[n, h, w, 3] normalised images -> (logits, features), float32.
+
+        Features are the global average after the last ReLU: [n, width * 8] for four stages
+        of basic blocks, four times that for bottlenecks.
+        """
+        conv = functools.partial(
+            nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=_kaiming
+        )
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=self.axis_name if train else None,
+        )
+        x = jnp.asarray(images, self.dtype)
+        if self.stem == "imagenet":
+            x = conv(self.width, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv1")(x)
+        else:
+            stride = 2 if self.stem == "small" else 1
+            x = _conv3x3(conv, self.width, stride, "conv1")(x)
+        x = nn.relu(norm(name="bn1")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        block = _bottleneck_block if self.bottleneck else _basic_block
+        for stage, num_blocks in enumerate(self.stage_sizes):
+            for index in range(num_blocks):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"layer{stage + 1}_{index}"
+                x = block(conv, norm, x, self.width * 2**stage, stride, name)
+        features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=_linear, name="fc")(
+            features
+        )
+        return logits.astype(jnp.float32), features
+
+
+def resnet18(num_classes=1000, *, stem="imagenet", dtype=jnp.float32):
+    """ResNet-18: basic blocks (2, 2, 2, 2), 11,689,512 parameters at 1000 classes."""
+    return _build((2, 2, 2, 2), False, num_classes, 64, stem, dtype)
+
+
+def resnet50(num_classes=1000, *, stem="imagenet", dtype=jnp.float32):
+    """ResNet-50: bottleneck blocks (3, 4, 6, 3), 25,557,032 parameters at 1000 classes."""
+    return _build((3, 4, 6, 3), True, num_classes, 64, stem, dtype)
+
+
+def resnet_small(num_classes, *, width=16, stem="small", dtype=jnp.float32):
+    """Three stages of one basic block each, for CPU-size experiments."""
+    return _build((1, 1, 1), False, num_classes, width, stem, dtype)
+
+
+def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
+    """The network a config names by `arch`."""
+    check_choice("arch", arch, ARCHITECTURES)
+    build = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small}[arch]
+    return build(num_classes, stem=stem, dtype=jnp.dtype(dtype))
+
+
+def _build(stage_sizes, bottleneck, num_classes, width, stem, dtype):
+    check_choice("stem", stem, STEMS)
+    require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
+    return ResNet(stage_sizes, bottleneck, num_classes, width, stem, dtype)
+
+
+def _conv3x3(conv, features, stride, name):
+    return conv(features, (3, 3), (stride, stride), padding=((1, 1), (1, 1)), name=name)
+
+
+def _basic_block(conv, norm, x, width, stride, name):
+    y = _conv3x3(conv, width, stride, f"{name}_conv1")(x)
+    y = nn.relu(norm(name=f"{name}_bn1")(y))
+    y = _conv3x3(conv, width, 1, f"{name}_conv2")(y)
+    y = norm(name=f"{name}_bn2")(y)
+    return nn.relu(y + _shortcut(conv, norm, x, width, stride, name))
+
+
+def _bottleneck_block(conv, norm, x, width, stride, name):
+    y = conv(width, (1, 1), name=f"{name}_conv1")(x)
+    y = nn.relu(norm(name=f"{name}_bn1")(y))
+    y = _conv3x3(conv, width, stride, f"{name}_conv2")(y)
+    y = nn.relu(norm(name=f"{name}_bn2")(y))
+    y = conv(4 * width, (1, 1), name=f"{name}_conv3")(y)
+    y = norm(name=f"{name}_bn3")(y)
+    return nn.relu(y + _shortcut(conv, norm, x, 4 * width, stride, name))
+
+
+def _shortcut(conv, norm, x, features, stride, name):
+    if stride == 1 and x.shape[-1] == features:
+        return x
+    x = conv(features, (1, 1), (stride, stride), padding="VALID", name=f"{name}_downsample_conv")(x)
+    return norm(name=f"{name}_downsample_bn")(x)

@@ -1,0 +1,50 @@
+"""load(path): the classifier that a training run wrote."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import InputError, check_choice, require
+from advspur.models.classifier import Classifier
+from advspur.models.resnet import build_network
+
+
+def load(path, *, weights="raw", step=None):
+    """The Classifier of a run directory.
+
+    Args:
+      path: directory written by ``training.train``.
+      weights: "raw", or "ema" for the averaged weights of a run with ema_decay > 0.
+      step: which checkpoint; None: the latest.
+    Raises: InputError where there is no run, no such checkpoint, or no averaged weights.
+    """
+    import orbax.checkpoint as ocp
+
+    check_choice("weights", weights, ("raw", "ema"))
+    path = Path(path)
+    require(
+        (path / "model.json").is_file(),
+        f"{path} is no training run: {path / 'model.json'} is missing",
+    )
+    facts = json.loads((path / "model.json").read_text())
+    steps = sorted(int(d.name) for d in (path / "checkpoints").glob("*") if d.name.isdigit())
+    require(steps, f"{path} has no checkpoint yet")
+    step = steps[-1] if step is None else step
+    require(step in steps, f"{path} has no checkpoint of step {step}; it has {steps}")
+    network = build_network(
+        facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
+    )
+    size = facts["image_size"]
+    template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    item = path.absolute() / "checkpoints" / str(step) / "model"
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        try:
+            saved = checkpointer.restore(item)
+        except Exception as error:  # orbax and tensorstore raise many kinds for damage
+            first_line = str(error).strip().splitlines()[0][:200]
+            raise InputError(f"checkpoint {item} cannot be read: {first_line}") from error
+    require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
+    variables = jax.tree.map(lambda t, a: jnp.asarray(a, t.dtype), template, saved[weights])
+    return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))

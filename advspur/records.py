@@ -1,0 +1,83 @@
+"""records.jsonl: one line per measured number, the file through which the parts talk.
+
+Append-only. A later line of the same model, benchmark, metric and options supersedes.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import advspur
+from advspur._checks import InputError
+
+
+class Estimate(NamedTuple):
+    """A measured number with its 95% interval and the number of examples behind it."""
+
+    value: float
+    low: float
+    high: float
+    num_examples: int
+
+
+class Record(NamedTuple):
+    """One measured number of one model."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    num_examples: int
+    options: dict  # what the number depends on beside model and metric (epsilon, level, ...)
+    seconds: float = 0.0  # spent on the group of numbers it was measured with
+    benchmark: str = ""
+    model: str = ""
+    arch: str = ""
+    train_p: object = 2.0  # a number or "inf"
+    train_epsilon: float = 0.0
+    seed: int = 0
+    advspur: str = advspur.__version__
+
+    @property
+    def identity(self):
+        """What makes a later record supersede this one."""
+        options = json.dumps(self.options, sort_keys=True)
+        return self.model, self.benchmark, self.metric, options
+
+
+def record(metric, estimate, *, options, seconds=0.0):
+    """The Record of an Estimate."""
+    return Record(metric, *estimate, options=options, seconds=round(seconds, 3))
+
+
+def append_records(path, records):
+    """Add `records` to the file, as one write."""
+    lines = "".join(json.dumps(r._asdict()) + "\n" for r in records)
+    path = Path(path)
+    if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+        lines = "\n" + lines  # the last write was cut short: leave its half line alone
+    with path.open("a") as file:
+        file.write(lines)
+
+
+def read_records(path):
+    """The records of a file, superseded ones left out; [] where there is no file.
+
+    A half-written last line (of a killed run) is passed over; any other damage is an error.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    newest = {}
+    lines = path.read_text().split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            entry = Record(**json.loads(line))
+        except (json.JSONDecodeError, TypeError) as error:
+            if number == len(lines) or isinstance(error, json.JSONDecodeError):
+                continue
+            raise InputError(f"{path} line {number} is no record: {error}") from error
+        newest[entry.identity] = entry
+    return list(newest.values())

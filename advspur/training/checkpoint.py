@@ -1,0 +1,122 @@
+"""Checkpoints: the last few and the best, each with everything that a run needs to go on.
+
+One orbax step directory holds three items: `model` (params, batch_stats, and their average),
+`training` (optimiser, step, key) and `progress` (seconds spent). The position in the data is the
+step. A directory appears under its final name only when it is complete, so a kill during a save
+leaves the checkpoint before it; one that is damaged later is set aside and named.
+"""
+
+import logging
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from advspur._checks import InputError
+from advspur.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Args:
+      directory: ``<run>/checkpoints``.
+      keep_last: how many of the latest to keep.
+      best_metric: the name, in the metrics of `save`, of the one to keep the best by.
+    """
+
+    def __init__(self, directory, *, keep_last, best_metric):
+        self.directory = Path(directory).absolute()
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs every directory it makes
+
+        def score(metrics):
+            return metrics.get(best_metric, -1.0)
+
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep_last),
+                        policies.BestN(get_metric_fn=score, reverse=False, n=1),
+                    ]
+                ),
+                best_fn=score,
+                best_mode="max",
+                enable_async_checkpointing=False,
+            ),
+        )
+
+    def save(self, state, *, seconds, metrics):
+        """Write a checkpoint of `state`; on return it is on disk."""
+        state = jax.device_get(state)
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        model = {"raw": state.variables, "ema": state.ema}
+        training = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model),
+                training=ocp.args.StandardSave(training),
+                progress=ocp.args.JsonSave({"seconds": seconds}),
+            ),
+            metrics=metrics,
+            force=True,
+        )
+
+    def restore(self, template, *, report):
+        """(state, seconds) of the latest checkpoint that can be read, or None if there is none.
+
+        Args:
+          template: a TrainState of the right shapes.
+          report: called with one line for each damaged checkpoint, which is moved to
+            ``<run>/damaged_checkpoints``.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        for step in steps:
+            try:
+                return self._restore_step(step, template)
+            except Exception as error:  # orbax and tensorstore raise many kinds for damage
+                aside = self._set_aside(step)
+                first_line = str(error).strip().splitlines()[0][:200]
+                report(
+                    f"checkpoint {self.directory / str(step)} is damaged ({first_line}); moved "
+                    f"to {aside}, going back to the one before it"
+                )
+        if steps:
+            raise InputError(
+                f"no checkpoint in {self.directory} can be read; to start anew, remove it"
+            )
+        return None
+
+    def _restore_step(self, step, template):
+        model = {"raw": template.variables, "ema": template.ema}
+        training = {"opt_state": template.opt_state, "step": template.step, "key": template.key}
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(model),
+                training=ocp.args.StandardRestore(training),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        state = TrainState(
+            variables=items["model"]["raw"], ema=items["model"]["ema"], **items["training"]
+        )
+        return state, items["progress"]["seconds"]
+
+    def _set_aside(self, step):
+        aside = self.directory.parent / "damaged_checkpoints"
+        aside.mkdir(exist_ok=True)
+        number = len(list(aside.iterdir()))
+        target = (self.directory / str(step)).rename(aside / f"{step}_{number}")
+        self._manager.reload()
+        return target
+
+    def close(self):
+        """Wait for orbax to finish."""
+        self._manager.close()

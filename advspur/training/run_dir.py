@@ -1,0 +1,204 @@
+"""The run directory: checked config, config.json, metrics.jsonl and TensorBoard events."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import warnings
+from pathlib import Path
+
+import jax
+
+import advspur
+from advspur._checks import IMAGE_NORMS, InputError, check_choice, check_norm, norm_name, require
+from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
+from advspur.data.transforms import AUGMENTATIONS
+from advspur.models.resnet import ARCHITECTURES, STEMS
+from advspur.training.state import SCHEDULES
+
+# Keys that say where and how fast, not what: a run may go on under other values of them.
+FREE_KEYS = ("data_dir", "num_workers", "log_every_steps")
+
+
+def check_config(config):
+    """Raise InputError for a value that no run can use; warn where epsilon looks like 0-255."""
+    attack, validation = config.attack, config.validation
+    check_norm(attack.p, IMAGE_NORMS)
+    for name, value, allowed in (
+        ("arch", config.arch, ARCHITECTURES),
+        ("stem", config.stem, STEMS),
+        ("dtype", config.dtype, ("float32", "bfloat16")),
+        ("schedule", config.schedule, SCHEDULES),
+        ("augmentation", config.augmentation, ("auto", *AUGMENTATIONS)),
+        ("attack.random_start", attack.random_start, RANDOM_STARTS),
+        ("attack.loss", attack.loss, tuple(LOSSES)),
+        ("attack.unroll", attack.unroll, ("auto", "yes", "no")),
+    ):
+        check_choice(name, value, allowed)
+    for name, value in (
+        ("batch_size", config.batch_size),
+        ("keep_last", config.keep_last),
+        ("checkpoint_every_steps", config.checkpoint_every_steps),
+        ("log_every_steps", config.log_every_steps),
+        ("attack.num_steps", attack.num_steps),
+        ("validation.every_steps", validation.every_steps),
+        ("validation.num_steps", validation.num_steps),
+        ("decay_epochs", config.decay_epochs),
+    ):
+        require(value > 0, f"{name} = {value}: it must be > 0")
+    for name, value in (
+        ("attack.epsilon", attack.epsilon),
+        ("attack.relative_step_size", attack.relative_step_size),
+        ("learning_rate", config.learning_rate),
+        ("num_steps", config.num_steps),
+        ("weight_decay", config.weight_decay),
+        ("gradient_clip", config.gradient_clip),
+        ("validation.num_examples", validation.num_examples),
+    ):
+        require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
+    for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
+        require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
+    require(config.num_steps or config.num_epochs > 0, "num_epochs must be > 0")
+    require(
+        config.batch_size % jax.device_count() == 0,
+        f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices; the "
+        f"nearest below is {config.batch_size // jax.device_count() * jax.device_count()}",
+    )
+    warn_of_units(attack.p, attack.epsilon)
+
+
+def warn_of_units(p, epsilon):
+    """Warn of an l_inf budget that covers the whole pixel range."""
+    if p == math.inf and epsilon >= 1:
+        warnings.warn(
+            f"epsilon = {epsilon:g} for linf covers the whole pixel range [0, 1]; if you mean "
+            f"{epsilon:g}/255, write {epsilon:g}/255 (= {epsilon / 255:.5f})",
+            stacklevel=2,
+        )
+
+
+def describe_attack(p, epsilon):
+    """The threat model with its unit, as logged at the start: "linf, epsilon = 8/255 = ..."."""
+    if not epsilon:
+        return "standard training (epsilon = 0)"
+    if p == math.inf:
+        return f"linf, epsilon = {epsilon * 255:g}/255 = {epsilon:.5f} in [0, 1] pixel units"
+    return f"{norm_name(p)}, epsilon = {epsilon:g} in [0, 1] pixel units"
+
+
+def open_run(config, workdir, model):
+    """Make `workdir`, or see that it holds a run of this very config; write config.json.
+
+    `model` holds the facts that `models.load` rebuilds the classifier from (model.json).
+
+    Raises InputError with the differences where it holds another config.
+    """
+    workdir = Path(workdir)
+    if workdir.exists():
+        require(workdir.is_dir(), f"workdir {workdir} is a file; name a directory")
+    new = jsonable(config.to_dict())
+    path = workdir / "config.json"
+    if path.exists():
+        old = json.loads(path.read_text())["config"]
+        a, b = _flatten(old), _flatten(new)
+        changed = [
+            f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
+            for key in sorted({*a, *b} - {*FREE_KEYS})
+            if a.get(key) != b.get(key)
+        ]
+        require(
+            not changed,
+            f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
+            "workdir, or go on under the old config",
+        )
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / "model.json", json.dumps(jsonable(model), indent=2))
+    write_atomically(path, json.dumps({"config": new, "environment": environment()}, indent=2))
+
+
+def environment():
+    """What a result depends on beside the config: versions, devices, git commit."""
+    root = Path(advspur.__file__).parent.parent
+    git = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "advspur": advspur.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "devices": [str(d.device_kind) for d in jax.devices()],
+        "cpus": os.cpu_count(),
+        "git_commit": git.stdout.strip() or None,
+    }
+
+
+def write_atomically(path, text):
+    """Write under a temporary name, then rename: the file is whole or not there."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def jsonable(value):
+    """`value` with infinities as the string "inf", which strict JSON lacks."""
+    if isinstance(value, dict):
+        return {key: jsonable(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    return "inf" if value == math.inf else value
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl and TensorBoard; lines past `step` of an earlier call are cut."""
+
+    def __init__(self, workdir, step):
+        from tensorboardX import SummaryWriter
+
+        self.path = Path(workdir) / "metrics.jsonl"
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _is_up_to(line, step)]
+            write_atomically(self.path, "".join(kept))
+        self._events = SummaryWriter(
+            str(Path(workdir) / "tensorboard"), purge_step=step + 1, flush_secs=10
+        )
+
+    def write(self, step, **values):
+        """One line {"step": step, ...}; numbers go to TensorBoard too."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self):
+        """Flush the event file."""
+        self._events.close()
+
+
+def read_metrics(workdir):
+    """The lines of metrics.jsonl as dicts."""
+    path = Path(workdir) / "metrics.jsonl"
+    require(path.exists(), f"{path} is missing: {workdir} holds no training run")
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _is_up_to(line, step):
+    try:
+        return json.loads(line)["step"] <= step
+    except json.JSONDecodeError:
+        return False  # the half-written last line of a killed run
+
+
+def _flatten(tree, prefix=""):
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

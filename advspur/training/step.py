@@ -1,0 +1,157 @@
+"""One step of (adversarial) training and one of validation; the only place of pmap.
+
+`train_step` and `eval_step` are pure and take `axis_name`: under pmap the batch is split over
+devices, gradients are averaged and BatchNorm uses the statistics of the whole batch, so one
+device and eight give the same step. The state never has a device axis.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advspur.attacks import pgd
+from advspur.data.transforms import to_unit
+from advspur.models.classifier import normalize
+from advspur.training.state import TrainState
+
+
+class Attack(NamedTuple):
+    """The inner maximisation of a step; epsilon is given at each call."""
+
+    p: float
+    num_steps: int
+    relative_step_size: float
+    random_start: str = "none"
+    loss: str = "cross_entropy"
+    unroll: bool | None = None
+
+    def __call__(self, logits_fn, images, labels, key, epsilon):
+        return pgd(
+            logits_fn,
+            images,
+            labels,
+            key,
+            p=self.p,
+            epsilon=epsilon,
+            num_steps=self.num_steps,
+            step_size=epsilon * self.relative_step_size,
+            random_start=self.random_start,
+            loss=self.loss,
+            unroll=self.unroll,
+        )
+
+
+def make_train_step(network, optimizer, **options):
+    """The pmapped `train_step`: (state, sharded batch, epsilon) -> (state, metrics).
+
+    The batch is [devices, n / devices, ...]; the state is donated. `options` are those of
+    `train_step`. Epsilon is an argument, so one compilation serves all budgets of a norm.
+    """
+    step = functools.partial(
+        train_step, network=network, optimizer=optimizer, axis_name="batch", **options
+    )
+    return jax.pmap(
+        step, axis_name="batch", in_axes=(None, 0, None), out_axes=None, donate_argnums=0
+    )
+
+
+def make_eval_step(network, **options):
+    """The pmapped `eval_step`: (variables, sharded batch, key, epsilon) -> counts."""
+    step = functools.partial(eval_step, network=network, axis_name="batch", **options)
+    return jax.pmap(step, axis_name="batch", in_axes=(None, 0, None, None), out_axes=None)
+
+
+def train_step(
+    state,
+    batch,
+    epsilon,
+    *,
+    network,
+    optimizer,
+    mean,
+    std,
+    attack=None,
+    label_smoothing=0.0,
+    ema_decay=0.0,
+    axis_name=None,
+):
+    """min over parameters of the mean over the batch of max_{||d||_p <= epsilon} loss(x + d).
+
+    The attack sees the network with frozen (running) batch statistics; the descent step sees the
+    adversarial images with the statistics of the batch (the `robustness` library's semantics).
+
+    Args:
+      state: TrainState.
+      batch: Batch of uint8 images.
+      epsilon: attack budget in [0, 1] pixel units, a number.
+      attack: an `Attack`, or None for standard training.
+      label_smoothing: share of the target spread over all classes (descent step only).
+      ema_decay: of the averaged weights; the first t steps use at most (1 + t) / (10 + t).
+    Returns:
+      (new state, {"loss", "accuracy", "gradient_norm"}): means over the global batch of the images
+      trained on (adversarial ones where there is an attack).
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    images = to_unit(batch.image)
+    if attack is not None:
+        logits_fn = _logits_fn(network, state.variables, mean, std)
+        images = attack(logits_fn, images, batch.label, key, epsilon)
+    network = network.clone(axis_name=axis_name)
+
+    def loss_fn(params):
+        (logits, _), new = network.apply(
+            {**state.variables, "params": params},
+            normalize(images, mean, std),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
+        )
+        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
+        return loss, (new["batch_stats"], jnp.mean(jnp.argmax(logits, -1) == batch.label))
+
+    params = state.variables["params"]
+    (loss, (batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    if axis_name is not None:
+        grads, batch_stats, loss, accuracy = jax.lax.pmean(
+            (grads, batch_stats, loss, accuracy), axis_name
+        )
+    updates, opt_state = optimizer.update(grads, state.opt_state, params)
+    variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+    ema = state.ema
+    if ema_decay:
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, ema, variables)
+    metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.global_norm(grads)}
+    return TrainState(state.step + 1, variables, opt_state, ema, state.key), metrics
+
+
+def eval_step(variables, batch, key, epsilon, *, network, mean, std, attack=None, axis_name=None):
+    """Counts over the valid examples: {"clean", "pgd" (correct), "valid"}.
+
+    Without an attack the PGD count is the clean one: the ball of radius 0 is the image itself.
+    """
+    logits_fn = _logits_fn(network, variables, mean, std)
+    images = to_unit(batch.image)
+
+    def correct(x):
+        return (jnp.argmax(logits_fn(x), axis=-1) == batch.label) & batch.valid
+
+    clean = robust = correct(images)
+    if attack is not None:
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        # The attack returns the image itself where nothing nearby has a larger loss.
+        robust = clean & correct(attack(logits_fn, images, batch.label, key, epsilon))
+    counts = {"clean": jnp.sum(clean), "pgd": jnp.sum(robust), "valid": jnp.sum(batch.valid)}
+    return counts if axis_name is None else jax.lax.psum(counts, axis_name)
+
+
+def _logits_fn(network, variables, mean, std):
+    return lambda x: network.apply(variables, normalize(x, mean, std))[0]

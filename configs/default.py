@@ -1,0 +1,74 @@
+"""Every key of a training run, once, with its unit and meaning.
+
+The values are the recipe of the paper's models (Salman et al., NeurIPS 2020, with the settings
+of the `robustness` library): ResNet-50 on ImageNet, SGD, 90 epochs, PGD-3. Derived configs
+change what they must and nothing else.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, data order, augmentation and attacks
+
+    # Data
+    config.dataset = "imagenet2012"  # or "cifar10", "spurious_shapes" (embedded, no files)
+    config.data_dir = ""  # where the data lie; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.augmentation = "auto"  # "none", "flip", "cifar", "imagenet"; auto: as the data set has
+    config.num_workers = 0  # Grain worker processes of the input pipeline; 0: threads
+    config.shapes = ConfigDict()  # options of data.spurious_shapes, used by that data set only
+    config.shapes.num_train = 10_000  # images
+    config.shapes.num_validation = 1_000  # images
+    config.shapes.seed = 0  # of the data set itself
+    config.shapes.num_classes = 8  # 2 to 8
+    config.shapes.image_size = 32  # pixels a side
+    config.shapes.correlation = 0.6  # P(background is the one tied to the class)
+    config.shapes.core_scale = 0.25  # contrast of the object, pixel units of [0, 1]
+    config.shapes.spurious_scale = 0.12  # contrast of the background, pixel units of [0, 1]
+    config.shapes.size_jitter = 0.35  # relative half-range of the object's radius
+    config.shapes.position_jitter = 0.15  # half-range of its centre, share of image_size
+    config.shapes.color_jitter = 1.0  # 0: white objects, 1: any colour
+    config.shapes.noise_std = 0.15  # Gaussian pixel noise, pixel units of [0, 1]
+
+    # Model
+    config.arch = "resnet50"  # "resnet18", "resnet50", "resnet_small"
+    config.stem = "imagenet"  # "imagenet", "cifar", "small"
+    config.dtype = "float32"  # of the forward pass ("bfloat16"); parameters stay float32
+
+    # Attack inside the training step; standard training is epsilon = 0
+    config.attack = ConfigDict()
+    config.attack.p = 2.0  # 1, 2 or inf
+    config.attack.epsilon = 0.0  # budget, pixel units of [0, 1]
+    config.attack.num_steps = 3  # gradient evaluations
+    config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon
+    config.attack.random_start = "none"  # "none", "ball", "sphere"
+    config.attack.loss = "cross_entropy"  # or "margin"
+    config.attack.unroll = "auto"  # "yes", "no"; auto: unroll the attack's loop on CPU only
+
+    # Optimisation: SGD with momentum, weight decay added to the gradient
+    config.batch_size = 512  # images a step, over all devices and processes
+    config.num_epochs = 90.0  # passes over the training split
+    config.num_steps = 0  # steps; 0: from num_epochs
+    config.learning_rate = 0.1  # peak
+    config.schedule = "step"  # "step", "cosine", "one_cycle"
+    config.decay_epochs = 30.0  # "step": epochs between two decays
+    config.decay_factor = 0.1  # "step": factor of a decay
+    config.warmup_epochs = 0.0  # linear from 0; "step" and "cosine"
+    config.momentum = 0.9
+    config.weight_decay = 1e-4  # of all parameters
+    config.label_smoothing = 0.0  # share of the target spread over all classes
+    config.gradient_clip = 0.0  # largest global l2 norm of the gradient; 0: no clipping
+    config.ema_decay = 0.0  # of averaged weights, evaluated beside the raw ones; 0: none
+
+    # Validation, checkpoints, logs
+    config.validation = ConfigDict()
+    config.validation.every_steps = 5_000  # steps; also after the last one
+    config.validation.num_examples = 0  # the first so many of the split; 0: all
+    config.validation.epsilon = -1.0  # of the PGD accuracy; negative: the training epsilon
+    config.validation.num_steps = 20  # of its attack, at step size 2.5 epsilon / num_steps
+    config.checkpoint_every_steps = 1_000  # steps; also after the last one and at Ctrl-C
+    config.keep_last = 2  # checkpoints kept beside the best
+    config.best_metric = "val_pgd_accuracy"  # or "val_clean_accuracy", "val_ema_pgd_accuracy", ...
+    config.log_every_steps = 50  # steps between two lines of metrics.jsonl
+    return config.lock()

@@ -1,0 +1,97 @@
+"""What every script does around its work: flags, one-line errors with exit code 2, caches.
+
+Fractions are understood on the command line: --config.attack.epsilon=8/255.
+"""
+
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # configs/ import each other as `configs`
+
+from absl import app, flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+FRACTION = re.compile(r"^(--[\w.]+=)(-?[\d.]+)/([\d.]+)$")
+
+
+def run(main, *, config=False, workdir=False):
+    """Run main(flags) with the flags --config and --workdir where asked for.
+
+    Mistakes of the user and full disks end in one line and exit code 2, a stopped run in one
+    line and 130.
+    """
+    if config:
+        config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
+        flags.mark_flag_as_required("config")
+    if workdir:
+        flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config name>.")
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def workdir():
+    """--workdir, else runs/ and the name of the config file."""
+    if flags.FLAGS.workdir:
+        return Path(flags.FLAGS.workdir)
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    return Path("runs") / Path(name).stem
+
+
+def fail(message):
+    """Print one line and exit with 2."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(argv):
+    argv = [FRACTION.sub(_divide, argument) for argument in argv]
+    if not any(a.startswith("--config=") or a == "--config" for a in argv):
+        argv = [a for a in argv if not a.startswith("--config.")] if "--help" in argv else argv
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(error)
+    except FileNotFoundError as error:
+        fail(f"no config file {error.filename}; the configs are in {ROOT / 'configs'}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        fail(f"{str(error).strip(chr(34))} (all keys and their meaning: configs/default.py)")
+
+
+def _divide(match):
+    flag, numerator, denominator = match.groups()
+    return f"{flag}{float(numerator) / float(denominator)!r}"
+
+
+def _guarded(main):
+    warnings.showwarning = _show_warning
+    from advspur._checks import InputError
+
+    try:
+        main(flags.FLAGS)
+    except InputError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except Exception as error:
+        from advspur.training import TrainingDiverged, TrainingStopped
+
+        if isinstance(error, TrainingStopped):
+            print(error, file=sys.stderr)
+            sys.exit(130)
+        if isinstance(error, TrainingDiverged) or "No space left on device" in str(error):
+            fail(error)
+        raise
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what is on disk", file=sys.stderr)
+        sys.exit(130)
+
+
+def _show_warning(message, category, *_args, **_kwargs):
+    if issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on slow compilations

@@ -1,0 +1,17 @@
+"""Train one model: python scripts/train.py --config configs/l2_eps3.py [--config.KEY=VALUE]...
+
+Checkpoints, metrics.jsonl and TensorBoard events go to --workdir (runs/<config name>). The same
+command goes on where the last one stopped.
+"""
+
+import _cli
+
+
+def main(flags):
+    from advspur.training import train
+
+    train(flags.config, _cli.workdir())
+
+
+if __name__ == "__main__":
+    _cli.run(main, config=True, workdir=True)
