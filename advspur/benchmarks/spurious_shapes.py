@@ -99,24 +99,21 @@ def evaluate(
     ]
     for p, epsilons in ((2.0, l2_epsilons), (math.inf, linf_epsilons)):
         for epsilon in epsilons:
-            records.append(
-                _pgd_record(classifier, sources["test"], p, epsilon, attack_steps, num_attacked, sizes)
-            )
+            attack = {"p": p, "epsilon": epsilon, "num_steps": attack_steps}
+            records.append(_pgd_record(classifier, sources["test"], attack, num_attacked, sizes))
     return records + _noise_records(
         classifier, sources["test"], key, noise_family, noise_levels, sizes
     )
 
 
-def _pgd_record(classifier, source, p, epsilon, num_steps, num_attacked, sizes):
+def _pgd_record(classifier, source, attack, num_attacked, sizes):
     start = time.monotonic()
 
     def attacked(batch, _):
-        return correct_under_pgd(
-            classifier, batch.image, batch.label, p=p, epsilon=epsilon, num_steps=num_steps
-        )
+        return correct_under_pgd(classifier, batch.image, batch.label, **attack)
 
     survives = for_each_example(attacked, source, limit=num_attacked, **sizes)
-    options = {"p": "inf" if p == math.inf else p, "epsilon": epsilon, "num_steps": num_steps}
+    options = attack | {"p": "inf" if attack["p"] == math.inf else attack["p"]}
     seconds = time.monotonic() - start
     return record("pgd_accuracy", metrics.accuracy(survives), options=options, seconds=seconds)
 

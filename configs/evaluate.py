@@ -1,0 +1,20 @@
+"""Evaluate trained runs: python scripts/evaluate.py --config configs/evaluate.py \\
+    --config.models=runs/a,runs/b
+
+Records go to <workdir>/records.jsonl (runs/evaluate); what is there already is not measured again.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config():
+    config = ConfigDict()
+    config.models = ("runs/quickstart/standard_seed0",)  # directories of training runs
+    config.weights = ("raw",)  # and "ema" for the averaged weights
+    config.benchmarks = ("spurious_shapes",)
+    config.data_dir = ""  # where the benchmarks' data lie
+    config.seed = 0  # of noise and attacks
+    config.evaluation = quickstart.evaluation()
+    return config.lock()

@@ -1,0 +1,49 @@
+"""The suite of scripts/reproduce.py: seven small models on the embedded data, on a laptop CPU.
+
+python scripts/reproduce.py --config configs/quickstart.py [--config.suite.seeds=0,1,2]
+
+A three-block ResNet on 32 x 32 spurious shapes, trained standardly and adversarially in two norms
+with three budgets each, evaluated for reliance on the background; minutes on two CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.dataset = "spurious_shapes"
+    config.arch = "resnet_small"
+    config.stem = "small"
+    config.batch_size = 64
+    config.num_steps = 400
+    config.schedule = "one_cycle"
+    config.weight_decay = 5e-4
+    config.gradient_clip = 5.0
+    config.validation.every_steps = 400
+    config.validation.num_examples = 512
+    config.validation.num_steps = 10
+    config.checkpoint_every_steps = 200
+    config.log_every_steps = 20
+
+    with config.unlocked():
+        config.suite = ConfigDict()
+        config.suite.l2_epsilons = (0.125, 0.25, 0.5)  # training budgets, pixel units of [0, 1]
+        config.suite.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
+        config.suite.seeds = (0,)  # every model is trained once a seed
+        config.evaluation = evaluation()
+    return config
+
+
+def evaluation():
+    """Options of benchmarks.spurious_shapes.evaluate."""
+    options = ConfigDict()
+    options.batch_size = 250  # images a forward pass
+    options.num_examples = 2_000  # of every split
+    options.num_attacked = 500  # the first so many test images
+    options.l2_epsilons = (0.125, 0.25, 0.5)  # PGD budgets of the evaluation
+    options.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
+    options.attack_steps = 10
+    options.noise_family = "linf"  # "l2": noise of a given length instead
+    return options.lock()
