@@ -78,8 +78,7 @@ def check_images(images, bounds=(0.0, 1.0)):
     )
     require(
         np.issubdtype(images.dtype, np.floating) or images.dtype == "bfloat16",
-        f"images have dtype {images.dtype}; expected floats in [0, 1] "
-        "(divide 8-bit pixels by 255)",
+        f"images have dtype {images.dtype}; expected floats in [0, 1] (divide 8-bit pixels by 255)",
     )
     if is_concrete(images) and images.size:
         low, high = float(images.min()), float(images.max())

@@ -42,6 +42,18 @@ class Progress:
             self._last_line = time.monotonic()
             self.line(f"{self.title} {self.done / self.total:4.0%}, {self._time_left()} {note}")
 
+    def skip(self, amount):
+        """`amount` units were done by an earlier call: they say nothing about the rate."""
+        self._initial += amount
+        self.done += amount
+        if self._bar is not None:
+            self._bar.initial += amount
+            self._bar.update(amount)
+
+    def part(self, title, weight):
+        """A view for a part of the work, whose units are `weight` units of the whole."""
+        return _Part(self, title, weight)
+
     def line(self, text):
         """Print a line without breaking the bar."""
         if self._bar is not None:
@@ -61,3 +73,17 @@ class Progress:
     def __exit__(self, *exc):
         if self._bar is not None:
             self._bar.close()
+
+
+class _Part:
+    """What `train` sees of the progress of a whole suite."""
+
+    def __init__(self, whole, title, weight):
+        self._whole, self._title, self._weight = whole, title, weight
+        self.line = whole.line
+
+    def advance(self, amount=1, note=""):
+        self._whole.advance(amount * self._weight, f"{self._title} {note}")
+
+    def skip(self, amount):
+        self._whole.skip(amount * self._weight)

@@ -12,14 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # configs/ import each other as `configs`
 
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 FRACTION = re.compile(r"^(--[\w.]+=)(-?[\d.]+)/([\d.]+)$")
 
 
-def run(main, *, config=False, workdir=False):
-    """Run main(flags) with the flags --config and --workdir where asked for.
+def run(main, *, config=False, workdir=False, arguments=False):
+    """Run main(flags) with --config and --workdir where asked for; main(flags, *arguments).
 
     Mistakes of the user and full disks end in one line and exit code 2, a stopped run in one
     line and 130.
@@ -29,7 +29,7 @@ def run(main, *, config=False, workdir=False):
         flags.mark_flag_as_required("config")
     if workdir:
         flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config name>.")
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    app.run(lambda argv: _guarded(main, argv[1:], arguments), flags_parser=_parse)
 
 
 def workdir():
@@ -38,6 +38,14 @@ def workdir():
         return Path(flags.FLAGS.workdir)
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     return Path("runs") / Path(name).stem
+
+
+def use_compile_cache(directory):
+    """Keep compiled programs in `directory`/xla_cache: models of a suite share their steps."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(directory.absolute() / "xla_cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def fail(message):
@@ -65,12 +73,14 @@ def _divide(match):
     return f"{flag}{float(numerator) / float(denominator)!r}"
 
 
-def _guarded(main):
+def _guarded(main, given, allowed):
     warnings.showwarning = _show_warning
-    from advspur._checks import InputError
+    logging.set_verbosity(logging.ERROR)  # JAX and orbax log what concerns nobody
+    from advspur._checks import InputError, require
 
     try:
-        main(flags.FLAGS)
+        require(allowed or not given, f"{' '.join(given)!r} is no flag: flags begin with --")
+        main(flags.FLAGS, *given)
     except InputError as error:
         fail(error)
     except OSError as error:

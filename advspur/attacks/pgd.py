@@ -160,9 +160,9 @@ def pgd(
     def _random_delta(key):
         keys = jax.random.split(key, images.shape[0])
         shape = images.shape[1:]
-        delta = jax.vmap(
-            lambda k, r: sample_lp_ball(k, shape, p=p, radius=r, dtype=images.dtype)
-        )(keys, epsilon)
+        delta = jax.vmap(lambda k, r: sample_lp_ball(k, shape, p=p, radius=r, dtype=images.dtype))(
+            keys, epsilon
+        )
         if random_start == "ball":
             return delta
         length = jax.vmap(lambda d: lp_norm(d, p))(delta)

@@ -4,8 +4,8 @@
 """
 
 from advspur.benchmarks import metrics, spurious_shapes
-from advspur.benchmarks.run import evaluate_model, is_recorded
+from advspur.benchmarks.run import evaluate_run
 
 BENCHMARKS = {"spurious_shapes": spurious_shapes.evaluate}
 
-__all__ = ["BENCHMARKS", "evaluate_model", "is_recorded", "metrics"]
+__all__ = ["BENCHMARKS", "evaluate_run", "metrics"]

@@ -68,9 +68,7 @@ def worst_group_accuracy(correct, groups, *, num_groups):
         _wilson(correct[groups == g].sum(), int(np.sum(groups == g)), level) for g in present
     ]
     worst = min(of_groups, key=lambda estimate: estimate.value)
-    return worst._replace(
-        low=min(e.low for e in of_groups), high=min(e.high for e in of_groups)
-    )
+    return worst._replace(low=min(e.low for e in of_groups), high=min(e.high for e in of_groups))
 
 
 def majority_minority_gap(correct, is_majority):

@@ -42,9 +42,7 @@ def correct_clean(classifier, images, labels):
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
 def _attack(classifier, images, labels, epsilon, *, p, num_steps):
     images = to_unit(images)
-    adversarial = pgd(
-        classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps
-    )
+    adversarial = pgd(classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps)
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = jnp.argmax(classifier.logits(adversarial), axis=-1) == labels
     clean = jnp.argmax(classifier.logits(images), axis=-1) == labels

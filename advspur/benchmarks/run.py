@@ -1,57 +1,53 @@
-"""evaluate_models: models x benchmarks -> records.jsonl, going on where an earlier call stopped."""
+"""evaluate_run: one trained run on one benchmark -> records.jsonl, once."""
 
+import json
 import time
+from pathlib import Path
 
 import jax
 
-from advspur._checks import check_choice
+from advspur import models
+from advspur._checks import check_choice, require
 from advspur.records import Estimate, append_records, read_records, record
 
 COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
 
 
-def is_recorded(path, model, benchmark, options):
-    """Whether `records.jsonl` holds all numbers of this model, benchmark and options."""
-    wanted = _marker_options(options)
-    return any(
-        r.metric == COMPLETE and (r.model, r.benchmark, r.options) == (model, benchmark, wanted)
-        for r in read_records(path)
-    )
-
-
-def evaluate_model(classifier, facts, benchmark, *, path, data_dir=None, batch_size, seed, options):
-    """Run one benchmark on one model and append its records to `path`.
+def evaluate_run(run, benchmark, *, path, weights="raw", data_dir=None, seed=0, options):
+    """Measure a trained model and append the records, unless they are there already.
 
     Args:
-      classifier: the model.
-      facts: dict with model (its name), arch, train_p, train_epsilon, seed.
+      run: directory that `training.train` wrote.
       benchmark: a key of BENCHMARKS.
-      path: records.jsonl.
-      data_dir: of the benchmark's data.
-      batch_size: images a forward pass.
+      path: the records.jsonl to append to.
+      weights: "raw" or "ema".
+      data_dir: where the benchmark's data lie.
       seed: of the benchmark's random numbers.
-      options: keyword options of the benchmark's `evaluate`.
-    Returns: the records.
+      options: dict, keyword options of the benchmark's `evaluate` (batch_size among them).
+    Returns: how many numbers were measured; 0 where all were recorded before.
     """
     from advspur.benchmarks import BENCHMARKS
 
     check_choice("benchmark", benchmark, tuple(BENCHMARKS))
+    run = Path(run)
+    facts, step = models.run_facts(run), models.latest_step(run)
+    if benchmark == "spurious_shapes":
+        require(facts["shapes"], f"{run} was trained on {facts['dataset']}, not on {benchmark}")
+        options = options | {"shapes": facts["shapes"]}
+    model = run.name if weights == "raw" else f"{run.name}@{weights}"
+    marker = json.loads(json.dumps(options | {"step": step, "seed": seed}))
+    if any(
+        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, model, benchmark, marker)
+        for r in read_records(path)
+    ):
+        return 0
     start = time.monotonic()
     measured = BENCHMARKS[benchmark](
-        classifier, data_dir, batch_size=batch_size, key=jax.random.key(seed), **options
+        models.load(run, weights=weights), data_dir, key=jax.random.key(seed), **options
     )
-    measured.append(
-        record(
-            COMPLETE,
-            Estimate(len(measured), len(measured), len(measured), len(measured)),
-            options=_marker_options(options),
-            seconds=time.monotonic() - start,
-        )
-    )
-    records = [r._replace(benchmark=benchmark, **facts) for r in measured]
-    append_records(path, records)
-    return records
-
-
-def _marker_options(options):
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+    count = len(measured)
+    end = Estimate(count, count, count, count)
+    measured.append(record(COMPLETE, end, options=marker, seconds=time.monotonic() - start))
+    about = {name: facts[name] for name in ("arch", "train_p", "train_epsilon", "seed")}
+    append_records(path, [r._replace(benchmark=benchmark, model=model, **about) for r in measured])
+    return count

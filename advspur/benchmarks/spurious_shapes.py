@@ -94,8 +94,7 @@ def evaluate(
         for split, outcome in correct.items()
     ]
     records += [
-        record(name, estimate, options={}, seconds=seconds)
-        for name, estimate in estimates.items()
+        record(name, estimate, options={}, seconds=seconds) for name, estimate in estimates.items()
     ]
     for p, epsilons in ((2.0, l2_epsilons), (math.inf, linf_epsilons)):
         for epsilon in epsilons:
@@ -125,9 +124,7 @@ def _noise_records(classifier, source, key, family, levels, sizes):
         images, region = jnp.asarray(batch.image), jnp.asarray(batch.mask)
         noise_key = jax.random.fold_in(key, index)
         outcomes = [
-            correct_under_noise(
-                classifier, images, batch.label, r, noise_key, level, family=family
-            )
+            correct_under_noise(classifier, images, batch.label, r, noise_key, level, family=family)
             for level in levels
             for r in (region, 1 - region)
         ]

@@ -89,9 +89,7 @@ class TfdsSource:
         )
         self.directory, self.split = Path(directory), split
         self.num_classes = builder.info.features["label"].num_classes
-        self.records = builder.as_data_source(
-            split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        self.records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def __len__(self):
         return len(self.records)
@@ -205,9 +203,7 @@ def _open_shapes(options):
     from advspur.data.spurious_shapes import spurious_shapes
 
     sizes = {split: options.pop(f"num_{split}") for split in ("train", "validation")}
-    splits = [
-        spurious_shapes(split, num_examples=size, **options) for split, size in sizes.items()
-    ]
+    splits = [spurious_shapes(split, num_examples=size, **options) for split, size in sizes.items()]
     image_size = splits[0].columns["image"].shape[1]
     return Dataset(*splits, image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -164,9 +164,7 @@ def _texture(group, phases, num_classes, image_size):
     angle = math.pi * group / num_classes
     y, x = np.mgrid[:image_size, :image_size] / image_size
     cycles = 4 + 2 * (group % 2)
-    wave = np.sin(
-        2 * math.pi * cycles * (x * math.cos(angle) + y * math.sin(angle)) + phases[0]
-    )
+    wave = np.sin(2 * math.pi * cycles * (x * math.cos(angle) + y * math.sin(angle)) + phases[0])
     hue = 2 * math.pi * (group / num_classes + np.arange(3) / 3)
     # The second phase dims the wave a little, so that no two backgrounds are alike.
     strength = 0.75 + 0.25 * math.cos(phases[1])

@@ -2,6 +2,15 @@
 
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import build_network, resnet18, resnet50, resnet_small
-from advspur.models.runs import load
+from advspur.models.runs import latest_step, load, run_facts
 
-__all__ = ["Classifier", "build_network", "load", "resnet18", "resnet50", "resnet_small"]
+__all__ = [
+    "Classifier",
+    "build_network",
+    "latest_step",
+    "load",
+    "resnet18",
+    "resnet50",
+    "resnet_small",
+    "run_facts",
+]

@@ -38,9 +38,7 @@ class ResNet(nn.Module):
         Features are the global average after the last ReLU: [n, width * 8] for four stages
         of basic blocks, four times that for bottlenecks.
         """
-        conv = functools.partial(
-            nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=_kaiming
-        )
+        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=_kaiming)
         norm = functools.partial(
             nn.BatchNorm,
             use_running_average=not train,

@@ -1,4 +1,4 @@
-"""load(path): the classifier that a training run wrote."""
+"""Classifiers from the directories that training runs write."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,22 @@ import jax.numpy as jnp
 from advspur._checks import InputError, check_choice, require
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import build_network
+
+
+def run_facts(path):
+    """What model.json of a run directory says: arch, num_classes, normalisation, budget, ..."""
+    path = Path(path)
+    file = path / "model.json"
+    require(file.is_file(), f"{path} is no training run: {file} is missing")
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+
+
+def latest_step(path):
+    """The step of the latest checkpoint of a run."""
+    return _steps(path)[-1]
 
 
 def load(path, *, weights="raw", step=None):
@@ -23,14 +39,7 @@ def load(path, *, weights="raw", step=None):
     import orbax.checkpoint as ocp
 
     check_choice("weights", weights, ("raw", "ema"))
-    path = Path(path)
-    require(
-        (path / "model.json").is_file(),
-        f"{path} is no training run: {path / 'model.json'} is missing",
-    )
-    facts = json.loads((path / "model.json").read_text())
-    steps = sorted(int(d.name) for d in (path / "checkpoints").glob("*") if d.name.isdigit())
-    require(steps, f"{path} has no checkpoint yet")
+    facts, steps = run_facts(path), _steps(path)
     step = steps[-1] if step is None else step
     require(step in steps, f"{path} has no checkpoint of step {step}; it has {steps}")
     network = build_network(
@@ -38,7 +47,7 @@ def load(path, *, weights="raw", step=None):
     )
     size = facts["image_size"]
     template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    item = path.absolute() / "checkpoints" / str(step) / "model"
+    item = Path(path).absolute() / "checkpoints" / str(step) / "model"
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         try:
             saved = checkpointer.restore(item)
@@ -48,3 +57,9 @@ def load(path, *, weights="raw", step=None):
     require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
     variables = jax.tree.map(lambda t, a: jnp.asarray(a, t.dtype), template, saved[weights])
     return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
+
+
+def _steps(path):
+    found = [d.name for d in (Path(path) / "checkpoints").glob("*") if d.name.isdigit()]
+    require(found, f"{path} has no checkpoint yet")
+    return sorted(map(int, found))

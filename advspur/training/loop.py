@@ -22,7 +22,14 @@ from advspur.data import eval_batches, open_dataset, train_batches
 from advspur.data.batches import shard
 from advspur.models import build_network
 from advspur.training.checkpoint import Checkpoints
-from advspur.training.run_dir import MetricsLog, check_config, describe_attack, open_run
+from advspur.training.run_dir import (
+    SUITE_KEYS,
+    MetricsLog,
+    check_config,
+    describe_attack,
+    open_run,
+    write_json,
+)
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 from advspur.training.step import Attack, make_eval_step, make_train_step
 
@@ -55,24 +62,10 @@ def train(config, workdir, *, progress=None):
     num_train = len(dataset.train)
     num_steps = count_steps(config, num_train)
     require(num_steps > 0, "the run has no step: raise num_epochs or num_steps")
-    model_facts = {
-        "arch": config.arch,
-        "stem": config.stem,
-        "dtype": config.dtype,
-        "num_classes": dataset.num_classes,
-        "image_size": dataset.image_size,
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "dataset": config.dataset,
-        "train_p": config.attack.p,
-        "train_epsilon": config.attack.epsilon,
-        "seed": config.seed,
-    }
-    open_run(config, workdir, model_facts)
+    open_run({k: v for k, v in config.to_dict().items() if k not in SUITE_KEYS}, workdir)
+    write_json(workdir / "model.json", _model_facts(config, dataset))
 
-    network = build_network(
-        config.arch, dataset.num_classes, stem=config.stem, dtype=config.dtype
-    )
+    network = build_network(config.arch, dataset.num_classes, stem=config.stem, dtype=config.dtype)
     schedule = make_schedule(config, num_train)
     optimizer = make_optimizer(config, schedule)
     state = create_state(
@@ -91,7 +84,7 @@ def train(config, workdir, *, progress=None):
             progress = stack.enter_context(Progress(num_steps, f"train {workdir.name}"))
         state, seconds = checkpoints.restore(state, report=progress.line) or (state, 0.0)
         start = int(state.step)
-        progress.advance(start)
+        progress.skip(start)
         if start >= num_steps:
             return state
         progress.line(
@@ -160,6 +153,25 @@ def peak_memory_mb():
         return stats["peak_bytes_in_use"] / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _model_facts(config, dataset):
+    """What `models.load` rebuilds the classifier from, and what its records say of it."""
+    shapes = config.shapes.to_dict() if config.dataset == "spurious_shapes" else {}
+    return {
+        "arch": config.arch,
+        "stem": config.stem,
+        "dtype": config.dtype,
+        "num_classes": dataset.num_classes,
+        "image_size": dataset.image_size,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "dataset": config.dataset,
+        "shapes": {k: v for k, v in shapes.items() if k not in ("num_train", "num_validation")},
+        "train_p": config.attack.p,
+        "train_epsilon": config.attack.epsilon,
+        "seed": config.seed,
+    }
 
 
 def _train_attack(config):

@@ -4,7 +4,10 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -15,10 +18,12 @@ from advspur._checks import IMAGE_NORMS, InputError, check_choice, check_norm, n
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.transforms import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
+from advspur.records import Record
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps")
+SUITE_KEYS = ("suite", "evaluation")  # of a suite's config; a single run takes no notice
 
 
 def check_config(config):
@@ -87,35 +92,34 @@ def describe_attack(p, epsilon):
     return f"{norm_name(p)}, epsilon = {epsilon:g} in [0, 1] pixel units"
 
 
-def open_run(config, workdir, model):
+def open_run(config, workdir, *, free=FREE_KEYS):
     """Make `workdir`, or see that it holds a run of this very config; write config.json.
 
-    `model` holds the facts that `models.load` rebuilds the classifier from (model.json).
-
-    Raises InputError with the differences where it holds another config.
+    Args:
+      config: dict.
+      workdir: directory.
+      free: top-level keys that may differ from those of an earlier call.
+    Raises: InputError with the differences where the directory holds another config.
     """
     workdir = Path(workdir)
-    if workdir.exists():
-        require(workdir.is_dir(), f"workdir {workdir} is a file; name a directory")
-    new = jsonable(config.to_dict())
-    path = workdir / "config.json"
+    require(
+        workdir.is_dir() or not workdir.exists(), f"workdir {workdir} is a file; name a directory"
+    )
+    new, path = jsonable(config), workdir / "config.json"
     if path.exists():
-        old = json.loads(path.read_text())["config"]
-        a, b = _flatten(old), _flatten(new)
+        a, b = _flatten(read_json(path)["config"]), _flatten(new)
         changed = [
             f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
-            for key in sorted({*a, *b} - {*FREE_KEYS})
-            if a.get(key) != b.get(key)
+            for key in sorted({*a, *b})
+            if a.get(key) != b.get(key) and key.split(".")[0] not in free
         ]
         require(
             not changed,
             f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
             "workdir, or go on under the old config",
         )
-        return
     workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(workdir / "model.json", json.dumps(jsonable(model), indent=2))
-    write_atomically(path, json.dumps({"config": new, "environment": environment()}, indent=2))
+    write_json(path, {"config": new, "environment": environment()})
 
 
 def environment():
@@ -125,6 +129,8 @@ def environment():
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "advspur": advspur.__version__,
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -134,8 +140,20 @@ def environment():
     }
 
 
-def write_atomically(path, text):
+def write_json(path, value):
     """Write under a temporary name, then rename: the file is whole or not there."""
+    _write_atomically(Path(path), json.dumps(jsonable(value), indent=2) + "\n")
+
+
+def read_json(path):
+    """The content of a JSON file that a run wrote."""
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _write_atomically(path, text):
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)
@@ -160,7 +178,7 @@ class MetricsLog:
         if self.path.exists():
             lines = self.path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if _is_up_to(line, step)]
-            write_atomically(self.path, "".join(kept))
+            _write_atomically(self.path, "".join(kept))
         self._events = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=step + 1, flush_secs=10
         )
@@ -177,14 +195,25 @@ class MetricsLog:
         self._events.close()
 
 
-def read_metrics(workdir):
-    """The lines of metrics.jsonl as dicts."""
-    path = Path(workdir) / "metrics.jsonl"
-    require(path.exists(), f"{path} is missing: {workdir} holds no training run")
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+def training_records(workdir):
+    """What the run cost and how its validation ended, as Records of benchmark "training"."""
+    workdir = Path(workdir)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    last = {name: value for line in lines for name, value in line.items()}
+    facts = record_facts(workdir)
+    options = {"step": last["step"]}
+    names = [n for n in last if n in ("seconds", "peak_memory_mb") or n.startswith("val_")]
+    return [
+        Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
+        for n in names
+    ]
+
+
+def record_facts(workdir):
+    """The fields of a Record that say which model it is about."""
+    model = read_json(Path(workdir) / "model.json")
+    facts = {name: model[name] for name in ("arch", "train_p", "train_epsilon", "seed")}
+    return {"model": Path(workdir).name, **facts}
 
 
 def _is_up_to(line, step):

@@ -1,0 +1,93 @@
+"""report.html: one self-contained page of what was run, found, and what it cost."""
+
+import base64
+import json
+from pathlib import Path
+
+import jinja2
+
+from advspur._checks import require
+from advspur.records import read_records
+from advspur.report.figures import draw_figures
+from advspur.report.suite import Suite, budget_label, norm_label, number
+from advspur.report.trends import trends
+
+
+def write_report(directory):
+    """Draw figures/ and report.html of a directory with records.jsonl; return the page's path.
+
+    Reads records.jsonl and, where they are, config.json of the directory. Raises InputError where
+    there are no records.
+    """
+    directory = Path(directory)
+    records = read_records(directory / "records.jsonl")
+    require(
+        records,
+        f"{directory / 'records.jsonl'} holds no records: run scripts/reproduce.py or "
+        "scripts/evaluate.py first",
+    )
+    cost = [r for r in records if r.benchmark == "training"]
+    evaluation = {r.model: r.seconds for r in records if r.metric == "complete"}
+    suite = Suite([r for r in records if r.benchmark != "training" and r.metric != "complete"])
+    figures = [
+        {"src": _data_url(path), "caption": caption}
+        for path, caption in draw_figures(suite, directory / "figures")
+    ]
+    config = directory / "config.json"
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
+    ).get_template("page.html")
+    page = template.render(
+        title=directory.name,
+        run=json.loads(config.read_text()) if config.exists() else None,
+        models=[_model_row(m, suite, cost, evaluation) for m in suite.models()],
+        trends=trends(suite),
+        figures=figures,
+        numbers=[_number_row(r) for m in suite.models() for r in suite.records if r.model == m],
+        num_records=len(suite.records),
+        directory=directory,
+    )
+    path = directory / "report.html"
+    temporary = path.with_name("report.html.tmp")
+    temporary.write_text(page)
+    temporary.replace(path)
+    return path
+
+
+def _data_url(path):
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _model_row(model, suite, cost, evaluation):
+    first = next(r for r in suite.records if r.model == model)
+    spent = {r.metric: r.value for r in cost if r.model == model}
+    p = number(first.train_p)
+    return {
+        "name": model,
+        "arch": first.arch,
+        "training": f"{norm_label(p)}, ε = {budget_label(p, first.train_epsilon)}"
+        if first.train_epsilon
+        else "standard",
+        "seed": first.seed,
+        "seconds": spent.get("seconds"),
+        "memory": spent.get("peak_memory_mb"),
+        "evaluation": evaluation.get(model),
+    }
+
+
+def _number_row(record):
+    percent = [f"{100 * x:.1f}" for x in (record.value, record.low, record.high)]
+    return {
+        "model": record.model,
+        "metric": record.metric.replace("_", " "),
+        "options": ", ".join(f"{k} = {_short(v)}" for k, v in record.options.items()),
+        "value": percent[0],
+        "interval": f"[{percent[1]}, {percent[2]}]",
+        "n": record.num_examples,
+    }
+
+
+def _short(value):
+    if isinstance(value, list):
+        return "/".join(_short(v) for v in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,64 @@
+"""Train a suite of models, evaluate it, write the report.
+
+python scripts/reproduce.py --config configs/quickstart.py
+
+Everything goes to --workdir (runs/<config name>): one run directory a model, records.jsonl,
+figures/, report.html. A second call goes on where the first was stopped.
+"""
+
+import copy
+import math
+
+import _cli
+
+
+def main(flags):
+    from advspur._checks import norm_name, require
+    from advspur._progress import Progress
+    from advspur.benchmarks import evaluate_run
+    from advspur.records import append_records
+    from advspur.report import write_report
+    from advspur.training import train, training_records
+    from advspur.training.run_dir import FREE_KEYS, open_run
+
+    config, workdir = flags.config, _cli.workdir()
+    require("suite" in config, "the config has no `suite`: use configs/quickstart.py or derive it")
+    require(config.dataset == "spurious_shapes", "a suite is evaluated on spurious_shapes only")
+    _cli.use_compile_cache(workdir)
+    open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite"))
+    path, evaluation = workdir / "records.jsonl", config.evaluation.to_dict()
+
+    runs = []
+    budgets = [(2.0, 0.0), *((2.0, e) for e in config.suite.l2_epsilons)]
+    budgets += [(math.inf, e) for e in config.suite.linf_epsilons]
+    for seed in config.suite.seeds:
+        for p, epsilon in budgets:
+            model = copy.deepcopy(config)
+            model.seed, model.attack.p, model.attack.epsilon = seed, p, epsilon
+            size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
+            name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
+            runs.append((workdir / f"{name}_seed{seed}", model))
+
+    # Units of progress: forward passes over an image; a gradient counts as three.
+    steps = {run: 3 + 3 * m.attack.num_steps * bool(m.attack.epsilon) for run, m in runs}
+    evaluate = 20 * config.evaluation.num_examples
+    evaluate += 18 * config.evaluation.num_attacked * config.evaluation.attack_steps
+    total = sum(m.num_steps * m.batch_size * steps[run] + evaluate for run, m in runs)
+    measured = 0
+    with Progress(total, workdir.name) as progress:
+        for run, model in runs:
+            part = progress.part(run.name, model.batch_size * steps[run])
+            train(model, run, progress=part)
+            count = evaluate_run(run, "spurious_shapes", path=path, options=evaluation)
+            if count:
+                append_records(path, training_records(run))
+            (progress.advance if count else progress.skip)(evaluate)
+            measured += count
+    page = workdir / "report.html"
+    if measured or not page.exists():
+        write_report(workdir)
+    print(f"{page}: {len(runs)} models, {measured or 'no'} new numbers")
+
+
+if __name__ == "__main__":
+    _cli.run(main, config=True, workdir=True)

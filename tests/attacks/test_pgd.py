@@ -1,0 +1,311 @@
+"""PGD on models whose worst case is known in closed form, and its promises on all others."""
+
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.attacks import check_perturbation, pgd
+
+N, SHAPE = 4, (4, 4, 3)
+NORMS = (1, 2, math.inf)
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(48, 3)).astype(np.float32)
+GREY = jnp.full((N, *SHAPE), 0.5)
+LABELS = jnp.array([0, 1, 2, 0])
+
+
+def linear(x):
+    """Three classes."""
+    return x.reshape(len(x), -1) @ WEIGHTS
+
+
+def binary(x):
+    """Label 0 has the logit 0, label 1 the logit <w, x>."""
+    score = x.reshape(len(x), -1) @ WEIGHTS[:, 0]
+    return jnp.stack([jnp.zeros_like(score), score], axis=1)
+
+
+def flat_delta(adversarial, images):
+    return (np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)).reshape(N, -1)
+
+
+def attack(logits_fn, images, labels, key=None, **options):
+    """pgd with a rolled loop, which compiles faster."""
+    return pgd(logits_fn, images, labels, key, **({"num_steps": 5, "unroll": False} | options))
+
+
+def images_with_corners(seed=0):
+    """A third of the pixels exactly 0, a third exactly 1."""
+    rng = np.random.default_rng(seed)
+    values = np.stack([np.zeros((N, *SHAPE)), np.ones((N, *SHAPE)), rng.random((N, *SHAPE))])
+    return jnp.asarray(rng.permuted(values, axis=0)[0], jnp.float32)
+
+
+@pytest.mark.parametrize("epsilon", (0.1, 0.6))
+@pytest.mark.parametrize("label", (0, 1))
+def test_linf_in_the_box_reaches_the_exact_optimum_of_a_binary_model(label, epsilon):
+    images = images_with_corners()
+    labels = jnp.full(N, label)
+    adversarial = attack(binary, images, labels, p=math.inf, epsilon=epsilon)
+    up = (1 if label == 0 else -1) * np.sign(WEIGHTS[:, 0]).reshape(SHAPE)
+    expected = np.clip(np.asarray(images) + epsilon * up, 0, 1)
+    np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
+
+
+def test_linf_in_the_box_reaches_the_exact_optimum_of_a_margin(key):
+    """max_k max_delta <w_k - w_y, x + delta>, each inner maximum coordinate by coordinate."""
+    images, epsilon = images_with_corners(1), 0.05
+    adversarial = attack(
+        linear, images, LABELS, key, p=math.inf, epsilon=epsilon, loss="margin", num_steps=10,
+        random_start="ball", restarts=6,
+    )  # fmt: skip
+    x, got = (np.asarray(a, np.float64).reshape(N, -1) for a in (images, adversarial))
+    for i, y in enumerate(np.asarray(LABELS)):
+        directions = [WEIGHTS[:, k] - WEIGHTS[:, y] for k in range(3) if k != y]
+        best = max(w @ np.clip(x[i] + epsilon * np.sign(w), 0, 1) for w in directions)
+        assert max(w @ got[i] for w in directions) == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.parametrize("p, q, l1_share", ((2, 2, 0.05), (1, math.inf, None)))
+@pytest.mark.parametrize("loss", ("cross_entropy", "margin"))
+def test_away_from_the_box_the_gain_is_epsilon_times_the_dual_norm(p, q, l1_share, loss):
+    epsilon = 0.2
+    adversarial = attack(
+        binary, GREY, jnp.zeros(N, int), p=p, epsilon=epsilon, l1_share=l1_share, loss=loss
+    )
+    gain = flat_delta(adversarial, GREY) @ WEIGHTS[:, 0]
+    expected = epsilon * np.linalg.norm(WEIGHTS[:, 0].astype(float), ord=q)
+    np.testing.assert_allclose(gain, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_targeted_lowers_the_loss_of_the_target(p):
+    adversarial = attack(
+        binary, GREY, jnp.zeros(N, int), p=p, epsilon=0.1, targeted=True, l1_share=None
+    )
+    opposite = attack(binary, GREY, jnp.ones(N, int), p=p, epsilon=0.1, l1_share=None)
+    np.testing.assert_allclose(adversarial, opposite, rtol=0, atol=1e-6)
+    assert np.all(flat_delta(adversarial, GREY) @ WEIGHTS[:, 0] < -0.05)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("random_start", ("ball", "sphere"))
+def test_random_starts_lie_where_they_should(p, random_start, key):
+    """Under a constant model the start itself is returned."""
+
+    def constant(x):
+        return jnp.zeros((len(x), 3))
+
+    epsilon = 0.2
+    adversarial = attack(constant, GREY, LABELS, key, p=p, epsilon=epsilon, random_start=random_start)
+    delta = flat_delta(adversarial, GREY)
+    norms = np.linalg.norm(delta, ord=p, axis=1)
+    assert np.all(norms <= epsilon * (1 + 1e-5) + 1e-6)
+    if random_start == "sphere":
+        np.testing.assert_allclose(norms, epsilon, rtol=1e-4, atol=0)
+    else:
+        assert np.all((norms > 0.5 * epsilon) & (norms < epsilon))
+    assert np.abs(delta[0] - delta[1]).max() > 1e-3  # every image has a start of its own
+
+
+def test_restarts_keep_the_best_start_of_each_image(key):
+    """Gradients are stopped, so that each start is its own result."""
+
+    def frozen(x):
+        score = 20 * jax.lax.stop_gradient(binary(x)[:, 1])
+        return jnp.stack([jnp.zeros_like(score), score - 100], axis=1)
+
+    def score(x):
+        return np.asarray(binary(x)[:, 1])
+
+    options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
+    labels = jnp.zeros(N, int)
+    single = [attack(frozen, GREY, labels, k, **options) for k in jax.random.split(key, 4)]
+    union = attack(frozen, GREY, labels, key, restarts=4, **options)
+    scores = np.stack([score(x) for x in single])
+    assert len(set(scores.argmax(axis=0))) > 1  # else one start would do for all images
+    np.testing.assert_allclose(score(union), scores.max(axis=0), rtol=0, atol=1e-6)
+
+
+def test_a_success_beats_a_failure_of_higher_loss(key):
+    """log 2 < log 4: a lost two-way race against a four-way tie that the label narrowly wins."""
+
+    def uneven(x):
+        high = jax.lax.stop_gradient(x.mean(axis=(1, 2, 3)) > 0.5)[:, None]
+        success = jnp.array([0.0, 0.01, -99, -99])
+        failure = jnp.array([0.01, 0.0, 0.0, 0.0])
+        return jnp.where(high, success, failure)
+
+    options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
+    labels = jnp.zeros(N, int)
+    singles = [attack(uneven, GREY, labels, k, **options) for k in jax.random.split(key, 5)]
+    means = np.stack([np.asarray(x).mean(axis=(1, 2, 3)) for x in singles])
+    can_succeed = np.any(means > 0.5, axis=0)
+    assert np.any(means[0] <= 0.5) and np.any(can_succeed)
+    union = np.asarray(attack(uneven, GREY, labels, key, restarts=5, **options))
+    np.testing.assert_array_equal(union.mean(axis=(1, 2, 3)) > 0.5, can_succeed)
+
+
+@pytest.mark.parametrize("peak, num_steps, expected", ((0.6, 1, 0.5), (0.75, 2, 0.8)))
+def test_the_best_iterate_is_returned_not_the_last(peak, num_steps, expected):
+    """Steps of 0.3 on a parabola visit 0.5, 0.8, 0.5, ..."""
+
+    def parabola(x):
+        value = -((x - peak) ** 2).sum(axis=(1, 2, 3))
+        return jnp.stack([jnp.zeros_like(value), value], axis=1)
+
+    adversarial = attack(
+        parabola, GREY, jnp.zeros(N, int), p=math.inf, epsilon=0.4, step_size=0.3,
+        num_steps=num_steps,
+    )  # fmt: skip
+    np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_mask_confines_the_perturbation_and_gets_all_of_the_budget(p, key):
+    mask = np.zeros((N, *SHAPE[:2], 1), np.float32)
+    mask[:, 1:3, 2:] = 1
+    adversarial = attack(
+        linear, GREY, LABELS, key, p=p, epsilon=0.2, mask=mask, random_start="sphere"
+    )
+    off = np.broadcast_to(mask == 0, GREY.shape)
+    np.testing.assert_array_equal(np.asarray(adversarial)[off], 0.5)
+    norms = np.linalg.norm(flat_delta(adversarial, GREY), ord=p, axis=1)
+    np.testing.assert_allclose(norms, 0.2, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("p, epsilon", ((1, 0.5), (1, 10), (2, 0.3), (2, 4), (math.inf, 0.9)))
+def test_ball_and_box_hold_for_pixels_at_the_corners(p, epsilon, key):
+    images = images_with_corners(2)
+    assert np.sum(np.asarray(images) == 0) > 20 and np.sum(np.asarray(images) == 1) > 20
+    adversarial = attack(
+        linear, images, LABELS, key, p=p, epsilon=epsilon, random_start="ball", num_steps=20
+    )
+    check_perturbation(adversarial, images, p=p, epsilon=epsilon)
+    assert float(adversarial.min()) >= 0 and float(adversarial.max()) <= 1
+    norms = np.linalg.norm(flat_delta(adversarial, images), ord=p, axis=1)
+    assert np.all(norms <= epsilon * (1 + 1e-5) + 1e-5)
+    assert np.all(norms > 0.05 * epsilon)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_every_image_may_have_its_own_epsilon(p):
+    epsilon = np.array([0.0, 0.1, 0.2, 0.3], np.float32)
+    adversarial = attack(linear, GREY, LABELS, p=p, epsilon=epsilon)
+    norms = np.linalg.norm(flat_delta(adversarial, GREY), ord=p, axis=1)
+    np.testing.assert_allclose(norms, epsilon, rtol=1e-4, atol=1e-7)
+    check_perturbation(adversarial, GREY, p=p, epsilon=epsilon)
+    with pytest.raises(InputError, match="left the"):
+        check_perturbation(adversarial, GREY, p=p, epsilon=epsilon[::-1])
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("random_start", ("none", "ball", "sphere"))
+def test_epsilon_zero_returns_the_images(p, random_start, key):
+    images = images_with_corners(3)
+    adversarial = attack(
+        linear, images, LABELS, key, p=p, epsilon=0.0, random_start=random_start, num_steps=2
+    )
+    np.testing.assert_array_equal(adversarial, images)
+
+
+def test_a_traced_epsilon_compiles_once():
+    traces = []
+
+    @jax.jit
+    def run(epsilon):
+        traces.append(epsilon)
+        return attack(linear, GREY, LABELS, p=2, epsilon=epsilon)
+
+    norms = [np.linalg.norm(flat_delta(run(e), GREY)[0]) for e in (0.1, 0.2, 0.4)]
+    np.testing.assert_allclose(norms, (0.1, 0.2, 0.4), rtol=1e-4, atol=0)
+    assert len(traces) == 1
+
+
+def test_no_gradient_flows_through_the_attack():
+    grad = jax.grad(lambda x: attack(linear, x, LABELS, p=2, epsilon=0.1).sum())(GREY)
+    np.testing.assert_array_equal(grad, np.zeros(GREY.shape))
+
+
+def test_unrolling_changes_nothing(key):
+    options = {"p": 2, "epsilon": 0.3, "random_start": "ball", "restarts": 2, "num_steps": 3}
+    images = images_with_corners(4)
+    rolled = pgd(linear, images, LABELS, key, unroll=False, **options)
+    unrolled = pgd(linear, images, LABELS, key, unroll=True, **options)
+    np.testing.assert_allclose(rolled, unrolled, rtol=0, atol=1e-6)
+
+
+def test_the_post_condition_refuses_what_is_out_of_bounds():
+    images = np.full((2, 4, 4, 3), 0.5, np.float32)
+    moved = images.copy()
+    moved[1, 0, 0, 0] += 0.3
+    for p in NORMS:
+        check_perturbation(moved, images, p=p, epsilon=0.3)
+        with pytest.raises(InputError, match=f"left the l{p:g} ball of radius 0.29"):
+            check_perturbation(moved, images, p=p, epsilon=0.29)
+    for value, message in ((math.nan, "not finite"), (math.inf, "not finite"), (1.01, "box")):
+        moved[1, 0, 0, 0] = value
+        with pytest.raises(InputError, match=message):
+            check_perturbation(moved, images, p=math.inf, epsilon=1.0)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_the_post_condition_accepts_float32_rounding(p):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.2, 0.8, (2, 64, 64, 3)).astype(np.float32)
+    delta = rng.normal(size=images.shape)
+    norms = np.linalg.norm(delta.reshape(2, -1), ord=p, axis=1)
+    epsilon = 8 / 255 if p == math.inf else 2.0
+    delta *= (epsilon / norms)[:, None, None, None]
+    check_perturbation(images + delta.astype(np.float32), images, p=p, epsilon=epsilon)
+
+
+def test_the_post_condition_of_no_images_holds():
+    empty = np.zeros((0, 4, 4, 3), np.float32)
+    check_perturbation(empty, empty, p=2, epsilon=1.0)
+
+
+def test_epsilon_in_8_bit_units_warns_with_the_mend():
+    with pytest.warns(UserWarning, match=r"8/255 = 0\.03137"):
+        adversarial = attack(linear, GREY, LABELS, p=math.inf, epsilon=8)
+    assert float(adversarial.max()) <= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attack(linear, GREY, LABELS, p=2, epsilon=8.0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": GREY.at[0, 0, 0, 0].set(jnp.nan)}, "images contain NaN"),
+        ({"images": GREY * 255}, r"images lie in .*expected \[0, 1\]"),
+        ({"images": GREY - 0.6}, "images lie in"),
+        ({"images": jnp.zeros((N, *SHAPE), jnp.uint8)}, "images have dtype uint8"),
+        ({"images": GREY[0]}, "images have shape"),
+        ({"labels": LABELS[:2]}, "labels have shape"),
+        ({"labels": LABELS.astype(jnp.float32)}, "labels have shape"),
+        ({"labels": [0, 1, 2, 0]}, "labels have shape"),
+        ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
+        ({"p": "inf"}, "p = 'inf'"),
+        ({"epsilon": -0.1}, "epsilon = -0.1"),
+        ({"epsilon": math.nan}, "epsilon = nan"),
+        ({"num_steps": 0}, "num_steps = 0"),
+        ({"restarts": 0}, "restarts = 0"),
+        ({"restarts": 2}, "restarts > 1 need random_start"),
+        ({"random_start": "ball", "key": None}, "needs a PRNG key"),
+        ({"random_start": "cube"}, "random_start = 'cube' is not known"),
+        ({"loss": "hinge"}, "loss = 'hinge' is not known"),
+        ({"p": 1, "l1_share": 0.0}, "l1_share = 0.0"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(change, message, key):
+    call = {"images": GREY, "labels": LABELS, "key": key, "p": 2, "epsilon": 0.1, "num_steps": 1}
+    call |= change
+    images, labels = call.pop("images"), call.pop("labels")
+    with pytest.raises(InputError, match=message):
+        pgd(linear, images, labels, **call)

@@ -1,0 +1,70 @@
+"""Fixtures of all tests. Environment first: four CPU devices and a compile cache, before jax."""
+
+import getpass
+import os
+import tempfile
+from pathlib import Path
+
+FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Set by environment variables, so that subprocesses of the tests share the cache.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(tempfile.gettempdir()) / f"advspur-tests-jax-cache-{getpass.getuser()}"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def key():
+    """A PRNG key."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the length of one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def shared():
+    """The folder of shared material beside the repository."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent: this test compares with shared reference material")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier():
+    """resnet_small of width 4 on 16 x 16 images and 8 classes, its last layer fitted.
+
+    The least-squares fit to 256 images lifts it above chance, so that outcomes are mixed.
+    """
+    from advspur.data import spurious_shapes
+    from advspur.models import Classifier, resnet_small
+
+    network = resnet_small(8, width=4)
+    images = jnp.zeros((1, 16, 16, 3))
+    variables = jax.jit(network.init)(jax.random.key(0), images)
+    classifier = Classifier(variables, network, (0.5,) * 3, (0.25,) * 3)
+    columns = spurious_shapes("train", num_examples=256, image_size=16, noise_std=0.05).columns
+    pixels = jnp.asarray(columns["image"], jnp.float32) / 255
+    features = np.concatenate(
+        [classifier.features(pixels[i : i + 8]) for i in range(0, 256, 8)], dtype=np.float64
+    )
+    with_one = np.c_[features, np.ones(len(features))]
+    targets = 10 * (np.eye(8)[columns["label"]] - 1 / 8)
+    weights = np.linalg.lstsq(with_one, targets)[0].astype(np.float32)
+    head = {"kernel": jnp.asarray(weights[:-1]), "bias": jnp.asarray(weights[-1])}
+    params = variables["params"] | {"fc": head}
+    return classifier.replace(variables=variables | {"params": params})

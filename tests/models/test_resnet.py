@@ -1,0 +1,165 @@
+"""ResNets: published parameter counts, geometry, padding against NumPy, batch statistics."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+from advspur._checks import InputError
+from advspur.models import build_network, resnet18, resnet50, resnet_small
+
+
+def describe(network, size):
+    """(variables, intermediates) as shapes, nothing computed."""
+
+    def initialize(x):
+        variables = network.init(jax.random.key(0), x)
+        _, state = network.apply(
+            variables, x, capture_intermediates=True, mutable=["intermediates"]
+        )
+        return variables, state["intermediates"]
+
+    return jax.eval_shape(initialize, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))
+
+
+def count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def spatial(intermediates, name):
+    return intermediates[name]["__call__"][0].shape[1:]
+
+
+@pytest.mark.parametrize(
+    "build, num_parameters, width",
+    ((resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048)),
+)
+def test_parameter_counts_and_feature_sizes_are_the_published_ones(build, num_parameters, width):
+    variables, intermediates = describe(build(), 224)
+    logits, features = intermediates["__call__"][0]
+    assert count(variables["params"]) == num_parameters
+    assert features.shape == (2, width) and logits.shape == (2, 1000)
+    last = "layer4_1_bn2" if build is resnet18 else "layer4_2_bn3"
+    assert spatial(intermediates, "bn1") == (112, 112, 64)
+    assert spatial(intermediates, last) == (7, 7, width)
+
+
+def test_the_stride_of_a_bottleneck_is_on_its_3x3_convolution():
+    _, intermediates = describe(resnet50(10), 64)
+    assert spatial(intermediates, "layer2_0_conv1") == (16, 16, 128)
+    assert spatial(intermediates, "layer2_0_conv2") == (8, 8, 128)
+
+
+@pytest.mark.parametrize("stem, first, second", (("imagenet", 16, 8), ("cifar", 32, 32), ("small", 16, 16)))
+def test_stems_have_their_geometry(stem, first, second):
+    variables, intermediates = describe(resnet18(10, stem=stem), 32)
+    assert spatial(intermediates, "conv1") == (first, first, 64)
+    assert spatial(intermediates, "layer1_1_bn2") == (second, second, 64)
+    assert spatial(intermediates, "layer4_1_bn2") == (second // 8, second // 8, 512)
+    side = 7 if stem == "imagenet" else 3
+    assert variables["params"]["conv1"]["kernel"].shape == (side, side, 3, 64)
+
+
+def test_outputs_are_float32_and_parameters_too_under_bfloat16():
+    variables, intermediates = describe(resnet_small(8, width=4, stem="cifar").clone(dtype=jnp.bfloat16), 16)
+    logits, features = intermediates["__call__"][0]
+    assert intermediates["layer1_0_conv1"]["__call__"][0].dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert logits.dtype == features.dtype == jnp.float32
+
+
+def pad(x, amount, value=0.0):
+    return np.pad(x, ((0, 0), (amount, amount), (amount, amount), (0, 0)), constant_values=value)
+
+
+def windows(x, side, stride):
+    """[n, h, w, c, side, side]"""
+    return sliding_window_view(x, (side, side), axis=(1, 2))[:, ::stride, ::stride]
+
+
+def reference_conv(x, kernel, *, stride, padding):
+    patches = windows(pad(np.asarray(x, np.float64), padding), kernel.shape[0], stride)
+    return np.einsum("nhwcij,ijco->nhwo", patches, np.asarray(kernel, np.float64))
+
+
+@functools.cache
+def small_forward(stem):
+    network = resnet_small(8, width=4, stem=stem)
+    x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+
+    @jax.jit
+    def forward(x):
+        variables = network.init(jax.random.key(0), x)
+        out, state = network.apply(
+            variables, x, capture_intermediates=True, mutable=["intermediates"]
+        )
+        return variables, out, state["intermediates"]
+
+    variables, out, intermediates = forward(x)
+    layers = {k: np.asarray(v["__call__"][0]) for k, v in intermediates.items() if k != "__call__"}
+    return network, x, variables, out, layers
+
+
+def test_strided_3x3_convolutions_pad_both_sides():
+    _, x, variables, _, layers = small_forward("small")
+    kernel = variables["params"]["conv1"]["kernel"]
+    expected = reference_conv(x, kernel, stride=2, padding=1)
+    np.testing.assert_allclose(layers["conv1"], expected, rtol=1e-4, atol=1e-4)
+    kernel = variables["params"]["layer3_0_conv1"]["kernel"]
+    before = np.maximum(layers["layer2_0_bn2"] + layers["layer2_0_downsample_bn"], 0)
+    expected = reference_conv(before, kernel, stride=2, padding=1)
+    np.testing.assert_allclose(layers["layer3_0_conv1"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_imagenet_stem_pads_convolution_and_pooling_on_both_sides():
+    _, x, variables, _, layers = small_forward("imagenet")
+    kernel = variables["params"]["conv1"]["kernel"]
+    expected = reference_conv(x, kernel, stride=2, padding=3)
+    np.testing.assert_allclose(layers["conv1"], expected, rtol=1e-4, atol=1e-4)
+    pooled = windows(pad(np.maximum(layers["bn1"], 0), 1, -np.inf), 3, 2).max(axis=(-2, -1))
+    kernel = variables["params"]["layer1_0_conv1"]["kernel"]
+    expected = reference_conv(pooled, kernel, stride=1, padding=1)
+    np.testing.assert_allclose(layers["layer1_0_conv1"], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_features_are_the_averaged_last_activations_and_logits_are_linear_in_them():
+    _, _, variables, (logits, features), layers = small_forward("small")
+    last = np.maximum(layers["layer3_0_bn2"] + layers["layer3_0_downsample_bn"], 0)
+    np.testing.assert_allclose(features, last.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    head = variables["params"]["fc"]
+    expected = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_statistics_move_under_training_only():
+    network, x, variables, (logits, _), _ = small_forward("small")
+    apply = jax.jit(
+        functools.partial(network.apply, mutable=["batch_stats"]), static_argnames="train"
+    )
+    (frozen, _), state = apply(variables, x, train=False)
+    np.testing.assert_allclose(frozen, logits, rtol=1e-5, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
+    (trained, _), state = apply(variables, x, train=True)
+    assert np.abs(trained - frozen).max() > 1e-3
+    # One step of momentum 0.9 from mean 0 and variance 1.
+    output = reference_conv(x, variables["params"]["conv1"]["kernel"], stride=2, padding=1)
+    stats = state["batch_stats"]["bn1"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * output.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        stats["var"], 0.9 + 0.1 * output.var((0, 1, 2)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_networks_are_built_by_name():
+    assert build_network("resnet18", 10, stem="cifar") == resnet18(10, stem="cifar")
+    assert build_network("resnet_small", 4, stem="small", dtype="bfloat16").dtype == jnp.bfloat16
+    with pytest.raises(InputError, match="arch = 'vgg' is not known; allowed: 'resnet18'"):
+        build_network("vgg", 10, stem="cifar")
+    with pytest.raises(InputError, match="stem = 'tiny' is not known"):
+        build_network("resnet18", 10, stem="tiny")
+    with pytest.raises(InputError, match="num_classes = 1"):
+        resnet50(1)
