@@ -45,5 +45,4 @@ def evaluation():
     options.l2_epsilons = (0.125, 0.25, 0.5)  # PGD budgets of the evaluation
     options.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
     options.attack_steps = 10
-    options.noise_family = "linf"  # "l2": noise of a given length instead
     return options.lock()

@@ -41,7 +41,7 @@ def main(flags):
 
     # Units of progress: forward passes over an image; a gradient counts as three.
     steps = {run: 3 + 3 * m.attack.num_steps * bool(m.attack.epsilon) for run, m in runs}
-    evaluate = 20 * config.evaluation.num_examples
+    evaluate = 26 * config.evaluation.num_examples
     evaluate += 18 * config.evaluation.num_attacked * config.evaluation.attack_steps
     total = sum(m.num_steps * m.batch_size * steps[run] + evaluate for run, m in runs)
     measured = 0
@@ -49,6 +49,7 @@ def main(flags):
         for run, model in runs:
             part = progress.part(run.name, model.batch_size * steps[run])
             train(model, run, progress=part)
+            progress.advance(0, f"{run.name} evaluation")
             count = evaluate_run(run, "spurious_shapes", path=path, options=evaluation)
             if count:
                 append_records(path, training_records(run))

@@ -22,8 +22,10 @@ from advspur.benchmarks.predict import (
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.records import record
 
-# Standard deviations of the RIVAL10 noise analysis, in [0, 1] pixel units.
-NOISE_LEVELS = tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210))
+# The levels of the RIVAL10 noise analysis: standard deviations, and four of its l2 lengths
+# scaled from 224 to 32 pixels a side, both in [0, 1] pixel units.
+LINF_NOISE_LEVELS = tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210))
+L2_NOISE_LEVELS = tuple(k * 32 / 224 for k in (25, 50, 100, 200))
 
 
 def evaluate(
@@ -37,8 +39,8 @@ def evaluate(
     l2_epsilons=(0.25, 0.5, 1.0),
     linf_epsilons=(1 / 255, 2 / 255, 4 / 255),
     attack_steps=20,
-    noise_family="linf",
-    noise_levels=NOISE_LEVELS,
+    linf_noise_levels=LINF_NOISE_LEVELS,
+    l2_noise_levels=L2_NOISE_LEVELS,
     shapes=None,
 ):
     """All numbers of one model, as Records without the model's name.
@@ -52,7 +54,9 @@ def evaluate(
       num_attacked: the first so many test images are attacked.
       l2_epsilons, linf_epsilons: PGD budgets, [0, 1] pixel units.
       attack_steps: PGD steps of 2.5 epsilon / steps from the image.
-      noise_family, noise_levels: see `predict.correct_under_noise`.
+      linf_noise_levels: standard deviations of the noise on one region.
+      l2_noise_levels: l2 lengths of the noise on one region. Noise of equal deviation carries
+        more energy on the larger region; noise of equal length does not.
       shapes: options of `spurious_shapes`, those of training.
     """
     shapes = dict(shapes or {})
@@ -100,9 +104,10 @@ def evaluate(
         for epsilon in epsilons:
             attack = {"p": p, "epsilon": epsilon, "num_steps": attack_steps}
             records.append(_pgd_record(classifier, sources["test"], attack, num_attacked, sizes))
-    return records + _noise_records(
-        classifier, sources["test"], key, noise_family, noise_levels, sizes
-    )
+    for family, levels in (("linf", linf_noise_levels), ("l2", l2_noise_levels)):
+        if levels:
+            records += _noise_records(classifier, sources["test"], key, family, levels, sizes)
+    return records
 
 
 def _pgd_record(classifier, source, attack, num_attacked, sizes):
@@ -144,7 +149,5 @@ def _noise_records(classifier, source, key, family, levels, sizes):
             )
     estimate = metrics.relative_sensitivity(foreground, background, labels)
     options = {"family": family, "levels": list(levels)}
-    records.append(
-        record("relative_foreground_sensitivity", estimate, options=options, seconds=seconds)
-    )
-    return records
+    name = "relative_foreground_sensitivity"
+    return [*records, record(name, estimate, options=options, seconds=seconds)]

@@ -47,7 +47,7 @@ def _snapshot(suite, plt):
         ("minority_accuracy", {}, "Minority accuracy (%)"),
         ("background_gap", {}, "Background gap (points)"),
         ("relative_background_gap", {}, "Relative background gap (%)"),
-        ("relative_foreground_sensitivity", {}, "Relative foreground sensitivity (%)"),
+        ("relative_foreground_sensitivity", {"family": "linf"}, "RFS, equal deviation (%)"),
     )
     figure, axes = plt.subplots(1, len(panels), figsize=(2.35 * len(panels), 3.1))
     for axis, (metric, options, title) in zip(axes, panels, strict=True):
@@ -69,15 +69,17 @@ def _snapshot(suite, plt):
 
 
 def _sensitivity(suite, plt):
-    figure, axes = _panels(suite, plt, rows=1)
-    for axis, p in zip(axes[0], suite.norms(), strict=True):
-        _curve(axis, suite, "relative_foreground_sensitivity", p)
-        axis.set_title(f"{norm_label(p)} adversarial training")
-        axis.axhline(0, color="black", linewidth=0.8)
-    axes[0][0].set_ylabel("RFS (%)")
+    families = {"linf": "RFS (%)\nequal deviation", "l2": "RFS (%)\nequal length"}
+    figure, axes = _panels(suite, plt, rows=2)
+    for row, (family, label) in zip(axes, families.items(), strict=True):
+        for axis, p in zip(row, suite.norms(), strict=True):
+            _curve(axis, suite, "relative_foreground_sensitivity", p, family=family)
+        row[0].set_ylabel(label)
     return figure, (
         "Relative foreground sensitivity against the training budget (layout of Figure 6); lower: "
-        "relatively more sensitive to the background. The band is the standard model's interval."
+        "relatively more sensitive to the background. Noise of equal standard deviation carries "
+        "more energy on the larger region, the background; noise of equal l2 length does not. "
+        "The band is the standard model's interval."
     )
 
 
@@ -88,8 +90,6 @@ def _gap(suite, plt):
         for axis, p in zip(row, suite.norms(), strict=True):
             _curve(axis, suite, metric, p)
         row[0].set_ylabel(label)
-    for axis, p in zip(axes[0], suite.norms(), strict=True):
-        axis.set_title(f"{norm_label(p)} adversarial training")
     return figure, (
         "Background gap, MIXED-SAME minus MIXED-RAND accuracy, and as a share of MIXED-SAME "
         "(layout of Figure 7). The band is the standard model's interval."
@@ -102,7 +102,6 @@ def _groups(suite, plt):
         for metric, marker in (("majority_accuracy", "o"), ("minority_accuracy", "s")):
             label = metric.split("_")[0]
             _curve(axis, suite, metric, p, marker=marker, label=label, with_standard=True)
-        axis.set_title(f"{norm_label(p)} adversarial training")
         axis.legend(frameon=False, fontsize=8)
     for axis, p in zip(axes[1], suite.norms(), strict=True):
         _curve(axis, suite, "majority_minority_gap", p)
@@ -155,22 +154,21 @@ FIGURES = {
 
 
 def _panels(suite, plt, *, rows):
-    columns = max(len(suite.norms()), 1)
-    return plt.subplots(
-        rows,
-        columns,
-        figsize=(4.2 * columns, 2.5 * rows + 0.5),
-        sharey="row",
-        squeeze=False,
-    )
+    """A column of panels for each norm."""
+    norms = suite.norms()
+    size = (4.2 * len(norms), 2.5 * rows + 0.5)
+    figure, axes = plt.subplots(rows, len(norms), figsize=size, sharey="row", squeeze=False)
+    for axis, p in zip(axes[0], norms, strict=True):
+        axis.set_title(f"{norm_label(p)} adversarial training")
+    return figure, axes
 
 
-def _curve(axis, suite, metric, p, *, marker="o", label=None, with_standard=False):
+def _curve(axis, suite, metric, p, *, marker="o", label=None, with_standard=False, **options):
     """The metric against the budgets of one norm, and the standard model as a band or a point."""
-    base = suite.mean(metric, p, 0.0)
+    base = suite.mean(metric, p, 0.0, **options)
     budgets = suite.budgets(p)
     shown = [0.0, *budgets] if with_standard else budgets
-    estimates = [suite.mean(metric, p, e) for e in shown]
+    estimates = [suite.mean(metric, p, e, **options) for e in shown]
     if not with_standard:
         axis.axhspan(PERCENT * base.low, PERCENT * base.high, color=COLORS[0.0], alpha=0.2, lw=0)
         axis.axhline(PERCENT * base.value, color=COLORS[0.0], linestyle="--", label="standard")
@@ -189,7 +187,7 @@ def _curve(axis, suite, metric, p, *, marker="o", label=None, with_standard=Fals
             markerfacecolor="white" if hollow else color,
             label=label if x == 0 else None,
         )
-        of_seeds = suite.of_seeds(metric, p, epsilon)
+        of_seeds = suite.of_seeds(metric, p, epsilon, **options)
         if len(of_seeds) > 1:
             axis.plot(
                 [x] * len(of_seeds),

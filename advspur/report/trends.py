@@ -5,16 +5,18 @@ every comparison a trend is made of points its way and is clear; "fails": one po
 other way and is clear; "holds in part": some are clear its way, none against; else "open".
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from advspur.report.suite import difference, mean_estimate, norm_label
 
 RELIANCE = (
-    # metric, what it is called, sign of more reliance on the background
-    ("background_gap", "background gap", 1),
-    ("relative_background_gap", "relative background gap", 1),
-    ("majority_minority_gap", "majority-minority gap", 1),
-    ("relative_foreground_sensitivity", "relative foreground sensitivity (RFS)", -1),
+    # metric, its options, what it is called, sign of more reliance on the background
+    ("background_gap", {}, "background gap", 1),
+    ("relative_background_gap", {}, "relative background gap", 1),
+    ("majority_minority_gap", {}, "majority-minority gap", 1),
+    ("relative_foreground_sensitivity", {"family": "linf"}, "RFS (noise of equal deviation)", -1),
+    ("relative_foreground_sensitivity", {"family": "l2"}, "RFS (noise of equal length)", -1),
 )
 
 
@@ -29,40 +31,26 @@ class Trend(NamedTuple):
 def trends(suite):
     """All trends that the suite has the models for."""
     found = []
-    for metric, title, sign in RELIANCE:
+    for metric, options, title, sign in RELIANCE:
         word = "larger" if sign > 0 else "smaller"
-        for p in suite.norms():
-            found.append(_against_standard(suite, metric, title, sign, word, p))
-        for p in suite.norms():
-            if len(suite.budgets(p)) > 1:
-                found.append(_with_budget(suite, metric, title, sign, word, p))
-        if len(suite.norms()) == 2:
-            found.append(_between_norms(suite, metric, title, sign, word))
+        curves = {
+            p: [suite.mean(metric, p, e, **options) for e in suite.budgets(p)]
+            for p in suite.norms()
+        }
+        for p, curve in curves.items():
+            base = suite.mean(metric, p, 0.0, **options)
+            statement = f"Every {norm_label(p)} model has a {word} {title} than the standard one."
+            gaps = [difference(value, base) for value in curve]
+            found.append(_judge(statement, gaps, sign, "budgets"))
+        for p, curve in curves.items():
+            statement = f"The {title} gets {word} with each larger {norm_label(p)} budget."
+            steps = [difference(b, a) for a, b in pairwise(curve)]
+            found.append(_judge(statement, steps, sign, "steps between budgets"))
+        if len(curves) == 2:
+            two, inf = map(mean_estimate, curves.values())
+            statement = f"Averaged over the budgets, the {title} is {word} for ℓ2 than for ℓ∞."
+            found.append(_judge(statement, [difference(two, inf)], sign, "comparisons"))
     return [trend for trend in found if trend is not None]
-
-
-def _against_standard(suite, metric, title, sign, word, p):
-    base = suite.mean(metric, p, 0.0)
-    values = [suite.mean(metric, p, e) for e in suite.budgets(p)]
-    statement = f"Every {norm_label(p)} model has a {word} {title} than the standard model."
-    return _judge(statement, [difference(v, base) for v in values], sign, "budgets")
-
-
-def _with_budget(suite, metric, title, sign, word, p):
-    values = [suite.mean(metric, p, e) for e in suite.budgets(p)]
-    steps = [difference(b, a) for a, b in zip(values, values[1:], strict=False)]
-    statement = f"The {title} gets {word} with each larger {norm_label(p)} budget."
-    return _judge(statement, steps, sign, "steps from one budget to the next")
-
-
-def _between_norms(suite, metric, title, sign, word):
-    two, inf = (
-        mean_estimate([suite.mean(metric, p, e) for e in suite.budgets(p)]) for p in suite.norms()
-    )
-    statement = (
-        f"Averaged over the budgets trained with, the {title} is {word} under ℓ2 than under ℓ∞."
-    )
-    return _judge(statement, [difference(two, inf)], sign, "comparison")
 
 
 def _judge(statement, differences, sign, unit):

@@ -117,8 +117,8 @@ def test_restarts_keep_the_best_start_of_each_image(key):
     """Gradients are stopped, so that each start is its own result."""
 
     def frozen(x):
-        score = 20 * jax.lax.stop_gradient(binary(x)[:, 1])
-        return jnp.stack([jnp.zeros_like(score), score - 100], axis=1)
+        score = jax.lax.stop_gradient(binary(x)[:, 1])
+        return jnp.stack([jnp.zeros_like(score), score + 4.5], axis=1)
 
     def score(x):
         return np.asarray(binary(x)[:, 1])
@@ -218,13 +218,18 @@ def test_a_traced_epsilon_compiles_once():
     traces = []
 
     @jax.jit
-    def run(epsilon):
+    def run(images, epsilon):
         traces.append(epsilon)
-        return attack(linear, GREY, LABELS, p=2, epsilon=epsilon)
+        return attack(linear, images, LABELS, p=2, epsilon=epsilon)
 
-    norms = [np.linalg.norm(flat_delta(run(e), GREY)[0]) for e in (0.1, 0.2, 0.4)]
+    norms = [np.linalg.norm(flat_delta(run(GREY, e), GREY)[0]) for e in (0.1, 0.2, 0.4)]
     np.testing.assert_allclose(norms, (0.1, 0.2, 0.4), rtol=1e-4, atol=0)
     assert len(traces) == 1
+
+
+def test_images_may_be_constants_of_a_jitted_function():
+    run = jax.jit(lambda epsilon: attack(linear, GREY, LABELS, p=2, epsilon=epsilon))
+    assert np.linalg.norm(flat_delta(run(0.1), GREY)[0]) == pytest.approx(0.1, rel=1e-4)
 
 
 def test_no_gradient_flows_through_the_attack():

@@ -1,0 +1,113 @@
+"""Prepare TFDS data sets in array_record, the form that is read without TensorFlow.
+
+python scripts/prepare_data.py tfds NAME [--data_dir DIR]
+    download and prepare a TFDS data set (needs TensorFlow: pip install -e '.[prepare]')
+python scripts/prepare_data.py arrays FILE.npz NAME [--data_dir DIR]
+    store your own arrays under a TFDS name, without TensorFlow; the file holds
+    <split>_images uint8 [n, h, w, 3] and <split>_labels [n] for each split
+"""
+
+import io
+import os
+from pathlib import Path
+
+import _cli
+from absl import flags
+
+DEFAULT_DIR = "~/tensorflow_datasets"
+flags.DEFINE_string("data_dir", os.environ.get("TFDS_DATA_DIR") or DEFAULT_DIR, "Target folder.")
+
+
+def main(flags, *arguments):
+    from advspur._checks import InputError
+
+    data_dir = Path(flags.data_dir).expanduser()
+    match arguments:
+        case ("tfds", name):
+            prepare_tfds(name, data_dir)
+        case ("arrays", file, name):
+            print(prepare_arrays(file, name, data_dir))
+        case _:
+            raise InputError("say what to prepare: tfds NAME, or arrays FILE.npz NAME")
+
+
+def prepare_tfds(name, data_dir):
+    """Download and prepare a TFDS data set as array_record."""
+    import tensorflow_datasets as tfds
+
+    from advspur._checks import InputError
+
+    try:
+        import tensorflow  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "preparing a TFDS data set needs TensorFlow (reading it does not): "
+            "pip install -e '.[prepare]'"
+        ) from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        raise InputError(f"TFDS knows no data set {name!r}") from error
+    builder.download_and_prepare()
+    print(builder.data_path)
+
+
+def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
+    """Store the splits of an npz file as ``data_dir/name/version``; return that directory."""
+    import numpy as np
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    from advspur._checks import require
+    from advspur.data import array_source
+
+    require(Path(file).is_file(), f"no file {file}")
+    arrays = np.load(file, allow_pickle=False)
+    splits = sorted(key.removesuffix("_images") for key in arrays if key.endswith("_images"))
+    require(splits, f"{file} holds no <split>_images; it has {', '.join(arrays) or 'nothing'}")
+    missing = [f"{split}_labels" for split in splits if f"{split}_labels" not in arrays]
+    require(not missing, f"{file} lacks {', '.join(missing)}")
+    num_classes = 1 + max(int(arrays[f"{split}_labels"].max(initial=0)) for split in splits)
+    sources = {
+        split: array_source(
+            arrays[f"{split}_images"], arrays[f"{split}_labels"], num_classes=num_classes
+        )
+        for split in splits
+    }
+    shape = sources[splits[0]][0]["image"].shape
+
+    def examples(source):
+        for index in range(len(source)):
+            png = io.BytesIO()
+            Image.fromarray(source[index]["image"]).save(png, "PNG")
+            yield index, {"image": png.getvalue(), "label": int(source[index]["label"])}
+
+    with tfds.core.registered.skip_registration():
+
+        class ArraysBuilder(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version(version)
+            pkg_dir_path = Path(__file__).parent
+
+            def _info(self):
+                features = tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=shape),
+                        "label": tfds.features.ClassLabel(num_classes=num_classes),
+                    }
+                )
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, _):
+                return {split: examples(source) for split, source in sources.items()}
+
+            def _generate_examples(self):
+                raise AssertionError("the splits are generators already")
+
+    ArraysBuilder.name = name
+    builder = ArraysBuilder(data_dir=data_dir, file_format="array_record")
+    builder.download_and_prepare()
+    return builder.data_path
+
+
+if __name__ == "__main__":
+    _cli.run(main, arguments=True)

@@ -1,0 +1,98 @@
+"""Batches: every example counted once, and a training stream that can be resumed."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.data import array_source, eval_batches, train_batches
+from advspur.data.batches import shard
+
+SIZE = 8
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, SIZE, SIZE, 3), np.uint8)
+SOURCE = array_source(IMAGES, np.arange(11), num_classes=11, group=np.arange(11) % 2)
+OPTIONS = {"batch_size": 4, "image_size": SIZE, "augmentation": "cifar", "seed": 0}
+
+
+def take(count, **change):
+    return list(itertools.islice(train_batches(SOURCE, **(OPTIONS | change)), count))
+
+
+def assert_equal(one, other):
+    for a, b in zip(one, other, strict=True):
+        for name, x, y in zip(a._fields, a, b, strict=True):
+            np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_size", (1, 4, 11, 16))
+def test_evaluation_sees_every_example_once_in_order(batch_size):
+    batches = list(eval_batches(SOURCE, batch_size=batch_size, image_size=SIZE))
+    assert {len(b.label) for b in batches} == {batch_size}
+    assert len(batches) == -(-11 // batch_size)
+    np.testing.assert_array_equal(np.concatenate([b.label[b.valid] for b in batches]), range(11))
+    np.testing.assert_array_equal(np.concatenate([b.image[b.valid] for b in batches]), IMAGES)
+    groups = np.concatenate([b.group[b.valid] for b in batches])
+    np.testing.assert_array_equal(groups, np.arange(11) % 2)
+
+
+def test_padding_repeats_the_first_example_of_its_batch():
+    *_, last = eval_batches(SOURCE, batch_size=4, image_size=SIZE)
+    np.testing.assert_array_equal(last.valid, [True, True, True, False])
+    np.testing.assert_array_equal(last.label, [8, 9, 10, 8])
+    np.testing.assert_array_equal(last.image[3], IMAGES[8])
+    types = [np.uint8, np.int32, np.int32, np.float32, bool]
+    assert [field.dtype for field in last] == types
+
+
+@pytest.mark.parametrize("limit, count", ((5, 5), (11, 11), (50, 11)))
+def test_a_limit_takes_the_first_examples(limit, count):
+    batches = list(eval_batches(SOURCE, batch_size=4, image_size=SIZE, limit=limit))
+    labels = np.concatenate([b.label[b.valid] for b in batches])
+    np.testing.assert_array_equal(labels, range(count))
+
+
+def test_the_training_stream_is_a_function_of_the_seed():
+    first = take(4)
+    assert_equal(first, take(4))
+    other = take(4, seed=1)
+    assert any(np.any(a.label != b.label) for a, b in zip(first, other, strict=True))
+    assert all(np.all(b.valid) for b in first)
+    assert {b.image.shape for b in first} == {(4, SIZE, SIZE, 3)}
+
+
+@pytest.mark.parametrize("start_step", (1, 3, 7))
+def test_a_resumed_stream_is_the_tail_of_the_whole_one(start_step):
+    assert_equal(take(9)[start_step:], take(9 - start_step, start_step=start_step))
+
+
+def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
+    labels = np.concatenate([b.label for b in take(9)])[:33].reshape(3, 11)
+    np.testing.assert_array_equal(np.sort(labels, axis=1), np.tile(np.arange(11), (3, 1)))
+    assert len({tuple(epoch) for epoch in labels}) == 3
+    assert tuple(range(11)) not in {tuple(epoch) for epoch in labels}
+
+
+def test_the_same_example_is_augmented_anew_in_every_epoch():
+    batches = take(12)
+    labels = np.concatenate([b.label for b in batches])
+    images = np.concatenate([b.image for b in batches])
+    of_one = images[labels == 5]
+    assert len(of_one) >= 4
+    assert len(np.unique(of_one.reshape(len(of_one), -1), axis=0)) > 1
+
+
+def test_images_stay_with_their_labels():
+    for batch in take(3, augmentation="none"):
+        np.testing.assert_array_equal(batch.image, IMAGES[batch.label])
+        np.testing.assert_array_equal(batch.group, batch.label % 2)
+
+
+def test_shards_split_the_leading_axis_of_every_field():
+    (batch,) = take(1)
+    sharded = shard(batch, 2)
+    assert sharded.image.shape == (2, 2, SIZE, SIZE, 3)
+    for whole, parts in zip(batch, sharded, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    with pytest.raises(InputError, match="4 does not divide by 3 devices; .* 3 and 6"):
+        shard(batch, 3)

@@ -1,0 +1,177 @@
+"""Spurious shapes: what the splits share, and what each dial does and does not change."""
+
+import functools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from advspur._checks import InputError
+from advspur.data import spurious_shapes
+from advspur.data.spurious_shapes import SHAPES, SPLITS
+
+small = functools.partial(spurious_shapes, image_size=16)
+MANY = 2000
+
+
+def binomial_range(n, share):
+    """Holds the count of successes but for one run in a million."""
+    return stats.binom.interval(1 - 1e-6, n, share)
+
+
+def test_examples_have_the_promised_types():
+    source = small("train", num_examples=24)
+    assert len(source) == 24 and source.num_classes == 8
+    example = source[9]
+    assert example["image"].shape == (16, 16, 3) and example["image"].dtype == np.uint8
+    assert example["mask"].shape == (16, 16, 1) and example["mask"].dtype == np.float32
+    assert example["label"] == 1
+    np.testing.assert_array_equal(source.columns["label"], np.arange(24) % 8)
+    assert set(np.unique(source.columns["mask"])) == {0, 1}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_image_depends_on_seed_split_and_index_alone(split):
+    few, more = (small(split, num_examples=n).columns for n in (10, 30))
+    for name in few:
+        np.testing.assert_array_equal(few[name], more[name][:10])
+    other = small(split, num_examples=10, seed=1).columns["image"]
+    assert np.all(np.any(other != few["image"], axis=(1, 2, 3)))
+
+
+def test_splits_are_independent_draws():
+    train, validation, test = (
+        small(split, num_examples=20).columns["mask"] for split in SPLITS[:3]
+    )
+    for one, other in ((train, validation), (train, test), (validation, test)):
+        assert np.mean(np.any(one != other, axis=(1, 2, 3))) > 0.9
+
+
+@pytest.mark.parametrize("correlation", (0.0, 0.6, 1.0))
+@pytest.mark.parametrize("split", ("train", "test", "mixed_same"))
+def test_the_background_is_that_of_the_class_at_the_correlation(split, correlation):
+    columns = small(split, num_examples=800, correlation=correlation).columns
+    low, high = binomial_range(800, correlation)
+    assert low <= np.sum(columns["label"] == columns["group"]) <= high
+
+
+def test_mixed_same_has_the_background_classes_of_the_test_split():
+    """Conditional on the label, not only in the share of the majority."""
+    same = small("mixed_same", num_examples=MANY).columns
+    test = small("test", num_examples=MANY).columns
+    offsets = [
+        np.bincount((c["group"] - c["label"]) % 8, minlength=8) for c in (same, test)
+    ]
+    assert stats.chi2_contingency(offsets).pvalue > 1e-3
+    assert np.mean(same["group"] == test["group"]) < 0.6  # other images' backgrounds
+
+
+@pytest.mark.parametrize("split", ("mixed_rand", "uncorrelated"))
+def test_random_backgrounds_are_uniform_and_independent_of_the_class(split):
+    columns = small(split, num_examples=MANY).columns
+    assert stats.chisquare(np.bincount(columns["group"], minlength=8)).pvalue > 1e-3
+    table = np.zeros((8, 8))
+    np.add.at(table, (columns["label"], columns["group"]), 1)
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_minority_backgrounds_are_uniform_over_the_other_classes():
+    columns = small("test", num_examples=MANY).columns
+    offsets = np.bincount((columns["group"] - columns["label"]) % 8, minlength=8)
+    assert stats.chisquare(offsets[1:]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("split", ("mixed_same", "mixed_rand"))
+def test_mixed_splits_show_the_objects_of_the_test_split(split):
+    test = small("test", num_examples=40, noise_std=0.05).columns
+    mixed = small(split, num_examples=40, noise_std=0.05).columns
+    np.testing.assert_array_equal(mixed["mask"], test["mask"])
+    np.testing.assert_array_equal(mixed["label"], test["label"])
+    on = np.broadcast_to(test["mask"] == 1, test["image"].shape)
+    np.testing.assert_array_equal(mixed["image"][on], test["image"][on])
+    off_differs = np.any((mixed["image"] != test["image"]) & ~on, axis=(1, 2, 3))
+    assert np.all(off_differs)
+
+
+def test_the_colour_of_an_object_tells_nothing_of_its_class():
+    columns = small("train", num_examples=MANY, noise_std=0.0).columns
+    on = columns["mask"][..., 0] == 1
+    assert np.all(on.any(axis=(1, 2)))
+    color = np.stack([image[m][0] for image, m in zip(columns["image"], on, strict=True)])
+    deviation = color.astype(float) - 127.5
+    strongest = np.abs(deviation).argmax(axis=1)
+    kind = 2 * strongest + (deviation[np.arange(MANY), strongest] > 0)
+    table = np.zeros((8, 6))
+    np.add.at(table, (columns["label"], kind), 1)
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+    # Largest deviation: core_scale = 0.25 of 255, up to the rounding of pixels.
+    np.testing.assert_allclose(np.abs(deviation).max(axis=1), 0.25 * 255, rtol=0, atol=1)
+
+
+def test_without_colour_jitter_objects_are_white():
+    columns = small("train", num_examples=16, noise_std=0.0, color_jitter=0.0).columns
+    on = columns["mask"][..., 0] == 1
+    assert np.all(columns["image"][on] == np.rint(0.75 * 255))
+
+
+@pytest.mark.parametrize("dial, on_object", (("core_scale", True), ("spurious_scale", False)))
+def test_each_scale_changes_its_side_of_the_mask_only(dial, on_object):
+    one, other = (
+        small("train", num_examples=24, noise_std=0.0, **{dial: v}).columns for v in (0.1, 0.3)
+    )
+    np.testing.assert_array_equal(one["mask"], other["mask"])
+    inside = np.broadcast_to((one["mask"] == 1) == on_object, one["image"].shape)
+    np.testing.assert_array_equal(one["image"][~inside], other["image"][~inside])
+    changed = (one["image"] != other["image"]) & inside
+    assert np.all(changed.any(axis=(1, 2, 3)))
+
+
+def test_scales_of_zero_leave_mid_grey():
+    columns = small(
+        "train", num_examples=8, noise_std=0.0, core_scale=0.0, spurious_scale=0.0
+    ).columns
+    np.testing.assert_array_equal(columns["image"], 128)
+
+
+def test_noise_has_its_standard_deviation():
+    options = {"num_examples": 16, "core_scale": 0.0, "spurious_scale": 0.0}
+    pixels = small("train", noise_std=0.1, **options).columns["image"] / 255
+    # 12,288 pixels: the standard error of the deviation is 0.0006.
+    assert pixels.std() == pytest.approx(0.1, abs=0.003)
+
+
+def test_position_and_size_dials_fix_the_object():
+    fixed = small("train", num_examples=64, size_jitter=0.0, position_jitter=0.0).columns["mask"]
+    for k in range(8):
+        assert np.all(fixed[k::8] == fixed[k])
+    assert len(np.unique(fixed[:8].reshape(8, -1), axis=0)) == len(SHAPES)
+    jittered = small("train", num_examples=64).columns["mask"]
+    assert len(np.unique(jittered.reshape(64, -1), axis=0)) > 56
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_examples": 0}, "num_examples = 0"),
+        ({"num_classes": 1}, "num_classes = 1: 2 to 8"),
+        ({"num_classes": 9}, "num_classes = 9"),
+        ({"image_size": 7}, "image_size = 7"),
+        ({"correlation": 1.1}, "correlation = 1.1"),
+        ({"correlation": -0.1}, "correlation = -0.1"),
+        ({"core_scale": 0.6}, "core_scale = 0.6"),
+        ({"spurious_scale": -0.1}, "spurious_scale = -0.1"),
+        ({"size_jitter": 1.5}, "size_jitter = 1.5"),
+        ({"color_jitter": -1.0}, "color_jitter = -1.0"),
+        ({"position_jitter": 0.6}, "position_jitter = 0.6"),
+        ({"noise_std": -0.1}, "noise_std = -0.1"),
+        ({"noise_std": float("nan")}, "noise_std = nan"),
+    ],
+)
+def test_dials_out_of_range_are_refused_by_name(options, message):
+    with pytest.raises(InputError, match=message):
+        spurious_shapes("train", **options)
+
+
+def test_unknown_splits_are_refused():
+    with pytest.raises(InputError, match="split = 'val' is not known; allowed: 'train'"):
+        spurious_shapes("val")

@@ -1,0 +1,153 @@
+"""Host transforms against direct Pillow calls."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from advspur._checks import InputError
+from advspur.data.transforms import (
+    AUGMENTATIONS,
+    augment,
+    color_jitter,
+    decode,
+    random_flip,
+    random_resized_crop,
+    random_shift,
+    resize_and_crop,
+    to_unit,
+)
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def encode(image, suffix):
+    file = io.BytesIO()
+    image.save(file, suffix)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("height, width", ((40, 60), (61, 40), (33, 33), (10, 14)))
+def test_resize_and_crop_is_short_side_times_8_7_and_the_centre(height, width):
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    short = 18  # 16 * 256 / 224, truncated
+    scale = short / min(height, width)
+    new = (short, int(height * scale)) if width <= height else (int(width * scale), short)
+    resized = Image.fromarray(image).resize(new, Image.Resampling.BILINEAR)
+    left, top = round((new[0] - 16) / 2), round((new[1] - 16) / 2)
+    expected = np.asarray(resized.crop((left, top, left + 16, top + 16)))
+    got = resize_and_crop(image, 16)
+    assert got.shape == (16, 16, 3)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_images_of_the_right_size_pass_through():
+    np.testing.assert_array_equal(resize_and_crop(PHOTO[:16, :16], 16), PHOTO[:16, :16])
+
+
+@pytest.mark.parametrize(
+    "mode, color, expected",
+    [
+        ("RGB", (250, 120, 10), (250, 120, 10)),
+        ("L", 77, (77, 77, 77)),
+        ("CMYK", (255, 0, 255, 0), (0, 255, 0)),
+    ],
+)
+def test_jpegs_of_all_modes_decode_to_rgb(mode, color, expected):
+    got = decode(encode(Image.new(mode, (9, 7), color), "JPEG"))
+    assert got.shape == (7, 9, 3) and got.dtype == np.uint8
+    np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=0, atol=3)
+
+
+def test_pngs_decode_exactly_and_arrays_pass_through():
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(PHOTO), "PNG")), PHOTO)
+    assert decode(PHOTO) is PHOTO
+
+
+@pytest.mark.parametrize("suffix", ("PNG", "JPEG"))
+def test_damaged_files_raise_one_clear_error(suffix):
+    """Cut short at many places, and with bytes flipped: a decoded image or an InputError."""
+    data = encode(Image.fromarray(PHOTO), suffix)
+    for keep in (0, 5, 30, 45, 100, len(data) // 2):
+        with pytest.raises(InputError, match="photo.x is no readable image"):
+            decode(data[:keep], "photo.x")
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.integers(8, len(data) - 1, 60):
+        flipped = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        try:
+            assert decode(flipped).ndim == 3
+        except InputError as error:
+            refused += 1
+            assert "a record of" in str(error)
+    assert refused > 0 or suffix == "JPEG"
+
+
+def test_to_unit():
+    np.testing.assert_array_equal(
+        to_unit(np.array([0, 51, 255], np.uint8)), np.float32([0, 0.2, 1])
+    )
+
+
+def test_random_flip_mirrors_left_and_right_half_of_the_time():
+    rng = np.random.default_rng(0)
+    flips = [random_flip(PHOTO, rng) for _ in range(200)]
+    mirrored = [np.array_equal(f, PHOTO[:, ::-1]) for f in flips]
+    kept = [np.array_equal(f, PHOTO) for f in flips]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 60 < sum(mirrored) < 140  # 5.6 standard deviations
+
+
+def test_random_shift_is_a_crop_of_the_padded_image():
+    rng = np.random.default_rng(0)
+    image = PHOTO[:12, :12]
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+    crops = {
+        padded[t : t + 12, s : s + 12].tobytes(): (t, s) for t in range(9) for s in range(9)
+    }
+    seen = set()
+    for _ in range(400):
+        shifted = random_shift(image, rng)
+        assert shifted.shape == image.shape
+        seen.add(crops[shifted.tobytes()])
+    assert {t for t, _ in seen} == {s for _, s in seen} == set(range(9))
+
+
+def test_random_resized_crops_have_their_size_and_stay_in_the_image():
+    rng = np.random.default_rng(0)
+    # A horizontal ramp: a crop's mean tells where it lies, its range how wide it is.
+    ramp = np.broadcast_to(np.linspace(0, 250, 60).astype(np.uint8)[None, :, None], (40, 60, 3))
+    crops = [random_resized_crop(ramp, rng, size=16) for _ in range(60)]
+    assert {c.shape for c in crops} == {(16, 16, 3)}
+    spans = [int(c.max()) - int(c.min()) for c in crops]
+    assert min(spans) < 100 and max(spans) > 180
+    assert np.ptp([c.mean() for c in crops]) > 50
+
+
+def test_the_crop_of_a_strip_falls_back_to_the_whole_image():
+    strip = np.random.default_rng(0).integers(0, 256, (1, 400, 3), np.uint8)
+    whole = Image.fromarray(strip).resize((4, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(
+        random_resized_crop(strip, np.random.default_rng(0), size=4), np.asarray(whole)
+    )
+
+
+def test_colour_jitter_of_strength_0_is_the_identity():
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(color_jitter(PHOTO, rng, strength=0.0), PHOTO)
+    jittered = color_jitter(PHOTO, rng, strength=0.1)
+    assert jittered.dtype == np.uint8
+    change = np.abs(jittered.astype(int) - PHOTO)
+    assert 0 < change.max() <= 80  # three factors within 10%
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_augmentations_give_uint8_of_the_size(kind):
+    for seed in range(5):
+        image = augment(PHOTO, np.random.default_rng(seed), kind=kind, size=16)
+        assert image.shape == (16, 16, 3) and image.dtype == np.uint8
+    again = augment(PHOTO, np.random.default_rng(4), kind=kind, size=16)
+    np.testing.assert_array_equal(image, again)
+    if kind == "none":
+        np.testing.assert_array_equal(image, resize_and_crop(PHOTO, 16))
