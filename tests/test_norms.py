@@ -68,15 +68,6 @@ def test_steepest_ascent_attains_the_dual_norm(p):
 
 
 @pytest.mark.parametrize("p", ALL_P)
-def test_hoelder_is_not_exceeded_by_other_directions(p):
-    g = vectors(1)[0]
-    others = vectors(200, seed=1)
-    others /= np.linalg.norm(others, ord=p, axis=1, keepdims=True)
-    best = float(steepest_ascent(g, p=p) @ g)
-    assert np.all(others @ g <= best + 1e-5)
-
-
-@pytest.mark.parametrize("p", ALL_P)
 def test_steepest_ascent_of_zero_is_zero(p):
     np.testing.assert_array_equal(steepest_ascent(jnp.zeros(7), p=p), np.zeros(7))
 
@@ -233,9 +224,3 @@ def test_bad_radii_are_refused_by_name(radius, key):
         project_lp_ball(jnp.ones(3), p=2, radius=radius)
     with pytest.raises(InputError, match=r"^radius = "):
         sample_lp_ball(key, (3,), p=2, radius=radius)
-
-
-@pytest.mark.parametrize("share", (0.0, -0.5, 1.5))
-def test_bad_shares_are_refused_by_name(share):
-    with pytest.raises(InputError, match=r"^l1_share = "):
-        steepest_ascent(jnp.ones(3), p=1, l1_share=share)

@@ -1,10 +1,12 @@
 """Classifiers from the directories that training runs write."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advspur._checks import InputError, check_choice, require
 from advspur.models.classifier import Classifier
@@ -27,6 +29,14 @@ def latest_step(path):
     return _steps(path)[-1]
 
 
+def tree_digest(tree):
+    """SHA-256 over the leaves of a pytree: shows a flipped bit, which orbax does not."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
 def load(path, *, weights="raw", step=None):
     """The Classifier of a run directory.
 
@@ -47,15 +57,18 @@ def load(path, *, weights="raw", step=None):
     )
     size = facts["image_size"]
     template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    item = Path(path).absolute() / "checkpoints" / str(step) / "model"
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        try:
-            saved = checkpointer.restore(item)
-        except Exception as error:  # orbax and tensorstore raise many kinds for damage
-            first_line = str(error).strip().splitlines()[0][:200]
-            raise InputError(f"checkpoint {item} cannot be read: {first_line}") from error
+    directory = Path(path).absolute() / "checkpoints" / str(step)
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            saved = checkpointer.restore(directory / "model")
+        digest = json.loads((directory / "facts" / "metadata").read_text())["model"]
+        require(tree_digest(saved) == digest, "its checksum does not match")
+    except Exception as error:  # orbax and tensorstore raise many kinds for damage
+        first_line = str(error).strip().splitlines()[0][:200]
+        raise InputError(f"checkpoint {directory} cannot be read: {first_line}") from error
     require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
-    variables = jax.tree.map(lambda t, a: jnp.asarray(a, t.dtype), template, saved[weights])
+    # A copy: NumPy views of arrays that orbax restored were seen to outlive their memory on CPU.
+    variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), template, saved[weights])
     return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
 
 

@@ -1,19 +1,22 @@
 """Checkpoints: the last few and the best, each with everything that a run needs to go on.
 
 One orbax step directory holds three items: `model` (params, batch_stats, and their average),
-`training` (optimiser, step, key) and `progress` (seconds spent). The position in the data is the
-step. A directory appears under its final name only when it is complete, so a kill during a save
-leaves the checkpoint before it; one that is damaged later is set aside and named.
+`training` (optimiser, step, key) and `facts` (seconds spent, checksums of the other two). The
+position in the data is the step. A directory appears under its final name only when it is
+complete, so a kill during a save leaves the checkpoint before it; one that is damaged later is
+set aside and named.
 """
 
 import logging
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from advspur._checks import InputError
+from advspur._checks import InputError, require
+from advspur.models.runs import tree_digest
 from advspur.training.state import TrainState
 
 
@@ -28,7 +31,9 @@ class Checkpoints:
 
     def __init__(self, directory, *, keep_last, best_metric):
         self.directory = Path(directory).absolute()
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax logs every directory it makes
+        # orbax logs every directory it makes, and asyncio what it dropped of a damaged one.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
         def score(metrics):
             return metrics.get(best_metric, -1.0)
@@ -61,7 +66,13 @@ class Checkpoints:
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(model),
                 training=ocp.args.StandardSave(training),
-                progress=ocp.args.JsonSave({"seconds": seconds}),
+                facts=ocp.args.JsonSave(
+                    {
+                        "seconds": seconds,
+                        "model": tree_digest(model),
+                        "training": tree_digest(training),
+                    }
+                ),
             ),
             metrics=metrics,
             force=True,
@@ -101,13 +112,20 @@ class Checkpoints:
             args=ocp.args.Composite(
                 model=ocp.args.StandardRestore(model),
                 training=ocp.args.StandardRestore(training),
-                progress=ocp.args.JsonRestore(),
+                facts=ocp.args.JsonRestore(),
             ),
         )
+        for name in ("model", "training"):
+            require(
+                tree_digest(items[name]) == items["facts"][name],
+                f"the checksum of its {name} does not match",
+            )
         state = TrainState(
             variables=items["model"]["raw"], ema=items["model"]["ema"], **items["training"]
         )
-        return state, items["progress"]["seconds"]
+        # Copied at once: NumPy views of arrays that orbax restored were seen to outlive their
+        # memory on CPU.
+        return jax.tree.map(jnp.array, state), items["facts"]["seconds"]
 
     def _set_aside(self, step):
         aside = self.directory.parent / "damaged_checkpoints"

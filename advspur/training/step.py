@@ -128,7 +128,7 @@ def train_step(
     if ema_decay:
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, ema, variables)
-    metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(grads)}
     return TrainState(state.step + 1, variables, opt_state, ema, state.key), metrics
 
 

@@ -102,7 +102,9 @@ def test_random_starts_lie_where_they_should(p, random_start, key):
         return jnp.zeros((len(x), 3))
 
     epsilon = 0.2
-    adversarial = attack(constant, GREY, LABELS, key, p=p, epsilon=epsilon, random_start=random_start)
+    adversarial = attack(
+        constant, GREY, LABELS, key, p=p, epsilon=epsilon, random_start=random_start
+    )
     delta = flat_delta(adversarial, GREY)
     norms = np.linalg.norm(delta, ord=p, axis=1)
     assert np.all(norms <= epsilon * (1 + 1e-5) + 1e-6)

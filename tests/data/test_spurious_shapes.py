@@ -59,9 +59,7 @@ def test_mixed_same_has_the_background_classes_of_the_test_split():
     """Conditional on the label, not only in the share of the majority."""
     same = small("mixed_same", num_examples=MANY).columns
     test = small("test", num_examples=MANY).columns
-    offsets = [
-        np.bincount((c["group"] - c["label"]) % 8, minlength=8) for c in (same, test)
-    ]
+    offsets = [np.bincount((c["group"] - c["label"]) % 8, minlength=8) for c in (same, test)]
     assert stats.chi2_contingency(offsets).pvalue > 1e-3
     assert np.mean(same["group"] == test["group"]) < 0.6  # other images' backgrounds
 
@@ -73,12 +71,6 @@ def test_random_backgrounds_are_uniform_and_independent_of_the_class(split):
     table = np.zeros((8, 8))
     np.add.at(table, (columns["label"], columns["group"]), 1)
     assert stats.chi2_contingency(table).pvalue > 1e-3
-
-
-def test_minority_backgrounds_are_uniform_over_the_other_classes():
-    columns = small("test", num_examples=MANY).columns
-    offsets = np.bincount((columns["group"] - columns["label"]) % 8, minlength=8)
-    assert stats.chisquare(offsets[1:]).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("split", ("mixed_same", "mixed_rand"))
@@ -108,12 +100,6 @@ def test_the_colour_of_an_object_tells_nothing_of_its_class():
     np.testing.assert_allclose(np.abs(deviation).max(axis=1), 0.25 * 255, rtol=0, atol=1)
 
 
-def test_without_colour_jitter_objects_are_white():
-    columns = small("train", num_examples=16, noise_std=0.0, color_jitter=0.0).columns
-    on = columns["mask"][..., 0] == 1
-    assert np.all(columns["image"][on] == np.rint(0.75 * 255))
-
-
 @pytest.mark.parametrize("dial, on_object", (("core_scale", True), ("spurious_scale", False)))
 def test_each_scale_changes_its_side_of_the_mask_only(dial, on_object):
     one, other = (
@@ -124,13 +110,6 @@ def test_each_scale_changes_its_side_of_the_mask_only(dial, on_object):
     np.testing.assert_array_equal(one["image"][~inside], other["image"][~inside])
     changed = (one["image"] != other["image"]) & inside
     assert np.all(changed.any(axis=(1, 2, 3)))
-
-
-def test_scales_of_zero_leave_mid_grey():
-    columns = small(
-        "train", num_examples=8, noise_std=0.0, core_scale=0.0, spurious_scale=0.0
-    ).columns
-    np.testing.assert_array_equal(columns["image"], 128)
 
 
 def test_noise_has_its_standard_deviation():

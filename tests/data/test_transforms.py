@@ -1,6 +1,7 @@
 """Host transforms against direct Pillow calls."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from advspur.data.transforms import (
     augment,
     color_jitter,
     decode,
-    random_flip,
     random_resized_crop,
     random_shift,
     resize_and_crop,
@@ -72,10 +72,9 @@ def test_damaged_files_raise_one_clear_error(suffix):
     for keep in (0, 5, 30, 45, 100, len(data) // 2):
         with pytest.raises(InputError, match="photo.x is no readable image"):
             decode(data[:keep], "photo.x")
-    rng = np.random.default_rng(0)
     refused = 0
-    for place in rng.integers(8, len(data) - 1, 60):
-        flipped = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+    for place, bits in itertools.product(range(8, 72), (0xFF, 0x01, 0x80)):  # headers
+        flipped = data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :]
         try:
             assert decode(flipped).ndim == 3
         except InputError as error:
@@ -90,22 +89,11 @@ def test_to_unit():
     )
 
 
-def test_random_flip_mirrors_left_and_right_half_of_the_time():
-    rng = np.random.default_rng(0)
-    flips = [random_flip(PHOTO, rng) for _ in range(200)]
-    mirrored = [np.array_equal(f, PHOTO[:, ::-1]) for f in flips]
-    kept = [np.array_equal(f, PHOTO) for f in flips]
-    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
-    assert 60 < sum(mirrored) < 140  # 5.6 standard deviations
-
-
 def test_random_shift_is_a_crop_of_the_padded_image():
     rng = np.random.default_rng(0)
     image = PHOTO[:12, :12]
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-    crops = {
-        padded[t : t + 12, s : s + 12].tobytes(): (t, s) for t in range(9) for s in range(9)
-    }
+    crops = {padded[t : t + 12, s : s + 12].tobytes(): (t, s) for t in range(9) for s in range(9)}
     seen = set()
     for _ in range(400):
         shifted = random_shift(image, rng)

@@ -54,7 +54,9 @@ def test_the_stride_of_a_bottleneck_is_on_its_3x3_convolution():
     assert spatial(intermediates, "layer2_0_conv2") == (8, 8, 128)
 
 
-@pytest.mark.parametrize("stem, first, second", (("imagenet", 16, 8), ("cifar", 32, 32), ("small", 16, 16)))
+@pytest.mark.parametrize(
+    "stem, first, second", (("imagenet", 16, 8), ("cifar", 32, 32), ("small", 16, 16))
+)
 def test_stems_have_their_geometry(stem, first, second):
     variables, intermediates = describe(resnet18(10, stem=stem), 32)
     assert spatial(intermediates, "conv1") == (first, first, 64)
@@ -65,7 +67,9 @@ def test_stems_have_their_geometry(stem, first, second):
 
 
 def test_outputs_are_float32_and_parameters_too_under_bfloat16():
-    variables, intermediates = describe(resnet_small(8, width=4, stem="cifar").clone(dtype=jnp.bfloat16), 16)
+    variables, intermediates = describe(
+        resnet_small(8, width=4, stem="cifar").clone(dtype=jnp.bfloat16), 16
+    )
     logits, features = intermediates["__call__"][0]
     assert intermediates["layer1_0_conv1"]["__call__"][0].dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

@@ -1,0 +1,207 @@
+"""The embedded benchmark on a tiny model: all records, values recomputed, resuming."""
+
+import jax
+import numpy as np
+import pytest
+
+from advspur import models
+from advspur._checks import InputError
+from advspur.benchmarks import BENCHMARKS
+from advspur.benchmarks.run import COMPLETE, evaluate_run
+from advspur.data import spurious_shapes
+from advspur.records import read_records
+
+NUM = 24  # three of each class: means over images are means over classes
+OPTIONS = {
+    "num_examples": NUM,
+    "num_attacked": 5,
+    "l2_epsilons": (0.1,),
+    "linf_epsilons": (1 / 255, 4 / 255),
+    "attack_steps": 2,
+    "linf_noise_levels": (0.2, 0.5),
+    "l2_noise_levels": (2.0,),
+    "batch_size": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def records(tiny_classifier, easy_shapes):
+    return BENCHMARKS["spurious_shapes"](
+        tiny_classifier, key=jax.random.key(3), shapes=easy_shapes, **OPTIONS
+    )
+
+
+def value(records, metric, **options):
+    (found,) = [r for r in records if r.metric == metric and r.options == options]
+    return found
+
+
+@pytest.fixture(scope="module")
+def count(tiny_classifier, easy_shapes):
+    """split -> (outcomes, columns), without any of the benchmark's machinery."""
+
+    def outcomes(split):
+        columns = spurious_shapes(split, num_examples=NUM, **easy_shapes).columns
+        images = np.float32(columns["image"]) / np.float32(255)
+        logits = [tiny_classifier.logits(images[i : i + 8]) for i in range(0, NUM, 8)]
+        return np.concatenate(logits).argmax(axis=1) == columns["label"], columns
+
+    return outcomes
+
+
+def test_all_numbers_are_recorded_once(records):
+    noise = [
+        (f"{region}_noise_accuracy", {"family": family, "level": level})
+        for family, level in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))
+        for region in ("foreground", "background")
+    ]
+    attacks = [
+        ("pgd_accuracy", {"p": p, "epsilon": epsilon, "num_steps": 2})
+        for p, epsilon in ((2.0, 0.1), ("inf", 1 / 255), ("inf", 4 / 255))
+    ]
+    splits = ("test", "mixed_same", "mixed_rand", "uncorrelated")
+    plain = (
+        "majority_accuracy", "minority_accuracy", "majority_minority_gap",
+        "worst_group_accuracy", "background_gap", "relative_background_gap",
+    )  # fmt: skip
+    expected = [("accuracy", {"split": s}) for s in splits] + [(name, {}) for name in plain]
+    expected += attacks + noise
+    sensitivity = "relative_foreground_sensitivity"
+    expected += [(sensitivity, {"family": "linf", "levels": [0.2, 0.5]})]
+    expected += [(sensitivity, {"family": "l2", "levels": [2.0]})]
+
+    def order(pairs):
+        return sorted(pairs, key=str)
+
+    assert order((r.metric, r.options) for r in records) == order(expected)
+    assert len({r.identity for r in records}) == len(records)
+    assert all(r.low <= r.value <= r.high for r in records if not np.isnan(r.value))
+    assert {r.num_examples for r in records if r.metric == "pgd_accuracy"} == {5}
+    assert {r.num_examples for r in records if "noise" in r.metric} == {NUM}
+
+
+def test_accuracies_and_gaps_agree_with_an_independent_count(records, count):
+    outcome = {}
+    for split in ("test", "mixed_same", "mixed_rand", "uncorrelated"):
+        outcome[split], columns = count(split)
+        expected = outcome[split].mean()
+        assert value(records, "accuracy", split=split).value == pytest.approx(expected, abs=1e-9)
+        if split == "test":
+            majority = columns["label"] == columns["group"]
+            labels = columns["label"]
+    assert 0 < outcome["test"].mean() < 1  # a constant model would show nothing
+    gap = outcome["mixed_same"].mean() - outcome["mixed_rand"].mean()
+    assert value(records, "background_gap").value == pytest.approx(gap, abs=1e-9)
+    relative = gap / outcome["mixed_same"].mean()
+    assert value(records, "relative_background_gap").value == pytest.approx(relative, abs=1e-9)
+    on_test = outcome["test"]
+    majority_accuracy, minority_accuracy = on_test[majority].mean(), on_test[~majority].mean()
+    assert value(records, "majority_accuracy").value == pytest.approx(majority_accuracy, abs=1e-9)
+    assert value(records, "minority_accuracy").value == pytest.approx(minority_accuracy, abs=1e-9)
+    assert value(records, "majority_accuracy").num_examples == majority.sum()
+    gap = majority_accuracy - minority_accuracy
+    assert value(records, "majority_minority_gap").value == pytest.approx(gap, abs=1e-9)
+    groups = {(k, m) for k, m in zip(labels, majority, strict=True)}
+    worst = min(on_test[(labels == k) & (majority == m)].mean() for k, m in groups)
+    assert value(records, "worst_group_accuracy").value == pytest.approx(worst, abs=1e-9)
+
+
+def test_robust_accuracy_is_at_most_the_clean_one_and_falls_with_the_budget(records, count):
+    clean = count("test")[0][:5].mean()
+    attack = {"p": "inf", "num_steps": 2}
+    small, large = (
+        value(records, "pgd_accuracy", epsilon=e, **attack).value for e in (1 / 255, 4 / 255)
+    )
+    assert large <= small <= clean
+
+
+@pytest.mark.parametrize("family, levels", (("linf", [0.2, 0.5]), ("l2", [2.0])))
+def test_the_sensitivity_is_made_of_the_noise_accuracies(records, family, levels):
+    """Classes are balanced here, so their mean is the accuracy over images."""
+    core, spurious = (
+        np.mean(
+            [value(records, f"{r}_noise_accuracy", family=family, level=k).value for k in levels]
+        )
+        for r in ("foreground", "background")
+    )
+    mean = (core + spurious) / 2
+    expected = (spurious - core) / (2 * min(mean, 1 - mean))
+    got = value(records, "relative_foreground_sensitivity", family=family, levels=levels)
+    assert core != spurious
+    assert got.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_model_of_other_classes_is_refused(tiny_classifier):
+    with pytest.raises(InputError, match="the model has 8 classes, the data set 3"):
+        BENCHMARKS["spurious_shapes"](
+            tiny_classifier, batch_size=8, key=jax.random.key(0), shapes={"num_classes": 3}
+        )
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch, tiny_classifier, easy_shapes):
+    """A run directory in name only: what would be read from its files is given."""
+    facts = {
+        "arch": "resnet_small", "train_p": "inf", "train_epsilon": 0.5, "seed": 3,
+        "dataset": "spurious_shapes", "shapes": easy_shapes,
+    }  # fmt: skip
+    steps = [10]
+    monkeypatch.setattr(models, "run_facts", lambda path: facts)
+    monkeypatch.setattr(models, "latest_step", lambda path: steps[-1])
+    monkeypatch.setattr(models, "load", lambda path, *, weights: tiny_classifier)
+    return tmp_path / "tiny", facts, steps
+
+
+def test_a_run_is_evaluated_once(tmp_path, run_dir, records):
+    run, _, steps = run_dir
+    path = tmp_path / "records.jsonl"
+
+    def evaluate(**change):
+        call = {"path": path, "seed": 3, "options": OPTIONS} | change
+        return evaluate_run(run, "spurious_shapes", **call)
+
+    assert evaluate() == len(records)
+    written = read_records(path)
+    assert written[-1].metric == COMPLETE and written[-1].value == len(records)
+    assert {(r.model, r.arch, r.train_p, r.train_epsilon, r.seed) for r in written} == {
+        ("tiny", "resnet_small", "inf", 0.5, 3)
+    }
+    assert {r.benchmark for r in written} == {"spurious_shapes"}
+    # The same seed gives the same numbers, and shapes are those of training.
+    assert [r[:6] for r in written[:-1]] == [r[:6] for r in records]
+    before = path.read_bytes()
+    assert evaluate() == 0
+    assert path.read_bytes() == before
+    # Killed before its last record: measured again.
+    path.write_text("".join(before.decode().splitlines(keepends=True)[:-1]))
+    assert evaluate() == len(records)
+    # Averaged weights and a longer training are other models; so is another seed.
+    assert evaluate(weights="ema") == len(records)
+    assert {r.model for r in read_records(path)} == {"tiny", "tiny@ema"}
+    steps.append(20)
+    assert evaluate() == len(records)
+    assert evaluate() == evaluate(seed=3) == 0
+
+
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path, run_dir):
+    run, facts, _ = run_dir
+    path = tmp_path / "records.jsonl"
+    with pytest.raises(InputError, match="benchmark = 'mnist' is not known; allowed: 'spurious"):
+        evaluate_run(run, "mnist", path=path, options={})
+    facts |= {"dataset": "cifar10", "shapes": {}}
+    with pytest.raises(InputError, match="tiny was trained on cifar10, not on spurious_shapes"):
+        evaluate_run(run, "spurious_shapes", path=path, options={"batch_size": 8})
+    assert not path.exists()
+
+
+def test_attacking_no_image_is_possible_or_refused_in_words(tiny_classifier, easy_shapes):
+    """No TypeError from deep inside: an InputError that names the option, or no number."""
+    options = OPTIONS | {"num_attacked": 0, "linf_epsilons": (), "linf_noise_levels": ()}
+    try:
+        measured = BENCHMARKS["spurious_shapes"](
+            tiny_classifier, key=jax.random.key(3), shapes=easy_shapes, **options
+        )
+    except InputError as error:
+        assert "num_attacked" in str(error)
+    else:
+        assert all(r.num_examples == 0 for r in measured if r.metric == "pgd_accuracy")

@@ -1,0 +1,284 @@
+"""train(): resuming bit for bit, checkpoints that are damaged, runs that diverge or differ."""
+
+import gc
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from advspur import models
+from advspur._checks import InputError
+from advspur.training import TrainingDiverged, TrainingStopped, train, training_records
+from advspur.training.loop import _signals
+from tests.training.tiny_config import get_config
+
+# Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [
+    sys.executable,
+    str(ROOT / "scripts" / "train.py"),
+    f"--config={ROOT / 'tests' / 'training' / 'tiny_config.py'}",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(workdir, final state) of a run that was never stopped."""
+    workdir = tmp_path_factory.mktemp("runs") / "reference"
+    return workdir, jax.device_get(train(get_config(), workdir))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dropped_tasks_stay_here():
+    yield
+    gc.collect()
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [*COMMAND, f"--workdir={workdir}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def wait_for(process, condition):
+    """Poll until `condition()`; the process must not end before."""
+    while not condition():
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.001)
+
+
+def logged_steps(workdir):
+    path = Path(workdir) / "metrics.jsonl"
+    return path.read_text().count('"loss"') if path.exists() else 0
+
+
+def assert_bitwise_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    different = [
+        jax.tree_util.keystr(path)
+        for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True)
+        if np.asarray(x).tobytes() != np.asarray(y).tobytes()
+    ]
+    assert not different
+
+
+def test_killed_run_ends_with_the_same_bits(finished, tmp_path):
+    workdir = tmp_path / "killed"
+    at_step = random.Random(os.getpid()).randint(5, 11)
+
+    process = start(workdir)
+    wait_for(process, lambda: logged_steps(workdir) >= at_step)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    saved = {d.name for d in (workdir / "checkpoints").iterdir() if d.name.isdigit()}
+    process = start(workdir)
+    wait_for(process, lambda: _is_saving_beyond(workdir, saved))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    process = start(workdir)
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 0, output
+    assert f"going on at step {max(map(int, saved))}" in output or "going on" in output
+    state = jax.device_get(train(get_config(), workdir))
+    assert_bitwise_equal(state, finished[1])
+    steps = [json.loads(x)["step"] for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    reference = (finished[0] / "metrics.jsonl").read_text().splitlines()
+    assert steps == [json.loads(line)["step"] for line in reference]
+
+
+def _is_saving_beyond(workdir, saved):
+    """Whether a checkpoint is being written, or one more than `saved` has been."""
+    names = {d.name for d in (workdir / "checkpoints").iterdir()}
+    return any("tmp" in n for n in names) or any(n.isdigit() for n in names - saved)
+
+
+def test_terminated_run_saves_says_so_and_goes_on(finished, tmp_path):
+    workdir = tmp_path / "terminated"
+    process = start(workdir)
+    wait_for(process, lambda: logged_steps(workdir) >= 2)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 130, output
+    assert "stopped and saved at step" in output
+    step = models.latest_step(workdir)
+    assert 2 <= step < 12 and f"saved at step {step} of 12" in output
+    assert_bitwise_equal(jax.device_get(train(get_config(), workdir)), finished[1])
+
+
+def test_finished_run_is_left_alone(finished):
+    workdir, state = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert_bitwise_equal(jax.device_get(train(get_config(), workdir)), state)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_run_writes_its_files(finished):
+    workdir, state = finished
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["config"]["attack"]["epsilon"] == 0.25
+    assert config["environment"]["jax"] == jax.__version__
+    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if "loss" in x] == list(range(1, 13))
+    assert [x["step"] for x in lines if "val_pgd_accuracy" in x] == [6, 12]
+    assert all("val_ema_clean_accuracy" in x for x in lines if "val_pgd_accuracy" in x)
+    assert list((workdir / "tensorboard").glob("events*"))
+    names = {r.metric: r.value for r in training_records(workdir)}
+    assert names["seconds"] > 0 and names["peak_memory_mb"] > 50
+    assert int(state.step) == 12
+
+
+def test_last_two_and_the_best_checkpoint_are_kept(finished):
+    steps = {int(d.name) for d in (finished[0] / "checkpoints").iterdir() if d.name.isdigit()}
+    assert {8, 12} <= steps and len(steps) <= 3
+
+
+def test_load_gives_raw_and_averaged_weights(finished, shapes_images):
+    workdir, state = finished
+    raw, ema = models.load(workdir), models.load(workdir, weights="ema")
+    assert_bitwise_equal(raw.variables, state.variables)
+    assert_bitwise_equal(ema.variables, state.ema)
+    assert raw.logits(shapes_images).shape == (3, 8)
+    assert np.any(raw.logits(shapes_images) != ema.logits(shapes_images))
+
+
+@pytest.fixture
+def shapes_images():
+    return jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))
+
+
+def test_load_says_what_is_wrong(tmp_path, finished):
+    with pytest.raises(InputError, match="is no training run: .*model.json is missing"):
+        models.load(tmp_path)
+    with pytest.raises(InputError, match="no checkpoint of step 5; it has"):
+        models.load(finished[0], step=5)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_path, damage, capfd):
+    workdir = tmp_path / "damaged"
+    _copy(finished[0], workdir)
+    files = [f for f in (workdir / "checkpoints" / "12").rglob("*") if f.is_file()]
+    data = max((f for f in files if "/d/" in str(f)), key=lambda f: f.stat().st_size)
+    content = bytearray(data.read_bytes())
+    if damage == "truncate":
+        data.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 0xFF
+        data.write_bytes(content)
+    else:
+        data.unlink()
+    state = jax.device_get(train(get_config(), workdir))
+    assert_bitwise_equal(state, finished[1])
+    message = capfd.readouterr().err
+    assert f"checkpoint {workdir / 'checkpoints' / '12'} is damaged" in message
+    assert (workdir / "damaged_checkpoints").is_dir()
+    assert models.latest_step(workdir) == 12  # trained again from the one before
+
+
+def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):
+    workdir = tmp_path / "hopeless"
+    _copy(finished[0], workdir)
+    for data in (workdir / "checkpoints").rglob("d/*"):
+        data.write_bytes(b"")
+    with pytest.raises(InputError, match="no checkpoint in .* can be read"):
+        train(get_config(), workdir)
+
+
+def _copy(source, target):
+    subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+
+
+def test_other_config_in_the_workdir_is_refused_with_the_difference(finished):
+    config = get_config()
+    config.learning_rate = 0.07
+    config.attack.num_steps = 2
+    with pytest.raises(InputError) as caught:
+        train(config, finished[0])
+    assert "learning_rate: 0.05 there, 0.07 now" in str(caught.value)
+    assert "attack.num_steps: 1 there, 2 now" in str(caught.value)
+
+
+def test_keys_that_only_say_where_and_how_fast_may_differ(finished):
+    config = get_config()
+    config.data_dir, config.num_workers, config.log_every_steps = "elsewhere", 1, 3
+    assert int(train(config, finished[0]).step) == 12
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = get_config()
+    config.learning_rate = 1e38
+    config.ema_decay = 0.0
+    config.checkpoint_every_steps = 1
+    with pytest.raises(TrainingDiverged, match="step [0-9]+: .* = (nan|inf).*Lower learning_rate"):
+        train(config, tmp_path / "diverged")
+    steps = [d.name for d in (tmp_path / "diverged" / "checkpoints").iterdir()]
+    for step in filter(str.isdigit, steps):
+        variables = models.load(tmp_path / "diverged", step=int(step)).variables
+        assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(variables["batch_stats"]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("attack.p", 3.0, "p = 3.0: the norm must be one of 1, 2, inf"),
+        ("attack.epsilon", -1.0, "attack.epsilon = -1.0"),
+        ("attack.epsilon", float("nan"), "attack.epsilon = nan"),
+        ("batch_size", 18, "does not divide by 4 devices; the nearest below is 16"),
+        ("arch", "vgg", "arch = 'vgg' is not known; allowed: 'resnet18'"),
+        ("dataset", "mnist", "dataset = 'mnist' is not known"),
+        ("schedule", "linear", "schedule = 'linear' is not known"),
+        ("momentum", 1.0, "momentum = 1.0"),
+        ("keep_last", 0, "keep_last = 0"),
+    ],
+)
+def test_values_no_run_can_use_are_refused_before_anything_is_written(
+    tmp_path, key, value, message
+):
+    config = get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_epsilon_of_255_units_warns_with_both_readings(tmp_path):
+    config = get_config()
+    config.attack.p, config.attack.epsilon = float("inf"), 8.0
+    config.dataset = "mnist"  # stops right after the check
+    with (
+        pytest.warns(UserWarning, match=r"epsilon = 8 for linf .* write 8/255 \(= 0.03137\)"),
+        pytest.raises(InputError),
+    ):
+        train(config, tmp_path / "run")
+
+
+def test_second_signal_is_not_held_back():
+    with pytest.raises(KeyboardInterrupt):
+        with _signals() as asked:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            assert asked == [signal.SIGINT]
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+
+def test_stop_asked_for_in_process_raises(tmp_path, monkeypatch):
+    import contextlib
+
+    import advspur.training.loop as loop
+
+    monkeypatch.setattr(loop, "_signals", lambda: contextlib.nullcontext([signal.SIGINT]))
+    with pytest.raises(TrainingStopped, match="stopped and saved at step 1 of 12"):
+        train(get_config(), tmp_path / "run")

@@ -1,0 +1,131 @@
+"""One step: several devices against one, the attack's semantics, averages by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from advspur.attacks import pgd
+from advspur.data.batches import Batch, shard
+from advspur.models import resnet_small
+from advspur.models.classifier import normalize
+from advspur.training import Attack, eval_step, make_eval_step, make_train_step, train_step
+from advspur.training.state import create_state
+
+NETWORK = resnet_small(8, width=4)
+OPTIMIZER = optax.sgd(0.1, momentum=0.9)
+FACTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+ATTACK = Attack(p=2.0, num_steps=2, relative_step_size=0.7)
+EPSILON = 0.5
+
+
+@pytest.fixture(scope="module")
+def state():
+    start = create_state(NETWORK, OPTIMIZER, image_size=16, seed=0, ema_decay=0.5)
+    # Running statistics that differ from every batch's: mixing the two up would show.
+    stats = jax.tree.map(lambda x: x + 0.3, start.variables["batch_stats"])
+    return start._replace(variables={**start.variables, "batch_stats": stats})
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return Batch(
+        image=rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8),
+        label=rng.integers(0, 8, 16, dtype=np.int32),
+        group=np.zeros(16, np.int32),
+        mask=np.ones((16, 1, 1, 1), np.float32),
+        valid=np.arange(16) < 13,
+    )
+
+
+@functools.cache
+def single_step(**options):
+    step = functools.partial(train_step, network=NETWORK, optimizer=OPTIMIZER, **FACTS, **options)
+    return jax.jit(step)
+
+
+def assert_close(a, b, *, atol):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=atol), a, b)
+
+
+def test_four_devices_take_the_step_of_one(state, batch):
+    assert jax.local_device_count() == 4
+    options = {"attack": ATTACK, "label_smoothing": 0.1, "ema_decay": 0.5}
+    one, metrics_one = single_step(**options)(state, batch, EPSILON)
+    step = make_train_step(NETWORK, OPTIMIZER, **FACTS, **options)
+    four, metrics_four = step(jax.device_get(state), shard(batch, 4), EPSILON)
+    # float32 sums in another order; gradients are of order 1
+    assert_close(four.variables["params"], one.variables["params"], atol=2e-6)
+    assert_close(four.variables["batch_stats"], one.variables["batch_stats"], atol=2e-6)
+    assert_close(four.ema, one.ema, atol=2e-6)
+    assert_close(metrics_four, metrics_one, atol=1e-5)
+    assert int(four.step) == 1
+
+
+def test_one_compilation_serves_all_budgets(state, batch):
+    step = single_step(attack=ATTACK, label_smoothing=0.1, ema_decay=0.5)
+    results = [float(step(state, batch, epsilon)[1]["loss"]) for epsilon in (0.1, 0.5, 2.0)]
+    assert step._cache_size() == 1
+    assert results[0] < results[1] < results[2]
+
+
+def test_step_trains_on_pgd_images_of_the_frozen_network(state, batch):
+    _, metrics = single_step(attack=ATTACK)(state, batch, EPSILON)
+    images = jnp.asarray(batch.image, jnp.float32) / 255
+
+    def frozen(x):
+        return NETWORK.apply(state.variables, normalize(x, **FACTS))[0]
+
+    adversarial = pgd(
+        frozen, images, batch.label, p=2.0, epsilon=EPSILON, num_steps=2, step_size=0.35
+    )
+    (logits, _), _ = NETWORK.apply(
+        state.variables, normalize(adversarial, **FACTS), train=True, mutable=["batch_stats"]
+    )
+    loss = -jax.nn.log_softmax(logits)[jnp.arange(16), batch.label].mean()
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    accuracy = np.mean(np.argmax(logits, -1) == batch.label)
+    np.testing.assert_allclose(metrics["accuracy"], accuracy, atol=1e-7)
+
+
+def test_batch_statistics_move_by_the_training_batch_alone(state, batch):
+    new, _ = single_step(attack=ATTACK)(state, batch, 0.0)
+    plain, _ = single_step()(state, batch, 0.0)
+    assert_close(new.variables["batch_stats"], plain.variables["batch_stats"], atol=1e-6)
+
+
+def test_ema_of_variables_by_hand(state, batch):
+    new, _ = single_step(attack=ATTACK, label_smoothing=0.1, ema_decay=0.5)(state, batch, EPSILON)
+    decay = 1 / 10  # (1 + t) / (10 + t) at t = 0
+    expected = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, new.variables)
+    assert_close(new.ema, expected, atol=1e-7)
+
+
+def test_label_smoothing_by_hand(state, batch):
+    plain, smooth = single_step(), single_step(label_smoothing=0.2)
+    images = normalize(jnp.asarray(batch.image, jnp.float32) / 255, **FACTS)
+    (logits, _), _ = NETWORK.apply(state.variables, images, train=True, mutable=["batch_stats"])
+    log_p = jax.nn.log_softmax(logits)
+    of_label, of_all = log_p[jnp.arange(16), batch.label].mean(), log_p.mean()
+    np.testing.assert_allclose(plain(state, batch, 0.0)[1]["loss"], -of_label, rtol=1e-5)
+    np.testing.assert_allclose(
+        smooth(state, batch, 0.0)[1]["loss"], -0.8 * of_label - 0.2 * of_all, rtol=1e-5
+    )
+
+
+def test_eval_step_counts_valid_examples_once_on_any_number_of_devices(state, batch):
+    images = normalize(jnp.asarray(batch.image, jnp.float32) / 255, **FACTS)
+    logits = NETWORK.apply(state.variables, images)[0]
+    right = int(np.sum((np.argmax(logits, -1) == batch.label)[:13]))
+    key = jax.random.PRNGKey(0)
+    one = eval_step(state.variables, batch, key, EPSILON, network=NETWORK, attack=ATTACK, **FACTS)
+    four = make_eval_step(NETWORK, attack=ATTACK, **FACTS)(
+        state.variables, shard(batch, 4), key, EPSILON
+    )
+    assert int(one["clean"]) == right and int(one["valid"]) == 13
+    assert {k: int(v) for k, v in four.items()} == {k: int(v) for k, v in one.items()}
+    assert int(one["pgd"]) <= right
