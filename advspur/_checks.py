@@ -81,7 +81,8 @@ def check_images(images, bounds=(0.0, 1.0)):
         f"images have dtype {images.dtype}; expected floats in [0, 1] (divide 8-bit pixels by 255)",
     )
     if is_concrete(images) and images.size:
-        low, high = float(images.min()), float(images.max())
+        pixels = np.asarray(images)  # under jit, even a constant's own .min() would be traced
+        low, high = float(pixels.min()), float(pixels.max())
         require(not math.isnan(low + high), "images contain NaN")
         require(
             bounds[0] <= low and high <= bounds[1],
@@ -92,9 +93,10 @@ def check_images(images, bounds=(0.0, 1.0)):
 
 def check_labels(labels, num_examples):
     """[num_examples] integers."""
+    labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
     require(
         np.shape(labels) == (num_examples,) and np.issubdtype(labels.dtype, np.integer),
-        f"labels have shape {np.shape(labels)} and dtype {getattr(labels, 'dtype', None)}; "
+        f"labels have shape {np.shape(labels)} and dtype {labels.dtype}; "
         f"expected {num_examples} integers",
     )
 

@@ -40,7 +40,7 @@ def lp_norm(x, p, *, axis=None):
     """
     check_norm(p)
     x = jnp.asarray(x)
-    size = jnp.abs(x)
+    size = jnp.sign(x) * x  # |x|, with derivative 0 at 0 where jnp.abs has 1
     if p == 1:
         return jnp.sum(size, axis=axis)
     if p == math.inf:
@@ -76,7 +76,7 @@ def project_lp_ball(delta, *, p, radius):
     count = jnp.arange(1, descending.size + 1, dtype=delta.dtype)
     kept = jnp.maximum(jnp.sum(descending * count > excess), 1)
     threshold = jnp.maximum(excess[kept - 1] / kept.astype(delta.dtype), 0)
-    shrunk = jnp.sign(delta) * jnp.maximum(size - threshold, 0)
+    shrunk = jnp.where(size > threshold, delta - jnp.sign(delta) * threshold, 0)
     # A sum over many small entries rounds; rescaling keeps the ball exact in float32 too.
     norm = jnp.sum(jnp.abs(shrunk))
     shrunk = shrunk * jnp.where(norm > radius, radius / jnp.where(norm > 0, norm, 1.0), 1.0)

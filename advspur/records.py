@@ -10,6 +10,8 @@ from typing import NamedTuple
 import advspur
 from advspur._checks import InputError
 
+COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
+
 
 class Estimate(NamedTuple):
     """A measured number with its 95% interval and the number of examples behind it."""
@@ -41,7 +43,8 @@ class Record(NamedTuple):
     @property
     def identity(self):
         """What makes a later record supersede this one."""
-        options = json.dumps(self.options, sort_keys=True)
+        # Of the end marks only the last counts: other options were measured since the one before.
+        options = "" if self.metric == COMPLETE else json.dumps(self.options, sort_keys=True)
         return self.model, self.benchmark, self.metric, options
 
 

@@ -1,5 +1,4 @@
-"""Evaluate trained runs: python scripts/evaluate.py --config configs/evaluate.py \\
-    --config.models=runs/a,runs/b
+"""Evaluate trained runs: python scripts/evaluate.py --config configs/evaluate.py RUN [RUN ...]
 
 Records go to <workdir>/records.jsonl (runs/evaluate); what is there already is not measured again.
 """
@@ -11,7 +10,6 @@ from configs import quickstart
 
 def get_config():
     config = ConfigDict()
-    config.models = ("runs/quickstart/standard_seed0",)  # directories of training runs
     config.weights = ("raw",)  # and "ema" for the averaged weights
     config.benchmarks = ("spurious_shapes",)
     config.data_dir = ""  # where the benchmarks' data lie

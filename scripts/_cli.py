@@ -56,14 +56,18 @@ def fail(message):
 
 def _parse(argv):
     argv = [FRACTION.sub(_divide, argument) for argument in argv]
-    if not any(a.startswith("--config=") or a == "--config" for a in argv):
-        argv = [a for a in argv if not a.startswith("--config.")] if "--help" in argv else argv
+    named = [
+        b if a == "--config" else a[9:]
+        for a, b in zip(argv, [*argv[1:], ""], strict=True)
+        if a == "--config" or a.startswith("--config=")
+    ]
+    for file in named:
+        if not Path(file).is_file():
+            fail(f"no config file {file}; the configs are in {ROOT / 'configs'}")
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
         fail(error)
-    except FileNotFoundError as error:
-        fail(f"no config file {error.filename}; the configs are in {ROOT / 'configs'}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         fail(f"{str(error).strip(chr(34))} (all keys and their meaning: configs/default.py)")
 

@@ -1,24 +1,26 @@
-"""Evaluate trained models: python scripts/evaluate.py --config configs/evaluate.py
+"""Evaluate trained models: python scripts/evaluate.py --config configs/evaluate.py RUN [RUN ...]
 
-Measures config.models x config.benchmarks and appends to <workdir>/records.jsonl; numbers that
-are recorded already are not measured again.
+Measures the run directories on every benchmark of the config and appends to
+<workdir>/records.jsonl; numbers that are recorded already are not measured again.
 """
 
 import _cli
 
 
-def main(flags):
+def main(flags, *runs):
+    from advspur._checks import require
     from advspur._progress import Progress
     from advspur.benchmarks import evaluate_run
     from advspur.records import append_records
     from advspur.training import training_records
     from advspur.training.run_dir import environment, write_json
 
+    require(runs, "name the run directories to evaluate, after the flags")
     config, workdir = flags.config, _cli.workdir()
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "records.jsonl"
     write_json(workdir / "config.json", {"config": config.to_dict(), "environment": environment()})
-    jobs = [(m, b, w) for m in config.models for b in config.benchmarks for w in config.weights]
+    jobs = [(m, b, w) for m in runs for b in config.benchmarks for w in config.weights]
     with Progress(len(jobs), "evaluate") as progress:
         for run, benchmark, weights in jobs:
             count = evaluate_run(
@@ -37,4 +39,4 @@ def main(flags):
 
 
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True)
+    _cli.run(main, config=True, workdir=True, arguments=True)

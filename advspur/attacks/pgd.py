@@ -116,7 +116,7 @@ def pgd(
     )
     if unroll is None:
         unroll = jax.default_backend() == "cpu"
-    images = jnp.asarray(images)
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
     per_image = functools.partial(jnp.broadcast_to, shape=(images.shape[0],))
     epsilon = per_image(jnp.asarray(epsilon, images.dtype))
     step_size = 2.5 * epsilon / num_steps if step_size is None else per_image(step_size)
@@ -196,9 +196,9 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
         bounds[0] <= low and high <= bounds[1],
         f"the attack left the box: pixels in [{low}, {high}], allowed {list(bounds)}",
     )
-    delta = np.abs(adversarial - images).reshape(len(images), -1)
+    num_pixels = math.prod(images.shape[1:])
+    delta = (adversarial - images).reshape(len(images), num_pixels)
     norms = np.linalg.norm(delta, ord=p, axis=1)
-    num_pixels = delta.shape[1]
     rounding = 2**-24 * (1 if p == math.inf else num_pixels ** (1 / p))
     worst = np.max(norms - np.asarray(epsilon) * (1 + 1e-5), initial=-math.inf)
     require(

@@ -48,7 +48,8 @@ def group_accuracy(correct, groups, *, num_groups):
       correct: [n] bool or 0/1.
       groups: [n] int in [0, num_groups).
     """
-    correct, groups = _outcomes("correct", correct), _same_length(groups, correct)
+    correct = _outcomes("correct", correct)
+    groups = _same_length(groups, correct)
     return [accuracy(correct[groups == g]) for g in range(num_groups)]
 
 
@@ -59,7 +60,8 @@ def worst_group_accuracy(correct, groups, *, num_groups):
     intervals (Bonferroni over the groups), low = min of lows, high = min of highs. `num_examples`
     is that of the worst group.
     """
-    correct, groups = _outcomes("correct", correct), _same_length(groups, correct)
+    correct = _outcomes("correct", correct)
+    groups = _same_length(groups, correct)
     present = [g for g in range(num_groups) if np.any(groups == g)]
     if not present:
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -86,18 +88,22 @@ def majority_minority_gap(correct, is_majority):
 def background_gap(correct_same, correct_rand):
     """accuracy(MIXED-SAME) - accuracy(MIXED-RAND) on the same objects (ImageNet-9's BG-gap).
 
-    Paired interval of Newcombe, Statistics in Medicine 17 (1998) 2635, method 10 (without
-    continuity correction): Wilson intervals joined with the correlation of the outcomes.
+    Paired interval of Newcombe, Statistics in Medicine 17 (1998) 2635, method 10: Wilson
+    intervals joined with the correlation of the outcomes, a positive one corrected for
+    continuity.
 
     Args:
       correct_same, correct_rand: [n], entry i of both is about the same object.
     """
     same, rand = _pair(correct_same, correct_rand)
     a, b = accuracy(same), accuracy(rand)
-    spread = math.sqrt(a.value * (1 - a.value) * b.value * (1 - b.value)) if len(same) else 0.0
-    covariance = np.mean(same * rand) - a.value * b.value if len(same) else 0.0
-    correlation = covariance / spread if spread > 0 else 0.0
-    return _difference(a, b, correlation=correlation, num_examples=len(same))
+    n = len(same)
+    both, neither = np.sum(same * rand), np.sum((1 - same) * (1 - rand))
+    product = both * neither - np.sum(same * (1 - rand)) * np.sum((1 - same) * rand)
+    product = max(product - n / 2, 0.0) if product > 0 else product
+    spread = math.sqrt(same.sum() * (n - same.sum()) * rand.sum() * (n - rand.sum()))
+    correlation = product / spread if spread > 0 else 0.0
+    return _difference(a, b, correlation=correlation, num_examples=n)
 
 
 def relative_background_gap(correct_same, correct_rand, *, seed=0):

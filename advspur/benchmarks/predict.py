@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_choice
+from advspur._checks import check_choice, check_epsilon
 from advspur.attacks import check_perturbation, pgd
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
@@ -21,14 +21,16 @@ NOISE_FAMILIES = ("linf", "l2")
 
 
 def for_each_example(function, source, *, batch_size, image_size, limit=None):
-    """function(batch, index) -> arrays [batch_size, ...]; returned with padding taken off.
+    """function(batch, numbers) -> arrays [batch_size, ...]; returned with padding taken off.
 
-    `index` is the number of the batch. Results of all batches are concatenated on the host.
+    `numbers` [batch_size] are the positions of the batch's examples in the source. Results of
+    all batches are concatenated on the host.
     """
     results = []
     batches = eval_batches(source, batch_size=batch_size, image_size=image_size, limit=limit)
     for index, batch in enumerate(batches):
-        result = jax.device_get(function(batch, index))
+        numbers = index * batch_size + np.arange(batch_size)
+        result = jax.device_get(function(batch, numbers))
         results.append(jax.tree.map(lambda x, keep=batch.valid: x[keep], result))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
@@ -51,6 +53,7 @@ def _attack(classifier, images, labels, epsilon, *, p, num_steps):
 
 def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps):
     """[n] bool: right on the image and on its PGD image; ball and box are checked."""
+    check_epsilon(epsilon, p)
     survives, adversarial = _attack(
         classifier, images, labels, jnp.float32(epsilon), p=p, num_steps=num_steps
     )
@@ -59,21 +62,24 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps):
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def correct_under_noise(classifier, images, labels, region, key, level, *, family):
+def correct_under_noise(classifier, images, labels, numbers, region, key, level, *, family):
     """[n] bool: right under Gaussian noise confined to a region.
 
     With z ~ N(0, I): family "linf" is clip(x + level z r), family "l2" is
     clip(x + level z r / ||z r||_2), both to [0, 1] (Moayeri et al., CVPR 2022, arXiv
-    2201.10766). The same `key` gives the same z, so two regions or levels share it.
+    2201.10766). z depends on `key` and the image's number alone: regions, levels and models
+    share it, and the batch size does not matter.
 
     Args:
       images: uint8 [n, h, w, 3].
+      numbers: [n] int, positions of the images in their source.
       region: r, [n, h, w, 1] in [0, 1].
       level: standard deviation ("linf") or l2 length, in [0, 1] pixel units.
     """
     check_choice("family", family, NOISE_FAMILIES)
     images = to_unit(images)
-    delta = jax.random.normal(key, images.shape) * region
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+    delta = jax.vmap(lambda k: jax.random.normal(k, images.shape[1:]))(keys) * region
     if family == "l2":
         length = jax.vmap(lambda d: lp_norm(d, 2))(delta)[:, None, None, None]
         delta = delta / jnp.where(length > 0, length, 1)

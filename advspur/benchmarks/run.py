@@ -8,9 +8,7 @@ import jax
 
 from advspur import models
 from advspur._checks import check_choice, require
-from advspur.records import Estimate, append_records, read_records, record
-
-COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
+from advspur.records import COMPLETE, Estimate, append_records, read_records, record
 
 
 def evaluate_run(run, benchmark, *, path, weights="raw", data_dir=None, seed=0, options):

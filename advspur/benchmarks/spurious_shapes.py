@@ -7,7 +7,6 @@ ImageNet-9, foreground against background noise as in RIVAL10 (RFS).
 import math
 import time
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -65,6 +64,7 @@ def evaluate(
         classifier.num_classes == num_classes,
         f"the model has {classifier.num_classes} classes, the data set {num_classes}",
     )
+    require(num_attacked >= 1, f"num_attacked = {num_attacked}: attack at least one image")
     sources = {
         split: spurious_shapes(split, num_examples=num_examples, **shapes)
         for split in ("test", "mixed_same", "mixed_rand", "uncorrelated")
@@ -125,11 +125,12 @@ def _pgd_record(classifier, source, attack, num_attacked, sizes):
 def _noise_records(classifier, source, key, family, levels, sizes):
     start = time.monotonic()
 
-    def noisy(batch, index):
+    def noisy(batch, numbers):
         images, region = jnp.asarray(batch.image), jnp.asarray(batch.mask)
-        noise_key = jax.random.fold_in(key, index)
         outcomes = [
-            correct_under_noise(classifier, images, batch.label, r, noise_key, level, family=family)
+            correct_under_noise(
+                classifier, images, batch.label, numbers, r, key, level, family=family
+            )
             for level in levels
             for r in (region, 1 - region)
         ]

@@ -56,7 +56,9 @@ class FolderSource:
 
     def __init__(self, directory):
         self.directory = Path(directory)
-        self.class_names = sorted(d.name for d in self.directory.iterdir() if d.is_dir())
+        self.class_names = sorted(
+            d.name for d in self.directory.iterdir() if d.is_dir() and d.name[0] != "."
+        )
         self.num_classes = len(self.class_names)
         self.files = [
             (path, label)
@@ -202,7 +204,10 @@ def open_dataset(name, *, data_dir="", shapes=None):
 def _open_shapes(options):
     from advspur.data.spurious_shapes import spurious_shapes
 
-    sizes = {split: options.pop(f"num_{split}") for split in ("train", "validation")}
+    sizes = {
+        "train": options.pop("num_train", 10_000),
+        "validation": options.pop("num_validation", 1_000),
+    }
     splits = [spurious_shapes(split, num_examples=size, **options) for split, size in sizes.items()]
     image_size = splits[0].columns["image"].shape[1]
     return Dataset(*splits, image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -245,10 +250,25 @@ def _check_prepared(directory, name, data_dir):
         f"{again} (it writes array_record)",
     )
     for split in info["splits"]:
-        count = len(split["shardLengths"])
-        for shard in range(count):
-            file = f"{info['name']}-{split['name']}.array_record-{shard:05d}-of-{count:05d}"
+        lengths = [int(length) for length in split["shardLengths"]]
+        for shard, length in enumerate(lengths):
+            file = f"{info['name']}-{split['name']}.array_record-{shard:05d}-of-{len(lengths):05d}"
+            fault = _shard_fault(directory / file, length)
             require(
-                (directory / file).is_file(),
-                f"{directory} is half-written: {file} is missing: remove it and {again}",
+                fault is None, f"{directory} is half-written: {file} {fault}: remove it and {again}"
             )
+
+
+def _shard_fault(file, length):
+    """What is wrong with one array_record file, or None."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    if not file.is_file():
+        return "is missing"
+    try:
+        reader = ArrayRecordReader(str(file))
+    except (RuntimeError, ValueError):  # the reader looks for the index at the file's end
+        return "is cut short or damaged"
+    found = reader.num_records()
+    reader.close()
+    return None if found == length else f"holds {found} of {length} records"

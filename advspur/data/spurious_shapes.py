@@ -68,6 +68,7 @@ def spurious_shapes(
       noise_std: standard deviation of Gaussian pixel noise, in pixel units.
     """
     check_choice("split", split, SPLITS)
+    require(seed >= 0, f"seed = {seed}: it must be >= 0")
     require(num_examples >= 1, f"num_examples = {num_examples}: at least one is needed")
     require(
         2 <= num_classes <= len(SHAPES),

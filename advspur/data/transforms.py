@@ -18,7 +18,7 @@ def decode(image, path=None):
         return image
     try:
         return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         where = path or f"a record of {len(image)} bytes"
         raise InputError(f"{where} is no readable image: {error}") from error
 

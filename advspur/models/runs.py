@@ -67,7 +67,7 @@ def load(path, *, weights="raw", step=None):
         first_line = str(error).strip().splitlines()[0][:200]
         raise InputError(f"checkpoint {directory} cannot be read: {first_line}") from error
     require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
-    # A copy: NumPy views of arrays that orbax restored were seen to outlive their memory on CPU.
+    # Copied, so that no array shares memory with the reader that is closed by now.
     variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), template, saved[weights])
     return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
 

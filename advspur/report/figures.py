@@ -33,6 +33,8 @@ def draw_figures(suite, directory):
     drawn = []
     with plt.rc_context(style):
         for name, draw in FIGURES.items():
+            if not suite.norms() and draw not in (_snapshot, _robustness):
+                continue  # nothing to draw against a budget
             figure, caption = draw(suite, plt)
             for suffix in ("pdf", "png"):
                 figure.savefig(directory / f"{name}.{suffix}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from advspur._checks import require
-from advspur.records import read_records
+from advspur.records import COMPLETE, read_records
 from advspur.report.figures import draw_figures
 from advspur.report.suite import Suite, budget_label, norm_label, number
 from advspur.report.trends import trends
@@ -27,8 +27,8 @@ def write_report(directory):
         "scripts/evaluate.py first",
     )
     cost = [r for r in records if r.benchmark == "training"]
-    evaluation = {r.model: r.seconds for r in records if r.metric == "complete"}
-    suite = Suite([r for r in records if r.benchmark != "training" and r.metric != "complete"])
+    evaluation = {r.model: r.seconds for r in records if r.metric == COMPLETE}
+    suite = Suite([r for r in records if r.benchmark != "training" and r.metric != COMPLETE])
     figures = [
         {"src": _data_url(path), "caption": caption}
         for path, caption in draw_figures(suite, directory / "figures")

@@ -123,8 +123,7 @@ class Checkpoints:
         state = TrainState(
             variables=items["model"]["raw"], ema=items["model"]["ema"], **items["training"]
         )
-        # Copied at once: NumPy views of arrays that orbax restored were seen to outlive their
-        # memory on CPU.
+        # Copied, so that no array shares memory with the reader that is closed after this.
         return jax.tree.map(jnp.array, state), items["facts"]["seconds"]
 
     def _set_aside(self, step):

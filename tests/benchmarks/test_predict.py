@@ -33,9 +33,9 @@ def test_every_example_is_counted_once(source, columns, batch_size):
     for_each = functools.partial(
         predict.for_each_example, source=source, batch_size=batch_size, image_size=16
     )
-    got = for_each(lambda batch, i: {"label": batch.label, "batch": np.full(batch_size, i)})
+    got = for_each(lambda batch, numbers: {"label": batch.label, "number": numbers})
     np.testing.assert_array_equal(got["label"], columns["label"])
-    np.testing.assert_array_equal(got["batch"], np.arange(13) // batch_size)
+    np.testing.assert_array_equal(got["number"], np.arange(13))
     limited = for_each(lambda batch, _: batch.label, limit=7)
     np.testing.assert_array_equal(limited, columns["label"][:7])
 
@@ -82,7 +82,9 @@ def test_one_compilation_serves_all_models_budgets_and_levels(tiny_classifier, c
         predict.correct_clean(classifier, images, labels)
         predict.correct_under_pgd(classifier, images, labels, p=2.0, epsilon=epsilon, num_steps=2)
         for r in (region, 1 - region):
-            predict.correct_under_noise(classifier, images, labels, r, key, level, family="linf")
+            predict.correct_under_noise(
+                classifier, images, labels, np.arange(len(labels)), r, key, level, family="linf"
+            )
 
     jitted = (predict.correct_clean, predict._attack, predict.correct_under_noise)
     everything(tiny_classifier, 0.1, 0.2)
@@ -129,7 +131,9 @@ GREY = np.full((8, 16, 16, 3), 128, np.uint8)
 def noise_detected(criterion, key, *, family, level, region):
     detector = Detector(jnp.asarray(GREY, jnp.float32) / 255, region, criterion)
     ones = np.ones(8, np.int32)
-    return predict.correct_under_noise(detector, GREY, ones, region, key, level, family=family)
+    return predict.correct_under_noise(
+        detector, GREY, ones, np.arange(len(ones)), region, key, level, family=family
+    )
 
 
 @pytest.mark.parametrize("family, level", (("linf", 0.05), ("l2", 0.75)))
@@ -155,7 +159,9 @@ def test_noise_on_an_empty_region_is_none(family, key):
 def test_bad_noise_and_attacks_are_refused(tiny_classifier, key):
     region, labels = np.ones((8, 16, 16, 1), np.float32), np.zeros(8, np.int32)
     with pytest.raises(InputError, match="family = 'l1' is not known; allowed: 'linf', 'l2'"):
-        predict.correct_under_noise(tiny_classifier, GREY, labels, region, key, 0.1, family="l1")
+        predict.correct_under_noise(
+            tiny_classifier, GREY, labels, np.arange(len(labels)), region, key, 0.1, family="l1"
+        )
     with pytest.raises(InputError, match="p = 3"):
         predict.correct_under_pgd(tiny_classifier, GREY, labels, p=3, epsilon=0.1, num_steps=1)
 

@@ -1,0 +1,158 @@
+"""The scripts as a user calls them: exit codes, single lines, going on, doing nothing twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = "tests/training/tiny_config.py"
+
+SUITE = """
+from configs import quickstart
+
+
+def get_config():
+    config = quickstart.get_config()
+    config.shapes.num_train = 64
+    config.shapes.num_validation = 16
+    config.shapes.image_size = 16
+    config.batch_size = 16
+    config.num_steps = 3
+    config.attack.num_steps = 1
+    config.validation.num_steps = 1
+    config.suite.l2_epsilons = (0.25,)
+    config.suite.linf_epsilons = (2 / 255,)
+    config.evaluation.batch_size = 16
+    config.evaluation.num_examples = 24
+    config.evaluation.num_attacked = 8
+    config.evaluation.attack_steps = 1
+    return config
+"""
+
+
+def run(script, *arguments):
+    """(exit code, stdout, stderr) of a script called from the repository root."""
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/l2_eps3.py", "--config.data_dir={tmp}"], "no imagenet2012 data in"),
+        (["--config=configs/nope.py"], "no config file"),
+        ([], "Flag --config must have a value"),
+        ([f"--config={TINY}", "--config.learning_rat=1"], "learning_rat"),
+        ([f"--config={TINY}", "--config.batch_size=many"], "many"),
+        ([f"--config={TINY}", "--config.attack.p=3"], "the norm must be one of 1, 2, inf"),
+        ([f"--config={TINY}", "surplus"], "'surplus' is no flag"),
+        ([f"--config={TINY}", "--workdir=setup.cfg"], "setup.cfg is a file"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, message):
+    arguments = [a.format(tmp=tmp_path) for a in arguments]
+    workdir = [] if any("workdir" in a for a in arguments) else [f"--workdir={tmp_path / 'run'}"]
+    code, _, err = run("train", *arguments, *workdir)
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and message in lines[0], err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_absent_imagenet_says_where_what_and_how(tmp_path):
+    _, _, err = run("train", "--config=configs/l2_eps3.py", f"--config.data_dir={tmp_path}")
+    for part in (
+        f"{tmp_path}/imagenet2012/<version>/",
+        f"{tmp_path}/imagenet2012/{{train,val}}/<class>/<image>.JPEG",
+        f"python scripts/prepare_data.py tfds imagenet2012 --data_dir {tmp_path}",
+        "--config.dataset=spurious_shapes",
+    ):
+        assert part in err
+
+
+def test_fractions_are_understood_and_the_unit_is_echoed(tmp_path):
+    code, _, err = run(
+        "train",
+        f"--config={TINY}",
+        "--config.attack.p=inf",
+        "--config.attack.epsilon=8/255",
+        "--config.num_steps=1",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert code == 0, err
+    assert "linf, epsilon = 8/255 = 0.03137 in [0, 1] pixel units" in err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert config["attack"] | {"epsilon": 8 / 255, "p": "inf"} == config["attack"]
+
+
+def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
+    config = tmp_path / "suite.py"
+    config.write_text(SUITE)
+    arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
+    code, out, err = run("reproduce", *arguments)
+    assert code == 0, err
+    assert "report.html: 3 models, 120 new numbers" in out
+    records = tmp_path / "suite" / "records.jsonl"
+    page = (tmp_path / "suite" / "report.html").read_text()
+    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 5
+    assert page.count("data:image/png;base64,") == 5
+    for model in ("standard_seed0", "l2_eps0.25_seed0", "linf_eps2_255_seed0"):
+        assert f"<summary>{model}</summary>" in page
+
+    # Stopped within the evaluation of the last model: its end mark is missing.
+    lines = records.read_text().splitlines(keepends=True)
+    end = max(i for i, line in enumerate(lines) if '"complete"' in line)
+    records.write_text("".join(lines[:end])[:-20])
+    code, out, _ = run("reproduce", *arguments)
+    assert code == 0 and "3 models, 40 new numbers" in out
+
+    before = records.read_bytes()
+    code, out, _ = run("reproduce", *arguments)
+    assert code == 0 and "3 models, no new numbers" in out
+    assert records.read_bytes() == before
+
+    run_dir = tmp_path / "suite" / "l2_eps0.25_seed0"
+    evaluate = [
+        "--config=configs/evaluate.py",
+        "--config.evaluation.num_examples=16",
+        "--config.evaluation.num_attacked=4",
+        "--config.evaluation.batch_size=16",
+        f"--workdir={tmp_path / 'evaluation'}",
+        run_dir,
+    ]
+    code, _, err = run("evaluate", *evaluate)
+    assert code == 0 and f"{run_dir} on spurious_shapes: 40 new numbers" in err, err
+    code, out, err = run("report", tmp_path / "evaluation")
+    assert code == 0 and out.strip().endswith("report.html"), err
+
+
+def test_report_of_a_directory_without_records(tmp_path):
+    code, _, err = run("report", tmp_path)
+    assert code == 2 and "holds no records" in err
+
+
+def test_evaluate_of_what_is_no_run(tmp_path):
+    code, _, err = run(
+        "evaluate",
+        "--config=configs/evaluate.py",
+        f"--workdir={tmp_path / 'e'}",
+        tmp_path,
+    )
+    assert code == 2 and "is no training run" in err
+
+
+def test_prepare_data_says_what_it_takes(tmp_path):
+    code, _, err = run("prepare_data")
+    assert code == 2 and "tfds NAME, or arrays FILE.npz NAME" in err
+    code, _, err = run("prepare_data", "arrays", tmp_path / "absent.npz", "mine")
+    assert code == 2 and "no file" in err
