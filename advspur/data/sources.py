@@ -265,10 +265,11 @@ def _shard_fault(file, length):
 
     if not file.is_file():
         return "is missing"
+    reader = ArrayRecordReader(str(file))
     try:
-        reader = ArrayRecordReader(str(file))
-    except (RuntimeError, ValueError):  # the reader looks for the index at the file's end
-        return "is cut short or damaged"
-    found = reader.num_records()
-    reader.close()
+        found = reader.num_records()  # from the index at the file's end
+    except RuntimeError:
+        return "is cut short"
+    finally:
+        reader.close()
     return None if found == length else f"holds {found} of {length} records"
