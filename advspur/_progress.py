@@ -63,8 +63,10 @@ class Progress:
 
     def _time_left(self):
         gained = self.done - self._initial
+        if gained < 0.01 * self.total:
+            return "time left unknown"
         elapsed = time.monotonic() - self._start
-        seconds = elapsed * (self.total - self.done) / gained if gained else 0
+        seconds = elapsed * (self.total - self.done) / gained
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
     def __enter__(self):

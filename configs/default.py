@@ -26,6 +26,7 @@ def get_config():
     config.shapes.correlation = 0.6  # P(background is the one tied to the class)
     config.shapes.core_scale = 0.25  # contrast of the object, pixel units of [0, 1]
     config.shapes.spurious_scale = 0.12  # contrast of the background, pixel units of [0, 1]
+    config.shapes.object_size = 0.3  # mean radius, share of image_size; 0: background only
     config.shapes.size_jitter = 0.35  # relative half-range of the object's radius
     config.shapes.position_jitter = 0.15  # half-range of its centre, share of image_size
     config.shapes.color_jitter = 1.0  # 0: white objects, 1: any colour

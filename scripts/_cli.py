@@ -41,9 +41,14 @@ def workdir():
 
 
 def use_compile_cache(directory):
-    """Keep compiled programs in `directory`/xla_cache: models of a suite share their steps."""
+    """Keep compiled programs in `directory`/xla_cache: models of a suite share their steps.
+
+    A cache that the environment names is used instead.
+    """
     import jax
 
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
     jax.config.update("jax_compilation_cache_dir", str(directory.absolute() / "xla_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

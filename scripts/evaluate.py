@@ -11,8 +11,7 @@ def main(flags, *runs):
     from advspur._checks import require
     from advspur._progress import Progress
     from advspur.benchmarks import evaluate_run
-    from advspur.records import append_records
-    from advspur.training import training_records
+    from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
 
     require(runs, "name the run directories to evaluate, after the flags")
@@ -32,8 +31,7 @@ def main(flags, *runs):
                 seed=config.seed,
                 options=config.evaluation.to_dict(),
             )
-            if count:
-                append_records(path, training_records(run))
+            record_training(run, path)
             progress.line(f"{run} on {benchmark}: {count or 'no'} new numbers in {path}")
             progress.advance()
 

@@ -16,9 +16,8 @@ def main(flags):
     from advspur._checks import norm_name, require
     from advspur._progress import Progress
     from advspur.benchmarks import evaluate_run
-    from advspur.records import append_records
     from advspur.report import write_report
-    from advspur.training import train, training_records
+    from advspur.training import record_training, train
     from advspur.training.run_dir import FREE_KEYS, open_run
 
     config, workdir = flags.config, _cli.workdir()
@@ -49,11 +48,12 @@ def main(flags):
         for run, model in runs:
             part = progress.part(run.name, model.batch_size * steps[run])
             train(model, run, progress=part)
-            progress.advance(0, f"{run.name} evaluation")
+            record_training(run, path)
             count = evaluate_run(run, "spurious_shapes", path=path, options=evaluation)
             if count:
-                append_records(path, training_records(run))
-            (progress.advance if count else progress.skip)(evaluate)
+                progress.advance(evaluate, f"{run.name} evaluated")
+            else:
+                progress.skip(evaluate)
             measured += count
     page = workdir / "report.html"
     if measured or not page.exists():

@@ -62,26 +62,29 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps):
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def correct_under_noise(classifier, images, labels, numbers, region, key, level, *, family):
-    """[n] bool: right under Gaussian noise confined to a region.
+def region_noise(region, numbers, key, *, family):
+    """Gaussian noise confined to a region: z r ("linf") or z r / ||z r||_2 ("l2"), z ~ N(0, I).
 
-    With z ~ N(0, I): family "linf" is clip(x + level z r), family "l2" is
-    clip(x + level z r / ||z r||_2), both to [0, 1] (Moayeri et al., CVPR 2022, arXiv
-    2201.10766). z depends on `key` and the image's number alone: regions, levels and models
-    share it, and the batch size does not matter.
+    z depends on `key` and the image's number alone: regions, families, levels and models share
+    it, and the batch size does not matter (Moayeri et al., CVPR 2022, arXiv 2201.10766).
 
     Args:
-      images: uint8 [n, h, w, 3].
-      numbers: [n] int, positions of the images in their source.
       region: r, [n, h, w, 1] in [0, 1].
-      level: standard deviation ("linf") or l2 length, in [0, 1] pixel units.
+      numbers: [n] int, positions of the images in their source.
+    Returns: [n, h, w, 3]; multiply it by a level in [0, 1] pixel units (standard deviation, or l2
+      length).
     """
     check_choice("family", family, NOISE_FAMILIES)
-    images = to_unit(images)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
-    delta = jax.vmap(lambda k: jax.random.normal(k, images.shape[1:]))(keys) * region
-    if family == "l2":
-        length = jax.vmap(lambda d: lp_norm(d, 2))(delta)[:, None, None, None]
-        delta = delta / jnp.where(length > 0, length, 1)
-    noisy = jnp.clip(images + level * delta, 0, 1)
+    noise = jax.vmap(lambda k: jax.random.normal(k, (*region.shape[1:3], 3)))(keys) * region
+    if family == "linf":
+        return noise
+    length = jax.vmap(lambda z: lp_norm(z, 2))(noise)[:, None, None, None]
+    return noise / jnp.where(length > 0, length, 1)
+
+
+@jax.jit
+def correct_under_noise(classifier, images, labels, noise, level):
+    """[n] bool: right on clip(x + level noise, 0, 1), for uint8 images x."""
+    noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
     return jnp.argmax(classifier.logits(noisy), axis=-1) == labels

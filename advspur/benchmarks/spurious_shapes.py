@@ -17,6 +17,7 @@ from advspur.benchmarks.predict import (
     correct_under_noise,
     correct_under_pgd,
     for_each_example,
+    region_noise,
 )
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.records import record
@@ -126,13 +127,14 @@ def _noise_records(classifier, source, key, family, levels, sizes):
     start = time.monotonic()
 
     def noisy(batch, numbers):
-        images, region = jnp.asarray(batch.image), jnp.asarray(batch.mask)
+        noises = [
+            region_noise(region, numbers, key, family=family)
+            for region in (batch.mask, 1 - batch.mask)
+        ]
         outcomes = [
-            correct_under_noise(
-                classifier, images, batch.label, numbers, r, key, level, family=family
-            )
+            correct_under_noise(classifier, batch.image, batch.label, noise, level)
             for level in levels
-            for r in (region, 1 - region)
+            for noise in noises
         ]
         return jnp.stack(outcomes, axis=1)
 

@@ -265,11 +265,10 @@ def _shard_fault(file, length):
 
     if not file.is_file():
         return "is missing"
-    reader = ArrayRecordReader(str(file))
     try:
-        found = reader.num_records()  # from the index at the file's end
+        reader = ArrayRecordReader(str(file))
+        found = reader.num_records()  # from the index at the file's end; 0 without one
+        reader.close()  # here the reader says what it missed
     except RuntimeError:
         return "is cut short"
-    finally:
-        reader.close()
     return None if found == length else f"holds {found} of {length} records"

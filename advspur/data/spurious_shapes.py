@@ -37,6 +37,7 @@ def spurious_shapes(
     correlation=0.6,
     core_scale=0.25,
     spurious_scale=0.12,
+    object_size=0.3,
     size_jitter=0.35,
     position_jitter=0.15,
     color_jitter=1.0,
@@ -61,7 +62,8 @@ def spurious_shapes(
         one of the others, uniformly.
       core_scale: largest deviation of the object's colour from mid-grey, in pixel units.
       spurious_scale: largest deviation of the background from mid-grey, in pixel units.
-      size_jitter: relative half-range of the object's radius.
+      object_size: mean radius of the object, as a fraction of image_size; 0: no object.
+      size_jitter: relative half-range of the radius.
       position_jitter: half-range of the object's centre, as a fraction of image_size.
       color_jitter: 0: every object is white (mid-grey + core_scale); 1: its colour is
         uniform over directions; between: interpolated. Independent of the class.
@@ -80,6 +82,7 @@ def spurious_shapes(
         require(0 <= value <= 0.5, f"{name} = {value}: a contrast around 0.5 is at most 0.5")
     for name, value in (("size_jitter", size_jitter), ("color_jitter", color_jitter)):
         require(0 <= value <= 1, f"{name} = {value}: it must lie in [0, 1]")
+    require(0 <= object_size <= 0.5, f"object_size = {object_size}: a radius is at most 0.5")
     require(0 <= position_jitter <= 0.5, f"position_jitter = {position_jitter}: at most 0.5")
     require(noise_std >= 0, f"noise_std = {noise_std}: it must be >= 0")
 
@@ -90,7 +93,13 @@ def spurious_shapes(
     for i, label in enumerate(labels):
         key = functools.partial(_generator, seed, _object_split(split))
         mask, color = _draw_object(
-            key("object", i), label, image_size, size_jitter, position_jitter, color_jitter
+            key("object", i),
+            label,
+            image_size,
+            object_size,
+            size_jitter,
+            position_jitter,
+            color_jitter,
         )
         groups[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
         background = spurious_scale * _texture(groups[i], phases, num_classes, image_size)
@@ -128,15 +137,16 @@ def _draw_background(seed, split, index, label, num_classes, correlation):
     return (label + rng.integers(1, num_classes)) % num_classes, phases
 
 
-def _draw_object(rng, label, image_size, size_jitter, position_jitter, color_jitter):
+def _draw_object(rng, label, image_size, object_size, size_jitter, position_jitter, color_jitter):
     """(mask [s, s, 1] bool, colour [3] with largest entry 1 in absolute value)."""
-    radius = 0.3 * image_size * (1 + size_jitter * rng.uniform(-1, 1))
+    radius = object_size * image_size * (1 + size_jitter * rng.uniform(-1, 1))
     center = image_size * (0.5 + position_jitter * rng.uniform(-1, 1, 2))
     direction = rng.standard_normal(3)
     direction /= np.abs(direction).max()
     color = (1 - color_jitter) + color_jitter * direction
     color /= np.abs(color).max()
-    y, x = (np.mgrid[:image_size, :image_size] + 0.5 - center[:, None, None]) / radius
+    y, x = np.mgrid[:image_size, :image_size] + 0.5 - center[:, None, None]
+    y, x = (z / max(radius, 1e-9) for z in (y, x))
     return _inside(SHAPES[label], x, y)[..., None], color
 
 

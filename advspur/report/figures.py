@@ -104,7 +104,8 @@ def _groups(suite, plt):
         for metric, marker in (("majority_accuracy", "o"), ("minority_accuracy", "s")):
             label = metric.split("_")[0]
             _curve(axis, suite, metric, p, marker=marker, label=label, with_standard=True)
-        axis.legend(frameon=False, fontsize=8)
+        if suite.of_seeds("majority_accuracy", p, suite.budgets(p)[0]):
+            axis.legend(frameon=False, fontsize=8)
     for axis, p in zip(axes[1], suite.norms(), strict=True):
         _curve(axis, suite, "majority_minority_gap", p)
     axes[0][0].set_ylabel("accuracy (%)")
@@ -142,7 +143,8 @@ def _robustness(suite, plt):
         axis.set_xticks(range(len(epsilons) + 1), ["clean", *labels])
         axis.set_xlabel(f"{norm_label(attack_p)} budget of the PGD attack")
     axes[0].set_ylabel("accuracy (%)")
-    axes[1].legend(frameon=False, fontsize=7, ncols=2, title="trained with", title_fontsize=7)
+    if axes[1].lines:
+        axes[1].legend(frameon=False, fontsize=7, ncols=2, title="trained with", title_fontsize=7)
     return figure, "Accuracy under PGD at evaluation: what adversarial training was for."
 
 

@@ -1,7 +1,7 @@
 """Adversarial training: train(config, workdir), and the pure step under it."""
 
 from advspur.training.loop import TrainingDiverged, TrainingStopped, train
-from advspur.training.run_dir import training_records
+from advspur.training.run_dir import record_training, training_records
 from advspur.training.state import TrainState
 from advspur.training.step import Attack, eval_step, make_eval_step, make_train_step, train_step
 
@@ -13,6 +13,7 @@ __all__ = [
     "eval_step",
     "make_eval_step",
     "make_train_step",
+    "record_training",
     "train",
     "train_step",
     "training_records",

@@ -18,7 +18,7 @@ from advspur._checks import IMAGE_NORMS, InputError, check_choice, check_norm, n
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.transforms import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
-from advspur.records import Record
+from advspur.records import Record, append_records, read_records
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.
@@ -207,6 +207,12 @@ def training_records(workdir):
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
         for n in names
     ]
+
+
+def record_training(workdir, path):
+    """Append `training_records` of a run to a records.jsonl that lacks them."""
+    recorded = {r.identity for r in read_records(path)}
+    append_records(path, [r for r in training_records(workdir) if r.identity not in recorded])
 
 
 def record_facts(workdir):

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,9 +81,8 @@ def test_one_compilation_serves_all_models_budgets_and_levels(tiny_classifier, c
         predict.correct_clean(classifier, images, labels)
         predict.correct_under_pgd(classifier, images, labels, p=2.0, epsilon=epsilon, num_steps=2)
         for r in (region, 1 - region):
-            predict.correct_under_noise(
-                classifier, images, labels, np.arange(len(labels)), r, key, level, family="linf"
-            )
+            noise = predict.region_noise(r, np.arange(8), key, family="linf")
+            predict.correct_under_noise(classifier, images, labels, noise, level)
 
     jitted = (predict.correct_clean, predict._attack, predict.correct_under_noise)
     everything(tiny_classifier, 0.1, 0.2)
@@ -95,73 +93,51 @@ def test_one_compilation_serves_all_models_budgets_and_levels(tiny_classifier, c
     assert [function._cache_size() for function in jitted] == before
 
 
-@flax.struct.dataclass
-class Detector:
-    """Logits of class 1 where `criterion(x - original, region)` holds, else of class 0."""
-
-    original: jax.Array
-    region: jax.Array
-    criterion: object = flax.struct.field(pytree_node=False)
-
-    def logits(self, images):
-        holds = jax.vmap(self.criterion)(images - self.original, self.region)
-        return jax.nn.one_hot(holds.astype(int), 2)
-
-
-def moved_outside(delta, region):
-    return jnp.any((delta != 0) & (region == 0))
-
-
-def moved_inside(delta, region):
-    return jnp.mean((delta != 0) & (region == 1)) > 0.9 * jnp.mean(region)
-
-
-def has_length_level(delta, region):
-    return jnp.abs(jnp.sqrt(jnp.sum(delta**2)) - 0.75) < 1e-4
-
-
-def has_deviation_level(delta, region):
-    deviation = jnp.sqrt(jnp.sum(delta**2) / (3 * jnp.sum(region)))
-    return jnp.abs(deviation / 0.05 - 1) < 0.35
-
-
 GREY = np.full((8, 16, 16, 3), 128, np.uint8)
+NUMBERS = np.arange(8)
 
 
-def noise_detected(criterion, key, *, family, level, region):
-    detector = Detector(jnp.asarray(GREY, jnp.float32) / 255, region, criterion)
-    ones = np.ones(8, np.int32)
-    return predict.correct_under_noise(
-        detector, GREY, ones, np.arange(len(ones)), region, key, level, family=family
-    )
-
-
-@pytest.mark.parametrize("family, level", (("linf", 0.05), ("l2", 0.75)))
 @pytest.mark.parametrize("inverted", (False, True))
-def test_noise_is_confined_to_its_region_and_has_its_level(family, level, inverted, columns, key):
-    region = jnp.asarray(columns["mask"][:8])
-    region = 1 - region if inverted else region
-    detected = functools.partial(noise_detected, key=key, family=family, level=level, region=region)
-    assert not np.any(detected(moved_outside))
-    assert np.all(detected(moved_inside))
-    assert np.all(detected(has_deviation_level if family == "linf" else has_length_level))
+def test_noise_is_confined_to_its_region_and_has_its_size(inverted, columns, key):
+    region = 1 - columns["mask"][:8] if inverted else columns["mask"][:8]
+    on = np.broadcast_to(region == 1, GREY.shape)
+    z = np.asarray(predict.region_noise(region, NUMBERS, key, family="linf"))
+    assert not np.any(z[~on]) and np.all(z[on])
+    # one standard deviation, within 4 standard errors of a standard deviation
+    assert abs(z[on].std() - 1) < 4 / np.sqrt(2 * on.sum())
+    unit = np.asarray(predict.region_noise(region, NUMBERS, key, family="l2")).reshape(8, -1)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+    flat = z.reshape(8, -1)
+    np.testing.assert_allclose(unit, flat / np.linalg.norm(flat, axis=1)[:, None], atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ("linf", "l2"))
-def test_noise_on_an_empty_region_is_none(family, key):
-    nowhere = jnp.zeros((8, 16, 16, 1))
-    detected = noise_detected(
-        lambda delta, _: jnp.any(delta != 0), key, family=family, level=1.0, region=nowhere
-    )
-    assert not np.any(detected)
+def test_both_regions_and_all_batch_sizes_share_the_noise(key):
+    everywhere = np.ones((8, 16, 16, 1), np.float32)
+    mask = (np.arange(16) < 5)[None, :, None, None] * everywhere
+    whole = predict.region_noise(everywhere, NUMBERS, key, family="linf")
+    parts = [predict.region_noise(r, NUMBERS, key, family="linf") for r in (mask, 1 - mask)]
+    np.testing.assert_allclose(parts[0] + parts[1], whole, atol=1e-7)
+    half = predict.region_noise(everywhere[4:], NUMBERS[4:], key, family="linf")
+    np.testing.assert_allclose(half, whole[4:], atol=1e-7)
+
+
+def test_noise_on_an_empty_region_is_none(key):
+    nowhere = np.zeros((8, 16, 16, 1), np.float32)
+    for family in ("linf", "l2"):
+        assert not np.any(predict.region_noise(nowhere, NUMBERS, key, family=family))
+
+
+def test_noisy_pixels_are_clipped_to_the_box(tiny_classifier):
+    images = np.stack([np.zeros_like(GREY[0]), np.full_like(GREY[0], 255)] * 4)
+    noise = np.where(images == 0, -1.0, 1.0).astype(np.float32)
+    labels = np.argmax(tiny_classifier.logits(images / np.float32(255)), axis=-1)
+    assert np.all(predict.correct_under_noise(tiny_classifier, images, labels, noise, 0.5))
 
 
 def test_bad_noise_and_attacks_are_refused(tiny_classifier, key):
     region, labels = np.ones((8, 16, 16, 1), np.float32), np.zeros(8, np.int32)
     with pytest.raises(InputError, match="family = 'l1' is not known; allowed: 'linf', 'l2'"):
-        predict.correct_under_noise(
-            tiny_classifier, GREY, labels, np.arange(len(labels)), region, key, 0.1, family="l1"
-        )
+        predict.region_noise(region, NUMBERS, key, family="l1")
     with pytest.raises(InputError, match="p = 3"):
         predict.correct_under_pgd(tiny_classifier, GREY, labels, p=3, epsilon=0.1, num_steps=1)
 

@@ -1,0 +1,106 @@
+"""Verdicts of trends from made-up intervals, and what the page shows of records."""
+
+import math
+
+import pytest
+
+from advspur._checks import InputError
+from advspur.records import COMPLETE, Record, append_records
+from advspur.report import write_report
+from advspur.report.suite import Suite, difference, mean_estimate
+from advspur.report.trends import trends
+
+HALF_WIDTH = 0.02
+
+
+def model(p, epsilon, metric="background_gap", value=0.0, seed=0, **options):
+    name = f"{p}_{epsilon}_{seed}"
+    interval = (value - HALF_WIDTH, value + HALF_WIDTH)
+    return Record(
+        metric, value, *interval, 100, options, 1.0, "spurious_shapes", name, "a", p, epsilon, seed
+    )
+
+
+def verdicts(l2, linf=(), base=0.1):
+    """Statement -> verdict for the background gap."""
+    records = [model(2.0, 0.0, value=base)]
+    records += [model(2.0, 0.1 * (i + 1), value=v) for i, v in enumerate(l2)]
+    records += [model("inf", 0.01 * (i + 1), value=v) for i, v in enumerate(linf)]
+    return {t.statement: t.verdict for t in trends(Suite(records))}
+
+
+LARGER = "Every ℓ2 model has a larger background gap than the standard one."
+GROWS = "The background gap gets larger with each larger ℓ2 budget."
+STRONGER = "Averaged over the budgets, the background gap is larger for ℓ2 than for ℓ∞."
+
+
+@pytest.mark.parametrize(
+    ("gaps", "larger", "grows"),
+    [
+        ((0.2, 0.3, 0.4), "holds", "holds"),
+        ((0.11, 0.3, 0.4), "holds in part", "holds"),
+        ((0.11, 0.12, 0.11), "open", "open"),
+        ((0.2, 0.3, 0.0), "fails", "fails"),
+        ((0.2, 0.21, 0.3), "holds", "holds in part"),
+    ],
+)
+def test_verdicts(gaps, larger, grows):
+    found = verdicts(gaps)
+    assert (found[LARGER], found[GROWS]) == (larger, grows)
+
+
+def test_norms_are_compared_on_their_means():
+    assert verdicts((0.3, 0.4), (0.1, 0.2))[STRONGER] == "holds"
+    assert verdicts((0.1, 0.2), (0.3, 0.4))[STRONGER] == "fails"
+    assert verdicts((0.3, 0.4), (0.34, 0.36))[STRONGER] == "open"
+
+
+def test_smaller_sensitivity_is_more_reliance():
+    metric, family = "relative_foreground_sensitivity", {"family": "l2"}
+    records = [model(2.0, e, metric, v, **family) for e, v in ((0.0, 0.5), (0.1, 0.2), (0.2, 0.1))]
+    found = {t.statement: t.verdict for t in trends(Suite(records))}
+    assert found[
+        "Every ℓ2 model has a smaller RFS (noise of equal length) than the standard one."
+    ] == ("holds")
+
+
+def test_difference_joins_intervals_by_pythagoras():
+    a, b = (mean_estimate([(v, v - 0.03, v + 0.03, 9)]) for v in (0.5, 0.2))
+    gap = difference(a, b)
+    assert gap.value == pytest.approx(0.3, abs=1e-12)
+    assert gap.high - gap.value == pytest.approx(0.03 * math.sqrt(2), abs=1e-12)
+
+
+def test_seeds_are_averaged_and_averaged_weights_left_out():
+    records = [model(2.0, 0.5, value=v, seed=s) for s, v in enumerate((0.1, 0.3))]
+    records.append(records[0]._replace(model=records[0].model + "@ema", value=0.9))
+    assert Suite(records).mean("background_gap", 2.0, 0.5).value == pytest.approx(0.2, abs=1e-12)
+
+
+def test_page_shows_every_number_and_escapes_names(tmp_path):
+    records = [model(2.0, e, value=v) for e, v in ((0.0, 0.1), (0.25, 0.3))]
+    odd = records[1]._replace(model="<b>odd</b>", metric="accuracy", options={"split": "test"})
+    cost = [
+        odd._replace(benchmark="training", metric=m, value=v, options={"step": 3})
+        for m, v in (("seconds", 12.34), ("peak_memory_mb", 567.0))
+    ]
+    end = odd._replace(metric=COMPLETE, seconds=8.5)
+    append_records(tmp_path / "records.jsonl", [*records, odd, *cost, end])
+    page = write_report(tmp_path).read_text()
+    assert "&lt;b&gt;odd&lt;/b&gt;" in page and "<b>odd</b>" not in page
+    assert "30.0" in page and "[28.0, 32.0]" in page
+    for number in ("12.3", "567", "8.5"):
+        assert f">{number}</td>" in page
+    assert "complete" not in page.split("Every number")[1].split("Run it again")[0]
+    assert (tmp_path / "figures" / "background_gap.pdf").exists()
+    assert "http" not in page.replace("http-equiv", "")  # self-contained
+
+
+def test_one_standard_model_makes_a_page(tmp_path):
+    append_records(tmp_path / "records.jsonl", [model(2.0, 0.0, value=0.1)])
+    assert write_report(tmp_path).exists()
+
+
+def test_no_records_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="holds no records: run"):
+        write_report(tmp_path)
