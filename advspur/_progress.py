@@ -12,13 +12,13 @@ class Progress:
     Args:
       total: units of work, of any kind that takes about equal time.
       title: what is being done.
-      initial: units that were done by an earlier call.
+      unit: name of a unit, to show the rate in; None: no rate is shown.
       every_seconds: least time between two plain lines.
     """
 
-    def __init__(self, total, title, *, initial=0, every_seconds=10, stream=None):
-        self.total, self.title, self.done = total, title, initial
-        self._initial, self._every = initial, every_seconds
+    def __init__(self, total, title, *, unit=None, every_seconds=10, stream=None):
+        self.total, self.title, self.done = total, title, 0
+        self._unit, self._skipped, self._every = unit, 0, every_seconds
         self._stream = sys.stderr if stream is None else stream
         self._start = self._last_line = time.monotonic()
         self._bar = None
@@ -26,10 +26,12 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 desc=title,
-                initial=initial,
+                unit=unit or "it",
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left"
+                + (", {rate_fmt}" if unit else "")
+                + "{postfix}",
             )
 
     def advance(self, amount=1, note=""):
@@ -40,11 +42,11 @@ class Progress:
             self._bar.update(amount)
         elif time.monotonic() - self._last_line >= self._every:
             self._last_line = time.monotonic()
-            self.line(f"{self.title} {self.done / self.total:4.0%}, {self._time_left()} {note}")
+            self.line(f"{self.title} {self.done / self.total:4.0%}, {self._pace()} {note}")
 
     def skip(self, amount):
         """`amount` units were done by an earlier call: they say nothing about the rate."""
-        self._initial += amount
+        self._skipped += amount
         self.done += amount
         if self._bar is not None:
             self._bar.initial += amount
@@ -61,13 +63,15 @@ class Progress:
         else:
             print(text, file=self._stream, flush=True)
 
-    def _time_left(self):
-        gained = self.done - self._initial
+    def _pace(self):
+        """Time left, and the rate where there is a unit."""
+        gained = self.done - self._skipped
         if gained < 0.01 * self.total:
             return "time left unknown"
-        elapsed = time.monotonic() - self._start
-        seconds = elapsed * (self.total - self.done) / gained
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+        rate = gained / (time.monotonic() - self._start)
+        seconds = int((self.total - self.done) / rate)
+        left = f"{seconds // 60}:{seconds % 60:02d} left"
+        return f"{left}, {rate:.3g} {self._unit}/s," if self._unit else f"{left},"
 
     def __enter__(self):
         return self

@@ -17,14 +17,14 @@ def get_config():
     config.arch = "resnet_small"
     config.stem = "small"
     config.batch_size = 64
-    config.num_steps = 400
+    config.num_steps = 320
     config.schedule = "one_cycle"
     config.weight_decay = 5e-4
     config.gradient_clip = 5.0
-    config.validation.every_steps = 400
+    config.validation.every_steps = 320
     config.validation.num_examples = 512
     config.validation.num_steps = 10
-    config.checkpoint_every_steps = 200
+    config.checkpoint_every_steps = 160
     config.log_every_steps = 20
 
     with config.unlocked():

@@ -3,6 +3,7 @@
 Fractions are understood on the command line: --config.attack.epsilon=8/255.
 """
 
+import importlib.util
 import os
 import re
 import sys
@@ -73,8 +74,27 @@ def _parse(argv):
         return flags.FLAGS(argv)
     except flags.Error as error:
         fail(error)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        fail(f"{str(error).strip(chr(34))} (all keys and their meaning: configs/default.py)")
+    except (AttributeError, KeyError) as error:  # an unknown key
+        fail(f"{error}; the keys, explained in configs/default.py, are: {_known_keys(named)}")
+    except (TypeError, ValueError) as error:
+        fail(error)
+
+
+def _known_keys(files):
+    """The dotted keys of the config file, as far as it can be read without the mistake."""
+    from configs import default
+
+    spec = importlib.util.spec_from_file_location("config", files[0])
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except (AttributeError, KeyError):  # the mistake is in the file itself
+        config = default.get_config()
+    flat = []
+    for key, value in config.items():
+        flat += [f"{key}.{k}" for k in value] if hasattr(value, "items") else [key]
+    return ", ".join(flat)
 
 
 def _divide(match):

@@ -81,7 +81,9 @@ def train(config, workdir, *, progress=None):
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
         if progress is None:
-            progress = stack.enter_context(Progress(num_steps, f"train {workdir.name}"))
+            progress = stack.enter_context(
+                Progress(num_steps, f"train {workdir.name}", unit="step")
+            )
         state, seconds = checkpoints.restore(state, report=progress.line) or (state, 0.0)
         start = int(state.step)
         progress.skip(start)
@@ -107,7 +109,7 @@ def train(config, workdir, *, progress=None):
         validate = _make_validate(config, dataset, network, facts)
         batches = _train_batches(config, dataset, start)
         clock = time.monotonic() - seconds
-        metrics, results = None, {}
+        metrics, values, results = None, {}, {}
 
         for step in range(start + 1, num_steps + 1):
             batch = shard(next(batches), jax.local_device_count())
@@ -124,10 +126,11 @@ def train(config, workdir, *, progress=None):
                 _check_finite(metrics, step, workdir)
             seconds = time.monotonic() - clock
             if due["log"]:
+                values = {name: float(value) for name, value in metrics.items()}
                 log.write(
                     step,
                     learning_rate=float(schedule(step - 1)),
-                    **{name: float(value) for name, value in metrics.items()},
+                    **values,
                     seconds=round(seconds, 3),
                     peak_memory_mb=round(peak_memory_mb()),
                 )
@@ -137,7 +140,7 @@ def train(config, workdir, *, progress=None):
             if due["save"]:
                 scores = results if due["validate"] else {}
                 checkpoints.save(state, seconds=seconds, metrics=scores)
-            progress.advance(1, _note(metrics, results))
+            progress.advance(1, _note(values, results))
             if stop and not is_last:
                 raise TrainingStopped(
                     f"stopped and saved at step {step} of {num_steps} in {workdir}; the same "
@@ -243,11 +246,12 @@ def _check_finite(metrics, step, workdir):
         )
 
 
-def _note(metrics, results):
-    """Natural and adversarial accuracy: of the batch trained on, and of the last validation."""
-    if not results:
-        return ""
-    return "val clean {val_clean_accuracy:.1%}, pgd {val_pgd_accuracy:.1%}".format(**results)
+def _note(values, results):
+    """Accuracy on the batch trained on, then natural and adversarial accuracy at validation."""
+    parts = ["batch {accuracy:.1%}".format(**values)] if values else []
+    if results:
+        parts.append("val clean {val_clean_accuracy:.1%}, pgd {val_pgd_accuracy:.1%}")
+    return ", ".join(parts).format(**results)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,20 @@ import shlex
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import jax
 
 import advspur
-from advspur._checks import IMAGE_NORMS, InputError, check_choice, check_norm, norm_name, require
+from advspur._checks import (
+    IMAGE_NORMS,
+    InputError,
+    check_choice,
+    check_epsilon,
+    check_norm,
+    norm_name,
+    require,
+)
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.transforms import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
@@ -24,10 +31,16 @@ from advspur.training.state import SCHEDULES
 # Keys that say where and how fast, not what: a run may go on under other values of them.
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps")
 SUITE_KEYS = ("suite", "evaluation")  # of a suite's config; a single run takes no notice
+METRICS = (
+    "val_clean_accuracy",
+    "val_pgd_accuracy",
+    "val_ema_clean_accuracy",
+    "val_ema_pgd_accuracy",
+)
 
 
 def check_config(config):
-    """Raise InputError for a value that no run can use; warn where epsilon looks like 0-255."""
+    """Raise InputError for a value that no run can use."""
     attack, validation = config.attack, config.validation
     check_norm(attack.p, IMAGE_NORMS)
     for name, value, allowed in (
@@ -39,6 +52,7 @@ def check_config(config):
         ("attack.random_start", attack.random_start, RANDOM_STARTS),
         ("attack.loss", attack.loss, tuple(LOSSES)),
         ("attack.unroll", attack.unroll, ("auto", "yes", "no")),
+        ("best_metric", config.best_metric, METRICS if config.ema_decay else METRICS[:2]),
     ):
         check_choice(name, value, allowed)
     for name, value in (
@@ -62,25 +76,23 @@ def check_config(config):
         ("validation.num_examples", validation.num_examples),
     ):
         require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
-    for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
+    for name, value in (
+        ("ema_decay", config.ema_decay),
+        ("momentum", config.momentum),
+        ("label_smoothing", config.label_smoothing),
+    ):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
+    require(
+        math.isfinite(validation.epsilon),
+        f"validation.epsilon = {validation.epsilon}: a budget, or negative for the training one",
+    )
     require(config.num_steps or config.num_epochs > 0, "num_epochs must be > 0")
     require(
         config.batch_size % jax.device_count() == 0,
         f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices; the "
         f"nearest below is {config.batch_size // jax.device_count() * jax.device_count()}",
     )
-    warn_of_units(attack.p, attack.epsilon)
-
-
-def warn_of_units(p, epsilon):
-    """Warn of an l_inf budget that covers the whole pixel range."""
-    if p == math.inf and epsilon >= 1:
-        warnings.warn(
-            f"epsilon = {epsilon:g} for linf covers the whole pixel range [0, 1]; if you mean "
-            f"{epsilon:g}/255, write {epsilon:g}/255 (= {epsilon / 255:.5f})",
-            stacklevel=2,
-        )
+    check_epsilon(attack.epsilon, attack.p)  # and warn where it looks like 0-255 units
 
 
 def describe_attack(p, epsilon):

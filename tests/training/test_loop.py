@@ -240,6 +240,8 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         ("dataset", "mnist", "dataset = 'mnist' is not known"),
         ("schedule", "linear", "schedule = 'linear' is not known"),
         ("momentum", 1.0, "momentum = 1.0"),
+        ("best_metric", "accuracy", "best_metric = 'accuracy' is not known"),
+        ("label_smoothing", 1.0, "label_smoothing = 1.0"),
         ("keep_last", 0, "keep_last = 0"),
     ],
 )
@@ -258,7 +260,7 @@ def test_epsilon_of_255_units_warns_with_both_readings(tmp_path):
     config.attack.p, config.attack.epsilon = float("inf"), 8.0
     config.dataset = "mnist"  # stops right after the check
     with (
-        pytest.warns(UserWarning, match=r"epsilon = 8 for linf .* write 8/255 \(= 0.03137\)"),
+        pytest.warns(UserWarning, match="epsilon = 8 for linf .* write 8/255 = 0.03137"),
         pytest.raises(InputError),
     ):
         train(config, tmp_path / "run")
