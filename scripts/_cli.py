@@ -75,7 +75,10 @@ def _parse(argv):
     except flags.Error as error:
         fail(error)
     except (AttributeError, KeyError) as error:  # an unknown key
-        fail(f"{error}; the keys, explained in configs/default.py, are: {_known_keys(named)}")
+        what = error.args[0] if error.args else error  # str() of a KeyError adds quotes
+        fail(
+            f"unknown key {what}; the keys, explained in configs/default.py, are: {_known_keys(named)}"
+        )
     except (TypeError, ValueError) as error:
         fail(error)
 
@@ -104,7 +107,8 @@ def _divide(match):
 
 def _guarded(main, given, allowed):
     warnings.showwarning = _show_warning
-    logging.set_verbosity(logging.ERROR)  # JAX and orbax log what concerns nobody
+    logging.set_verbosity(logging.FATAL)  # what JAX and orbax log is said in our own lines
+    sys.unraisablehook = _show_unraisable
     from advspur._checks import InputError, require
 
     try:
@@ -120,8 +124,10 @@ def _guarded(main, given, allowed):
         if isinstance(error, TrainingStopped):
             print(error, file=sys.stderr)
             sys.exit(130)
-        if isinstance(error, TrainingDiverged) or "No space left on device" in str(error):
+        if isinstance(error, TrainingDiverged):
             fail(error)
+        if "No space left on device" in str(error):
+            fail("No space left on the disk; what was complete before is kept")
         raise
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is on disk", file=sys.stderr)
@@ -131,6 +137,12 @@ def _guarded(main, given, allowed):
 def _show_warning(message, category, *_args, **_kwargs):
     if issubclass(category, UserWarning):
         print(f"warning: {message}", file=sys.stderr)
+
+
+def _show_unraisable(unraisable):
+    # Of a checkpoint that fails, orbax drops tasks whose event loop is closed.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on slow compilations

@@ -51,7 +51,7 @@ def run(script, *arguments):
         (["--config=configs/l2_eps3.py", "--config.data_dir={tmp}"], "no imagenet2012 data in"),
         (["--config=configs/nope.py"], "no config file"),
         ([], "Flag --config must have a value"),
-        ([f"--config={TINY}", "--config.learning_rat=1"], "are: seed, dataset, data_dir"),
+        ([f"--config={TINY}", "--config.learning_rat=1"], "are: arch, attack.epsilon, attack.loss"),
         ([f"--config={TINY}", "--config.batch_size=many"], "many"),
         ([f"--config={TINY}", "--config.attack.p=3"], "the norm must be one of 1, 2, inf"),
         ([f"--config={TINY}", "surplus"], "'surplus' is no flag"),

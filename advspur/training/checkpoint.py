@@ -7,7 +7,9 @@ complete, so a kill during a save leaves the checkpoint before it; one that is d
 set aside and named.
 """
 
+import errno
 import logging
+import shutil
 from pathlib import Path
 
 import jax
@@ -59,6 +61,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        self._check_space(state)
         model = {"raw": state.variables, "ema": state.ema}
         training = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
         self._manager.save(
@@ -125,6 +128,19 @@ class Checkpoints:
         )
         # Copied, so that no array shares memory with the reader that is closed after this.
         return jax.tree.map(jnp.array, state), items["facts"]["seconds"]
+
+    def _check_space(self, state):
+        """Raise before orbax begins what does not fit: it leaves a full disk behind."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"No space left on the disk for a checkpoint of {needed / 2**20:.0f} MiB "
+                f"({free / 2**20:.0f} MiB free); those saved before are kept, and the same "
+                "command goes on from them once there is space",
+                str(self.directory),
+            )
 
     def _set_aside(self, step):
         aside = self.directory.parent / "damaged_checkpoints"

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,21 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     for step in filter(str.isdigit, steps):
         variables = models.load(tmp_path / "diverged", step=int(step)).variables
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(variables["batch_stats"]))
+
+
+def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypatch, finished):
+    usage = shutil.disk_usage(tmp_path)
+
+    def almost_full(_):
+        saved = (tmp_path / "run" / "checkpoints" / "4").exists()
+        return usage._replace(free=100_000 if saved else usage.free)
+
+    monkeypatch.setattr(shutil, "disk_usage", almost_full)
+    with pytest.raises(OSError, match=r"No space left on the disk .* \(0 MiB free\)"):
+        train(get_config(), tmp_path / "run")
+    monkeypatch.undo()
+    assert models.latest_step(tmp_path / "run") == 4
+    assert_bitwise_equal(jax.device_get(train(get_config(), tmp_path / "run")), finished[1])
 
 
 @pytest.mark.parametrize(
