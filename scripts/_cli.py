@@ -76,9 +76,8 @@ def _parse(argv):
         fail(error)
     except (AttributeError, KeyError) as error:  # an unknown key
         what = error.args[0] if error.args else error  # str() of a KeyError adds quotes
-        fail(
-            f"unknown key {what}; the keys, explained in configs/default.py, are: {_known_keys(named)}"
-        )
+        keys = _known_keys(named)
+        fail(f"unknown key {what}; the keys, explained in configs/default.py, are: {keys}")
     except (TypeError, ValueError) as error:
         fail(error)
 
