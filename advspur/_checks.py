@@ -61,9 +61,9 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0)):
     check_nonnegative("epsilon", epsilon)
     if p == math.inf and is_concrete(epsilon):
         largest, width = float(np.max(epsilon)), bounds[1] - bounds[0]
-        if largest >= width:
+        if largest > 0.31 * width:
             warnings.warn(
-                f"epsilon = {largest:g} for linf covers the whole pixel range "
+                f"epsilon = {largest:g} for linf is much of the whole pixel range "
                 f"[{bounds[0]:g}, {bounds[1]:g}]; epsilon is in units of the images: "
                 f"if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
                 stacklevel=3,

@@ -66,21 +66,26 @@ def append_records(path, records):
 def read_records(path):
     """The records of a file, superseded ones left out; [] where there is no file.
 
-    A half-written last line (of a killed run) is passed over; any other damage is an error.
+    An end mark supersedes all that was measured of its (model, benchmark) before the numbers it
+    ends. Lines that a kill cut short are passed over; a line that is no record is an error.
     """
     path = Path(path)
     if not path.exists():
         return []
-    newest = {}
-    lines = path.read_text().split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
+    groups = {}
+    for number, line in enumerate(path.read_text(errors="replace").split("\n"), start=1):
         try:
-            entry = Record(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as error:
-            if number == len(lines) or isinstance(error, json.JSONDecodeError):
-                continue
+            entry = Record(**json.loads(line)) if line else None
+        except json.JSONDecodeError:
+            entry = None
+        except TypeError as error:
             raise InputError(f"{path} line {number} is no record: {error}") from error
-        newest[entry.identity] = entry
-    return list(newest.values())
+        if entry is None:
+            continue
+        group = groups.setdefault((entry.model, entry.benchmark), {})
+        group.pop(entry.identity, None)
+        if entry.metric == COMPLETE:
+            for identity in list(group)[: max(len(group) - int(entry.value), 0)]:
+                del group[identity]
+        group[entry.identity] = entry
+    return [entry for group in groups.values() for entry in group.values()]

@@ -16,7 +16,9 @@ sys.path.insert(0, str(ROOT))  # configs/ import each other as `configs`
 from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
-FRACTION = re.compile(r"^(--[\w.]+=)(-?[\d.]+)/([\d.]+)$")
+NUMBER = r"\d+(?:\.\d*)?"
+FRACTION = rf"{NUMBER}(?:/{NUMBER})?"
+FRACTIONS = re.compile(rf"^--config\.[\w.]+={FRACTION}(?:,{FRACTION})*,?$")
 
 
 def run(main, *, config=False, workdir=False, arguments=False):
@@ -61,7 +63,7 @@ def fail(message):
 
 
 def _parse(argv):
-    argv = [FRACTION.sub(_divide, argument) for argument in argv]
+    argv = [_divide(a) if FRACTIONS.match(a) else a for a in argv]
     named = [
         b if a == "--config" else a[9:]
         for a, b in zip(argv, [*argv[1:], ""], strict=True)
@@ -99,9 +101,15 @@ def _known_keys(files):
     return ", ".join(flat)
 
 
-def _divide(match):
-    flag, numerator, denominator = match.groups()
-    return f"{flag}{float(numerator) / float(denominator)!r}"
+def _divide(argument):
+    """--config.KEY=8/255 -> --config.KEY=0.03137..., also within a list of numbers."""
+    flag, values = argument.split("=")
+    if "/" not in values:
+        return argument
+    parts = [[float(x) for x in part.split("/")] for part in values.split(",") if part]
+    if any(part[1:] == [0] for part in parts):
+        fail(f"{argument} divides by zero")
+    return f"{flag}={','.join(repr(part[0] / (part[1:] or [1])[0]) for part in parts)}"
 
 
 def _guarded(main, given, allowed):

@@ -4,6 +4,8 @@ Measures the run directories on every benchmark of the config and appends to
 <workdir>/records.jsonl; numbers that are recorded already are not measured again.
 """
 
+from pathlib import Path
+
 import _cli
 
 
@@ -12,13 +14,19 @@ def main(flags, *runs):
     from advspur._progress import Progress
     from advspur.benchmarks import evaluate_run
     from advspur.training import record_training
-    from advspur.training.run_dir import environment, write_json
+    from advspur.training.run_dir import environment, read_json, write_json
 
     require(runs, "name the run directories to evaluate, after the flags")
+    names = [Path(run).name for run in runs]
+    require(len(set(names)) == len(names), "two of the runs have the same name: rename one")
     config, workdir = flags.config, _cli.workdir()
+    path, file = workdir / "records.jsonl", workdir / "config.json"
+    require(
+        not file.exists() or "benchmarks" in read_json(file)["config"],
+        f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
+    )
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "records.jsonl"
-    write_json(workdir / "config.json", {"config": config.to_dict(), "environment": environment()})
+    write_json(file, {"config": config.to_dict(), "environment": environment()})
     jobs = [(m, b, w) for m in runs for b in config.benchmarks for w in config.weights]
     with Progress(len(jobs), "evaluate") as progress:
         for run, benchmark, weights in jobs:

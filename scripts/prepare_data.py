@@ -48,7 +48,14 @@ def prepare_tfds(name, data_dir):
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(f"TFDS knows no data set {name!r}") from error
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # the downloaders of TFDS raise many kinds
+        text = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"TFDS could not prepare {name}: {text}; files that must be fetched by hand, such as "
+            f"ImageNet's archives, belong in {data_dir / 'downloads' / 'manual'}"
+        ) from error
     print(builder.data_path)
 
 

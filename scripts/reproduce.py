@@ -18,13 +18,12 @@ def main(flags):
     from advspur.benchmarks import evaluate_run
     from advspur.report import write_report
     from advspur.training import record_training, train
-    from advspur.training.run_dir import FREE_KEYS, open_run
+    from advspur.training.run_dir import FREE_KEYS, check_config, open_run
 
     config, workdir = flags.config, _cli.workdir()
     require("suite" in config, "the config has no `suite`: use configs/quickstart.py or derive it")
     require(config.dataset == "spurious_shapes", "a suite is evaluated on spurious_shapes only")
     _cli.use_compile_cache(workdir)
-    open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite"))
     path, evaluation = workdir / "records.jsonl", config.evaluation.to_dict()
 
     runs = []
@@ -38,10 +37,18 @@ def main(flags):
             name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
             runs.append((workdir / f"{name}_seed{seed}", model))
 
+    for _, model in runs:
+        check_config(model)
+    for name in ("batch_size", "num_examples", "num_attacked", "attack_steps"):
+        require(evaluation[name] >= 1, f"evaluation.{name} = {evaluation[name]}: it must be >= 1")
+
+    open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite"))
+
     # Units of progress: forward passes over an image; a gradient counts as three.
     steps = {run: 3 + 3 * m.attack.num_steps * bool(m.attack.epsilon) for run, m in runs}
+    num_attacks = len(config.evaluation.l2_epsilons) + len(config.evaluation.linf_epsilons)
     evaluate = 26 * config.evaluation.num_examples
-    evaluate += 18 * config.evaluation.num_attacked * config.evaluation.attack_steps
+    evaluate += 3 * num_attacks * config.evaluation.num_attacked * config.evaluation.attack_steps
     total = sum(m.num_steps * m.batch_size * steps[run] + evaluate for run, m in runs)
     measured = 0
     with Progress(total, workdir.name) as progress:
@@ -56,7 +63,7 @@ def main(flags):
                 progress.skip(evaluate)
             measured += count
     page = workdir / "report.html"
-    if measured or not page.exists():
+    if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
         write_report(workdir)
     print(f"{page}: {len(runs)} models, {measured or 'no'} new numbers")
 

@@ -7,7 +7,7 @@ import pytest
 
 import advspur
 from advspur._checks import InputError
-from advspur.records import Estimate, append_records, read_records, record
+from advspur.records import COMPLETE, Estimate, append_records, read_records, record
 
 
 def sample(metric="accuracy", value=0.5, **fields):
@@ -89,3 +89,18 @@ def test_lines_that_are_no_records_are_an_error_with_their_number(tmp_path, line
         file.write(line + "\n")
     with pytest.raises(InputError, match=r"records\.jsonl line 2 is no record"):
         read_records(path)
+
+
+def test_an_end_mark_supersedes_all_measured_before_its_numbers(tmp_path):
+    path = tmp_path / "records.jsonl"
+    end = Estimate(1, 1, 1, 1)
+
+    def measure(**options):
+        about = {"benchmark": "b", "model": "m"}
+        number = record("pgd_accuracy", Estimate(0.5, 0.4, 0.6, 9), options=options)
+        mark = record(COMPLETE, end, options=options)
+        append_records(path, [number._replace(**about), mark._replace(**about)])
+
+    measure(epsilon=0.1)
+    measure(epsilon=0.2)
+    assert [r.options for r in read_records(path)] == [{"epsilon": 0.2}] * 2

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _cli
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +51,7 @@ def run(script, *arguments):
     [
         (["--config=configs/l2_eps3.py", "--config.data_dir={tmp}"], "no imagenet2012 data in"),
         (["--config=configs/nope.py"], "no config file"),
+        ([f"--config={TINY}", "--config.attack.epsilon=8/0"], "divides by zero"),
         ([], "Flag --config must have a value"),
         ([f"--config={TINY}", "--config.learning_rat=1"], "are: arch, attack.epsilon, attack.loss"),
         ([f"--config={TINY}", "--config.batch_size=many"], "many"),
@@ -101,7 +103,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
     code, out, err = run("reproduce", *arguments)
     assert code == 0, err
-    assert "report.html: 3 models, 120 new numbers" in out
+    assert "report.html: 3 models, 153 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
     assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 5
@@ -114,7 +116,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     end = max(i for i, line in enumerate(lines) if '"complete"' in line)
     records.write_text("".join(lines[:end])[:-20])
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "3 models, 40 new numbers" in out
+    assert code == 0 and "3 models, 51 new numbers" in out
 
     before = records.read_bytes()
     code, out, _ = run("reproduce", *arguments)
@@ -131,9 +133,23 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
         run_dir,
     ]
     code, _, err = run("evaluate", *evaluate)
-    assert code == 0 and f"{run_dir} on spurious_shapes: 40 new numbers" in err, err
+    assert code == 0 and f"{run_dir} on spurious_shapes: 51 new numbers" in err, err
     code, out, err = run("report", tmp_path / "evaluation")
     assert code == 0 and out.strip().endswith("report.html"), err
+
+
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [
+        ("--config.attack.epsilon=8/255", f"--config.attack.epsilon={8 / 255!r}"),
+        ("--config.suite.linf_epsilons=1/255,2/255", None),
+        ("--config.data_dir=/a/1/2", "--config.data_dir=/a/1/2"),
+        ("--workdir=1/2", "--workdir=1/2"),
+    ],
+)
+def test_fractions_are_of_numbers_only(given, understood):
+    expected = understood or f"--config.suite.linf_epsilons={1 / 255!r},{2 / 255!r}"
+    assert (_cli._divide(given) if _cli.FRACTIONS.match(given) else given) == expected
 
 
 def test_report_of_a_directory_without_records(tmp_path):

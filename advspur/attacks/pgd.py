@@ -29,6 +29,7 @@ from advspur._checks import (
     check_images,
     check_labels,
     check_norm,
+    is_concrete,
     norm_name,
     require,
 )
@@ -88,8 +89,8 @@ def pgd(
       restarts: independent random starts; per image the first success wins, then the loss.
       loss: "cross_entropy" or "margin" (largest other logit minus the label's).
       targeted: lower the loss of `labels` instead of raising it.
-      mask: broadcastable to `images`, 1 where a pixel may be changed; scaled steps respect
-        values between 0 and 1.
+      mask: broadcastable to `images`, 1 where a pixel may be changed, else 0. A random start
+        is drawn in the whole ball and then cut to the mask.
       bounds: smallest and largest pixel value.
       l1_share: for p = 1, the share of coordinates a step moves (None: one coordinate). Of
         l1 gradients, the entries that point out of the box are dropped first.
@@ -121,6 +122,9 @@ def pgd(
     epsilon = per_image(jnp.asarray(epsilon, images.dtype))
     step_size = 2.5 * epsilon / num_steps if step_size is None else per_image(step_size)
     mask = jnp.ones((), images.dtype) if mask is None else jnp.asarray(mask, images.dtype)
+    if is_concrete(mask):
+        values = np.asarray(mask)
+        require(np.all((values == 0) | (values == 1)), "mask must be 0 or 1 everywhere")
 
     def objective(x):
         logits = logits_fn(x)

@@ -133,9 +133,14 @@ def relative_sensitivity(correct_core_noise, correct_spurious_noise, labels, *, 
       correct_core_noise, correct_spurious_noise: [n] or [levels, n], 0/1.
       labels: [n] int; classes without an example do not take part.
     """
-    core = np.atleast_2d(np.asarray(correct_core_noise, float)).mean(axis=0)
-    spurious = np.atleast_2d(np.asarray(correct_spurious_noise, float)).mean(axis=0)
-    core, spurious = _pair(core, spurious)
+    core, spurious = (
+        np.mean([_outcomes(name, level) for level in np.atleast_2d(outcomes)], axis=0)
+        for name, outcomes in (
+            ("correct_core_noise", correct_core_noise),
+            ("correct_spurious_noise", correct_spurious_noise),
+        )
+    )
+    spurious = _same_length(spurious, core)
     labels = _same_length(labels, core)
     classes = np.unique(labels)
 
@@ -174,7 +179,8 @@ def _bootstrap(statistic, strata, seed):
     if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan, n)
     low, high = np.nanquantile(statistic(weights), [tail, 1 - tail])
-    return Estimate(float(value), float(low), float(high), n)
+    # A percentile interval need not hold its point; ours is widened to do so.
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)), n)
 
 
 def _wilson(successes, n, level):
@@ -199,10 +205,7 @@ def _difference(a, b, *, correlation, num_examples):
 def _outcomes(name, correct):
     correct = np.asarray(correct, float)
     require(correct.ndim == 1, f"{name} has shape {correct.shape}; expected [n]")
-    require(
-        np.all((correct >= 0) & (correct <= 1)),
-        f"{name} must be 0 or 1 for each example (fractions, not percent)",
-    )
+    require(np.all((correct == 0) | (correct == 1)), f"{name} must be 0 or 1 for each example")
     return correct
 
 

@@ -33,7 +33,8 @@ def evaluate_run(run, benchmark, *, path, weights="raw", data_dir=None, seed=0, 
         require(facts["shapes"], f"{run} was trained on {facts['dataset']}, not on {benchmark}")
         options = options | {"shapes": facts["shapes"]}
     model = run.name if weights == "raw" else f"{run.name}@{weights}"
-    marker = json.loads(json.dumps(options | {"step": step, "seed": seed}))
+    about = {"step": step, "seed": seed, "checksum": models.run_checksum(run)}
+    marker = json.loads(json.dumps(options | about))
     if any(
         (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, model, benchmark, marker)
         for r in read_records(path)

@@ -22,10 +22,12 @@ from advspur.benchmarks.predict import (
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.records import record
 
-# The levels of the RIVAL10 noise analysis: standard deviations, and four of its l2 lengths
-# scaled from 224 to 32 pixels a side, both in [0, 1] pixel units.
+RFS = "relative_foreground_sensitivity"
+
+# The levels of the RIVAL10 noise analysis, in [0, 1] pixel units: standard deviations, and four of
+# its l2 lengths, given for images of 224 pixels a side and scaled with the side.
 LINF_NOISE_LEVELS = tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210))
-L2_NOISE_LEVELS = tuple(k * 32 / 224 for k in (25, 50, 100, 200))
+L2_NOISE_LEVELS = (25.0, 50.0, 100.0, 200.0)
 
 
 def evaluate(
@@ -55,7 +57,8 @@ def evaluate(
       l2_epsilons, linf_epsilons: PGD budgets, [0, 1] pixel units.
       attack_steps: PGD steps of 2.5 epsilon / steps from the image.
       linf_noise_levels: standard deviations of the noise on one region.
-      l2_noise_levels: l2 lengths of the noise on one region. Noise of equal deviation carries
+      l2_noise_levels: l2 lengths of the noise on one region, as they would be for 224 pixels a
+        side; they are scaled by image_size / 224. Noise of equal deviation carries
         more energy on the larger region; noise of equal length does not.
       shapes: options of `spurious_shapes`, those of training.
     """
@@ -74,7 +77,7 @@ def evaluate(
         "batch_size": batch_size,
         "image_size": sources["test"].columns["image"].shape[1],
     }
-    labels, groups = (sources["test"].columns[name] for name in ("label", "group"))
+    labels, is_majority = (sources["test"].columns[name] for name in ("label", "is_majority"))
     start = time.monotonic()
 
     def clean(batch, _):
@@ -82,7 +85,6 @@ def evaluate(
 
     correct = {s: for_each_example(clean, source, **sizes) for s, source in sources.items()}
     on_test, same, rand = (correct[s] for s in ("test", "mixed_same", "mixed_rand"))
-    is_majority = labels == groups
     estimates = {
         "majority_accuracy": metrics.accuracy(on_test[is_majority]),
         "minority_accuracy": metrics.accuracy(on_test[~is_majority]),
@@ -105,7 +107,8 @@ def evaluate(
         for epsilon in epsilons:
             attack = {"p": p, "epsilon": epsilon, "num_steps": attack_steps}
             records.append(_pgd_record(classifier, sources["test"], attack, num_attacked, sizes))
-    for family, levels in (("linf", linf_noise_levels), ("l2", l2_noise_levels)):
+    lengths = [level * sizes["image_size"] / 224 for level in l2_noise_levels]
+    for family, levels in (("linf", linf_noise_levels), ("l2", lengths)):
         if levels:
             records += _noise_records(classifier, sources["test"], key, family, levels, sizes)
     return records
@@ -150,7 +153,8 @@ def _noise_records(classifier, source, key, family, levels, sizes):
             records.append(
                 record(f"{region}_noise_accuracy", estimate, options=options, seconds=seconds)
             )
+        estimate = metrics.relative_sensitivity(foreground[index], background[index], labels)
+        records.append(record(RFS, estimate, options=options, seconds=seconds))
     estimate = metrics.relative_sensitivity(foreground, background, labels)
     options = {"family": family, "levels": list(levels)}
-    name = "relative_foreground_sensitivity"
-    return [*records, record(name, estimate, options=options, seconds=seconds)]
+    return [*records, record(RFS, estimate, options=options, seconds=seconds)]

@@ -104,16 +104,18 @@ class TfdsSource:
         return f"TfdsSource({str(self.directory)!r}, {self.split!r})"
 
 
-def array_source(images, labels, *, num_classes, group=None, mask=None):
-    """A source over arrays: images uint8 [n, h, w, 3], labels [n], group [n], mask [n, h, w, 1]."""
+def array_source(images, labels, *, num_classes, **columns):
+    """A source over arrays: images uint8 [n, h, w, 3], labels [n], and more columns [n, ...].
+
+    `group` [n] and `mask` [n, h, w, 1] are the columns that batches carry.
+    """
     images, labels = np.asarray(images), np.asarray(labels)
     require(
         images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3,
         f"images are {images.dtype} {images.shape}; expected uint8 [n, height, width, 3]",
     )
     require(len(images) > 0, "a source needs at least one example; images is empty")
-    columns = {"image": images, "label": labels, "group": group, "mask": mask}
-    columns = {name: column for name, column in columns.items() if column is not None}
+    columns = {"image": images, "label": labels, **columns}
     for name, column in columns.items():
         require(
             len(column) == len(images),
@@ -222,11 +224,11 @@ def _find_prepared(name, data_dir):
     found = [d for d in (data_dir / name).iterdir() if d.is_dir() and d.name[:1].isdigit()]
     found += [d for d in (data_dir / name).iterdir() if d.name.startswith("incomplete.")]
 
-    def age(directory):
-        digits = directory.name.split(".")
-        return [int(d) if d.isdigit() else -1 for d in digits]
+    def rank(directory):
+        version = [int(d) if d.isdigit() else -1 for d in directory.name.split(".")]
+        return (directory / "dataset_info.json").is_file(), version
 
-    return max(found, key=age, default=None)
+    return max(found, key=rank, default=None)
 
 
 def _check_prepared(directory, name, data_dir):

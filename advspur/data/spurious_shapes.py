@@ -46,8 +46,7 @@ def spurious_shapes(
     """The images of one split, as a random-access source.
 
     Every example is a dict of image (uint8 [s, s, 3]), label, group (the class its background
-    belongs to) and mask (float32 [s, s, 1], exactly 1 on the object). An example is of the
-    majority where group == label.
+    belongs to), is_majority (group == label) and mask (bool [s, s, 1], true on the object).
 
     Args:
       split: "train", "validation", "test" (independent draws at `correlation`),
@@ -89,7 +88,7 @@ def spurious_shapes(
     labels = np.arange(num_examples) % num_classes
     groups = np.empty(num_examples, int)
     images = np.empty((num_examples, image_size, image_size, 3), np.uint8)
-    masks = np.empty((num_examples, image_size, image_size, 1), np.float32)
+    masks = np.empty((num_examples, image_size, image_size, 1), bool)
     for i, label in enumerate(labels):
         key = functools.partial(_generator, seed, _object_split(split))
         mask, color = _draw_object(
@@ -107,7 +106,10 @@ def spurious_shapes(
         pixels += noise_std * key("noise", i).standard_normal(pixels.shape)
         images[i] = np.rint(255 * np.clip(pixels, 0, 1))
         masks[i] = mask
-    return array_source(images, labels, group=groups, mask=masks, num_classes=num_classes)
+    columns = {"group": groups, "is_majority": groups == labels, "mask": masks}
+    for array in (images, labels, *columns.values()):
+        array.setflags(write=False)  # the source is cached and shared
+    return array_source(images, labels, num_classes=num_classes, **columns)
 
 
 def _object_split(split):

@@ -11,6 +11,12 @@ from PIL import Image
 
 from advspur._checks import InputError
 
+# Principal components of ImageNet colours in [0, 1] (Krizhevsky et al., 2012).
+PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
+PCA_VECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+
 
 def decode(image, path=None):
     """Encoded bytes -> uint8 RGB [h, w, 3]; arrays pass through."""
@@ -85,6 +91,18 @@ def color_jitter(image, rng, *, strength):
     return np.rint(np.clip(grey + scale[2] * (pixels - grey), 0, 255)).astype(np.uint8)
 
 
+def random_rotation(image, rng, *, degrees):
+    """Rotate by a uniform angle up to +- `degrees`, nearest pixel, black outside."""
+    angle = rng.uniform(-degrees, degrees)
+    return np.asarray(Image.fromarray(image).rotate(angle))
+
+
+def pca_lighting(image, rng, *, std):
+    """Add the ImageNet colour components with N(0, std^2) weights (Krizhevsky et al., 2012)."""
+    shift = 255 * (PCA_VECTORS @ (rng.normal(0, std, 3) * PCA_VALUES))
+    return np.rint(np.clip(image + shift, 0, 255)).astype(np.uint8)
+
+
 def _grey(pixels):
     return pixels @ np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -92,15 +110,17 @@ def _grey(pixels):
 def augment(image, rng, *, kind, size):
     """The training transform of a data set; `kind` is a config value.
 
-    "none": evaluation transform; "flip": and a random flip; "cifar": pad-4 random crop and flip;
-    "imagenet": random resized crop, flip, colour jitter 0.1.
+    "none": evaluation transform; "flip": and a random flip; "cifar": pad-4 random crop, flip,
+    colour jitter 0.25, rotation by up to 2 degrees; "imagenet": random resized crop, flip, colour
+    jitter 0.1, PCA lighting 0.05. The last two are the defaults of the `robustness` library.
     """
     if kind == "imagenet":
         image = random_flip(random_resized_crop(image, rng, size=size), rng)
-        return color_jitter(image, rng, strength=0.1)
+        return pca_lighting(color_jitter(image, rng, strength=0.1), rng, std=0.05)
     image = resize_and_crop(image, size)
     if kind == "cifar":
-        image = random_shift(image, rng)
+        image = random_flip(random_shift(image, rng), rng)
+        return random_rotation(color_jitter(image, rng, strength=0.25), rng, degrees=2)
     return image if kind == "none" else random_flip(image, rng)
 
 

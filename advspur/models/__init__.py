@@ -2,7 +2,7 @@
 
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import build_network, resnet18, resnet50, resnet_small
-from advspur.models.runs import latest_step, load, run_facts
+from advspur.models.runs import latest_step, load, run_checksum, run_facts
 
 __all__ = [
     "Classifier",
@@ -12,5 +12,6 @@ __all__ = [
     "resnet18",
     "resnet50",
     "resnet_small",
+    "run_checksum",
     "run_facts",
 ]

@@ -37,39 +37,71 @@ def tree_digest(tree):
     return digest.hexdigest()
 
 
+def run_checksum(path):
+    """The checksum of the latest checkpoint's weights: two runs of one name differ in it."""
+    return _saved_facts(_checkpoint(path, latest_step(path)))["model"]
+
+
 def load(path, *, weights="raw", step=None):
     """The Classifier of a run directory.
 
     Args:
       path: directory written by ``training.train``.
       weights: "raw", or "ema" for the averaged weights of a run with ema_decay > 0.
-      step: which checkpoint; None: the latest.
+      step: which checkpoint: a number, "best" (by the run's best_metric), None: the latest.
     Raises: InputError where there is no run, no such checkpoint, or no averaged weights.
     """
     import orbax.checkpoint as ocp
 
     check_choice("weights", weights, ("raw", "ema"))
     facts, steps = run_facts(path), _steps(path)
-    step = steps[-1] if step is None else step
+    if step is None:
+        step = steps[-1]
+    elif step == "best":
+        step = _best_step(path, steps, facts["best_metric"])
     require(step in steps, f"{path} has no checkpoint of step {step}; it has {steps}")
     network = build_network(
         facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
     )
     size = facts["image_size"]
     template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    directory = Path(path).absolute() / "checkpoints" / str(step)
+    directory = _checkpoint(path, step)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             saved = checkpointer.restore(directory / "model")
-        digest = json.loads((directory / "facts" / "metadata").read_text())["model"]
-        require(tree_digest(saved) == digest, "its checksum does not match")
+        matches = tree_digest(saved) == _saved_facts(directory)["model"]
+        require(matches, "its checksum does not match")
+    except MemoryError:
+        raise
     except Exception as error:  # orbax and tensorstore raise many kinds for damage
-        first_line = str(error).strip().splitlines()[0][:200]
-        raise InputError(f"checkpoint {directory} cannot be read: {first_line}") from error
+        raise InputError(f"checkpoint {directory} cannot be read: {first_line(error)}") from error
     require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
     # Copied, so that no array shares memory with the reader that is closed by now.
     variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), template, saved[weights])
     return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
+
+
+def first_line(error):
+    """The first line of an error's text, cut to a readable length."""
+    return (str(error).strip().splitlines() or [repr(error)])[0][:200]
+
+
+def _checkpoint(path, step):
+    return Path(path).absolute() / "checkpoints" / str(step)
+
+
+def _saved_facts(directory):
+    return json.loads((directory / "facts" / "metadata").read_text())
+
+
+def _best_step(path, steps, metric):
+    scores = {}
+    for step in steps:
+        file = _checkpoint(path, step) / "metrics" / "metrics"
+        scores[step] = json.loads(file.read_text()).get(metric) if file.is_file() else None
+    validated = [step for step in steps if scores[step] is not None]
+    require(validated, f"{path} has no validated checkpoint: none holds {metric}")
+    return max(validated, key=scores.get)
 
 
 def _steps(path):

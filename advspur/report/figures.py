@@ -208,7 +208,7 @@ def _curve(axis, suite, metric, p, *, marker="o", label=None, with_standard=Fals
 def _error_bar(axis, x, estimate, color, **options):
     if math.isnan(estimate.value):
         return
-    below, above = estimate.value - estimate.low, estimate.high - estimate.value
+    below, above = max(estimate.value - estimate.low, 0), max(estimate.high - estimate.value, 0)
     lengths = [[PERCENT * below], [PERCENT * above]]
     axis.errorbar(
         [x], [PERCENT * estimate.value], yerr=lengths, color=color, capsize=2.5, **options

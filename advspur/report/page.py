@@ -28,6 +28,7 @@ def write_report(directory):
     )
     cost = [r for r in records if r.benchmark == "training"]
     evaluation = {r.model: r.seconds for r in records if r.metric == COMPLETE}
+    _check_one_suite(records)
     suite = Suite([r for r in records if r.benchmark != "training" and r.metric != COMPLETE])
     figures = [
         {"src": _data_url(path), "caption": caption}
@@ -43,7 +44,9 @@ def write_report(directory):
         models=[_model_row(m, suite, cost, evaluation) for m in suite.models()],
         trends=trends(suite),
         figures=figures,
-        numbers=[_number_row(r) for m in suite.models() for r in suite.records if r.model == m],
+        numbers=[
+            (m, [_number_row(r) for r in suite.records if r.model == m]) for m in suite.models()
+        ],
         num_records=len(suite.records),
         directory=directory,
     )
@@ -52,6 +55,20 @@ def write_report(directory):
     temporary.write_text(page)
     temporary.replace(path)
     return path
+
+
+def _check_one_suite(records):
+    """The figures put one model at each (norm, budget, seed): see that there is only one."""
+    places = {}
+    for r in records:
+        place = (r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
+        name = r.model.split("@")[0]
+        other = places.setdefault(place, name)
+        require(
+            other == name,
+            f"{other} and {name} were trained with the same norm, budget and seed: a report shows "
+            "one suite; evaluate them into two directories with --workdir=DIR",
+        )
 
 
 def _data_url(path):
@@ -78,7 +95,6 @@ def _model_row(model, suite, cost, evaluation):
 def _number_row(record):
     percent = [f"{100 * x:.1f}" for x in (record.value, record.low, record.high)]
     return {
-        "model": record.model,
         "metric": record.metric.replace("_", " "),
         "options": ", ".join(f"{k} = {_short(v)}" for k, v in record.options.items()),
         "value": percent[0],

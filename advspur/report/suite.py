@@ -41,6 +41,7 @@ class Suite(NamedTuple):
             and r.train_epsilon == epsilon
             and (epsilon == 0 or number(r.train_p) == p)
             and "@" not in r.model
+            and "level" not in r.options  # numbers of one noise level: in the table only
             and all(r.options.get(k) == v for k, v in options.items())
         )
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from advspur._checks import InputError, require
-from advspur.models.runs import tree_digest
+from advspur._checks import require
+from advspur.models.runs import first_line, tree_digest
 from advspur.training.state import TrainState
 
 
@@ -91,20 +91,27 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        damaged = {}
         for step in steps:
             try:
-                return self._restore_step(step, template)
+                state, seconds = self._restore_step(step, template)
+            except MemoryError:
+                raise
             except Exception as error:  # orbax and tensorstore raise many kinds for damage
-                aside = self._set_aside(step)
-                first_line = str(error).strip().splitlines()[0][:200]
+                damaged[step] = first_line(error)
+                continue
+            for bad, reason in damaged.items():
                 report(
-                    f"checkpoint {self.directory / str(step)} is damaged ({first_line}); moved "
-                    f"to {aside}, going back to the one before it"
+                    f"checkpoint {self.directory / str(bad)} is damaged ({reason}); moved to "
+                    f"{self._set_aside(bad)}, going back to step {step}"
                 )
-        if steps:
-            raise InputError(
-                f"no checkpoint in {self.directory} can be read; to start anew, remove it"
-            )
+            # Copied, so that no array shares memory with the reader that is closed by now.
+            return jax.tree.map(jnp.array, state), seconds
+        require(
+            not steps,
+            f"no checkpoint in {self.directory} can be read ({'; '.join(damaged.values())}); to "
+            "start anew, remove the directory",
+        )
         return None
 
     def _restore_step(self, step, template):
@@ -126,8 +133,7 @@ class Checkpoints:
         state = TrainState(
             variables=items["model"]["raw"], ema=items["model"]["ema"], **items["training"]
         )
-        # Copied, so that no array shares memory with the reader that is closed after this.
-        return jax.tree.map(jnp.array, state), items["facts"]["seconds"]
+        return state, items["facts"]["seconds"]
 
     def _check_space(self, state):
         """Raise before orbax begins what does not fit: it leaves a full disk behind."""

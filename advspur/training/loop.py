@@ -122,6 +122,7 @@ def train(config, workdir, *, progress=None):
                 "validate": step % config.validation.every_steps == 0 or is_last,
                 "save": step % config.checkpoint_every_steps == 0 or is_last or stop,
             }
+            due["save"] |= due["validate"]  # the best can only be kept if it is saved
             if any(due.values()):
                 _check_finite(metrics, step, workdir)
             seconds = time.monotonic() - clock
@@ -136,12 +137,13 @@ def train(config, workdir, *, progress=None):
                 )
             if due["validate"]:
                 results = validate(state)
-                log.write(step, **results)
+                seconds = time.monotonic() - clock
+                log.write(step, **results, seconds=round(seconds, 3))
             if due["save"]:
                 scores = results if due["validate"] else {}
                 checkpoints.save(state, seconds=seconds, metrics=scores)
             progress.advance(1, _note(values, results))
-            if stop and not is_last:
+            if stop or (asked_to_stop and is_last):
                 raise TrainingStopped(
                     f"stopped and saved at step {step} of {num_steps} in {workdir}; the same "
                     "command goes on from there"
@@ -174,6 +176,7 @@ def _model_facts(config, dataset):
         "train_p": config.attack.p,
         "train_epsilon": config.attack.epsilon,
         "seed": config.seed,
+        "best_metric": config.best_metric,
     }
 
 
@@ -211,7 +214,6 @@ def _make_validate(config, dataset, network, facts):
     epsilon = config.attack.epsilon if options.epsilon < 0 else options.epsilon
     attack = Attack(config.attack.p, options.num_steps, 2.5 / options.num_steps)
     eval_step = make_eval_step(network, attack=attack if epsilon else None, **facts)
-    key = jax.random.PRNGKey(config.seed)
 
     def count(variables):
         total = {"clean": 0, "pgd": 0, "valid": 0}
@@ -221,7 +223,7 @@ def _make_validate(config, dataset, network, facts):
             image_size=dataset.image_size,
             limit=options.num_examples or None,
         ):
-            counts = eval_step(variables, shard(batch, jax.local_device_count()), key, epsilon)
+            counts = eval_step(variables, shard(batch, jax.local_device_count()), epsilon)
             total = {name: total[name] + int(counts[name]) for name in total}
         return total["clean"] / total["valid"], total["pgd"] / total["valid"]
 

@@ -67,6 +67,11 @@ def check_config(config):
     ):
         require(value > 0, f"{name} = {value}: it must be > 0")
     for name, value in (
+        ("seed", config.seed),
+        ("num_workers", config.num_workers),
+        ("num_epochs", config.num_epochs),
+        ("warmup_epochs", config.warmup_epochs),
+        ("decay_factor", config.decay_factor),
         ("attack.epsilon", attack.epsilon),
         ("attack.relative_step_size", attack.relative_step_size),
         ("learning_rate", config.learning_rate),
@@ -92,7 +97,8 @@ def check_config(config):
         f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices; the "
         f"nearest below is {config.batch_size // jax.device_count() * jax.device_count()}",
     )
-    check_epsilon(attack.epsilon, attack.p)  # and warn where it looks like 0-255 units
+    for epsilon in {attack.epsilon, max(validation.epsilon, 0.0)}:
+        check_epsilon(epsilon, attack.p)  # warns where it looks like 0-255 units
 
 
 def describe_attack(p, epsilon):
@@ -117,8 +123,9 @@ def open_run(config, workdir, *, free=FREE_KEYS):
     require(
         workdir.is_dir() or not workdir.exists(), f"workdir {workdir} is a file; name a directory"
     )
-    new, path = jsonable(config), workdir / "config.json"
+    new, path, about = jsonable(config), workdir / "config.json", None
     if path.exists():
+        about = read_json(path)["environment"]  # of the call that began the run
         a, b = _flatten(read_json(path)["config"]), _flatten(new)
         changed = [
             f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
@@ -128,10 +135,10 @@ def open_run(config, workdir, *, free=FREE_KEYS):
         require(
             not changed,
             f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
-            "workdir, or go on under the old config",
+            "directory with --workdir=DIR, or go on under the old config",
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"config": new, "environment": environment()})
+    write_json(path, {"config": new, "environment": about or environment()})
 
 
 def environment():
@@ -189,7 +196,7 @@ class MetricsLog:
         self.path = Path(workdir) / "metrics.jsonl"
         if self.path.exists():
             lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _is_up_to(line, step)]
+            kept = [x for x in lines if (_parse(x) or {"step": math.inf})["step"] <= step]
             _write_atomically(self.path, "".join(kept))
         self._events = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=step + 1, flush_secs=10
@@ -208,16 +215,14 @@ class MetricsLog:
 
 
 def training_records(workdir):
-    """What the run cost and how its validation ended, as Records of benchmark "training"."""
+    """What the run cost so far, as Records of benchmark "training": seconds, peak_memory_mb."""
     workdir = Path(workdir)
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    last = {name: value for line in lines for name, value in line.items()}
-    facts = record_facts(workdir)
-    options = {"step": last["step"]}
-    names = [n for n in last if n in ("seconds", "peak_memory_mb") or n.startswith("val_")]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    last = {k: v for line in lines for k, v in (_parse(line) or {}).items()}
+    options, facts = {"step": last["step"]}, record_facts(workdir)
     return [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
-        for n in names
+        for n in ("seconds", "peak_memory_mb")
     ]
 
 
@@ -234,11 +239,12 @@ def record_facts(workdir):
     return {"model": Path(workdir).name, **facts}
 
 
-def _is_up_to(line, step):
+def _parse(line):
+    """The line as a dict; None for the half-written last line of a killed run."""
     try:
-        return json.loads(line)["step"] <= step
+        return json.loads(line)
     except json.JSONDecodeError:
-        return False  # the half-written last line of a killed run
+        return None
 
 
 def _flatten(tree, prefix=""):

@@ -59,9 +59,9 @@ def make_train_step(network, optimizer, **options):
 
 
 def make_eval_step(network, **options):
-    """The pmapped `eval_step`: (variables, sharded batch, key, epsilon) -> counts."""
+    """The pmapped `eval_step`: (variables, sharded batch, epsilon) -> counts."""
     step = functools.partial(eval_step, network=network, axis_name="batch", **options)
-    return jax.pmap(step, axis_name="batch", in_axes=(None, 0, None, None), out_axes=None)
+    return jax.pmap(step, axis_name="batch", in_axes=(None, 0, None), out_axes=None)
 
 
 def train_step(
@@ -91,8 +91,9 @@ def train_step(
       label_smoothing: share of the target spread over all classes (descent step only).
       ema_decay: of the averaged weights; the first t steps use at most (1 + t) / (10 + t).
     Returns:
-      (new state, {"loss", "accuracy", "gradient_norm"}): means over the global batch of the images
-      trained on (adversarial ones where there is an attack).
+      (new state, metrics): "loss" and "accuracy" on the images trained on (adversarial ones
+      where there is an attack), "gradient_norm", and "state_norm", the l2 norm of the new
+      variables: not finite if anything a checkpoint would hold is not.
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:
@@ -128,11 +129,16 @@ def train_step(
     if ema_decay:
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, ema, variables)
-    metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(grads)}
+    metrics = {
+        "loss": loss,
+        "accuracy": accuracy,
+        "gradient_norm": optax.tree.norm(grads),
+        "state_norm": optax.tree.norm(variables),
+    }
     return TrainState(state.step + 1, variables, opt_state, ema, state.key), metrics
 
 
-def eval_step(variables, batch, key, epsilon, *, network, mean, std, attack=None, axis_name=None):
+def eval_step(variables, batch, epsilon, *, network, mean, std, attack=None, axis_name=None):
     """Counts over the valid examples: {"clean", "pgd" (correct), "valid"}.
 
     Without an attack the PGD count is the clean one: the ball of radius 0 is the image itself.
@@ -145,10 +151,8 @@ def eval_step(variables, batch, key, epsilon, *, network, mean, std, attack=None
 
     clean = robust = correct(images)
     if attack is not None:
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         # The attack returns the image itself where nothing nearby has a larger loss.
-        robust = clean & correct(attack(logits_fn, images, batch.label, key, epsilon))
+        robust = clean & correct(attack(logits_fn, images, batch.label, None, epsilon))
     counts = {"clean": jnp.sum(clean), "pgd": jnp.sum(robust), "valid": jnp.sum(batch.valid)}
     return counts if axis_name is None else jax.lax.psum(counts, axis_name)
 

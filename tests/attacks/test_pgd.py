@@ -18,6 +18,9 @@ WEIGHTS = RNG.normal(size=(48, 3)).astype(np.float32)
 GREY = jnp.full((N, *SHAPE), 0.5)
 LABELS = jnp.array([0, 1, 2, 0])
 
+# Budgets are large here, so that the box matters: the warning about their unit is expected.
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = 0")
+
 
 def linear(x):
     """Three classes."""

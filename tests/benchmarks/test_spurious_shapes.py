@@ -19,7 +19,7 @@ OPTIONS = {
     "linf_epsilons": (1 / 255, 4 / 255),
     "attack_steps": 2,
     "linf_noise_levels": (0.2, 0.5),
-    "l2_noise_levels": (2.0,),
+    "l2_noise_levels": (28.0,),  # of 224 pixels a side: 2.0 at 16
     "batch_size": 8,
 }
 
@@ -66,6 +66,10 @@ def test_all_numbers_are_recorded_once(records):
     )  # fmt: skip
     expected = [("accuracy", {"split": s}) for s in splits] + [(name, {}) for name in plain]
     expected += attacks + noise
+    expected += [
+        ("relative_foreground_sensitivity", {"family": family, "level": level})
+        for family, level in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))
+    ]
     sensitivity = "relative_foreground_sensitivity"
     expected += [(sensitivity, {"family": "linf", "levels": [0.2, 0.5]})]
     expected += [(sensitivity, {"family": "l2", "levels": [2.0]})]
@@ -148,6 +152,7 @@ def run_dir(tmp_path, monkeypatch, tiny_classifier, easy_shapes):
     steps = [10]
     monkeypatch.setattr(models, "run_facts", lambda path: facts)
     monkeypatch.setattr(models, "latest_step", lambda path: steps[-1])
+    monkeypatch.setattr(models, "run_checksum", lambda path: str(steps))
     monkeypatch.setattr(models, "load", lambda path, *, weights: tiny_classifier)
     return tmp_path / "tiny", facts, steps
 

@@ -24,7 +24,7 @@ def test_examples_have_the_promised_types():
     assert len(source) == 24 and source.num_classes == 8
     example = source[9]
     assert example["image"].shape == (16, 16, 3) and example["image"].dtype == np.uint8
-    assert example["mask"].shape == (16, 16, 1) and example["mask"].dtype == np.float32
+    assert example["mask"].shape == (16, 16, 1) and example["mask"].dtype == bool
     assert example["label"] == 1
     np.testing.assert_array_equal(source.columns["label"], np.arange(24) % 8)
     assert set(np.unique(source.columns["mask"])) == {0, 1}

@@ -79,12 +79,14 @@ def test_seeds_are_averaged_and_averaged_weights_left_out():
 
 def test_page_shows_every_number_and_escapes_names(tmp_path):
     records = [model(2.0, e, value=v) for e, v in ((0.0, 0.1), (0.25, 0.3))]
-    odd = records[1]._replace(model="<b>odd</b>", metric="accuracy", options={"split": "test"})
+    odd = records[1]._replace(
+        model="<b>odd</b>", seed=1, metric="accuracy", options={"split": "test"}
+    )
     cost = [
         odd._replace(benchmark="training", metric=m, value=v, options={"step": 3})
         for m, v in (("seconds", 12.34), ("peak_memory_mb", 567.0))
     ]
-    end = odd._replace(metric=COMPLETE, seconds=8.5)
+    end = odd._replace(metric=COMPLETE, value=1.0, seconds=8.5)
     append_records(tmp_path / "records.jsonl", [*records, odd, *cost, end])
     page = write_report(tmp_path).read_text()
     assert "&lt;b&gt;odd&lt;/b&gt;" in page and "<b>odd</b>" not in page
@@ -94,6 +96,13 @@ def test_page_shows_every_number_and_escapes_names(tmp_path):
     assert "complete" not in page.split("Every number")[1].split("Run it again")[0]
     assert (tmp_path / "figures" / "background_gap.pdf").exists()
     assert "http" not in page.replace("http-equiv", "")  # self-contained
+
+
+def test_two_suites_in_one_directory_are_refused(tmp_path):
+    first = model(2.0, 0.25, value=0.1)
+    append_records(tmp_path / "records.jsonl", [first, first._replace(model="other")])
+    with pytest.raises(InputError, match="2.0_0.25_0 and other were trained with the same norm"):
+        write_report(tmp_path)
 
 
 def test_one_standard_model_makes_a_page(tmp_path):

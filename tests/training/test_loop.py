@@ -159,6 +159,23 @@ def shapes_images():
     return jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))
 
 
+def test_load_of_the_best_validated_checkpoint(finished):
+    lines = [json.loads(x) for x in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    scores = {x["step"]: x["val_pgd_accuracy"] for x in lines if "val_pgd_accuracy" in x}
+    best = max(scores.values())
+    expected = [s for s in scores if scores[s] == best]
+    variables = models.load(finished[0], step="best").variables
+    assert any(
+        _equals(variables, models.load(finished[0], step=s).variables)
+        for s in expected
+        if (finished[0] / "checkpoints" / str(s)).exists()
+    )
+
+
+def _equals(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
 def test_load_says_what_is_wrong(tmp_path, finished):
     with pytest.raises(InputError, match="is no training run: .*model.json is missing"):
         models.load(tmp_path)
@@ -193,8 +210,11 @@ def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):
     _copy(finished[0], workdir)
     for data in (workdir / "checkpoints").rglob("d/*"):
         data.write_bytes(b"")
-    with pytest.raises(InputError, match="no checkpoint in .* can be read"):
-        train(get_config(), workdir)
+    log = (workdir / "metrics.jsonl").read_bytes()
+    for _ in range(2):  # the second call must not start anew either
+        with pytest.raises(InputError, match="no checkpoint in .* can be read"):
+            train(get_config(), workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == log
 
 
 def _copy(source, target):
@@ -258,6 +278,8 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("momentum", 1.0, "momentum = 1.0"),
         ("best_metric", "accuracy", "best_metric = 'accuracy' is not known"),
         ("label_smoothing", 1.0, "label_smoothing = 1.0"),
+        ("seed", -1, "seed = -1"),
+        ("num_epochs", float("inf"), "num_epochs = inf"),
         ("keep_last", 0, "keep_last = 0"),
     ],
 )

@@ -121,10 +121,9 @@ def test_eval_step_counts_valid_examples_once_on_any_number_of_devices(state, ba
     images = normalize(jnp.asarray(batch.image, jnp.float32) / 255, **FACTS)
     logits = NETWORK.apply(state.variables, images)[0]
     right = int(np.sum((np.argmax(logits, -1) == batch.label)[:13]))
-    key = jax.random.PRNGKey(0)
-    one = eval_step(state.variables, batch, key, EPSILON, network=NETWORK, attack=ATTACK, **FACTS)
+    one = eval_step(state.variables, batch, EPSILON, network=NETWORK, attack=ATTACK, **FACTS)
     four = make_eval_step(NETWORK, attack=ATTACK, **FACTS)(
-        state.variables, shard(batch, 4), key, EPSILON
+        state.variables, shard(batch, 4), EPSILON
     )
     assert int(one["clean"]) == right and int(one["valid"]) == 13
     assert {k: int(v) for k, v in four.items()} == {k: int(v) for k, v in one.items()}
