@@ -8,6 +8,7 @@ set gives NaN, never 0. Accuracies are fractions.
 Estimate(value=0.75, low=0.3006..., high=0.9544..., num_examples=4)
 """
 
+import functools
 import math
 
 import numpy as np
@@ -168,19 +169,26 @@ def _bootstrap(statistic, strata, seed):
     n = len(strata)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    rng = np.random.default_rng(seed)
-    weights = np.empty((NUM_RESAMPLES, n))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        share = np.full(len(members), 1 / len(members))
-        weights[:, members] = rng.multinomial(len(members), share, size=NUM_RESAMPLES)
     tail = (1 - CONFIDENCE) / 2
     value = statistic(np.ones((1, n)))[0]
     if math.isnan(value):
         return Estimate(math.nan, math.nan, math.nan, n)
+    weights = _resampling_weights(tuple(strata.tolist()), seed)
     low, high = np.nanquantile(statistic(weights), [tail, 1 - tail])
     # A percentile interval need not hold its point; ours is widened to do so.
     return Estimate(float(value), float(min(low, value)), float(max(high, value)), n)
+
+
+@functools.lru_cache(maxsize=2)  # the many numbers of one data set share their resamples
+def _resampling_weights(strata, seed):
+    """[NUM_RESAMPLES, n]: how often each example is drawn, strata keeping their sizes."""
+    rng, strata = np.random.default_rng(seed), np.array(strata)
+    weights = np.empty((NUM_RESAMPLES, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        share = np.full(len(members), 1 / len(members))
+        weights[:, members] = rng.multinomial(len(members), share, size=NUM_RESAMPLES)
+    return weights
 
 
 def _wilson(successes, n, level):
