@@ -305,13 +305,18 @@ def test_epsilon_of_255_units_warns_with_both_readings(tmp_path):
 
 
 def test_second_signal_is_not_held_back():
-    with pytest.raises(KeyboardInterrupt):
-        with _signals() as asked:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
-            assert asked == [signal.SIGINT]
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
+    # A shell may have started the tests with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with _signals() as asked:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+                assert asked == [signal.SIGINT]
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_stop_asked_for_in_process_raises(tmp_path, monkeypatch):
