@@ -13,8 +13,9 @@ def main(flags, *runs):
     from advspur._checks import require
     from advspur._progress import Progress
     from advspur.benchmarks import evaluate_run
+    from advspur.models.runs import read_json
     from advspur.training import record_training
-    from advspur.training.run_dir import environment, read_json, write_json
+    from advspur.training.run_dir import environment, write_json
 
     require(runs, "name the run directories to evaluate, after the flags")
     names = [Path(run).name for run in runs]

@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import jax
 
@@ -27,16 +26,15 @@ def evaluate_run(run, benchmark, *, path, weights="raw", data_dir=None, seed=0, 
     from advspur.benchmarks import BENCHMARKS
 
     check_choice("benchmark", benchmark, tuple(BENCHMARKS))
-    run = Path(run)
     facts, step = models.run_facts(run), models.latest_step(run)
     if benchmark == "spurious_shapes":
         require(facts["shapes"], f"{run} was trained on {facts['dataset']}, not on {benchmark}")
         options = options | {"shapes": facts["shapes"]}
-    model = run.name if weights == "raw" else f"{run.name}@{weights}"
-    about = {"step": step, "seed": seed, "checksum": models.run_checksum(run)}
-    marker = json.loads(json.dumps(options | about))
+    about = models.record_facts(run, weights) | {"benchmark": benchmark}
+    measured_on = {"step": step, "seed": seed, "checksum": models.run_checksum(run)}
+    marker = json.loads(json.dumps(options | measured_on))  # tuples become lists, as in the file
     if any(
-        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, model, benchmark, marker)
+        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, about["model"], benchmark, marker)
         for r in read_records(path)
     ):
         return 0
@@ -47,6 +45,5 @@ def evaluate_run(run, benchmark, *, path, weights="raw", data_dir=None, seed=0, 
     count = len(measured)
     end = Estimate(count, count, count, count)
     measured.append(record(COMPLETE, end, options=marker, seconds=time.monotonic() - start))
-    about = {name: facts[name] for name in ("arch", "train_p", "train_epsilon", "seed")}
-    append_records(path, [r._replace(benchmark=benchmark, model=model, **about) for r in measured])
+    append_records(path, [r._replace(**about) for r in measured])
     return count

@@ -38,7 +38,7 @@ def evaluate(
     key,
     num_examples=2000,
     num_attacked=500,
-    l2_epsilons=(0.25, 0.5, 1.0),
+    l2_epsilons=(0.125, 0.25, 0.5),
     linf_epsilons=(1 / 255, 2 / 255, 4 / 255),
     attack_steps=20,
     linf_noise_levels=LINF_NOISE_LEVELS,

@@ -13,15 +13,26 @@ from advspur.models.classifier import Classifier
 from advspur.models.resnet import build_network
 
 
+def read_json(path):
+    """The content of a JSON file that a run wrote."""
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
 def run_facts(path):
     """What model.json of a run directory says: arch, num_classes, normalisation, budget, ..."""
-    path = Path(path)
-    file = path / "model.json"
+    file = Path(path) / "model.json"
     require(file.is_file(), f"{path} is no training run: {file} is missing")
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is damaged: {error}") from error
+    return read_json(file)
+
+
+def record_facts(path, weights="raw"):
+    """The fields of a `Record` that say which model it is about."""
+    facts = run_facts(path)
+    name = Path(path).name if weights == "raw" else f"{Path(path).name}@{weights}"
+    return {"model": name} | {k: facts[k] for k in ("arch", "train_p", "train_epsilon", "seed")}
 
 
 def latest_step(path):
@@ -91,14 +102,14 @@ def _checkpoint(path, step):
 
 
 def _saved_facts(directory):
-    return json.loads((directory / "facts" / "metadata").read_text())
+    return read_json(directory / "facts" / "metadata")
 
 
 def _best_step(path, steps, metric):
     scores = {}
     for step in steps:
         file = _checkpoint(path, step) / "metrics" / "metrics"
-        scores[step] = json.loads(file.read_text()).get(metric) if file.is_file() else None
+        scores[step] = read_json(file).get(metric) if file.is_file() else None
     validated = [step for step in steps if scores[step] is not None]
     require(validated, f"{path} has no validated checkpoint: none holds {metric}")
     return max(validated, key=scores.get)

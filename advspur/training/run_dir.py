@@ -15,7 +15,6 @@ import jax
 import advspur
 from advspur._checks import (
     IMAGE_NORMS,
-    InputError,
     check_choice,
     check_epsilon,
     check_norm,
@@ -25,6 +24,7 @@ from advspur._checks import (
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.transforms import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
+from advspur.models.runs import read_json, record_facts
 from advspur.records import Record, append_records, read_records
 from advspur.training.state import SCHEDULES
 
@@ -125,8 +125,9 @@ def open_run(config, workdir, *, free=FREE_KEYS):
     )
     new, path, about = jsonable(config), workdir / "config.json", None
     if path.exists():
-        about = read_json(path)["environment"]  # of the call that began the run
-        a, b = _flatten(read_json(path)["config"]), _flatten(new)
+        before = read_json(path)
+        about = before["environment"]  # of the call that began the run
+        a, b = _flatten(before["config"]), _flatten(new)
         changed = [
             f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
             for key in sorted({*a, *b})
@@ -162,14 +163,6 @@ def environment():
 def write_json(path, value):
     """Write under a temporary name, then rename: the file is whole or not there."""
     _write_atomically(Path(path), json.dumps(jsonable(value), indent=2) + "\n")
-
-
-def read_json(path):
-    """The content of a JSON file that a run wrote."""
-    try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def _write_atomically(path, text):
@@ -230,13 +223,6 @@ def record_training(workdir, path):
     """Append `training_records` of a run to a records.jsonl that lacks them."""
     recorded = {r.identity for r in read_records(path)}
     append_records(path, [r for r in training_records(workdir) if r.identity not in recorded])
-
-
-def record_facts(workdir):
-    """The fields of a Record that say which model it is about."""
-    model = read_json(Path(workdir) / "model.json")
-    facts = {name: model[name] for name in ("arch", "train_p", "train_epsilon", "seed")}
-    return {"model": Path(workdir).name, **facts}
 
 
 def _parse(line):

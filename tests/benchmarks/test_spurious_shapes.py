@@ -1,5 +1,7 @@
 """The embedded benchmark on a tiny model: all records, values recomputed, resuming."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -144,13 +146,14 @@ def test_a_model_of_other_classes_is_refused(tiny_classifier):
 
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch, tiny_classifier, easy_shapes):
-    """A run directory in name only: what would be read from its files is given."""
+    """A run directory with its model.json; what its checkpoints would hold is given."""
     facts = {
         "arch": "resnet_small", "train_p": "inf", "train_epsilon": 0.5, "seed": 3,
         "dataset": "spurious_shapes", "shapes": easy_shapes,
     }  # fmt: skip
     steps = [10]
-    monkeypatch.setattr(models, "run_facts", lambda path: facts)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "model.json").write_text(json.dumps(facts))
     monkeypatch.setattr(models, "latest_step", lambda path: steps[-1])
     monkeypatch.setattr(models, "run_checksum", lambda path: str(steps))
     monkeypatch.setattr(models, "load", lambda path, *, weights: tiny_classifier)
@@ -193,7 +196,8 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path
     path = tmp_path / "records.jsonl"
     with pytest.raises(InputError, match="benchmark = 'mnist' is not known; allowed: 'spurious"):
         evaluate_run(run, "mnist", path=path, options={})
-    facts |= {"dataset": "cifar10", "shapes": {}}
+    other = facts | {"dataset": "cifar10", "shapes": {}}
+    (run / "model.json").write_text(json.dumps(other))
     with pytest.raises(InputError, match="tiny was trained on cifar10, not on spurious_shapes"):
         evaluate_run(run, "spurious_shapes", path=path, options={"batch_size": 8})
     assert not path.exists()
