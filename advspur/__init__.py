@@ -2,14 +2,14 @@
 
 The parts are imported on first use, so ``import advspur`` stays light:
 ``advspur.norms``, ``advspur.attacks``, ``advspur.models``, ``advspur.data``,
-``advspur.training``, ``advspur.benchmarks``, ``advspur.report``.
+``advspur.training``, ``advspur.benchmarks``, ``advspur.report``, ``advspur.theory``.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
-_PARTS = ("attacks", "benchmarks", "data", "models", "norms", "report", "training")
+_PARTS = ("attacks", "benchmarks", "data", "models", "norms", "report", "theory", "training")
 
 
 def __getattr__(name):

@@ -31,6 +31,7 @@ def get_config():
         config.suite = ConfigDict()
         config.suite.l2_epsilons = (0.125, 0.25, 0.5)  # training budgets, pixel units of [0, 1]
         config.suite.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
+        config.suite.theory = ("nfs", "scale", "shift")  # configs/theory_*.py swept beside it
         config.suite.seeds = (0,)  # every model is trained once a seed
         config.evaluation = evaluation()
     return config

@@ -1,4 +1,4 @@
-"""Train a suite of models, evaluate it, write the report.
+"""Train a suite of models, evaluate it, sweep the linear theory, write the report.
 
 python scripts/reproduce.py --config configs/quickstart.py
 
@@ -7,6 +7,7 @@ figures/, report.html. A second call goes on where the first was stopped.
 """
 
 import copy
+import importlib
 import math
 
 import _cli
@@ -62,10 +63,25 @@ def main(flags):
             else:
                 progress.skip(evaluate)
             measured += count
+    sweeps = [sweep_theory(name, workdir) for name in config.suite.theory]
     page = workdir / "report.html"
-    if not page.exists() or page.stat().st_mtime < path.stat().st_mtime:
+    if not page.exists() or any(page.stat().st_mtime < p.stat().st_mtime for p in (path, *sweeps)):
         write_report(workdir)
     print(f"{page}: {len(runs)} models, {measured or 'no'} new numbers")
+
+
+def sweep_theory(name, workdir):
+    """The file of configs/theory_<name>.py in `workdir`, swept now if it is not there."""
+    import jax
+
+    from advspur.theory.run import run_sweeps
+
+    config = importlib.import_module(f"configs.theory_{name}").get_config()
+    path = workdir / f"theory_{name}.npz"
+    if path.exists():
+        return path
+    with jax.enable_x64(config.dtype == "float64"):
+        return run_sweeps(config, workdir)
 
 
 if __name__ == "__main__":

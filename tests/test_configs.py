@@ -12,7 +12,7 @@ from advspur.models import build_network
 from advspur.training.run_dir import check_config
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).resolve().parents[1] / "configs").glob("*.py"))
-TRAINING = [name for name in CONFIGS if name != "evaluate"]
+TRAINING = [n for n in CONFIGS if n != "evaluate" and not n.startswith("theory_")]
 
 
 def load(name):

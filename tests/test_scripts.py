@@ -24,6 +24,7 @@ def get_config():
     config.num_steps = 3
     config.attack.num_steps = 1
     config.validation.num_steps = 1
+    config.suite.theory = ("nfs",)
     config.suite.l2_epsilons = (0.25,)
     config.suite.linf_epsilons = (2 / 255,)
     config.evaluation.batch_size = 16
@@ -71,6 +72,23 @@ def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.dtype=float16", "allowed: 'float32', 'float64'"),
+        ("--config.num_epsilons=1", "it must be >= 2"),
+        ("--config.norms=0.5,", "the norm must be a number in [1, inf]"),
+        ("--config.theta_opt=1.0,1.0", "expected (5,)"),
+        ("--config.etas=nan,", "etas = ('nan,',): it must be a list of numbers"),
+    ],
+)
+def test_mistakes_in_a_theory_config(tmp_path, argument, message):
+    arguments = ("--config=configs/theory_nfs.py", argument, f"--workdir={tmp_path / 'run'}")
+    code, _, err = run("theory", *arguments)
+    assert code == 2 and message in err and "Traceback" not in err, err
+    assert not list(tmp_path.glob("run/theory*"))
+
+
 def test_absent_imagenet_says_where_what_and_how(tmp_path):
     _, _, err = run("train", "--config=configs/l2_eps3.py", f"--config.data_dir={tmp_path}")
     for part in (
@@ -106,8 +124,8 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     assert "report.html: 3 models, 153 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
-    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 5
-    assert page.count("data:image/png;base64,") == 5
+    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 6
+    assert page.count("data:image/png;base64,") == 6
     for model in ("standard_seed0", "l2_eps0.25_seed0", "linf_eps2_255_seed0"):
         assert f"<summary>{model}</summary>" in page
 

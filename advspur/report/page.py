@@ -8,21 +8,24 @@ import jinja2
 
 from advspur._checks import require
 from advspur.records import COMPLETE, read_records
+from advspur.report.claims import claims
 from advspur.report.figures import draw_figures
 from advspur.report.suite import Suite, budget_label, norm_label, number
+from advspur.report.theory_figures import draw_theory
 from advspur.report.trends import trends
 
 
 def write_report(directory):
-    """Draw figures/ and report.html of a directory with records.jsonl; return the page's path.
+    """Draw figures/ and report.html of a directory with results; return the page's path.
 
-    Reads records.jsonl and, where they are, config.json of the directory. Raises InputError where
-    there are no records.
+    Reads records.jsonl, theory_*.npz and config.json, whichever are there. Raises InputError
+    where there are neither records nor theory.
     """
     directory = Path(directory)
     records = read_records(directory / "records.jsonl")
+    theory_figures = draw_theory(directory)
     require(
-        records,
+        records or theory_figures,
         f"{directory / 'records.jsonl'} holds no records: run scripts/reproduce.py or "
         "scripts/evaluate.py first",
     )
@@ -30,10 +33,7 @@ def write_report(directory):
     evaluation = {r.model: r.seconds for r in records if r.metric == COMPLETE}
     _check_one_suite(records)
     suite = Suite([r for r in records if r.benchmark != "training" and r.metric != COMPLETE])
-    figures = [
-        {"src": _data_url(path), "caption": caption}
-        for path, caption in draw_figures(suite, directory / "figures")
-    ]
+    figures = draw_figures(suite, directory / "figures") if records else []
     config = directory / "config.json"
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
@@ -43,7 +43,9 @@ def write_report(directory):
         run=json.loads(config.read_text()) if config.exists() else None,
         models=[_model_row(m, suite, cost, evaluation) for m in suite.models()],
         trends=trends(suite),
-        figures=figures,
+        figures=_images(figures),
+        claims=claims(directory),
+        theory_figures=_images(theory_figures),
         numbers=[
             (m, [_number_row(r) for r in suite.records if r.model == m]) for m in suite.models()
         ],
@@ -69,6 +71,10 @@ def _check_one_suite(records):
             f"{other} and {name} were trained with the same norm, budget and seed: a report shows "
             "one suite; evaluate them into two directories with --workdir=DIR",
         )
+
+
+def _images(figures):
+    return [{"src": _data_url(path), "caption": caption} for path, caption in figures]
 
 
 def _data_url(path):

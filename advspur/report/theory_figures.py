@@ -1,0 +1,200 @@
+"""Figures of the linear theory in the layouts of the paper's Figures 2, 3 and 4."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from advspur.report.claims import read_theory
+from advspur.report.figures import COLORS
+from advspur.report.suite import norm_label
+
+PANELS_PER_ROW = 3
+DARKEST, LIGHTEST = 0.05, 0.88  # of viridis: its yellow end is lost on white
+READINGS = {
+    "R1": "R1: to the scaled rows",
+    "R2": "R2: before the scaling",
+    "R3": "R3: before the normalisation",
+}
+
+
+def draw_theory(directory):
+    """Draw what the theory_*.npz of the directory have into its figures/; as `draw_figures`."""
+    theory = read_theory(directory)
+    if not theory:
+        return []
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    style = {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+        "savefig.dpi": 160,
+    }
+    folder = Path(directory) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    with plt.rc_context(style):
+        for name, (source, draw) in FIGURES.items():
+            if source in theory:
+                figure, caption = draw(theory[source], plt)
+                for suffix in ("pdf", "png"):
+                    figure.savefig(folder / f"theory_{name}.{suffix}")
+                plt.close(figure)
+                drawn.append((folder / f"theory_{name}.png", caption))
+    return drawn
+
+
+def _nfs(a, plt):
+    figure, axes = _panels(plt, len(a["norms"]), sharey=True)
+    for i, (axis, p) in enumerate(zip(axes, a["norms"], strict=True)):
+        for j, (eta, color) in enumerate(zip(a["etas"], _shades(plt, a["etas"]), strict=True)):
+            end = (a["collapse_radius"][i, j], a["limit_nfs"][i, j])
+            alive = ~np.isnan(a["nfs"][i, j])
+            line = zip((a["epsilons"][i][alive], a["nfs"][i, j][alive]), end, strict=True)
+            x, y = (np.append(values, last) for values, last in line)
+            axis.plot(x, y, color=color, label=f"{eta:g}" if i == 0 else None)
+            axis.plot(*end, "o", color=color, markersize=4, clip_on=False)
+        axis.set_title(f"{norm_label(p)} adversary")
+        axis.set_xlabel("budget ε (units of the features)")
+        axis.set_xlim(left=0)
+        axis.set_ylim(-0.02, 1)
+        if np.nanmax(a["nfs"][i], initial=0) == 0:
+            axis.text(0.5, 0.1, "0 for every η", transform=axis.transAxes, ha="center")
+    figure.supylabel("NFS", fontsize=10)
+    figure.legend(loc="outside right upper", title="η")
+    return figure, (
+        "Norm fraction over spurious features of the exact minimiser against the training budget "
+        "(layout of the paper's Figure 2). A dot ends each line at the collapse radius, from which "
+        "the model is 0."
+    )
+
+
+def _scale(a, plt):
+    figure, axes = _panels(plt, len(a["etas"]), sharey=True)
+    alive = (a["epsilons"] > 0) & np.all(~np.isnan(a["nfs"]), axis=(0, 1))
+    chosen = _spread(np.flatnonzero(alive), 6)
+    for i, (axis, eta) in enumerate(zip(axes, a["etas"], strict=True)):
+        for n, color in zip(chosen, _shades(plt, chosen), strict=True):
+            label = f"{a['epsilons'][n]:.3g}" if i == 0 else None
+            axis.plot(a["scales"], a["nfs"][i, :, n], color=color, label=label)
+        threshold = a["critical_scale"][i]
+        if threshold <= a["scales"].max():
+            axis.axvline(threshold, color=COLORS[0.0], linestyle="--", linewidth=1)
+        axis.set_title(f"η = {eta:g}, threshold {threshold:.3g}")
+        axis.set_xlabel("scale of the spurious features")
+        axis.set_ylim(-0.02, 1.02)
+    figure.supylabel("NFS", fontsize=10)
+    figure.legend(loc="outside right upper", title="budget ε")
+    return figure, (
+        "NFS of the ℓ∞ model against the scale of the spurious features (layout of Figure 3). "
+        "Dashed: the threshold, above which they are used, in closed form. Budgets below the "
+        "least collapse radius."
+    )
+
+
+def _phase(a, plt):
+    figure, (axis,) = _panels(plt, 1, width=5.6, height=3.8)
+    x, y = a["phase_etas"], a["phase_scales"]
+    used = np.where(np.isnan(a["phase_used_from"]), math.nan, 1)
+    share = a["phase_one_from"] / a["phase_collapse_radius"]
+    axis.grid(visible=False)
+    axis.pcolormesh(x, y, used.T, cmap="Greys", vmin=0, vmax=6, shading="nearest")
+    mesh = axis.pcolormesh(x, y, share.T, cmap="viridis", vmin=0, vmax=1, shading="nearest")
+    axis.plot(x, a["phase_critical_scale"], color="black", linestyle="--", linewidth=1.2)
+    axis.set_ylim(y.min(), y.max())
+    axis.set_xlabel("spurious correlation η")
+    axis.set_ylabel("scale of the spurious features")
+    figure.colorbar(mesh, label="budget from which NFS = 1,\nas a share of the collapse radius")
+    return figure, (
+        "Where the ℓ∞ model uses spurious features at some budget, and from which budget on it "
+        "uses nothing else. White: never used; grey, if any: used, but never alone. Dashed: the "
+        "threshold in closed form. The core features have scale 1."
+    )
+
+
+def _shift(a, plt):
+    figure, axes = _panels(plt, len(a["norms"]))
+    for i, (axis, p) in enumerate(zip(axes, a["norms"], strict=True)):
+        alive = np.flatnonzero(np.any(a["theta"][i, :, 1] != 0, axis=-1))
+        chosen = _spread(alive, 3)
+        for n, color in zip(chosen, _shades(plt, chosen), strict=True):
+            core, total = a["loss"][0, i, n].T
+            low, high = a["mc_low"][0, i, n, :, 1], a["mc_high"][0, i, n, :, 1]
+            axis.fill_between(a["shift_stds"], low, high, color=color, alpha=0.15, linewidth=0)
+            axis.plot(a["shift_stds"], core, color=color, linestyle="--")
+            label = f"ε = {a['epsilons'][i, n]:.3g}"
+            axis.plot(a["shift_stds"], total, color=color, label=label)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+        axis.legend(**place, ncols=3, fontsize=8, handlelength=1, columnspacing=1)
+        axis.set_title(f"{norm_label(p)} adversary, scale {a['scales'][i]:g}")
+        axis.set_xlabel("standard deviation σ of the shift")
+    axes[0].set_ylabel("expected standard loss")
+    styles = [plt.Line2D([], [], color="black", linestyle=s) for s in ("-", "--")]
+    figure.legend(styles, ["total", "core"], loc="outside right upper")
+    mean, error, loss = (a[name][..., 1] for name in ("mc_mean", "mc_error", "loss"))
+    # Where nothing is random the error is rounding.
+    furthest = np.max(np.abs(mean - loss) / np.where(error > 1e-9, error, math.inf))
+    return figure, (
+        f"Standard loss once noise breaks the spurious correlations, η = {a['eta']:g} (layout of "
+        "Figure 4), under reading R1 of the noise: added to the scaled rows of Q. Lines: closed "
+        f"form, at most {furthest:.1f} standard errors from the means of {int(a['num_draws'])} "
+        "draws. Band: 5% to 95% of the draws, total model."
+    )
+
+
+def _readings(a, plt):
+    figure, (axis,) = _panels(plt, 1, width=4.6, height=3.2)
+    i = int(np.argmax(a["norms"]))
+    rise = a["loss"][:, i, :, :, 1] - a["loss"][:, i, :, :1, 1]
+    n = int(np.argmax(np.max(rise[..., -1], axis=0)))
+    for reading, change, color in zip(a["readings"], rise[:, n], COLORS.values(), strict=False):
+        shown = change > 0  # a logarithm has no 0
+        label = READINGS.get(str(reading), str(reading))
+        axis.plot(a["shift_stds"][shown], change[shown], color=color, label=label)
+    axis.set_yscale("log")
+    axis.set_xlabel("standard deviation σ of the shift")
+    axis.set_ylabel("rise of the expected loss")
+    axis.legend(fontsize=8)
+    return figure, (
+        f"How much the shift costs the total model under the three readings of where the noise is "
+        f"added, {norm_label(a['norms'][i])}, scale {a['scales'][i]:g}, budget "
+        f"{a['epsilons'][i, n]:.3g} (where it costs most); its loss without the shift is "
+        f"{a['loss'][0, i, n, 0, 1]:.2f}."
+    )
+
+
+FIGURES = {
+    "nfs": ("nfs", _nfs),
+    "scale": ("scale", _scale),
+    "phase": ("scale", _phase),
+    "shift": ("shift", _shift),
+    "readings": ("shift", _readings),
+}
+
+
+def _panels(plt, count, *, width=3.4, height=3.0, sharey=False):
+    columns = min(count, PANELS_PER_ROW)
+    rows = math.ceil(count / columns)
+    size = (width * columns + 0.6, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
+def _shades(plt, ordered):
+    return plt.get_cmap("viridis")(np.linspace(LIGHTEST, DARKEST, len(ordered)))
+
+
+def _spread(indices, count):
+    """At most `count` of the indices, evenly apart, the last among them."""
+    places = np.linspace(0, len(indices), count + 1)[1:].astype(int) - 1
+    return indices[np.unique(np.maximum(places, 0))]

@@ -1,0 +1,228 @@
+"""p = inf and p = 1: the path is piecewise linear, one straight piece for each face.
+
+On a face of the dual ball theta = theta_0 - kappa w, n = n_0 - kappa rho and
+s^2 = a + rho kappa^2. For p = inf (q = 1, the lasso) a face is a support with its signs; for
+p = 1 (q = inf) it is a set of features tied at |theta_i| = n with their signs, the rest free.
+
+Two ways to the right face: `active_set` jumps (few steps, at any m, no guarantee), `homotopy`
+walks down the path from the collapse and never fails but for degenerate ties.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advspur.theory.budget import attack_budget, path_position
+from advspur.theory.linear_model import C1
+from advspur.theory.problem import dot, factor, matvec, moments, solve
+
+
+class Face(NamedTuple):
+    """p = inf: chosen = support. p = 1: chosen = free features; the others are tied."""
+
+    chosen: jax.Array  # [m, n] bool
+    sign: jax.Array  # [m, n], 0 where there is none (off the support, free)
+
+
+class Line(NamedTuple):
+    """The straight piece of the path on a face."""
+
+    origin: jax.Array  # [m, n] theta_0
+    slope: jax.Array  # [m, n] w
+    norm: jax.Array  # [n] n_0
+    rho: jax.Array  # [n]
+    floor: jax.Array  # [n] a
+    gradient: jax.Array  # [m, n] covariance (theta_opt - theta_0)
+    lift: jax.Array  # [m, n] covariance w, so that h = gradient + kappa lift
+
+
+def first_face(problem, p):
+    """The face at the collapse."""
+    b = problem.product
+    if p == math.inf:
+        index = jnp.arange(b.shape[0]).reshape(-1, *[1] * (b.ndim - 1))
+        chosen = index == jnp.argmax(jnp.abs(b), axis=0)
+    else:
+        chosen = b == 0
+    return Face(chosen, jnp.where(chosen ^ (p == 1), jnp.sign(b), 0))
+
+
+def line_of(face, problem, p):
+    """theta_0, w, n_0, rho and a of a face, from one solve with two right-hand sides."""
+    chosen, sign = face
+    matrix = jnp.where(
+        chosen[:, None] & chosen[None], problem.covariance, _identity_like(problem.covariance)
+    )
+    factors = factor(matrix)
+
+    def solve_chosen(side):
+        return solve(factors, jnp.where(chosen, side, 0))
+
+    if p == math.inf:
+        origin, slope = solve_chosen(problem.product), solve_chosen(sign)
+        norm, rho = dot(sign, origin), dot(sign, slope)
+    else:
+        tied = matvec(problem.covariance, sign)  # what the tied features give to each
+        free, follow = solve_chosen(problem.product), solve_chosen(tied)
+        rho = 1 / (dot(sign, tied) - dot(follow, tied))
+        norm = (dot(sign, problem.product) - dot(free, tied)) * rho
+        slope = (sign - follow) * rho
+        origin = free + (sign - follow) * norm
+    # theta_0 = theta_opt but for rounding: v = kappa w keeps all its digits as kappa gets small,
+    # and a is the noise alone, which may be 0.
+    v = problem.target - origin
+    gradient, floor = moments(problem, v)
+    eps, size = jnp.finfo(floor.dtype).eps, dot(problem.target, problem.product)
+    exact = floor - problem.variance <= (16 * eps) ** 2 * size
+    reach = jnp.max(jnp.abs(problem.target), axis=0)
+    exact &= jnp.max(jnp.abs(v), axis=0) <= eps**0.6 * reach
+    origin = jnp.where(exact, problem.target, origin)
+    gradient, floor = jnp.where(exact, 0, gradient), jnp.where(exact, problem.variance, floor)
+    return Line(origin, slope, norm, rho, floor, gradient, matvec(problem.covariance, slope))
+
+
+def curve(line):
+    """What `budget.path_position` asks of a path, for a straight piece of it."""
+
+    def at(tau, state):
+        kappa = line.norm / (tau + line.rho)
+        return line.floor / kappa**2 + line.rho, 2 * line.floor / (kappa * line.norm), state
+
+    return at
+
+
+def position(line, epsilon, find=None):
+    """kappa where the path is optimal for `epsilon` on this line; its collapse at most.
+
+    `find` is the solver of the scalar equation: (line, epsilon, start, state, limit) -> (tau, _).
+    """
+    find = find or (lambda line, *rest: path_position(curve(line), *rest))
+    end = line.norm / line.rho
+    inside = end > epsilon * C1 * jnp.sqrt(line.floor + line.rho * end**2)
+    limit = line.rho / jnp.finfo(line.rho.dtype).eps ** 0.9
+    budget = jnp.where(inside, epsilon, 1)
+    tau = find(line, budget, jnp.zeros_like(line.rho), (), limit)[0]
+    kappa = jnp.where(tau >= limit, 0, line.norm / (tau + line.rho))
+    return jnp.where(inside, kappa, end)
+
+
+def point(face, line, kappa, p):
+    """theta on the line, its face exact: zeros off a support, |theta_i| equal where tied."""
+    theta = line.origin - kappa * line.slope
+    if p == math.inf:
+        return jnp.where(face.chosen, theta, 0)
+    return jnp.where(face.chosen, theta, face.sign * (line.norm - kappa * line.rho))
+
+
+def homotopy_step(face, line, kappa, p):
+    """(kappa, face) at the next breakpoint below `kappa`: kappa = 0 where there is none.
+
+    Every constraint of the face has a slack that is linear in kappa. The first to reach 0
+    decides; ties follow in steps of length 0.
+    """
+    theta = line.origin - kappa * line.slope
+    h = line.gradient + kappa * line.lift
+    chosen, sign = face
+    if p == math.inf:
+        held, held_rate = sign * theta, -sign * line.slope  # the signs on the support
+        other, other_rate, bound, bound_rate = h, line.lift, kappa, 1  # |h_j| <= kappa off it
+        is_held = chosen
+    else:
+        held, held_rate = sign * h, sign * line.lift  # the signs of h on the tied
+        n = line.norm - kappa * line.rho
+        other, other_rate, bound, bound_rate = theta, -line.slope, n, -line.rho  # |theta_j| <= n
+        is_held = ~chosen
+    slacks = jnp.stack([held, bound - other, bound + other])
+    rates = jnp.stack([held_rate, bound_rate - other_rate, bound_rate + other_rate])
+    possible = jnp.stack([is_held, ~is_held, ~is_held])
+    eps = jnp.finfo(theta.dtype).eps
+    rate_floor = 64 * eps * (jnp.abs(bound_rate) + jnp.max(jnp.abs(rates), axis=(0, 1)))
+    steps = jnp.where(
+        possible & (rates > rate_floor),
+        jnp.maximum(slacks, 0) / jnp.where(rates > rate_floor, rates, 1),
+        jnp.inf,
+    )
+    flat = steps.reshape(-1, *steps.shape[2:])
+    first = jnp.argmin(flat, axis=0)
+    step = jnp.min(flat, axis=0)
+    m = theta.shape[0]
+    index = jnp.arange(m).reshape(-1, *[1] * (theta.ndim - 1))
+    hit = index == first % m
+    new_sign = jnp.where(first >= 2 * m, -1, 1) * jnp.ones_like(theta)
+    joins = hit & ~is_held
+    sign = jnp.where(hit, jnp.where(joins, new_sign, 0), sign)
+    rest = kappa - step
+    return jnp.where(rest > 0, rest, 0), Face(chosen ^ hit, sign)
+
+
+def homotopy(problem, p, max_steps):
+    """(face, line, reached) that is optimal for epsilon, by walking down from the collapse."""
+    highest = top(problem, p)
+
+    def unfinished(carry):
+        step, _, _, _, walking = carry
+        return (step < max_steps) & jnp.any(walking)
+
+    def walk(carry):
+        step, face, line, kappa, walking = carry
+        below, ahead = homotopy_step(face, line, kappa, p)
+        s = jnp.sqrt(line.floor + line.rho * below**2)
+        here = attack_budget(below, s, line.norm - below * line.rho) <= problem.epsilon
+        walking &= ~here & (below > 1e-14 * highest)
+        face = jax.tree.map(lambda a, b: jnp.where(walking, a, b), ahead, face)
+        line = line_of(face, problem, p)
+        return step + 1, face, line, jnp.where(walking, below, kappa), walking
+
+    face = first_face(problem, p)
+    carry = (0, face, line_of(face, problem, p), highest, highest > 0)
+    _, face, line, _, walking = jax.lax.while_loop(unfinished, walk, carry)
+    return face, line, ~walking
+
+
+def active_set(problem, p, max_steps):
+    """(face, line, settled): the face that is optimal for epsilon, by a primal-dual active set.
+
+    Solve on the face exactly, then drop what has the wrong sign and take what breaks its bound,
+    until nothing changes.
+    """
+
+    def unfinished(carry):
+        return (carry[0] < max_steps) & jnp.any(carry[-1])
+
+    def improve(carry):
+        step, face, line, moving = carry
+        kappa = position(line, problem.epsilon)
+        theta = line.origin - kappa * line.slope
+        h = line.gradient + kappa * line.lift
+        if p == math.inf:
+            keep = face.sign * theta >= 0
+            chosen = jnp.where(face.chosen, keep, jnp.abs(h) > kappa)
+            sign = jnp.where(face.chosen, face.sign, jnp.sign(h))
+            new = Face(chosen, jnp.where(chosen, sign, 0))
+        else:
+            n = line.norm - kappa * line.rho
+            chosen = jnp.where(face.chosen, jnp.abs(theta) <= n, face.sign * h < 0)
+            sign = jnp.where(face.chosen, jnp.sign(theta), face.sign)
+            new = Face(chosen, jnp.where(chosen, 0, sign))
+        moving &= jnp.any(new.chosen != face.chosen, axis=0)
+        face = jax.tree.map(lambda a, b: jnp.where(moving, a, b), new, face)
+        return step + 1, face, line_of(face, problem, p), moving
+
+    face = first_face(problem, p)
+    line = line_of(face, problem, p)
+    carry = (0, face, line, line.norm == line.norm)
+    _, face, line, moving = jax.lax.while_loop(unfinished, improve, carry)
+    return face, line, ~moving
+
+
+def top(problem, p):
+    """kappa at the collapse: ||covariance theta_opt||_p."""
+    size = jnp.abs(problem.product)
+    return jnp.max(size, axis=0) if p == math.inf else jnp.sum(size, axis=0)
+
+
+def _identity_like(matrix):
+    m = matrix.shape[0]
+    return jnp.eye(m, dtype=matrix.dtype).reshape(m, m, *[1] * (matrix.ndim - 2))

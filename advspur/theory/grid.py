@@ -1,0 +1,113 @@
+"""Many budgets for many models: each model's path is made once, then every epsilon is a lookup."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from advspur.theory import faces, smooth
+from advspur.theory.certificate import certified
+from advspur.theory.linear_model import norm_fraction_spurious
+from advspur.theory.paths import path_arrays, piece, segments
+from advspur.theory.problem import Problem, matvec
+from advspur.theory.solve import finish, guarded_position, in_chunks, line_solution, on_curve
+
+BLOCK = 1 << 17  # problems in one call of a device
+SMALL = (16, 256)  # models and budgets in one call for small grids: all of them share a program
+
+
+def solve_grid(models, epsilons, *, p, progress=None):
+    """The minimisers of n models, each at e budgets, in blocks of bounded memory.
+
+    The blocks are of one shape (one compilation) and split over all local devices.
+
+    Args:
+      models: GaussianLinearModel whose arrays have a leading axis of n.
+      epsilons: [e].
+      progress: object with advance(number of problems), called after each block.
+    Returns: dict of NumPy arrays theta [n, e, m], loss, nfs, gap, converged [n, e].
+    """
+    n, m = models.theta_opt.shape
+    e = len(epsilons)
+    devices = jax.local_devices()
+    tall, wide = SMALL
+    if n * e > BLOCK:
+        wide = min(e, BLOCK)
+        tall = min(n, max(1, BLOCK // wide))
+    tall = -(-tall // len(devices)) * len(devices)
+    run = _grid_program(p, tuple(devices))
+    dtype = models.theta_opt.dtype
+    out = {"theta": np.empty((n, e, m), dtype)}
+    out |= {name: np.empty((n, e), dtype) for name in ("loss", "nfs", "gap")}
+    for top in range(0, n, tall):
+        rows = np.minimum(np.arange(top, top + tall), n - 1)
+        part = jax.tree.map(lambda x, rows=rows: x[rows], models)
+        for left in range(0, e, wide):
+            columns = np.minimum(np.arange(left, left + wide), e - 1)
+            block = run(part, jnp.asarray(epsilons, dtype)[columns])
+            height, width = min(tall, n - top), min(wide, e - left)
+            for name, values in block.items():
+                to = out[name][top : top + height, left : left + width]
+                to[...] = np.asarray(values)[:height, :width]
+            if progress is not None:
+                progress.advance(height * width)
+    return out | {"converged": np.asarray(certified(out["gap"], out["loss"]))}
+
+
+@functools.cache
+def _grid_program(p, devices):
+    """The jitted (models [n], epsilons [e]) -> dict [n, e], with n split over the devices."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("models",))
+    split, whole = PartitionSpec("models"), PartitionSpec()
+    function = functools.partial(_solve_block, p=p)
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False
+        )
+    )
+
+
+def _solve_block(models, epsilons, *, p):
+    """dict of [n, e]: every problem is a row (its model), a column (its budget) and a knot."""
+    (n, m), e = models.theta_opt.shape, len(epsilons)
+    last = functools.partial(jnp.moveaxis, source=0, destination=-1)
+    covariance, target = last(models.covariance), last(models.theta_opt)
+    table = Problem(
+        covariance, target, matvec(covariance, target), models.noise_std**2, jnp.zeros(n)
+    )
+    row, column = jnp.repeat(jnp.arange(n), e), jnp.tile(jnp.arange(e), n)
+    if p in (1, math.inf):
+        paths = jax.vmap(functools.partial(path_arrays, p=p), out_axes=-1)(*models[:3])
+        knots = jax.vmap(segments, in_axes=(-1, None))(paths, epsilons).reshape(-1)
+        points = paths.theta.swapaxes(0, 1), paths.kappa, paths.norm, paths.variance
+    elif p == 2:
+        values, vectors = jnp.linalg.eigh(models.covariance)
+        values, vectors = last(values), last(vectors)
+
+    def solve(row, column, knot):
+        problem = jax.tree.map(lambda x: x[..., row], table)
+        epsilon = epsilons[column]
+        problem = problem._replace(epsilon=jnp.where(epsilon > 0, epsilon, 1))
+        if p in (1, math.inf):
+            upper, lower = ([x[..., k, row] for x in points] for k in (knot, knot + 1))
+            line = piece(upper, lower)
+            find = functools.partial(guarded_position, faces.curve)
+            kappa = faces.position(line, problem.epsilon, find)
+            theta = lower[0] - (kappa - lower[1]) * line.slope
+            theta, unit, _ = line_solution(problem, line, kappa, theta, p)
+        else:
+            data = (problem, values[..., row], vectors[..., row]) if p == 2 else (problem,)
+            curve = smooth.spectral_ridge if p == 2 else functools.partial(smooth.general, p=p)
+            theta, unit = on_curve(problem, lambda data: curve(*data), data, p)
+        problem = problem._replace(epsilon=epsilon)
+        return finish(problem, theta, unit, True, p)[:3]
+
+    if p not in (1, math.inf):
+        knots = row
+    theta, loss, gap = in_chunks(solve, (row, column, knots), m)
+    nfs = jax.vmap(norm_fraction_spurious, in_axes=(1, 0))(theta, models.is_spurious[row])
+    grid = {"theta": theta.T, "loss": loss, "nfs": nfs, "gap": gap}
+    return {name: x.reshape(n, e, *x.shape[1:]) for name, x in grid.items()}

@@ -1,0 +1,155 @@
+"""Closed forms: where the minimiser collapses, and what happens on the way there.
+
+Each follows from the path alone, which does not know epsilon; `budget.attack_budget` says which
+epsilon belongs to a point of it. Derivations in docs/theory.md.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import check_norm, require
+from advspur.norms import lp_norm
+from advspur.theory.linear_model import (
+    C1,
+    check_finite,
+    check_model,
+    gaussian_linear_model,
+    norm_fraction_spurious,
+    restrict_to_core,
+)
+from advspur.theory.paths import regularization_path
+
+
+def collapse_radius(model, *, p):
+    """epsilon_0: theta = 0 minimises the adversarial loss exactly if epsilon >= epsilon_0.
+
+    ||covariance theta_opt||_p / (c1 sqrt(theta_opt' covariance theta_opt + noise_std^2)), with
+    the attack's own norm p in [1, inf].
+    """
+    check_norm(p)
+    model = check_model(model)
+    b = model.covariance @ model.theta_opt
+    variance = model.theta_opt @ b + model.noise_std**2
+    return lp_norm(b, p) / (C1 * jnp.sqrt(variance))
+
+
+def limit_nfs(model, *, p):
+    """NFS just below the collapse radius.
+
+    theta then points along sign(b) |b|^(p-1), b = covariance theta_opt: NFS is
+    sum_S |b|^(2 (p-1)) / sum |b|^(2 (p-1)). For p = 1 and inf, where b may be 0 or have ties, the
+    direction is that of the first straight piece of the path.
+    """
+    check_norm(p)
+    if p in (1, math.inf):
+        path = regularization_path(model, p=p)
+        moved = jnp.argmax(path.norm > 0)  # past steps of length 0
+        return norm_fraction_spurious(path.theta[moved], model.is_spurious)
+    b = model.covariance @ model.theta_opt
+    size = jnp.abs(b) / jnp.max(jnp.abs(b))
+    return norm_fraction_spurious(size ** (p - 1), model.is_spurious)
+
+
+def critical_spurious_scale(model):
+    """The factor on the spurious features above which a linf-robust model uses them.
+
+    Above it for some epsilon, below it for none.
+
+    With theta_S = 0 the minimisers follow the path of the core features alone, and stay minimisers
+    of the whole as long as |h_j| <= kappa for the spurious j, h = covariance (theta_opt - theta).
+    Multiplying the spurious features by r multiplies h_j by r, so the critical factor is
+    min of kappa / max_j |h_j| over the path; h is linear in kappa between breakpoints, so the
+    breakpoints suffice. For the paper's model with theta_opt = (1, t, 0, 0, 0), 0 < t <= 1, it
+    is 0.6 sqrt(1.25 (1 + 2 eta^2)) / eta, for every epsilon and noise_std. NaN where theta_opt is
+    not 0 on S: such features are used at any scale.
+    """
+    path = regularization_path(restrict_to_core(model), p=math.inf)
+    error = model.theta_opt - path.theta
+    # kappa and h vanish together at the last breakpoint: the slope of the last piece takes over.
+    last = jnp.argmax(path.kappa <= 0)
+    beyond = (path.kappa <= 0)[:, None]
+    error = jnp.where(beyond, path.theta[last] - path.theta[last - 1], error)
+    kappa = jnp.where(path.kappa > 0, path.kappa, path.kappa[last - 1])
+    h = jnp.max(jnp.abs(jnp.where(model.is_spurious, error @ model.covariance, 0)), axis=1)
+    critical = jnp.min(jnp.where(h > 0, kappa / jnp.where(h > 0, h, 1), jnp.inf))
+    is_known = path.is_complete & ~jnp.any((model.theta_opt != 0) & model.is_spurious)
+    return jnp.where(is_known, critical, jnp.nan)
+
+
+def plateau_onset(model):
+    """The epsilon from which an l1-robust model has all |theta_i| equal; NaN if it never has.
+
+    Then NFS is |S| / m for every larger epsilon below the collapse radius. It is the budget of
+    the first breakpoint of the path, where a feature breaks away from the tie.
+    """
+    path = regularization_path(model, p=1)
+    size = jnp.abs(path.theta)
+    tied = jnp.all(size >= path.norm[:, None] * (1 - 1e-9), axis=1) & (path.norm > 0)
+    return _least(path, tied)
+
+
+def epsilon_of_full_reliance(model):
+    """The epsilon from which a linf-robust model uses spurious features only (NFS = 1).
+
+    NaN if it never does below the collapse radius: the budget of the last breakpoint before a
+    core feature joins.
+    """
+    return _reliance(model)[1]
+
+
+def epsilon_of_first_reliance(model):
+    """The least epsilon above which a linf-robust model uses spurious features.
+
+    0 if it does for every small epsilon, NaN if it never does below the collapse radius.
+    """
+    return _reliance(model)[0]
+
+
+def phase_diagram(etas, scales, *, theta_opt=(1, 1, 0, 0, 0), noise_std=0.1):
+    """Where a linf-robust model of the paper's problem uses its spurious features.
+
+    Args:
+      etas: [a].
+      scales: [b] > 0.
+    Returns: dict of [a, b] arrays used_from, one_from (`epsilon_of_first_reliance`,
+      `epsilon_of_full_reliance`), collapse_radius, and [a] critical_scale.
+    """
+    etas, scales = jnp.asarray(etas, float), jnp.asarray(scales, float)
+    require(etas.ndim == scales.ndim == 1, "etas and scales must be lists of numbers")
+    check_finite("etas", etas)
+    check_finite("scales", scales)
+    require(bool(jnp.all(scales > 0)), f"scales = {scales}: they must be > 0")
+    build = functools.partial(gaussian_linear_model, theta_opt=theta_opt, noise_std=noise_std)
+
+    def cell(eta, scale):
+        model = build(eta, spurious_scale=scale)
+        used_from, one_from = _reliance(model)
+        radius = collapse_radius(model, p=math.inf)
+        return {"used_from": used_from, "one_from": one_from, "collapse_radius": radius}
+
+    @jax.jit
+    def diagram(etas, scales):
+        cells = jax.vmap(jax.vmap(cell, in_axes=(None, 0)), in_axes=(0, None))(etas, scales)
+        critical = jax.vmap(lambda eta: critical_spurious_scale(build(eta)))(etas)
+        return {**cells, "critical_scale": critical}
+
+    return diagram(etas, scales)
+
+
+def _reliance(model):
+    path = regularization_path(model, p=math.inf)
+    present = path.theta != 0
+    core = jnp.any(present & ~model.is_spurious, axis=1)
+    used = jnp.any(present & model.is_spurious, axis=1)
+    # A piece of the path uses features that either end uses; its lower end bounds its budgets.
+    used = used | jnp.roll(used, 1).at[0].set(False)
+    spurious_only = ~jnp.cumsum(core).astype(bool) & (path.norm > 0)
+    return _least(path, used), _least(path, spurious_only)
+
+
+def _least(path, where):
+    least = jnp.min(jnp.where(where, path.epsilon, jnp.inf))
+    return jnp.where(jnp.any(where) & path.is_complete, least, jnp.nan)

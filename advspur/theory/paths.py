@@ -1,0 +1,112 @@
+"""Whole regularisation paths: one path serves every epsilon.
+
+For p = 1 and p = inf a path is a few breakpoints with straight pieces between; for p = 2 it is
+an eigendecomposition. Neither knows epsilon or noise_std.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import check_norm
+from advspur.theory import faces
+from advspur.theory.budget import attack_budget
+from advspur.theory.linear_model import C1, check_model
+from advspur.theory.problem import Problem, matvec, moments
+
+
+class RegularizationPath(NamedTuple):
+    """Breakpoints of the minimisers over all budgets, from the collapse down (p = 1 or inf).
+
+    theta is linear in kappa between two breakpoints. The last is kappa = 0, theta = theta_opt;
+    breakpoints beyond it repeat it.
+
+    Attributes:
+      epsilon: [k] the budget for which theta is optimal: from the collapse radius down to 0 (to
+        the largest budget that leaves theta_opt optimal, if noise_std = 0).
+      theta: [k, m].
+      kappa: [k] = ||covariance (theta_opt - theta)||_p.
+      norm: [k] = ||theta||_q.
+      variance: [k] = standard loss of theta.
+      is_complete: the path was followed to its end.
+    """
+
+    epsilon: jax.Array
+    theta: jax.Array
+    kappa: jax.Array
+    norm: jax.Array
+    variance: jax.Array
+    is_complete: jax.Array
+
+
+def regularization_path(model, *, p, max_breakpoints=None):
+    """The minimisers of the adversarial loss for all epsilon at once, p = 1 or inf.
+
+    Args:
+      model: GaussianLinearModel of m features.
+      p: norm of the attack, 1 or inf.
+      max_breakpoints: static; 4 m + 8 if not given.
+    Returns: RegularizationPath.
+    """
+    check_model(model)
+    check_norm(p, (1.0, math.inf))
+    return path_arrays(*model[:3], p=float(p), count=max_breakpoints)
+
+
+@functools.partial(jax.jit, static_argnames=("p", "count"))
+def path_arrays(covariance, target, noise_std, *, p, count=None):
+    """`regularization_path` of arrays, unchecked."""
+    count = count or 4 * target.shape[0] + 8
+    variance = noise_std**2
+    product = matvec(covariance, target)
+    problem = Problem(covariance, target, product, variance, jnp.zeros_like(variance))
+    top = faces.top(problem, p)
+
+    def record(line, face, kappa):
+        theta = faces.point(face, line, kappa, p)
+        if p == math.inf:  # what leaves the support here is 0 but for rounding
+            small = 64 * jnp.finfo(theta.dtype).eps * jnp.max(jnp.abs(theta))
+            theta = jnp.where(jnp.abs(theta) > small, theta, 0)
+        n, s2 = line.norm - kappa * line.rho, line.floor + line.rho * kappa**2
+        budget = attack_budget(kappa, jnp.sqrt(s2), n)
+        # Without noise kappa and s vanish together: E tends to c1 / sqrt(rho).
+        still = C1 / jnp.sqrt(jnp.where(line.rho > 0, line.rho, 1))
+        budget = jnp.where(kappa > 0, budget, jnp.where(line.floor > 0, 0, still))
+        return budget, theta, kappa, n, s2
+
+    def walk(carry, _):
+        face, kappa, last = carry
+        line = faces.line_of(face, problem, p)
+        below, ahead = faces.homotopy_step(face, line, kappa, p)
+        below = jnp.where(below > 1e-14 * top, below, 0)
+        done = kappa <= 0
+        point = jax.tree.map(lambda a, b: jnp.where(done, a, b), last, record(line, face, below))
+        face = jax.tree.map(lambda a, b: jnp.where(done, a, b), face, ahead)
+        return (face, jnp.where(done, kappa, below), point), point
+
+    zero = jnp.zeros_like(target)
+    _, s0 = moments(problem, target)
+    start = (top / (C1 * jnp.sqrt(s0)), zero, top, jnp.zeros_like(top), s0)
+    carry = (faces.first_face(problem, p), top, start)
+    (_, kappa, _), points = jax.lax.scan(walk, carry, length=count - 1)
+    points = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, points)
+    return RegularizationPath(*points, kappa <= 0)
+
+
+def segments(path, epsilons):
+    """[...] index of the breakpoint above each epsilon; the piece below it holds the minimiser."""
+    count = path.epsilon.shape[0]
+    index = count - jnp.searchsorted(path.epsilon[::-1], epsilons, side="left") - 1
+    return jnp.clip(index, 0, jnp.maximum(jnp.argmax(path.kappa <= 0), 1) - 1)
+
+
+def piece(upper, lower):
+    """The Line between two breakpoints: (theta, kappa, norm, variance) of each, [..., n]."""
+    (theta, kappa, norm, variance), (theta_1, kappa_1, norm_1, _) = lower, upper
+    length = jnp.where(kappa_1 > kappa, kappa_1 - kappa, 1)
+    slope, rho = (theta - theta_1) / length, (norm - norm_1) / length
+    origin = theta + kappa * slope
+    return faces.Line(origin, slope, norm + kappa * rho, rho, variance - rho * kappa**2, None, None)

@@ -1,0 +1,178 @@
+"""The sweeps of a config, as files: theory_nfs.npz, theory_scale.npz, theory_shift.npz.
+
+Every file holds its axes beside its arrays; `advspur.report` draws them.
+"""
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from advspur._checks import check_choice, require
+from advspur.theory import limits
+from advspur.theory.shift import READINGS
+from advspur.theory.sweeps import (
+    paper_models,
+    radii,
+    sweep_distribution_shift,
+    sweep_nfs,
+    sweep_nfs_over_scale,
+)
+
+FIGURES = ("nfs", "scale", "shift")
+
+
+def run_sweeps(config, directory, progress=None):
+    """Sweep what `config.figure` names and write theory_<figure>.npz into `directory`.
+
+    Args:
+      config: of configs/theory_*.py.
+      progress: object with advance(number of problems).
+    Returns: path of the file.
+    """
+    check_choice("figure", config.figure, FIGURES)
+    for name, value in config.items():
+        if isinstance(value, tuple):
+            numbers = all(isinstance(x, (int, float)) and not math.isnan(x) for x in value)
+            require(value and numbers, f"{name} = {value}: it must be a list of numbers")
+    sweep = {"nfs": _nfs, "scale": _scale, "shift": _shift}[config.figure]
+    arrays = sweep(config, progress)
+    missed = np.argwhere(~np.asarray(arrays["converged"]))
+    require(
+        not len(missed),
+        f"{len(missed)} cells are not certified, the first at {missed[:1].tolist()}: nothing is "
+        "written; use float64, or budgets further from 0",
+    )
+    facts = {name: config[name] for name in ("theta_opt", "noise_std")}
+    path = Path(directory) / f"theory_{config.figure}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        np.savez(file, **arrays, **facts, is_spurious=np.arange(5) >= 2)
+    os.replace(part, path)
+    return path
+
+
+def num_problems(config):
+    """How many minimisers the sweep of `config` needs: the units of its progress."""
+    if config.figure == "scale":
+        return len(config.etas) * config.scales[2] * config.num_epsilons
+    rows = len(config.etas) if config.figure == "nfs" else 2
+    return len(config.norms) * rows * config.num_epsilons
+
+
+def _nfs(config, progress):
+    facts = _facts(config)
+    models = paper_models(config.etas, [config.spurious_scale] * len(config.etas), **facts)
+    parts = []
+    for p in config.norms:
+        # Each norm has its own range of budgets: up to the last collapse of its models.
+        epsilons = _budgets(config, models, p)
+        sweep = sweep_nfs(
+            config.etas,
+            epsilons,
+            p=p,
+            spurious_scale=config.spurious_scale,
+            progress=progress,
+            **facts,
+        )
+        limit = jax.jit(jax.vmap(functools.partial(limits.limit_nfs, p=p)))(models)
+        parts.append(sweep._asdict() | {"limit_nfs": limit})
+    return _stack(parts) | {
+        "norms": config.norms,
+        "etas": config.etas,
+        "plateau_onset": jax.jit(jax.vmap(limits.plateau_onset))(models),
+        "spurious_scale": config.spurious_scale,
+    }
+
+
+def _scale(config, progress):
+    facts = _facts(config)
+    scales = np.linspace(*config.scales)
+    etas, cells = np.array(config.etas), len(config.etas) * len(scales)
+    models = paper_models(np.repeat(etas, len(scales)), np.resize(scales, cells), **facts)
+    epsilons = _budgets(config, models, math.inf)
+    sweeps = [
+        sweep_nfs_over_scale(scales, epsilons, eta=eta, progress=progress, **facts)._asdict()
+        for eta in config.etas
+    ]
+    a, b = len(etas), len(scales)
+    phase_etas, phase_scales = np.linspace(*config.phase.etas), np.linspace(*config.phase.scales)
+    both = limits.phase_diagram(  # in one call, which costs less to compile than two
+        np.append(etas, phase_etas), np.append(scales, phase_scales), **facts
+    )
+    return _stack(sweeps) | {
+        "norm": math.inf,
+        "etas": etas,
+        "scales": scales,
+        "epsilons": epsilons,
+        "critical_scale": both["critical_scale"][:a],
+        "epsilon_of_nfs_one": both["one_from"][:a, :b],
+        "phase_etas": phase_etas,
+        "phase_scales": phase_scales,
+        "phase_critical_scale": both.pop("critical_scale")[a:],
+        **{f"phase_{name}": values[a:, b:] for name, values in both.items()},
+    }
+
+
+def _shift(config, progress):
+    require(
+        len(config.norms) == len(config.scales),
+        f"{len(config.norms)} norms and {len(config.scales)} scales: give one scale for each norm",
+    )
+    facts = _facts(config)
+    stds = np.linspace(*config.shift_stds)
+    readings = []
+    for number, reading in enumerate(READINGS):
+        parts = []
+        for p, scale in zip(config.norms, config.scales, strict=True):
+            models = paper_models([config.eta], [scale], **facts)
+            sweep = sweep_distribution_shift(
+                _budgets(config, models, p) * config.largest_share,
+                stds,
+                p=p,
+                eta=config.eta,
+                spurious_scale=scale,
+                reading=reading,
+                num_draws=config.num_draws,
+                key=jax.random.fold_in(jax.random.key(config.seed), 10 * number + len(parts)),
+                **facts,
+            )
+            parts.append(sweep._asdict())
+            if progress is not None and number == 0:
+                progress.advance(2 * config.num_epsilons)
+        readings.append(_stack(parts))
+    first = readings[0]
+    of_draws = {"loss": "loss", "mean": "mc_mean", "error": "mc_error", "low": "mc_low"}
+    of_draws |= {"high": "mc_high", "improved": "improved"}
+    return {
+        "norms": config.norms,
+        "scales": config.scales,
+        "eta": config.eta,
+        "epsilons": first["epsilons"],
+        "theta": first["theta"],
+        "converged": first["converged"],
+        "shift_stds": stds,
+        "readings": READINGS,
+        "models": ("core", "total"),
+        "num_draws": config.num_draws,
+        "seed": config.seed,
+        **{new: np.stack([r[old] for r in readings]) for old, new in of_draws.items()},
+    }
+
+
+def _facts(config):
+    return {"noise_std": config.noise_std, "theta_opt": tuple(config.theta_opt)}
+
+
+def _budgets(config, models, p):
+    """num_epsilons budgets from 0 to the largest collapse radius of the models."""
+    require(config.num_epsilons >= 2, f"num_epsilons = {config.num_epsilons}: it must be >= 2")
+    return np.linspace(0, float(radii(models, p=p).max()), config.num_epsilons)
+
+
+def _stack(parts):
+    return {name: np.stack([np.asarray(part[name]) for part in parts]) for name in parts[0]}

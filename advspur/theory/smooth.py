@@ -1,0 +1,178 @@
+"""1 < p < inf: the path is smooth; a point of it for every tau = n / kappa.
+
+The path point at tau minimises v' covariance v / 2 + ||theta||_q^2 / (2 tau) over theta, with
+v = theta_opt - theta. For p = 2 it is one linear solve. Else Newton's method finds it, for p > 2
+in the dual, where ||covariance v||_p^2 stands for ||theta||_q^2: so no power is below 2.
+
+Each function here returns what `budget.path_position` asks of a path:
+(tau, state) -> ((s / kappa)^2, its derivative, state), where the state holds v.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from advspur.theory.budget import newton_step
+from advspur.theory.problem import dot, factor, matvec, moments, solve
+
+MAX_NEWTON_STEPS = 60
+MAX_HALVINGS = 30
+
+
+def ridge(problem):
+    """The path of p = 2: (I + tau covariance) v = theta_opt."""
+    m = problem.target.shape[0]
+
+    def at(tau, _):
+        eye = jnp.eye(m, dtype=tau.dtype).reshape(m, m, *[1] * tau.ndim)
+        factors = factor(eye + tau * problem.covariance)
+        v = solve(factors, problem.target)
+        h, s2 = moments(problem, v)
+        fall = solve(factors, h)
+        kappa2, change = dot(h, h), dot(h, matvec(problem.covariance, fall))
+        ratio = s2 / kappa2
+        return ratio, 2 * (ratio * change - dot(h, fall)) / kappa2, v
+
+    return at
+
+
+def spectral_ridge(problem, values, vectors):
+    """The same from the eigenvalues [m, n] and eigenvectors [m, m, n] of the covariance."""
+    weights = jnp.sum(vectors * problem.target[:, None], axis=0)
+
+    def at(tau, _):
+        shrink = 1 / (1 + tau * values)
+        part = (values * weights * shrink) ** 2  # of kappa^2; d / d tau brings values * shrink
+        kappa2 = jnp.sum(part, axis=0)
+        s2 = dot(values, (weights * shrink) ** 2) + problem.variance
+        fall = jnp.sum(part * shrink, axis=0)
+        kappa_fall = dot(part, values * shrink)
+        ratio = s2 / kappa2
+        return ratio, 2 * (ratio * kappa_fall - fall) / kappa2, matvec(vectors, weights * shrink)
+
+    return at
+
+
+def general(problem, p):
+    """The path of any 1 < p < inf, by damped Newton steps from the v handed in."""
+
+    def at(tau, v):
+        v = _descend(problem, p, tau, v)
+        h, s2 = moments(problem, v)
+        _, fall, _ = _newton(problem, p, tau, v)
+        return *_ratio(problem, h, s2, fall, p), v
+
+    return at
+
+
+def first_step(problem, p, limit):
+    """(tau, v): Newton's step from the collapse, and the path just below the collapse.
+
+    There theta = tau grad(||b||_p^2 / 2) to first order in tau, b = covariance theta_opt.
+    """
+    target, b = problem.target, problem.product
+    _, gradient, _ = _half_square(b, p)
+    s2 = dot(target, b) + problem.variance
+    ratio, slope = _ratio(problem, b, s2, -gradient, p)
+    tau, _ = newton_step(jnp.zeros_like(s2), ratio, slope, problem.epsilon, limit)
+    size = jnp.max(jnp.abs(gradient), axis=0)
+    reach = jnp.max(jnp.abs(target), axis=0)
+    return tau, target - 1e-6 * gradient * reach / jnp.where(size > 0, size, 1)
+
+
+def _ratio(problem, h, s2, fall, p):
+    """(s / kappa)^2 and its derivative along the path, where fall = d v / d tau."""
+    half_square, gradient, _ = _half_square(h, p)
+    kappa2 = 2 * half_square
+    ratio = s2 / kappa2
+    kappa_fall = dot(gradient, matvec(problem.covariance, fall))
+    return ratio, 2 * (dot(h, fall) - ratio * kappa_fall) / kappa2
+
+
+def _descend(problem, p, tau, v):
+    """Newton's method with halved steps on the objective at tau, a convex function of v."""
+    eps = jnp.finfo(v.dtype).eps
+    scale = dot(problem.target, problem.product)
+    scale = scale * (tau if p < 2 else 1)
+
+    def unfinished(carry):
+        step, _, moving = carry
+        return (step < MAX_NEWTON_STEPS) & jnp.any(moving)
+
+    def improve(carry):
+        step, v, moving = carry
+        direction, _, slope = _newton(problem, p, tau, v)
+        value = _objective(problem, p, tau, v)
+        rounding = 16 * eps * (scale + jnp.abs(value))
+
+        def too_long(trial):
+            halvings, length, long = trial
+            return (halvings < MAX_HALVINGS) & jnp.any(long)
+
+        def halve(trial):
+            halvings, length, long = trial
+            length = jnp.where(long, length / 2, length)
+            return halvings + 1, length, long & is_long(length)
+
+        def is_long(length):
+            new = _objective(problem, p, tau, v + length * direction)
+            return ~(new <= value + 1e-4 * length * slope + rounding)
+
+        one = jnp.ones_like(tau)
+        _, length, _ = jax.lax.while_loop(too_long, halve, (0, one, is_long(one)))
+        v = jnp.where(moving, v + length * direction, v)
+        return step + 1, v, moving & (-slope > eps**1.8 * scale)  # the next step squares it
+
+    _, v, _ = jax.lax.while_loop(unfinished, improve, (0, v, tau == tau))
+    return v
+
+
+def _objective(problem, p, tau, v):
+    h = matvec(problem.covariance, v)
+    if p > 2:
+        return dot(v, h) / 2 + tau * _half_square(h, p)[0] - dot(problem.product, v)
+    return tau * dot(v, h) / 2 + _half_square(problem.target - v, p / (p - 1))[0]
+
+
+def _newton(problem, p, tau, v):
+    """(Newton direction, d v / d tau on the path, slope of the objective) at v."""
+    covariance = problem.covariance
+    h = matvec(covariance, v)
+    m = v.shape[0]
+    eye = jnp.eye(m, dtype=v.dtype).reshape(m, m, *[1] * (v.ndim - 1))
+    if p > 2:
+        _, gradient, hessian = _half_square(h, p)
+        residual, moved = v + tau * gradient - problem.target, gradient
+        matrix = eye + tau * jnp.einsum("ij...,jk...->ik...", hessian, covariance)
+    else:
+        _, gradient, hessian = _half_square(problem.target - v, p / (p - 1))
+        residual, moved = tau * h - gradient, h
+        matrix = tau * covariance + hessian
+    sides = -jnp.stack([residual, moved], axis=1)
+    both = jnp.linalg.solve(*(_batch_first(a) for a in (matrix, sides)))
+    direction, fall = _batch_last(both)[:, 0], _batch_last(both)[:, 1]
+    dual = matvec(covariance, direction) if p > 2 else direction
+    return direction, fall, dot(residual, dual)
+
+
+def _half_square(x, r):
+    """||x||_r^2 / 2 with gradient and Hessian, r >= 2; the Hessian at 0 is taken as 0."""
+    largest = jnp.max(jnp.abs(x), axis=0)
+    safe = jnp.where(largest > 0, largest, 1)
+    a = jnp.abs(x) / safe
+    norm = jnp.sum(a**r, axis=0) ** (1 / r)
+    norm = jnp.where(largest > 0, norm, 1)
+    a = a / norm
+    direction = jnp.sign(x) * a ** (r - 1)
+    m = x.shape[0]
+    eye = jnp.eye(m, dtype=x.dtype).reshape(m, m, *[1] * (x.ndim - 1))
+    hessian = (r - 1) * eye * a ** (r - 2) - (r - 2) * direction[:, None] * direction[None]
+    norm = norm * largest
+    return norm**2 / 2, norm * direction, hessian
+
+
+def _batch_first(x):
+    return jnp.moveaxis(x, 2, 0) if x.ndim == 3 else x
+
+
+def _batch_last(x):
+    return jnp.moveaxis(x, 0, 2) if x.ndim == 3 else x

@@ -1,0 +1,264 @@
+"""The exact minimiser of the adversarial loss, with its certificate and its derivatives.
+
+Every norm of the attack leads to one scalar equation on a regularisation path (`budget`): p = 1
+and p = inf walk or jump to the right straight piece of it (`faces`), 1 < p < inf follow a smooth
+curve (`smooth`). The result carries a duality gap (`certificate`), so nothing is taken on trust.
+
+>>> from advspur.theory import gaussian_linear_model, norm_fraction_spurious
+>>> model = gaussian_linear_model(0.5)
+>>> best = minimize_adversarial_loss(model, 0.5, p=2)
+>>> bool(best.converged), round(float(norm_fraction_spurious(best.theta, model.is_spurious)), 5)
+(True, 0.00357)
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxopt
+
+from advspur._checks import check_choice, check_nonnegative, check_norm, require
+from advspur.norms import lp_norm
+from advspur.theory import certificate, faces, smooth
+from advspur.theory.budget import inverse_budget, path_position
+from advspur.theory.linear_model import (
+    C1,
+    GaussianLinearModel,
+    adversarial_loss,
+    check_model,
+    restrict_to_core,
+)
+from advspur.theory.problem import UNROLLED, Problem, is_definite, matvec, moments
+from advspur.theory.sensitivity import minimizer_tangent
+
+CHUNK = 128  # problems of five features solved side by side: they stay in the cache
+
+
+class RobustMinimizer(NamedTuple):
+    """theta = argmin adversarial_loss and what is known of it.
+
+    Attributes:
+      theta: [m]; exactly 0 from the collapse radius on.
+      loss: adversarial loss of theta.
+      gap: upper bound of loss - least loss (`duality_gap`).
+      converged: gap <= 1e-9 loss in float64, 1e-4 loss in float32.
+      unique: theta is known to be the only minimiser. False where a singular covariance may allow
+        others (for 1 < p < inf and epsilon > 0 there are none).
+    """
+
+    theta: jax.Array
+    loss: jax.Array
+    gap: jax.Array
+    converged: jax.Array
+    unique: jax.Array
+
+
+def minimize_adversarial_loss(model, epsilon, *, p, features="all"):
+    """argmin over theta of c2 s^2 + (c1 s + epsilon ||theta||_q)^2 (Theorem 1), exactly.
+
+    Args:
+      model: GaussianLinearModel of m features, 2 <= m <= about 1000.
+      epsilon: attack budget >= 0, in the units of the features.
+      p: norm of the attack, in [1, inf].
+      features: "all", or "core" for the best theta with theta_S = 0.
+    Returns: RobustMinimizer.
+    Raises: ValueError for a model or argument that makes no sense.
+
+    Batch it by jax.vmap over epsilon, over models, or both: one compilation, and the batch runs
+    in vector instructions. theta, loss and what is made of them have derivatives of any order in
+    both modes with respect to epsilon, covariance, theta_opt and noise_std, by implicit
+    differentiation; at the kinks in epsilon they are those of one side, NaN at epsilon = 0
+    where theta_opt lies on a kink of the norm.
+    """
+    model = check_model(model)
+    check_norm(p)
+    check_nonnegative("epsilon", epsilon)
+    check_choice("features", features, ("all", "core"))
+    epsilon = jnp.asarray(epsilon, model.theta_opt.dtype)
+    require(
+        epsilon.shape == (),
+        f"epsilon has shape {epsilon.shape}; expected a number (batch by jax.vmap)",
+    )
+    return _minimize(model, epsilon, float(p), features)
+
+
+@functools.partial(jax.jit, static_argnames=("p", "features"))
+def _minimize(model, epsilon, p, features):
+    if features == "core":
+        model = restrict_to_core(model)
+    theta, loss, gap, unique = _solve(p, *model[:3], epsilon)
+    converged = certificate.certified(gap, loss)
+    return RobustMinimizer(theta, loss, gap, converged, unique > 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(p, covariance, target, noise_std, epsilon):
+    arguments = (covariance, target, noise_std**2, epsilon)
+    outputs = _batched_solver(p)(*(x[..., None] for x in arguments))
+    return tuple(x[..., 0] for x in outputs)
+
+
+@_solve.defjvp
+def _(p, primals, tangents):
+    theta, loss, gap, unique = outputs = _solve(p, *primals)
+    theta_dot = minimizer_tangent(p, theta, primals, tangents)
+
+    def value(theta, covariance, target, noise_std, epsilon):
+        model = GaussianLinearModel(covariance, target, noise_std, None)
+        return adversarial_loss(theta, model, epsilon, p=p)
+
+    _, loss_dot = jax.jvp(value, (theta, *primals), (theta_dot, *tangents))
+    return outputs, (theta_dot, loss_dot, jnp.zeros_like(gap), jnp.zeros_like(unique))
+
+
+@functools.cache
+def _batched_solver(p):
+    """The solver of problems along the last axis; under vmap the new axis joins that axis."""
+
+    @jax.custom_batching.custom_vmap
+    def solver(*arguments):
+        m = arguments[0].shape[0]
+        return in_chunks(functools.partial(solve_problems, p=p), arguments, m)
+
+    @solver.def_vmap
+    def _(size, is_batched, *arguments):
+        flat = []
+        for x, batched in zip(arguments, is_batched, strict=True):
+            x = x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            x = jnp.moveaxis(x, 0, -2)
+            flat.append(x.reshape(*x.shape[:-2], -1))
+        outputs = solver(*flat)
+        outputs = [jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0) for x in outputs]
+        return tuple(outputs), (True,) * len(outputs)
+
+    return solver
+
+
+def in_chunks(function, arguments, m):
+    """function(*arguments) over pieces of the last axis that fit the cache, one after another."""
+    n = arguments[-1].shape[-1]
+    size = max(1, min(n, CHUNK * 25 // m**2))
+    if n == size:
+        return function(*arguments)
+    count = -(-n // size)
+    index = jnp.minimum(jnp.arange(count * size), n - 1).reshape(count, size)
+    outputs = jax.lax.map(lambda i: function(*(x[..., i] for x in arguments)), index)
+    outputs = (jnp.moveaxis(x, 0, -2) for x in outputs)
+    return tuple(x.reshape(*x.shape[:-2], -1)[..., :n] for x in outputs)
+
+
+def solve_problems(covariance, target, variance, epsilon, *, p):
+    """(theta [m, n], loss [n], gap [n], unique [n]) of n problems at once."""
+    problem = Problem(covariance, target, matvec(covariance, target), variance, epsilon)
+    attacked = problem._replace(epsilon=jnp.where(epsilon > 0, epsilon, 1))
+    if p in (1, math.inf):
+        theta, unit, _ = _on_faces(attacked, p)
+        unique = is_definite(covariance)
+    else:
+        curve = smooth.ridge if p == 2 else functools.partial(smooth.general, p=p)
+        theta, unit = on_curve(attacked, curve, attacked, p)
+        unique = (epsilon > 0) | is_definite(covariance)
+    return finish(problem, theta, unit, unique, p)
+
+
+def finish(problem, theta, unit, unique, p):
+    """Put in the two ends of the path, epsilon = 0 and the collapse; certify."""
+    epsilon, target = problem.epsilon, problem.target
+    s0 = jnp.sqrt(moments(problem, target)[1])
+    rounding = 1 + 16 * jnp.finfo(theta.dtype).eps  # at the radius itself theta is 0, not noise
+    radius_reached = lp_norm(problem.product, p, axis=0) <= epsilon * C1 * s0 * rounding
+    collapsed = (epsilon > 0) & radius_reached
+    theta = jnp.where(epsilon > 0, theta, target)
+    theta = jnp.where(collapsed, 0, theta)
+    unit = jnp.where(collapsed, target / jnp.where(s0 > 0, s0, 1), unit)
+    gap = certificate.gap(problem, theta, unit, p)
+    loss = certificate.batched_loss(problem, theta, p)
+    return theta, loss, gap, (unique | collapsed).astype(theta.dtype)
+
+
+def _on_faces(problem, p):
+    m = problem.target.shape[0]
+    if m <= UNROLLED:
+        face, line, _ = faces.homotopy(problem, p, 8 * m + 16)
+        return _face_solution(problem, face, line, p)
+    face, line, settled = faces.active_set(problem, p, 50)
+    first = _face_solution(problem, face, line, p)
+
+    def walk():
+        face, line, _ = faces.homotopy(problem, p, 8 * m + 16)
+        second = _face_solution(problem, face, line, p)
+        return jax.tree.map(lambda a, b: jnp.where(first[2] <= second[2], a, b), first, second)
+
+    certified = certificate.certified(first[2], certificate.batched_loss(problem, first[0], p))
+    return jax.lax.cond(jnp.all(certified), lambda: first, walk)
+
+
+def _face_solution(problem, face, line, p):
+    position = functools.partial(guarded_position, faces.curve)
+    kappa = faces.position(line, problem.epsilon, position)
+    return line_solution(problem, line, kappa, faces.point(face, line, kappa, p), p)
+
+
+def line_solution(problem, line, kappa, theta, p):
+    """(theta, unit, gap) at `kappa` of a straight piece; kappa = 0 is theta_opt without noise."""
+    s = jnp.sqrt(line.floor + line.rho * kappa**2)
+    v = problem.target - line.origin + kappa * line.slope
+    unit = jnp.where(
+        kappa > 0,
+        v / jnp.where(s > 0, s, 1),
+        certificate.kink_direction(problem, line.slope),
+    )
+    theta = jnp.where(kappa > 0, theta, problem.target)
+    gap = certificate.gap(problem, theta, unit, p)
+    return theta, unit, jnp.where(jnp.isnan(gap), jnp.inf, gap)
+
+
+def on_curve(problem, curve_of, data, p):
+    """(theta, unit) on the smooth path curve_of(data) of `problem`."""
+    target = problem.target
+    limit = 1 / (jnp.finfo(target.dtype).eps ** 0.9 * jnp.max(problem.covariance, axis=(0, 1)))
+    start, v = smooth.first_step(problem, p, limit)
+    tau, v = guarded_position(curve_of, data, problem.epsilon, start, v, limit)
+    _, _, v = curve_of(data)(tau, v)
+    h, s2 = moments(problem, v)
+    s, kink = jnp.sqrt(s2), (tau >= limit) & (problem.variance == 0)
+    multiplier = v / jnp.where(kink, lp_norm(h, p, axis=0), 1)
+    unit = jnp.where(
+        kink, certificate.kink_direction(problem, multiplier), v / jnp.where(s > 0, s, 1)
+    )
+    return jnp.where(kink, target, target - v), unit
+
+
+def guarded_position(curve_of, data, epsilon, start, state, limit):
+    """`path_position` on curve_of(data), and bisection of log tau where Newton's method fails.
+
+    Newton's method never failed in the tests, but nothing proves that it cannot: the equation is
+    monotone, so bisection cannot.
+    """
+    tau, end, is_root = path_position(curve_of(data), epsilon, start, state, limit)
+
+    def bisect(data, epsilon, limit, state):
+        def excess(log_tau):
+            tau = jnp.exp(log_tau).astype(limit.dtype)  # jaxopt makes its own float64
+            ratio, _, _ = curve_of(data)(tau, state)
+            return epsilon * inverse_budget(tau, ratio)[0] - 1
+
+        high = jnp.log(limit)
+        bisection = jaxopt.Bisection(
+            excess,
+            lower=high - 100,
+            upper=high,
+            maxiter=100,
+            tol=4 * float(jnp.finfo(limit.dtype).eps),
+            check_bracket=False,  # it cannot be checked under jit
+        )
+        return jnp.exp(bisection.run().params).astype(limit.dtype)
+
+    def all_by_bisection():
+        found = jax.vmap(bisect, in_axes=-1, out_axes=-1)(data, epsilon, limit, state)
+        return jnp.where(is_root, tau, found)
+
+    tau = jax.lax.cond(jnp.all(is_root), lambda: tau, all_by_bisection)
+    return tau, jax.tree.map(lambda a, b: jnp.where(is_root, a, b), end, state)

@@ -1,0 +1,229 @@
+"""The grids behind Figures 2, 3 and 4.
+
+>>> sweep = sweep_nfs([0.25, 0.5], [0.1, 0.5, 1.0], p=2)
+>>> sweep.nfs.shape, bool((sweep.nfs[1] > sweep.nfs[0]).all())
+((2, 3), True)
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import check_choice, check_nonnegative, check_norm, require
+from advspur.theory.grid import solve_grid
+from advspur.theory.limits import collapse_radius
+from advspur.theory.linear_model import check_finite, gaussian_linear_model, restrict_to_core
+from advspur.theory.shift import (
+    COLUMNS,
+    READINGS,
+    expected_shifted_loss,
+    sample_shifted_loss,
+)
+
+
+class NfsSweep(NamedTuple):
+    """Minimisers over r rows (an eta and a spurious scale each) and e budgets.
+
+    Attributes:
+      etas: [r].
+      scales: [r] spurious scale.
+      epsilons: [e].
+      theta: [r, e, 5].
+      loss: [r, e] adversarial loss.
+      nfs: [r, e]; NaN from the collapse radius on.
+      gap: [r, e] upper bound of loss - least loss.
+      converged: [r, e] bool, the gap certifies theta.
+      collapse_radius: [r].
+    """
+
+    etas: np.ndarray
+    scales: np.ndarray
+    epsilons: np.ndarray
+    theta: np.ndarray
+    loss: np.ndarray
+    nfs: np.ndarray
+    gap: np.ndarray
+    converged: np.ndarray
+    collapse_radius: np.ndarray
+
+
+class ShiftSweep(NamedTuple):
+    """Standard loss under a distribution shift, of the best core-only and the best whole model.
+
+    The last axis is (core, total). The noise draws behind mean, error, low and high are
+    independent between cells.
+
+    Attributes:
+      epsilons: [e] budgets of the training.
+      shift_stds: [d].
+      theta: [e, 2, 5].
+      loss: [e, d, 2] expected loss, in closed form.
+      mean: [e, d, 2] its Monte Carlo estimate.
+      error: [e, d, 2] standard error of `mean`.
+      low: [e, d, 2] 5% quantile over single draws of the noise.
+      high: [e, d, 2] 95% quantile.
+      improved: [e, d] share of draws that make the loss of the total model less than unshifted.
+      converged: [e, 2] bool, whether theta is certified.
+    """
+
+    epsilons: np.ndarray
+    shift_stds: np.ndarray
+    theta: np.ndarray
+    loss: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    improved: np.ndarray
+    converged: np.ndarray
+
+
+def sweep_nfs(
+    etas,
+    epsilons,
+    *,
+    p,
+    spurious_scale=1.0,
+    noise_std=0.1,
+    theta_opt=(1, 1, 0, 0, 0),
+    features="all",
+    progress=None,
+):
+    """NFS of the adversarially trained model over eta and epsilon (Figure 2).
+
+    Args:
+      etas: [r] strengths of the spurious correlation.
+      epsilons: [e] budgets >= 0.
+      p: norm of the attack, in [1, inf].
+      progress: object with advance(number of problems).
+    Returns: NfsSweep. Exact in float64 (`gap`); any number of problems in bounded working memory,
+      over all local devices.
+    """
+    scales = np.full(np.shape(etas), spurious_scale)
+    return _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress)
+
+
+def sweep_nfs_over_scale(
+    scales,
+    epsilons,
+    *,
+    eta,
+    p=math.inf,
+    noise_std=0.1,
+    theta_opt=(1, 1, 0, 0, 0),
+    features="all",
+    progress=None,
+):
+    """NFS over the scale of the spurious features and epsilon (Figure 3); see `sweep_nfs`."""
+    etas = np.full(np.shape(scales), eta)
+    return _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress)
+
+
+def paper_models(etas, scales, *, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0)):
+    """`gaussian_linear_model` of r etas and spurious scales, stacked along a leading axis."""
+    return _models(*(jnp.asarray(x, float) for x in (etas, scales, noise_std, theta_opt)))
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def radii(models, *, p):
+    """[r]: `collapse_radius` of stacked models."""
+    return jax.vmap(functools.partial(collapse_radius, p=p))(models)
+
+
+def _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress):
+    check_norm(p)
+    check_choice("features", features, ("all", "core"))
+    etas, scales, epsilons = (np.asarray(x, float) for x in (etas, scales, epsilons))
+    for name, x in (("etas", etas), ("scales", scales), ("epsilons", epsilons)):
+        require(x.ndim == 1 and x.size, f"{name} has shape {x.shape}; expected a list of numbers")
+        require(np.all(np.isfinite(x)), f"{name} contains NaN or infinity")
+    require(np.all(scales > 0), f"spurious scales must be > 0; the least is {scales.min()}")
+    check_nonnegative("epsilons", epsilons)
+    check_nonnegative("noise_std", noise_std)
+    check_finite("theta_opt", theta_opt)
+    models = paper_models(etas, scales, noise_std=noise_std, theta_opt=theta_opt)
+    radius = radii(models, p=float(p))
+    if features == "core":
+        models = _cores(models)
+    found = solve_grid(models, epsilons, p=float(p), progress=progress)
+    return NfsSweep(etas, scales, epsilons, **found, collapse_radius=np.asarray(radius))
+
+
+def sweep_distribution_shift(
+    epsilons,
+    shift_stds,
+    *,
+    p,
+    eta=0.25,
+    spurious_scale,
+    key,
+    noise_std=0.1,
+    theta_opt=(1, 1, 0, 0, 0),
+    reading="R1",
+    num_draws=2000,
+):
+    """Standard loss under a shift that breaks the spurious correlation (Figure 4).
+
+    "core" is the adversarially trained model of the core features alone, "total" that of all.
+
+    Args:
+      epsilons: [e] budgets of the training.
+      shift_stds: [d] standard deviations sigma_Q of the noise on the spurious rows of Q.
+      p: norm of the attack in training.
+      key: JAX random key of the Monte Carlo draws.
+      reading: of the paper's noise, "R1", "R2" or "R3": see `shift`.
+      num_draws: of the noise, for each cell.
+    Returns: ShiftSweep.
+    """
+    check_choice("reading", reading, READINGS)
+    check_nonnegative("shift_stds", shift_stds)
+    require(np.ndim(shift_stds) == 1, f"shift_stds = {shift_stds}: expected a list of numbers")
+    require(num_draws >= 2, f"num_draws = {num_draws}: it must be at least 2")
+    facts = {"noise_std": noise_std, "theta_opt": theta_opt}
+    both = [
+        sweep_nfs([eta], epsilons, p=p, spurious_scale=spurious_scale, features=features, **facts)
+        for features in ("core", "all")
+    ]
+    theta = jnp.stack([jnp.asarray(s.theta[0]) for s in both], axis=1)
+    stds = jnp.asarray(shift_stds, theta.dtype)
+    keys = jax.random.split(key, (len(theta), len(stds), 2))
+    facts |= {"eta": eta, "spurious_scale": spurious_scale}
+    facts = {name: jnp.asarray(x, theta.dtype) for name, x in facts.items()}
+    found = _shifted(theta, stds, keys, facts, reading=reading, num_draws=num_draws)
+    *numbers, improved = (np.asarray(x) for x in found)
+    numbers += [improved[..., 1], np.stack([s.converged[0] for s in both], axis=1)]
+    return ShiftSweep(both[0].epsilons, np.asarray(stds), np.asarray(theta), *numbers)
+
+
+@functools.partial(jax.vmap, in_axes=(0, 0, None, None))
+def _model(eta, scale, noise_std, theta_opt):
+    return gaussian_linear_model(
+        eta, spurious_scale=scale, noise_std=noise_std, theta_opt=theta_opt
+    )
+
+
+_models, _cores = jax.jit(_model), jax.jit(jax.vmap(restrict_to_core))
+
+
+@functools.partial(jax.jit, static_argnames=("reading", "num_draws"))
+def _shifted(theta, stds, keys, facts, *, reading, num_draws):
+    """[e, d, 2] each: expected loss, and of the draws mean, error, low, high, share improved."""
+
+    def cell(theta, std, key):
+        noise = jax.random.normal(key, (num_draws, 3, COLUMNS), theta.dtype)
+        loss = functools.partial(sample_shifted_loss, theta, reading=reading, **facts)
+        drawn = jax.vmap(lambda noise: loss(std, noise))(noise)
+        low, high = jnp.quantile(drawn, jnp.array([0.05, 0.95], theta.dtype))
+        error = jnp.std(drawn, ddof=1) / math.sqrt(num_draws)
+        rounding = 1 - 16 * jnp.finfo(theta.dtype).eps
+        improved = jnp.mean(drawn < loss(0.0, noise[0]) * rounding, dtype=theta.dtype)
+        expected = expected_shifted_loss(theta, std, reading=reading, **facts)
+        return expected, jnp.mean(drawn), error, low, high, improved
+
+    of_models = jax.vmap(cell, in_axes=(0, None, 0))
+    of_shifts = jax.vmap(of_models, in_axes=(None, 0, 0))
+    return jax.vmap(of_shifts, in_axes=(0, None, 0))(theta, stds, keys)

@@ -1,0 +1,147 @@
+"""Derivatives of the minimiser against central finite differences of other solves."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur.theory import (
+    gaussian_linear_model,
+    minimize_adversarial_loss,
+    norm_fraction_spurious,
+)
+
+ALL_P = (1, 1.5, 2, 3, math.inf)
+STEP = 1e-5
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+# Three symmetric directions in the space of covariances: a variance, a core-spurious
+# correlation, and one that breaks the symmetry among the spurious features.
+DIRECTIONS = np.zeros((3, 5, 5))
+DIRECTIONS[0, 0, 0] = DIRECTIONS[1, 1, 3] = DIRECTIONS[1, 3, 1] = 1
+DIRECTIONS[2, 2, 4] = DIRECTIONS[2, 4, 2] = 1
+
+
+class Point(NamedTuple):
+    """Where x = (epsilon, eta, noise_std, scale, theta_opt_1, three of Q) is differentiated."""
+
+    fraction: float  # of the collapse radius
+    eta: float
+    scale: float = 1.0
+
+
+POINTS = {
+    1: [Point(0.3, 0.5), Point(0.7, 0.75), Point(1.5, 0.5)],
+    math.inf: [Point(0.4, 0.5), Point(0.9, 0.5, 3.0), Point(1.5, 0.5)],
+}
+SMOOTH_POINTS = [Point(0.4, 0.5), Point(0.9, 0.75, 2.0), Point(1.5, 0.5)]
+
+
+def outputs(x, p):
+    """[7]: theta, loss, NFS."""
+    epsilon, eta, noise_std, scale, first = x[:5]
+    theta_opt = jnp.stack([first, *map(jnp.asarray, (1.0, 0.0, 0.0, 0.0))])
+    model = gaussian_linear_model(
+        eta, spurious_scale=scale, noise_std=noise_std, theta_opt=theta_opt
+    )
+    change = jnp.tensordot(x[5:], DIRECTIONS, 1)
+    model = model._replace(covariance=model.covariance + change)
+    best = minimize_adversarial_loss(model, epsilon, p=p)
+    nfs = norm_fraction_spurious(best.theta, model.is_spurious)
+    return jnp.concatenate([best.theta, jnp.stack([best.loss, nfs])])
+
+
+@functools.cache
+def derivatives(p):
+    """x -> (outputs, forward Jacobian, reverse Jacobian).
+
+    One linearisation is what jacfwd and jacrev both rest on: here it is compiled once.
+    """
+
+    def all_of_them(x):
+        value, push = jax.linearize(lambda x: outputs(x, p), x)
+        pull = jax.linear_transpose(push, x)
+        return value, jax.vmap(push, out_axes=-1)(jnp.eye(8)), jax.vmap(pull)(jnp.eye(7))[0]
+
+    return jax.jit(jax.vmap(all_of_them), compiler_options=QUICK_TO_COMPILE)
+
+
+@pytest.mark.parametrize("p", ALL_P)
+def test_derivatives_agree_with_finite_differences(p, paper_models, numpy_radius):
+    points = POINTS.get(p, SMOOTH_POINTS)
+    etas, scales = (np.array([getattr(x, name) for x in points]) for name in ("eta", "scale"))
+    models = paper_models(etas, scales=scales, theta_opts=(0.9, 1, 0, 0, 0))
+    epsilons = numpy_radius(models, p) * [point.fraction for point in points]
+    centres = np.zeros((3, 8))
+    centres[:, :5] = np.c_[epsilons, etas, np.full(3, 0.1), scales, np.full(3, 0.9)]
+    shifts = STEP * np.concatenate([np.zeros((1, 8)), np.eye(8), -np.eye(8)])
+    results = derivatives(p)((centres[:, None] + shifts).reshape(51, 8))
+    value, forward, reverse = (np.asarray(x).reshape(3, 17, *x.shape[1:]) for x in results)
+    differences = (value[:, 1:9] - value[:, 9:]) / (2 * STEP)
+    expected = np.moveaxis(differences, 1, 2)  # [point, output, parameter]
+    for got in (forward[:, 0], reverse[:, 0]):
+        # Rounding of a difference of solves: 1e-15 / STEP, times the condition of the path.
+        np.testing.assert_allclose(got[:2], expected[:2], rtol=1e-6, atol=1e-8)
+        # Beyond the collapse theta = 0 whatever the parameters, and the loss is s^2.
+        np.testing.assert_array_equal(got[2, :5], 0)
+        np.testing.assert_allclose(got[2, 5], expected[2, 5], rtol=1e-6, atol=1e-8)
+    assert np.all(np.any(np.abs(expected[1]) > 1e-3, axis=0))  # each parameter matters there
+    np.testing.assert_allclose(
+        forward[:, 0, 5, 0],
+        slopes(models, epsilons, value[:, 0, :5], p),
+        rtol=1e-12,
+        atol=1e-14,
+    )
+
+
+def slopes(models, epsilons, theta, p):
+    """The envelope theorem: d loss / d epsilon = 2 epsilon n^2 + 2 c1 s n."""
+    q = {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
+    v, n = models.theta_opt - theta, np.linalg.norm(theta, ord=q, axis=1)
+    s = np.sqrt(np.einsum("ni,nij,nj->n", v, models.covariance, v) + models.noise_std**2)
+    return 2 * epsilons * n**2 + 2 * math.sqrt(2 / math.pi) * s * n
+
+
+@pytest.mark.parametrize("p", (2, math.inf))
+def test_second_derivative_of_the_loss(p, solve, paper_models):
+    def loss(epsilon):
+        return minimize_adversarial_loss(gaussian_linear_model(0.5), epsilon, p=p).loss
+
+    second = jax.jit(jax.vmap(jax.grad(jax.grad(loss))), compiler_options=QUICK_TO_COMPILE)
+    epsilons = np.array([0.3, 0.6, 1.0])
+    shifted = np.concatenate([epsilons + STEP, epsilons - STEP])
+    models = paper_models([0.5] * 6)
+    up, down = slopes(models, shifted, solve(models, shifted, p=p).theta, p).reshape(2, 3)
+    np.testing.assert_allclose(second(epsilons), (up - down) / (2 * STEP), rtol=1e-6, atol=1e-8)
+
+
+def test_vmap_of_grad(solve, paper_models):
+    def reliance(epsilon, eta):
+        model = gaussian_linear_model(eta)
+        best = minimize_adversarial_loss(model, epsilon, p=2)
+        return norm_fraction_spurious(best.theta, model.is_spurious)
+
+    slope = jax.vmap(jax.grad(reliance, argnums=(0, 1)))
+    slope = jax.jit(slope, compiler_options=QUICK_TO_COMPILE)
+    epsilons = np.array([0.2, 0.7, 1.5])
+    in_epsilon, in_eta = slope(epsilons, np.full(3, 0.5))
+    assert np.all(in_epsilon > 0)  # more budget and more correlation: more reliance
+    assert np.all(in_eta > 0)
+    shifted = np.concatenate([epsilons + STEP, epsilons - STEP])
+    theta = solve(paper_models([0.5] * 6), shifted, p=2).theta
+    up, down = (np.sum(theta[:, 2:] ** 2, axis=1) / np.sum(theta**2, axis=1)).reshape(2, 3)
+    np.testing.assert_allclose(in_epsilon, (up - down) / (2 * STEP), rtol=1e-6, atol=1e-9)
+
+
+def test_features_that_stay_zero_have_zero_derivatives(x64):
+    model = gaussian_linear_model(0.25)
+
+    def theta(epsilon):
+        return minimize_adversarial_loss(model, epsilon, p=3, features="core").theta
+
+    slope = jax.jacfwd(theta)(0.7)
+    expected = (theta(0.7 + 1e-6) - theta(0.7 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(slope, expected, atol=1e-8)
