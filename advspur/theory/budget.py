@@ -63,7 +63,7 @@ def path_position(moments, epsilon, start, state, limit):
       limit: [...] the largest tau looked at: theta = theta_opt to rounding.
     Returns: (tau, state, is_root): is_root says where the equation holds, or tau is `limit`.
     """
-    tolerance = jnp.finfo(start.dtype).eps ** 0.6  # the next step squares it
+    tolerance = jnp.finfo(start.dtype).eps ** 0.5  # the next step squares it
 
     def unfinished(carry):
         step, _, _, _, moving = carry

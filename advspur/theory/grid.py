@@ -37,8 +37,12 @@ def solve_grid(models, epsilons, *, p, progress=None):
     if n * e > BLOCK:
         wide = min(e, BLOCK)
         tall = min(n, max(1, BLOCK // wide))
-    tall = -(-tall // len(devices)) * len(devices)
-    run = _grid_program(p, tuple(devices))
+    by_rows = tall >= len(devices)
+    if by_rows:
+        tall = -(-tall // len(devices)) * len(devices)
+    else:  # few models: every device makes their paths, and looks up its share of the budgets
+        wide = -(-wide // len(devices)) * len(devices)
+    run = _grid_program(p, tuple(devices), by_rows)
     dtype = models.theta_opt.dtype
     out = {"theta": np.empty((n, e, m), dtype)}
     out |= {name: np.empty((n, e), dtype) for name in ("loss", "nfs", "gap")}
@@ -58,16 +62,18 @@ def solve_grid(models, epsilons, *, p, progress=None):
 
 
 @functools.cache
-def _grid_program(p, devices):
-    """The jitted (models [n], epsilons [e]) -> dict [n, e], with n split over the devices."""
-    mesh = jax.sharding.Mesh(np.array(devices), ("models",))
-    split, whole = PartitionSpec("models"), PartitionSpec()
-    function = functools.partial(_solve_block, p=p)
-    return jax.jit(
-        jax.shard_map(
-            function, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False
-        )
+def _grid_program(p, devices, by_rows):
+    """The jitted (models [n], epsilons [e]) -> dict [n, e], n or e split over the devices."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
+    rows, columns = ("devices", None) if by_rows else (None, "devices")
+    block = jax.shard_map(
+        functools.partial(_solve_block, p=p),
+        mesh=mesh,
+        in_specs=(PartitionSpec(rows), PartitionSpec(columns)),
+        out_specs=PartitionSpec(rows, columns),
+        check_vma=False,
     )
+    return jax.jit(block)
 
 
 def _solve_block(models, epsilons, *, p):
@@ -108,6 +114,6 @@ def _solve_block(models, epsilons, *, p):
     if p not in (1, math.inf):
         knots = row
     theta, loss, gap = in_chunks(solve, (row, column, knots), m)
-    nfs = jax.vmap(norm_fraction_spurious, in_axes=(1, 0))(theta, models.is_spurious[row])
-    grid = {"theta": theta.T, "loss": loss, "nfs": nfs, "gap": gap}
+    nfs = jax.vmap(norm_fraction_spurious)(theta, models.is_spurious[row])
+    grid = {"theta": theta, "loss": loss, "nfs": nfs, "gap": gap}
     return {name: x.reshape(n, e, *x.shape[1:]) for name, x in grid.items()}

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import check_norm, require
+from advspur._checks import check_nonnegative, check_norm, require
 from advspur.norms import lp_norm
 from advspur.theory.linear_model import (
     C1,
@@ -121,7 +121,14 @@ def phase_diagram(etas, scales, *, theta_opt=(1, 1, 0, 0, 0), noise_std=0.1):
     require(etas.ndim == scales.ndim == 1, "etas and scales must be lists of numbers")
     check_finite("etas", etas)
     check_finite("scales", scales)
+    check_finite("theta_opt", theta_opt)
+    check_nonnegative("noise_std", noise_std)
     require(bool(jnp.all(scales > 0)), f"scales = {scales}: they must be > 0")
+    return _diagram(etas, scales, jnp.asarray(theta_opt, float), jnp.asarray(noise_std, float))
+
+
+@jax.jit
+def _diagram(etas, scales, theta_opt, noise_std):
     build = functools.partial(gaussian_linear_model, theta_opt=theta_opt, noise_std=noise_std)
 
     def cell(eta, scale):
@@ -130,13 +137,9 @@ def phase_diagram(etas, scales, *, theta_opt=(1, 1, 0, 0, 0), noise_std=0.1):
         radius = collapse_radius(model, p=math.inf)
         return {"used_from": used_from, "one_from": one_from, "collapse_radius": radius}
 
-    @jax.jit
-    def diagram(etas, scales):
-        cells = jax.vmap(jax.vmap(cell, in_axes=(None, 0)), in_axes=(0, None))(etas, scales)
-        critical = jax.vmap(lambda eta: critical_spurious_scale(build(eta)))(etas)
-        return {**cells, "critical_scale": critical}
-
-    return diagram(etas, scales)
+    cells = jax.vmap(jax.vmap(cell, in_axes=(None, 0)), in_axes=(0, None))(etas, scales)
+    critical = jax.vmap(lambda eta: critical_spurious_scale(build(eta)))(etas)
+    return {**cells, "critical_scale": critical}
 
 
 def _reliance(model):

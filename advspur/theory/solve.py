@@ -96,8 +96,7 @@ def _minimize(model, epsilon, p, features):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solve(p, covariance, target, noise_std, epsilon):
     arguments = (covariance, target, noise_std**2, epsilon)
-    outputs = _batched_solver(p)(*(x[..., None] for x in arguments))
-    return tuple(x[..., 0] for x in outputs)
+    return tuple(x[0] for x in _batched_solver(p)(*(x[None] for x in arguments)))
 
 
 @_solve.defjvp
@@ -115,38 +114,47 @@ def _(p, primals, tangents):
 
 @functools.cache
 def _batched_solver(p):
-    """The solver of problems along the last axis; under vmap the new axis joins that axis."""
+    """The solver of problems along the first axis; under vmap the new axis joins that axis."""
 
     @jax.custom_batching.custom_vmap
     def solver(*arguments):
-        m = arguments[0].shape[0]
+        m = arguments[0].shape[-1]
         return in_chunks(functools.partial(solve_problems, p=p), arguments, m)
 
     @solver.def_vmap
     def _(size, is_batched, *arguments):
-        flat = []
-        for x, batched in zip(arguments, is_batched, strict=True):
-            x = x if batched else jnp.broadcast_to(x, (size, *x.shape))
-            x = jnp.moveaxis(x, 0, -2)
-            flat.append(x.reshape(*x.shape[:-2], -1))
-        outputs = solver(*flat)
-        outputs = [jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0) for x in outputs]
-        return tuple(outputs), (True,) * len(outputs)
+        arguments = (
+            x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            for x, batched in zip(arguments, is_batched, strict=True)
+        )
+        outputs = solver(*(x.reshape(-1, *x.shape[2:]) for x in arguments))
+        outputs = tuple(x.reshape(size, -1, *x.shape[1:]) for x in outputs)
+        return outputs, (True,) * len(outputs)
 
     return solver
 
 
 def in_chunks(function, arguments, m):
-    """function(*arguments) over pieces of the last axis that fit the cache, one after another."""
-    n = arguments[-1].shape[-1]
+    """`function` of problems along the last axis, for problems along the first.
+
+    One piece after another, each of a size that stays in the cache.
+    """
+    n = len(arguments[-1])
     size = max(1, min(n, CHUNK * 25 // m**2))
-    if n == size:
-        return function(*arguments)
     count = -(-n // size)
-    index = jnp.minimum(jnp.arange(count * size), n - 1).reshape(count, size)
-    outputs = jax.lax.map(lambda i: function(*(x[..., i] for x in arguments)), index)
-    outputs = (jnp.moveaxis(x, 0, -2) for x in outputs)
-    return tuple(x.reshape(*x.shape[:-2], -1)[..., :n] for x in outputs)
+
+    def split(x):
+        x = jnp.pad(x, [(0, count * size - n)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+        return x.reshape(count, size, *x.shape[1:])
+
+    def chunk(arguments):
+        outputs = function(*(jnp.moveaxis(x, 0, -1) for x in arguments))
+        return tuple(jnp.moveaxis(x, -1, 0) for x in outputs)
+
+    if count == 1:
+        return chunk(arguments)
+    outputs = jax.lax.map(chunk, tuple(split(x) for x in arguments))
+    return tuple(x.reshape(-1, *x.shape[2:])[:n] for x in outputs)
 
 
 def solve_problems(covariance, target, variance, epsilon, *, p):

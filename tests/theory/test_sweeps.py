@@ -55,7 +55,7 @@ def test_scale_rows_are_models_of_that_scale(x64):
 
 def test_one_program_serves_all_small_grids(x64):
     sweep_nfs(ETAS, EPSILONS, p=2.0)
-    program = grid_module._grid_program(2.0, tuple(jax.local_devices()))
+    program = grid_module._grid_program(2.0, tuple(jax.local_devices()), True)
     before = program._cache_size()
     sweep_nfs([0.1, 0.2, 0.3, 0.4], np.linspace(0.1, 1, 33), p=2.0, theta_opt=(1, 0.5, 0, 0, 0))
     sweep_nfs_over_scale([1.0], [0.3], eta=0.2, p=2.0)
@@ -70,6 +70,18 @@ def test_blocks_and_their_ragged_ends_agree_with_one_block(x64, monkeypatch):
     blocks = sweep_nfs(ETAS, EPSILONS, p=math.inf, spurious_scale=3.0, progress=progress)
     np.testing.assert_allclose(blocks.theta, whole.theta, atol=1e-14)
     assert len(counts) > 1 and sum(counts) == len(ETAS) * len(EPSILONS)
+
+
+def test_devices_share_rows_or_columns_and_agree_with_one(x64, monkeypatch):
+    assert jax.local_device_count() > 2
+    by_rows = sweep_nfs(ETAS, EPSILONS, p=1.0)
+    monkeypatch.setattr(grid_module, "SMALL", (2, 7))
+    by_columns = sweep_nfs(ETAS, EPSILONS, p=1.0)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    alone = sweep_nfs(ETAS, EPSILONS, p=1.0)
+    for sweep in (by_rows, by_columns):
+        np.testing.assert_allclose(sweep.theta, alone.theta, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(sweep.loss, alone.loss, rtol=1e-14)
 
 
 def test_core_features_only(x64):
