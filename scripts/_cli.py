@@ -79,7 +79,7 @@ def _parse(argv):
     except (AttributeError, KeyError) as error:  # an unknown key
         what = error.args[0] if error.args else error  # str() of a KeyError adds quotes
         keys = _known_keys(named)
-        fail(f"unknown key {what}; the keys, explained in configs/default.py, are: {keys}")
+        fail(f"unknown key {what}; the keys, explained in the config file, are: {keys}")
     except (TypeError, ValueError) as error:
         fail(error)
 

@@ -97,7 +97,8 @@ def solve(factors, side):
     for i in reversed(range(m)):
         for k in range(i + 1, m):
             x[i] = x[i] - lower[k][i] * x[k]
-    return jnp.stack(x)
+    # Without the barrier XLA fuses the elimination into each use of x and repeats it there.
+    return jax.lax.optimization_barrier(jnp.stack(x))
 
 
 def is_definite(covariance):

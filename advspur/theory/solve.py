@@ -231,12 +231,11 @@ def on_curve(problem, curve_of, data, p):
     tau, v = guarded_position(curve_of, data, problem.epsilon, start, v, limit)
     _, _, v = curve_of(data)(tau, v)
     h, s2 = moments(problem, v)
-    s, kink = jnp.sqrt(s2), (tau >= limit) & (problem.variance == 0)
-    multiplier = v / jnp.where(kink, lp_norm(h, p, axis=0), 1)
-    unit = jnp.where(
-        kink, certificate.kink_direction(problem, multiplier), v / jnp.where(s > 0, s, 1)
-    )
-    return jnp.where(kink, target, target - v), unit
+    inverse = 1 / jnp.where(s2 > 0, jnp.sqrt(s2), 1)
+    # At theta_opt without noise, `certificate.kink_direction` of the multiplier v / ||h||_p.
+    kink = (tau >= limit) & (problem.variance == 0)
+    at_kink = jnp.minimum(problem.epsilon / (C1 * lp_norm(h, p, axis=0)), inverse)
+    return jnp.where(kink, target, target - v), v * jnp.where(kink, at_kink, inverse)
 
 
 def guarded_position(curve_of, data, epsilon, start, state, limit):
