@@ -1,6 +1,7 @@
-"""Evaluate trained models: python scripts/evaluate.py --config configs/evaluate.py RUN [RUN ...]
+"""Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
-Measures the run directories on every benchmark of the config and appends to
+A MODEL is a run directory, a converted one, a checkpoint file, or a name of the paper's suite; none
+given, those of the config. Measures them on every benchmark of the config and appends to
 <workdir>/records.jsonl; numbers that are recorded already are not measured again.
 """
 
@@ -13,14 +14,16 @@ def main(flags, *runs):
     from advspur._checks import require
     from advspur._progress import Progress
     from advspur.benchmarks import evaluate_run
+    from advspur.models import find_model
     from advspur.models.runs import read_json
     from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
 
-    require(runs, "name the run directories to evaluate, after the flags")
-    names = [Path(run).name for run in runs]
-    require(len(set(names)) == len(names), "two of the runs have the same name: rename one")
     config, workdir = flags.config, _cli.workdir()
+    runs = runs or tuple(config.models)
+    found = [find_model(run, models_dir=config.models_dir) for run in runs]
+    names = {path.stem if path.is_file() else path.name for path in found}
+    require(len(names) == len(found), "two of the models have the same name: rename one")
     path, file = workdir / "records.jsonl", workdir / "config.json"
     require(
         not file.exists() or "benchmarks" in read_json(file)["config"],
@@ -36,11 +39,13 @@ def main(flags, *runs):
                 benchmark,
                 path=path,
                 weights=weights,
+                models_dir=config.models_dir,
                 data_dir=config.data_dir,
                 seed=config.seed,
                 options=config.evaluation.to_dict(),
             )
-            record_training(run, path)
+            if (Path(run) / "metrics.jsonl").is_file():
+                record_training(run, path)
             progress.line(f"{run} on {benchmark}: {count or 'no'} new numbers in {path}")
             progress.advance()
 

@@ -21,6 +21,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+collect_ignore = ["models/golden/make_golden.py"]  # it needs torch
+
 
 @pytest.fixture
 def key():

@@ -1,18 +1,29 @@
-"""Flax Linen ResNets, and classifiers that own their normalisation."""
+"""Flax Linen ResNets, classifiers that own their normalisation, and where they come from."""
 
 from advspur.models.classifier import Classifier
-from advspur.models.resnet import build_network, resnet18, resnet50, resnet_small
-from advspur.models.runs import latest_step, load, record_facts, run_checksum, run_facts
+from advspur.models.convert import convert_torch_checkpoint
+from advspur.models.resnet import build_network, resnet18, resnet50, resnet_small, wide_resnet50
+from advspur.models.runs import latest_step, record_facts, run_checksum, run_facts
+from advspur.models.store import find_model, load, model_facts
+from advspur.models.suite import SUITE, compare_with_published, published_model, suite
 
 __all__ = [
+    "SUITE",
     "Classifier",
     "build_network",
+    "compare_with_published",
+    "convert_torch_checkpoint",
+    "find_model",
     "latest_step",
     "load",
+    "model_facts",
+    "published_model",
     "record_facts",
     "resnet18",
     "resnet50",
     "resnet_small",
     "run_checksum",
     "run_facts",
+    "suite",
+    "wide_resnet50",
 ]

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 in Flax Linen, with torchvision's "v1.5" geometry.
+"""ResNet-18, ResNet-50 and WideResNet-50 in Flax Linen, with torchvision's "v1.5" geometry.
 
 Stems: "imagenet" 7x7/2 convolution and 3x3/2 max pooling; "cifar" one 3x3/1 convolution;
 "small" one 3x3/2 convolution (for the quickstart on a CPU). The stride of a bottleneck is on its
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from advspur._checks import check_choice, require
 
 STEMS = ("imagenet", "cifar", "small")
-ARCHITECTURES = ("resnet18", "resnet50", "resnet_small")
+ARCHITECTURES = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4", "resnet_small")
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ResNet(nn.Module):
-    """A residual network; build it with `resnet18`, `resnet50` or `resnet_small`."""
+    """A residual network; build it with `resnet18`, `resnet50`, ... or `build_network`."""
 
     stage_sizes: tuple
     bottleneck: bool
@@ -30,6 +30,12 @@ class ResNet(nn.Module):
     stem: str = "imagenet"
     dtype: object = jnp.float32
     axis_name: str | None = None  # batch statistics are averaged over this pmap axis
+    widening: int = 1  # of the 3x3 convolutions of bottlenecks: 2 in WideResNet-50-2
+
+    @property
+    def inner_width(self):
+        """Channels of the first convolution of the first block."""
+        return self.width * self.widening
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -56,12 +62,16 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        block = _bottleneck_block if self.bottleneck else _basic_block
+        self.sow("intermediates", "stem", x)  # kept by apply(..., mutable="intermediates")
+        block = _basic_block
+        if self.bottleneck:
+            block = functools.partial(_bottleneck_block, self.widening)
         for stage, num_blocks in enumerate(self.stage_sizes):
             for index in range(num_blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"layer{stage + 1}_{index}"
                 x = block(conv, norm, x, self.width * 2**stage, stride, name)
+                self.sow("intermediates", name, x)
         features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=_linear, name="fc")(
             features
@@ -79,6 +89,11 @@ def resnet50(num_classes=1000, *, stem="imagenet", dtype=jnp.float32):
     return _build((3, 4, 6, 3), True, num_classes, 64, stem, dtype)
 
 
+def wide_resnet50(num_classes=1000, *, widening, stem="imagenet", dtype=jnp.float32):
+    """WideResNet-50-2 or -4: ResNet-50 whose 3x3 convolutions are `widening` times as wide."""
+    return _build((3, 4, 6, 3), True, num_classes, 64, stem, dtype, widening)
+
+
 def resnet_small(num_classes, *, width=16, stem="small", dtype=jnp.float32):
     """Three stages of one basic block each, for CPU-size experiments."""
     return _build((1, 1, 1), False, num_classes, width, stem, dtype)
@@ -87,14 +102,20 @@ def resnet_small(num_classes, *, width=16, stem="small", dtype=jnp.float32):
 def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
     """The network a config names by `arch`."""
     check_choice("arch", arch, ARCHITECTURES)
-    build = {"resnet18": resnet18, "resnet50": resnet50, "resnet_small": resnet_small}[arch]
+    build = {
+        "resnet18": resnet18,
+        "resnet50": resnet50,
+        "wide_resnet50_2": functools.partial(wide_resnet50, widening=2),
+        "wide_resnet50_4": functools.partial(wide_resnet50, widening=4),
+        "resnet_small": resnet_small,
+    }[arch]
     return build(num_classes, stem=stem, dtype=jnp.dtype(dtype))
 
 
-def _build(stage_sizes, bottleneck, num_classes, width, stem, dtype):
+def _build(stage_sizes, bottleneck, num_classes, width, stem, dtype, widening=1):
     check_choice("stem", stem, STEMS)
     require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
-    return ResNet(stage_sizes, bottleneck, num_classes, width, stem, dtype)
+    return ResNet(stage_sizes, bottleneck, num_classes, width, stem, dtype, widening=widening)
 
 
 def _conv3x3(conv, features, stride, name):
@@ -109,10 +130,10 @@ def _basic_block(conv, norm, x, width, stride, name):
     return nn.relu(y + _shortcut(conv, norm, x, width, stride, name))
 
 
-def _bottleneck_block(conv, norm, x, width, stride, name):
-    y = conv(width, (1, 1), name=f"{name}_conv1")(x)
+def _bottleneck_block(widening, conv, norm, x, width, stride, name):
+    y = conv(widening * width, (1, 1), name=f"{name}_conv1")(x)
     y = nn.relu(norm(name=f"{name}_bn1")(y))
-    y = _conv3x3(conv, width, stride, f"{name}_conv2")(y)
+    y = _conv3x3(conv, widening * width, stride, f"{name}_conv2")(y)
     y = nn.relu(norm(name=f"{name}_bn2")(y))
     y = conv(4 * width, (1, 1), name=f"{name}_conv3")(y)
     y = norm(name=f"{name}_bn3")(y)

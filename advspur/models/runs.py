@@ -22,16 +22,15 @@ def read_json(path):
 
 
 def run_facts(path):
-    """What model.json of a run directory says: arch, num_classes, normalisation, budget, ..."""
+    """The model's name and what its model.json says: arch, num_classes, normalisation, ..."""
     file = Path(path) / "model.json"
     require(file.is_file(), f"{path} is no training run: {file} is missing")
-    return read_json(file)
+    return {"model": Path(path).name} | read_json(file)
 
 
-def record_facts(path, weights="raw"):
+def record_facts(facts, weights="raw"):
     """The fields of a `Record` that say which model it is about."""
-    facts = run_facts(path)
-    name = Path(path).name if weights == "raw" else f"{Path(path).name}@{weights}"
+    name = facts["model"] if weights == "raw" else f"{facts['model']}@{weights}"
     return {"model": name} | {k: facts[k] for k in ("arch", "train_p", "train_epsilon", "seed")}
 
 
@@ -53,7 +52,7 @@ def run_checksum(path):
     return _saved_facts(_checkpoint(path, latest_step(path)))["model"]
 
 
-def load(path, *, weights="raw", step=None):
+def load_run(path, *, weights="raw", step=None):
     """The Classifier of a run directory.
 
     Args:

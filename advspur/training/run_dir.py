@@ -24,7 +24,7 @@ from advspur._checks import (
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.transforms import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
-from advspur.models.runs import read_json, record_facts
+from advspur.models.runs import read_json, record_facts, run_facts
 from advspur.records import Record, append_records, read_records
 from advspur.training.state import SCHEDULES
 
@@ -212,7 +212,7 @@ def training_records(workdir):
     workdir = Path(workdir)
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     last = {k: v for line in lines for k, v in (_parse(line) or {}).items()}
-    options, facts = {"step": last["step"]}, record_facts(workdir)
+    options, facts = {"step": last["step"]}, record_facts(run_facts(workdir))
     return [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
         for n in ("seconds", "peak_memory_mb")

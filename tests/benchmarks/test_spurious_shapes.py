@@ -11,6 +11,7 @@ from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS
 from advspur.benchmarks.run import COMPLETE, evaluate_run
 from advspur.data import spurious_shapes
+from advspur.models import store
 from advspur.records import read_records
 
 NUM = 24  # three of each class: means over images are means over classes
@@ -154,9 +155,9 @@ def run_dir(tmp_path, monkeypatch, tiny_classifier, easy_shapes):
     steps = [10]
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "model.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(models, "latest_step", lambda path: steps[-1])
-    monkeypatch.setattr(models, "run_checksum", lambda path: str(steps))
-    monkeypatch.setattr(models, "load", lambda path, *, weights: tiny_classifier)
+    monkeypatch.setattr(store, "latest_step", lambda path: steps[-1])
+    monkeypatch.setattr(store, "run_checksum", lambda path: str(steps))
+    monkeypatch.setattr(models, "load", lambda path, **_: tiny_classifier)
     return tmp_path / "tiny", facts, steps
 
 

@@ -104,7 +104,8 @@ def small_forward(stem):
         return variables, out, state["intermediates"]
 
     variables, out, intermediates = forward(x)
-    layers = {k: np.asarray(v["__call__"][0]) for k, v in intermediates.items() if k != "__call__"}
+    modules = {k: v for k, v in intermediates.items() if isinstance(v, dict)}
+    layers = {k: np.asarray(v["__call__"][0]) for k, v in modules.items()}
     return network, x, variables, out, layers
 
 

@@ -177,7 +177,7 @@ def _equals(a, b):
 
 
 def test_load_says_what_is_wrong(tmp_path, finished):
-    with pytest.raises(InputError, match="is no training run: .*model.json is missing"):
+    with pytest.raises(InputError, match="is no training run .*model.json is missing"):
         models.load(tmp_path)
     with pytest.raises(InputError, match="no checkpoint of step 5; it has"):
         models.load(finished[0], step=5)

@@ -1,0 +1,168 @@
+"""Reads pickles as data: nothing they name is imported, nothing they call is called.
+
+`pickletools` splits the stream into opcodes, and each opcode builds plain values here. What a
+pickle wants to import becomes a `Global`, what it wants to call a `Call`: both do nothing.
+"""
+
+import pickletools
+from typing import NamedTuple
+
+from advspur._checks import InputError, require
+
+MAX_OPCODES = 2_000_000  # a ResNet-50 with its optimizer has about 30,000
+_VALUES = set(
+    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8".split()
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Global(NamedTuple):
+    """A name that the pickle wants imported."""
+
+    module: str
+    name: str
+
+
+class Call:
+    """A call or object that the pickle wants made, with the state it wants set."""
+
+    def __init__(self, function, arguments):
+        self.function, self.arguments, self.state = function, arguments, None
+
+
+def read_pickle(stream, *, construct=Call, persistent=None):
+    """(value, set of the Globals seen) of the pickle at the position of `stream`.
+
+    Sets are read as lists. Dictionaries (and OrderedDicts) must have simple keys: hashing nested
+    tuples of any depth can overflow the stack.
+
+    Args:
+      stream: with read, readline and tell; left behind the pickle. Its read must not allocate
+        more than there is (mmap and BytesIO do not).
+      construct: (function, arguments) -> value, for every call.
+      persistent: persistent id -> value.
+    Raises: InputError for anything that is no complete pickle.
+    """
+    machine = _Machine(construct, persistent)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            require(count < MAX_OPCODES, f"its pickle has more than {MAX_OPCODES:,} opcodes")
+            machine.step(opcode.name, argument)
+        return machine.stack.pop(), machine.names
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        text = (str(error).splitlines() or [""])[0][:120]
+        raise InputError(f"its pickle is damaged: {type(error).__name__}: {text}") from error
+
+
+class _Machine:
+    """The stack machine of a pickle."""
+
+    def __init__(self, construct, persistent):
+        self.construct, self.persistent = construct, persistent
+        self.stack, self.marks, self.memo, self.names = [], [], {}, set()
+
+    def step(self, name, argument):
+        push, pop = self.stack.append, self.stack.pop
+        if name in _VALUES:
+            push(argument)
+        elif name in _CONSTANTS:
+            push(_CONSTANTS[name])
+        elif name in _TUPLES:
+            push(tuple(self.take(_TUPLES[name])))
+        elif name in ("PROTO", "FRAME", "STOP"):
+            pass
+        elif name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if name == "MEMOIZE" else argument] = self.stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            push(self.memo[argument])
+        elif name in ("EMPTY_LIST", "EMPTY_SET"):
+            push([])
+        elif name == "EMPTY_DICT":
+            push({})
+        elif name in ("LIST", "FROZENSET"):
+            push(self.since_mark())
+        elif name == "TUPLE":
+            push(tuple(self.since_mark()))
+        elif name == "DICT":
+            push(_fill({}, self.since_mark()))
+        elif name in ("APPENDS", "ADDITEMS", "APPEND"):
+            items = self.take(1) if name == "APPEND" else self.since_mark()
+            if isinstance(self.stack[-1], list):
+                self.stack[-1].extend(items)
+            else:  # of a class we do not know: what it holds is dropped
+                require(isinstance(self.stack[-1], Call), "its pickle appends to no list")
+        elif name in ("SETITEM", "SETITEMS"):
+            items = self.take(2) if name == "SETITEM" else self.since_mark()
+            if isinstance(self.stack[-1], dict):
+                _fill(self.stack[-1], items)
+            else:
+                require(isinstance(self.stack[-1], Call), "its pickle sets items of no dictionary")
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            parts = argument.split(" ", 1) if name == "GLOBAL" else self.take(2)
+            push(self.named(*parts))
+        elif name.startswith("EXT"):
+            push(self.named("copyreg extension", str(argument)))
+        elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
+            function, *arguments = self.take(3 if name == "NEWOBJ_EX" else 2)
+            push(self.call(function, arguments[0]))
+        elif name == "INST":
+            push(self.call(self.named(*argument.split(" ", 1)), tuple(self.since_mark())))
+        elif name == "OBJ":
+            function, *arguments = self.since_mark()
+            push(self.call(function, tuple(arguments)))
+        elif name == "BUILD":
+            state = pop()
+            if isinstance(self.stack[-1], Call):
+                self.stack[-1].state = state
+        elif name in ("PERSID", "BINPERSID"):
+            require(self.persistent is not None, "its pickle refers to data outside of it")
+            push(self.persistent(argument if name == "PERSID" else pop()))
+        elif name == "POP_MARK" or (name == "POP" and self.marks[-1:] == [len(self.stack)]):
+            self.since_mark()
+        elif name == "POP":
+            pop()
+        elif name == "DUP":
+            push(self.stack[-1])
+        else:
+            raise InputError(f"its pickle has the opcode {name}, which no checkpoint needs")
+
+    def take(self, count):
+        require(len(self.stack) >= count, "its pickle takes more than it has put")
+        items = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return items
+
+    def since_mark(self):
+        return self.take(len(self.stack) - self.marks.pop())
+
+    def named(self, module, name):
+        require(isinstance(module, str) and isinstance(name, str), "its pickle imports no name")
+        self.names.add(Global(module, name))
+        return Global(module, name)
+
+    def call(self, function, arguments):
+        if function == Global("collections", "OrderedDict"):
+            pairs = arguments[0] if arguments else []
+            return _fill({}, [x for pair in pairs for x in _pair(pair)])
+        return self.construct(function, arguments)
+
+
+def _pair(pair):
+    require(len(pair) == 2, "its pickle has a dictionary of no pairs")
+    return pair
+
+
+def _fill(dictionary, items):
+    require(len(items) % 2 == 0, "its pickle has a key without a value")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        simple = key is None or isinstance(key, (str, int, float, bytes, Global))
+        require(simple, f"its pickle has a key of type {type(key).__name__}")
+        dictionary[key] = value
+    return dictionary

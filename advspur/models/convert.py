@@ -1,0 +1,245 @@
+"""PyTorch ResNet weights to Flax variables, strictly: every name is used once, or dropped by rule.
+
+Understands the checkpoints of the `robustness` library and robust-models-transfer (DataParallel,
+normaliser, a second copy of the network in the attacker), torchvision's names, and `model` or
+`state_dict` around either.
+"""
+
+import re
+from typing import NamedTuple
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import InputError, require
+from advspur.models.classifier import Classifier
+from advspur.models.resnet import ARCHITECTURES, build_network
+from advspur.models.torch_checkpoint import read_checkpoint
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREFIXES = ("module.model.", "model.", "module.", "")
+LEAVES = {  # (collection, leaf) of Flax -> name of torch
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+class Conversion(NamedTuple):
+    """A converted checkpoint and the account of it.
+
+    Attributes:
+      classifier: Classifier.
+      arch: key of `build_network`.
+      stem: "imagenet" or "cifar".
+      used: names of the source that fill a leaf, in order.
+      dropped: names that are left out by rule (counters, constants, the attacker's copy).
+      others: keys beside the weights (epoch, optimizer, ...).
+      normalization: "in the file", or "assumed: ImageNet's".
+      container: of the file; see `Checkpoint`.
+      inert: names in the file that were neither imported nor called.
+    """
+
+    classifier: Classifier
+    arch: str
+    stem: str
+    used: tuple
+    dropped: tuple
+    others: tuple
+    normalization: str
+    container: str
+    inert: tuple
+
+
+def convert_torch_checkpoint(path):
+    """The Classifier of a PyTorch checkpoint of a ResNet; see `convert`.
+
+    Args:
+      path: .ckpt, .pt or .pth file of torch.save, .safetensors or .npz.
+    Raises: InputError, in one line, for a file or network that is not what it should be.
+    """
+    return convert(path).classifier
+
+
+def convert(path):
+    """`convert_torch_checkpoint` with its account: a Conversion."""
+    checkpoint = read_checkpoint(path)
+    try:
+        state, others = _state_dict(checkpoint.content)
+        return _convert(state)._replace(
+            others=others, container=checkpoint.container, inert=checkpoint.inert
+        )
+    except InputError as error:
+        raise InputError(f"{path} cannot be converted: {error}") from error
+
+
+def _convert(state):
+    prefix = next((p for p in PREFIXES if f"{p}conv1.weight" in state), None)
+    require(
+        prefix is not None,
+        f"it holds no ResNet: no 'conv1.weight' under the prefixes {PREFIXES}; it has "
+        f"{_some(state)}",
+    )
+    outer = prefix.removesuffix("model.")
+    network = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    around = {k: v for k, v in state.items() if not k.startswith(prefix)}
+    if not prefix.endswith("model."):  # the network itself lies at the top: nothing is around it
+        around = {k: v for k, v in state.items() if k.startswith(f"{outer}attacker.")}
+        around |= {k: v for k, v in state.items() if k.startswith(f"{outer}normalizer.")}
+        network = {k: v for k, v in network.items() if f"{prefix}{k}" not in around}
+    arch, stem, num_classes = recognize({name: value.shape for name, value in network.items()})
+    flax_network = build_network(arch, num_classes, stem=stem)
+    template = jax.eval_shape(flax_network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    template = flax.traverse_util.flatten_dict(template)
+    names = {path: torch_name(path) for path in template}
+    counters = {k for k in network if k.endswith(".num_batches_tracked")}
+    missing = sorted(set(names.values()) - set(network))
+    surplus = sorted(set(network) - set(names.values()) - counters)
+    surplus += _surplus_around(around, network, outer)
+    require(
+        not missing and not surplus,
+        f"its names are not those of {arch}: "
+        + " ".join([*(f"-{n}" for n in missing[:8]), *(f"+{n}" for n in surplus[:8])])
+        + f" ({len(missing)} missing, {len(surplus)} surplus)",
+    )
+    leaves = {
+        path: _leaf(names[path], network[names[path]], leaf.shape)
+        for path, leaf in template.items()
+    }
+    mean, std = _normalization(around, outer)
+    return Conversion(
+        classifier=Classifier(
+            jax.tree.map(jnp.array, flax.traverse_util.unflatten_dict(leaves)),
+            flax_network,
+            mean or IMAGENET_MEAN,
+            std or IMAGENET_STD,
+        ),
+        arch=arch,
+        stem=stem,
+        used=tuple(f"{prefix}{name}" for name in names.values()),
+        dropped=(*(f"{prefix}{name}" for name in sorted(counters)), *sorted(around)),
+        others=(),
+        normalization="in the file" if mean else "assumed: ImageNet's",
+        container="",
+        inert=(),
+    )
+
+
+def recognize(shapes):
+    """(arch, stem, num_classes) of a torchvision ResNet from the shapes of its tensors."""
+    blocks = {}
+    for name in shapes:
+        if found := re.match(r"layer(\d)\.(\d+)\.conv1\.weight$", name):
+            blocks.setdefault(int(found[1]), set()).add(int(found[2]))
+    sizes = tuple(len(blocks[stage]) for stage in sorted(blocks))
+    is_bottleneck = "layer1.0.conv3.weight" in shapes
+    inner = shapes.get("layer1.0.conv1.weight", (0,))[0]
+    side, width = shapes["conv1.weight"][-1], shapes["conv1.weight"][0]
+    stem = {7: "imagenet", 3: "cifar"}.get(side)
+    for arch in ARCHITECTURES:
+        network = build_network(arch, 2, stem="imagenet")
+        wanted = (network.stage_sizes, network.bottleneck, network.width, network.inner_width)
+        if (sizes, is_bottleneck, width, inner) == wanted:
+            break
+    else:
+        kind = "bottleneck" if is_bottleneck else "basic"
+        raise InputError(
+            f"no known architecture has {kind} blocks {sizes} with widths {width} and {inner}; "
+            f"known are {', '.join(ARCHITECTURES)}"
+        )
+    require(stem is not None, f"its first convolution is {side} x {side}; known are 7 and 3")
+    head = shapes.get("fc.weight", ())
+    require(len(head) == 2, "-fc.weight (it has no last linear layer)")
+    return arch, stem, head[0]
+
+
+def torch_name(path):
+    """torchvision's name of a leaf of `ResNet`: (collection, module, leaf) -> "layer1.0.bn1.bias".
+
+    >>> torch_name(("batch_stats", "layer2_0_downsample_bn", "var"))
+    'layer2.0.downsample.1.running_var'
+    """
+    collection, module, leaf = path
+    module = re.sub(r"^(layer\d)_(\d+)_", r"\1.\2.", module)
+    module = module.replace("downsample_conv", "downsample.0").replace(
+        "downsample_bn", "downsample.1"
+    )
+    return f"{module}.{LEAVES[collection, leaf]}"
+
+
+def _leaf(name, value, shape):
+    """The float32 leaf of `shape` from a torch tensor: OIHW to HWIO, [out, in] to [in, out]."""
+    order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim, tuple(range(value.ndim)))
+    given = tuple(value.shape[axis] for axis in order) if value.ndim == len(shape) else None
+    wanted = tuple(shape[order.index(axis)] for axis in range(len(shape)))
+    require(given == shape, f"{name} has shape {value.shape}; expected {wanted}")
+    require(value.dtype.kind in "fV", f"{name} has dtype {value.dtype}; expected floats")
+    value = np.ascontiguousarray(np.transpose(value, order), np.float32)
+    require(bool(np.all(np.isfinite(value))), f"{name} contains NaN or infinity")
+    require(not name.endswith("running_var") or value.min() >= 0, f"{name} has negative variances")
+    return value
+
+
+def _state_dict(content):
+    """(the dict of weights, names of what lies beside it)."""
+    require(isinstance(content, dict), f"it holds a {type(content).__name__}, not a state dict")
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            return _tensors(content[key]), tuple(str(k) for k in content if k != key)
+    return _tensors(content), ()
+
+
+def _tensors(state):
+    bad = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
+    require(not bad, f"its state dict holds more than tensors: {_some(bad)}")
+    return state
+
+
+def _surplus_around(around, network, outer):
+    """Names around the network that no rule explains; the attacker's copy must be a copy."""
+    surplus, copy = [], f"{outer}attacker.model."
+    for name, value in around.items():
+        if name.startswith(copy):
+            original = network.get(name.removeprefix(copy))
+            require(
+                original is not None and np.array_equal(original, value),
+                f"{name} differs from the network that it should be a copy of",
+            )
+        elif name not in _constants(outer):
+            surplus.append(name)
+    return sorted(surplus)
+
+
+def _constants(outer):
+    modules = (f"{outer}normalizer", f"{outer}attacker.normalize")
+    return [f"{module}.new_{what}" for module in modules for what in ("mean", "std")]
+
+
+def _normalization(around, outer):
+    """(mean, std) of the file, or (None, None); its two places must agree."""
+    found = [np.ravel(around[n]).astype(float) if n in around else None for n in _constants(outer)]
+    normalizer, attacker = found[:2], found[2:]
+    for ours, theirs in zip(normalizer, attacker, strict=True):
+        if ours is not None and theirs is not None:
+            require(np.array_equal(ours, theirs), "its normaliser and its attacker's differ")
+    mean, std = (a if a is not None else b for a, b in zip(normalizer, attacker, strict=True))
+    if mean is None or std is None:
+        require(mean is std, "its normaliser lacks new_mean or new_std")
+        return None, None
+    require(mean.shape == std.shape == (3,), "its normaliser has no three channels")
+    require(bool(np.all(std > 0)), f"its normaliser has std {tuple(std)}")
+    # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
+    return tuple(_rounded(mean)), tuple(_rounded(std))
+
+
+def _rounded(values):
+    return [float(f"{value:.6g}") for value in values]
+
+
+def _some(names):
+    names = [str(name)[:60] for name in names]
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

@@ -1,0 +1,208 @@
+"""models.load: classifiers by name, from converted directories, original files and own runs.
+
+A converted directory holds model.safetensors and model.json; a training run model.json and
+checkpoints. Nothing is fetched from the network.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur import __version__
+from advspur._checks import InputError, require
+from advspur.models.classifier import Classifier
+from advspur.models.convert import convert
+from advspur.models.resnet import build_network
+from advspur.models.runs import latest_step, load_run, run_checksum, run_facts, tree_digest
+from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
+
+WEIGHTS = "model.safetensors"
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".npz")
+
+
+def load(name, *, weights="raw", step=None, models_dir=None):
+    """A Classifier by name or path.
+
+    Args:
+      name: a model of the paper's suite ("resnet50_l2_eps3"); a directory that
+        `training.train` or scripts/convert_checkpoint.py wrote; or a checkpoint file.
+      weights: of a run: "raw", or "ema" for the averages of one with ema_decay > 0.
+      step: of a run: which checkpoint: a number, "best" (by the run's best_metric), None: the
+        latest.
+      models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
+    Raises: InputError where there is no such model (saying what was looked for, and where it is
+      published), or where its file is not what it should be.
+    """
+    path = find_model(name, models_dir=models_dir)
+    if path.is_dir() and not (path / WEIGHTS).is_file():
+        return load_run(path, weights=weights, step=step)
+    require(
+        weights == "raw" and step is None,
+        f"{path} is no training run: it has neither averaged weights nor steps",
+    )
+    return _load_converted(path) if path.is_dir() else convert(path).classifier
+
+
+def find_model(name, *, models_dir=None):
+    """The directory or checkpoint file that `load` reads for `name`."""
+    path = Path(name).expanduser()
+    if (path / "model.json").is_file() or (path.is_file() and path.suffix in SUFFIXES):
+        return path
+    model = published_model(str(name))
+    if model is None:
+        require(
+            not path.is_dir(),
+            f"{path} is no training run and no converted model: {path / 'model.json'} is missing",
+        )
+        require(not path.exists(), f"{path} does not end in one of {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"no model {str(name)!r}: neither a directory or file, nor a name such as "
+            f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE)"
+        )
+    root = models_dir or os.environ.get("ADVSPUR_MODELS")
+    names = [file.removesuffix(".ckpt") for file in model.files]
+    wanted = f"{' or '.join(model.files)}, or a directory {names[0]} that"
+    wanted += " scripts/convert_checkpoint.py wrote"
+    get = f"it is published at {PUBLISHED_AT}"
+    require(
+        root,
+        f"{name}: say where the published models lie by $ADVSPUR_MODELS or models_dir; looked for "
+        f"is {wanted}; {get}",
+    )
+    root = Path(root).expanduser()
+    for candidate in names:
+        if (root / candidate / "model.json").is_file():
+            return root / candidate
+    for file in model.files:
+        if (root / file).is_file():
+            return root / file
+    raise InputError(f"{name} is not in {root}: looked for {wanted}; {get}")
+
+
+def model_facts(name, *, models_dir=None):
+    """What is known of a model beside its weights: a dict.
+
+    model (its name), arch, num_classes, train_p, train_epsilon, ..., step, and checksum, which
+    tells two models of one name apart.
+    """
+    path = find_model(name, models_dir=models_dir)
+    if not path.is_dir():
+        return describe(path, convert(path)) | {"model": path.stem, "step": 0}
+    if (path / WEIGHTS).is_file():
+        return run_facts(path) | {"step": 0}
+    return run_facts(path) | {"step": latest_step(path), "checksum": run_checksum(path)}
+
+
+def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):
+    """Write a Conversion as a directory that `load` reads, whole or not at all.
+
+    Args:
+      conversion: of `convert`.
+      source: the file it came from.
+      directory: to write; it must not exist, or hold an earlier conversion.
+      train_p: norm of the attack it was trained with, where the name of the source is not the
+        release's.
+      train_epsilon: its budget, 0 for a standard model.
+    Returns: the Path of the directory.
+    """
+    from safetensors.numpy import save_file
+
+    directory = Path(directory)
+    content = describe(source, conversion, train_p=train_p, train_epsilon=train_epsilon)
+    require(
+        not directory.exists() or (directory / WEIGHTS).is_file(),
+        f"{directory} exists and holds no converted model: name another --out",
+    )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    before = part.with_name(f"{part.name}.before")
+    try:
+        part.chmod(0o755)
+        variables = conversion.classifier.variables
+        flat = flax.traverse_util.flatten_dict(variables, sep="/")
+        save_file({name: np.asarray(leaf) for name, leaf in flat.items()}, part / WEIGHTS)
+        (part / WEIGHTS).chmod(0o644)  # it is written for its owner alone
+        content["checksum"] = tree_digest(variables)
+        (part / "model.json").write_text(json.dumps(content, indent=1) + "\n")
+        if directory.exists():
+            directory.rename(before)
+        part.rename(directory)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+    return directory
+
+
+def describe(source, conversion, *, train_p=None, train_epsilon=None):
+    """The content of model.json for a converted checkpoint."""
+    network, published = conversion.classifier.network, published_model(Path(source).stem)
+    if train_epsilon is None:
+        require(
+            published is not None,
+            f"{source}: the name does not tell what it was trained with; convert it with "
+            "scripts/convert_checkpoint.py --train_p=P --train_epsilon=EPSILON (0 if standard)",
+        )
+        train_p, train_epsilon = published.train_p, published.train_epsilon
+    checksum = file_checksum(source)
+    return {
+        "arch": conversion.arch,
+        "stem": conversion.stem,
+        "dtype": "float32",
+        "num_classes": network.num_classes,
+        "image_size": 224 if conversion.stem == "imagenet" else 32,
+        "mean": conversion.classifier.mean,
+        "std": conversion.classifier.std,
+        "dataset": "imagenet" if network.num_classes == 1000 else "unknown",
+        "shapes": {},
+        "train_p": "inf" if train_p == math.inf else train_p or 2.0,
+        "train_epsilon": train_epsilon,
+        "seed": 0,
+        "checksum": checksum,
+        "source": {
+            "file": Path(source).name,
+            "sha256": checksum,
+            "container": conversion.container,
+            "normalization": conversion.normalization,
+            "dropped": len(conversion.dropped),
+            "inert": conversion.inert,
+            "advspur": __version__,
+        },
+    }
+
+
+def file_checksum(path):
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_converted(path):
+    from safetensors import SafetensorError, safe_open
+
+    facts = run_facts(path)
+    network = build_network(
+        facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
+    )
+    template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    try:
+        with safe_open(path / WEIGHTS, framework="numpy") as file:
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path / WEIGHTS} is damaged: {error}; convert it again") from error
+    variables = flax.traverse_util.unflatten_dict(flat, sep="/")
+    shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (variables, template)]
+    require(
+        shapes[0] == shapes[1] and tree_digest(variables) == facts["checksum"],
+        f"{path / WEIGHTS} is damaged: it is not what model.json says; convert it again",
+    )
+    variables = jax.tree.map(jnp.array, variables)
+    return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))

@@ -1,0 +1,163 @@
+"""The published ImageNet models that the paper evaluates: robust-models-transfer's ResNets.
+
+ResNet-18 and ResNet-50, standard and adversarially trained in l2 and linf (Salman et al. 2020). The
+linf budgets of the release are exactly five for each backbone; of its nine l2 budgets the paper
+names only 5, so which five it used is a choice (`suite`).
+
+>>> [m.name for m in suite(l2_epsilons=(3, 5))][:4]
+['resnet18_l2_eps0', 'resnet18_l2_eps3', 'resnet18_l2_eps5', 'resnet18_linf_eps0.5']
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+from advspur._checks import require
+
+PUBLISHED_AT = "Hugging Face, repository madrylab/robust-imagenet-models (MIT licence)"
+L2_EPSILONS = (0.25, 0.5, 1.0, 3.0, 5.0)
+LINF_EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of 255
+# Top-1 accuracy in percent on the 50,000 validation images, from the release's README.
+CLEAN_ACCURACY = {
+    ("resnet18", 2.0): {
+        0: 69.79,
+        0.01: 69.90,
+        0.03: 69.24,
+        0.05: 69.15,
+        0.1: 68.77,
+        0.25: 67.43,
+        0.5: 65.49,
+        1: 62.32,
+        3: 53.12,
+        5: 45.59,
+    },
+    ("resnet50", 2.0): {
+        0: 75.80,
+        0.01: 75.68,
+        0.03: 75.76,
+        0.05: 75.59,
+        0.1: 74.78,
+        0.25: 74.14,
+        0.5: 73.16,
+        1: 70.43,
+        3: 62.83,
+        5: 56.13,
+    },
+    ("resnet18", math.inf): {0.5: 66.13, 1: 63.46, 2: 59.63, 4: 52.49, 8: 42.11},
+    ("resnet50", math.inf): {0.5: 73.73, 1: 72.05, 2: 69.10, 4: 63.86, 8: 54.53},
+}
+_NAME = re.compile(r"(resnet18|resnet50|wide_resnet50_[24])_(l2|linf)_eps(\d+(?:\.\d+)?)")
+
+
+class PublishedModel(NamedTuple):
+    """A model of the release.
+
+    Attributes:
+      name: as the release names its file, without the extension.
+      arch: key of `build_network`.
+      train_p: norm of the training attack.
+      train_epsilon: its budget in [0, 1] pixel units (8/255 for "linf_eps8.0").
+      clean_accuracy: published top-1 accuracy as a fraction; None where we know none.
+      files: the file names it may lie under.
+    """
+
+    name: str
+    arch: str
+    train_p: float
+    train_epsilon: float
+    clean_accuracy: float | None
+    files: tuple
+
+
+def published_model(name):
+    """The PublishedModel that `name` means ("resnet50_linf_eps4" is "resnet50_linf_eps4.0").
+
+    None where `name` is no such name. The release writes whole l2 budgets without a decimal point
+    and linf budgets with one; both are understood, in names and in file names.
+    """
+    found = _NAME.fullmatch(name)
+    if not found:
+        return None
+    arch, norm, number = found.groups()
+    p, budget = {"l2": 2.0, "linf": math.inf}[norm], float(number)
+    forms = [f"{budget:g}", f"{budget:.1f}"] if budget == int(budget) else [f"{budget:g}"]
+    if p == math.inf:
+        forms.reverse()
+    accuracy = CLEAN_ACCURACY.get((arch, p), {}).get(budget)
+    names = [f"{arch}_{norm}_eps{form}" for form in forms]
+    return PublishedModel(
+        names[0],
+        arch,
+        p,
+        budget if p == 2 else budget / 255,
+        None if accuracy is None else accuracy / 100,
+        tuple(f"{n}.ckpt" for n in names),
+    )
+
+
+def suite(*, archs=("resnet18", "resnet50"), l2_epsilons=L2_EPSILONS, baselines=True):
+    """The paper's models: for each backbone the standard one, l2 budgets, the five linf budgets.
+
+    Args:
+      archs: of "resnet18", "resnet50".
+      l2_epsilons: budgets of 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5. The paper's main text
+        names only 5; the default is the five largest.
+      baselines: whether to begin with the standard model (the release's epsilon = 0).
+    Returns: tuple of PublishedModel, 22 by default.
+    """
+    for arch in archs:
+        known = CLEAN_ACCURACY.get((arch, 2.0))
+        require(known, f"arch = {arch!r}: the paper's models are resnet18 and resnet50")
+        allowed = ", ".join(f"{e:g}" for e in known if e)
+        for epsilon in l2_epsilons:
+            wrong = f"l2_epsilons has {epsilon}; the release has {allowed}"
+            require(epsilon in known and epsilon > 0, wrong)
+    return tuple(
+        published_model(f"{arch}_{norm}_eps{epsilon:g}")
+        for arch in archs
+        for norm, epsilons in (
+            ("l2", (*((0,) if baselines else ()), *l2_epsilons)),
+            ("linf", LINF_EPSILONS),
+        )
+        for epsilon in epsilons
+    )
+
+
+SUITE = suite()
+
+
+class Agreement(NamedTuple):
+    """A measured accuracy beside the published one."""
+
+    published: float
+    measured: float
+    low: float
+    high: float
+    agrees: bool
+
+
+def compare_with_published(name, num_correct, num_examples, *, confidence=0.99, slack=0.002):
+    """Whether a measured ImageNet top-1 accuracy is the published one: an Agreement.
+
+    It is if the published figure lies in the Wilson interval of num_correct of num_examples,
+    widened by `slack` (another JPEG decoder or resize moves the accuracy by 0.1 to 0.5 points).
+
+    Raises: InputError for a name without a published accuracy, or counts that make no sense.
+    """
+    from scipy import stats
+
+    model = published_model(name)
+    require(
+        model is not None and model.clean_accuracy is not None,
+        f"{name} has no published accuracy; the suite's are {', '.join(m.name for m in SUITE)}",
+    )
+    require(
+        0 <= num_correct <= num_examples and num_examples > 0,
+        f"{num_correct} correct of {num_examples}: no such counts",
+    )
+    interval = stats.binomtest(int(num_correct), int(num_examples)).proportion_ci(
+        confidence, "wilson"
+    )
+    low, high = interval.low - slack, interval.high + slack
+    published = model.clean_accuracy
+    return Agreement(published, num_correct / num_examples, low, high, low <= published <= high)

@@ -1,0 +1,287 @@
+"""Reads what torch.save writes, without torch and without executing anything of it.
+
+Both containers: the zip file, and the stream of torch before 1.6; also where dill wrote the pickle.
+Tensors come back as NumPy views of the mapped file, so memory is used for what is looked at.
+Names beyond the few that checkpoints need stay inert (`advspur._inert_pickle`) and are reported.
+Weights in .safetensors and .npz files are read too.
+"""
+
+import mmap
+import struct
+import zipfile
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from advspur._checks import InputError, require
+from advspur._inert_pickle import Call, Global, read_pickle
+
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickle of one number
+STORAGES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+    "UntypedStorage": np.uint8,
+}
+DTYPES = {
+    "float64": np.float64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "int64": np.int64,
+    "int32": np.int32,
+    "int16": np.int16,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "bool": np.bool_,
+}
+TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
+PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
+KNOWN = {
+    Global("collections", "OrderedDict"),
+    *(Global("torch._utils", name) for name in TENSORS + PARAMETERS),
+    *(Global(module, name) for module in ("torch", "torch.cuda") for name in STORAGES),
+    *(Global("torch.storage", name) for name in ("UntypedStorage", "TypedStorage")),
+    *(Global("torch", name) for name in (*DTYPES, "Size", "device")),
+}
+MAX_RATIO = 100  # of unpacked to packed size in an .npz; weights hardly compress
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      content: dicts, lists, numbers, strings; tensors as read-only NumPy arrays.
+      container: "zip", "legacy stream", "safetensors" or "npz".
+      inert: names in it that were neither imported nor called, "module.name".
+    """
+
+    content: object
+    container: str
+    inert: tuple
+
+
+def read_checkpoint(path):
+    """The content of a checkpoint file, as data: a Checkpoint.
+
+    Raises: InputError, in one line, for a file that is absent, empty, a web page, truncated,
+      damaged, hostile, or of another kind.
+    """
+    path = Path(path)
+    require(path.is_file(), f"no checkpoint file {path}")
+    size = path.stat().st_size
+    require(size > 0, f"{path} is empty: the download failed")
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return _read(path, data)
+    except InputError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _read(path, data):
+    start = data[:512].lstrip().lower()
+    require(
+        not start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")),
+        "it is a web page, not a checkpoint: the host asked for a login, or the file has moved",
+    )
+    require(
+        not start.startswith(b"version https://git-lfs"),
+        "it is a git-lfs pointer, not the file itself: run 'git lfs pull'",
+    )
+    if data[:4] == b"PK\x03\x04":
+        return _read_zip(path, data)
+    if data[: len(LEGACY_MAGIC)] == LEGACY_MAGIC:
+        return _read_legacy(data)
+    if data[8:9] == b"{":
+        return _read_safetensors(path)
+    raise InputError(
+        "it is neither a torch.save file (zip or older stream) nor .safetensors nor .npz, or its "
+        "beginning is damaged"
+    )
+
+
+def _read_zip(path, data):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, struct.error, ValueError, OSError, NotImplementedError) as error:
+        raise InputError(
+            f"its zip directory is missing or damaged (truncated?): {error}"
+        ) from error
+    names = [entry.filename for entry in entries]
+    require(len(set(names)) == len(names), "its zip directory names an entry twice")
+    pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
+    if not pickles and names and all(name.endswith(".npy") for name in names):
+        return _read_npz(path, entries, len(data))
+    require(len(pickles) == 1, f"its zip directory has {len(pickles)} data.pkl; expected one")
+    root, entries = pickles[0][: -len("data.pkl")], {entry.filename: entry for entry in entries}
+    order = bytes(_entry(data, entries[f"{root}byteorder"])) if f"{root}byteorder" in names else b""
+    storages = {}
+
+    def storage(key, dtype, count):
+        entry = entries.get(f"{root}data/{key}")
+        require(entry is not None, f"its tensor data {key!r} is missing")
+        require(
+            entry.file_size == count * dtype.itemsize,
+            f"its tensor data {key!r} has {entry.file_size} bytes; expected {count} x "
+            f"{dtype.itemsize}",
+        )
+        if key not in storages:
+            storages[key] = _entry(data, entry)
+        return np.frombuffer(storages[key], dtype.newbyteorder(">" if order == b"big" else "<"))
+
+    stream = BytesIO(_entry(data, entries[pickles[0]]))
+    content, names = read_pickle(
+        stream, construct=_construct, persistent=lambda tag: storage(*_storage_tag(tag)[:3])
+    )
+    return Checkpoint(content, "zip", _inert(names))
+
+
+def _entry(data, entry):
+    """The bytes of a zip entry that is stored as it is, in place, its checksum verified."""
+    require(
+        entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1,
+        f"its entry {entry.filename!r} is compressed or encrypted; torch.save writes neither",
+    )
+    header = data[entry.header_offset : entry.header_offset + 30]
+    require(header[:4] == b"PK\x03\x04" and len(header) == 30, "its zip directory is damaged")
+    start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    content = memoryview(data)[start : start + entry.file_size]
+    require(
+        len(content) == entry.file_size and zlib.crc32(content) == entry.CRC,
+        f"its entry {entry.filename!r} is damaged: the checksum does not match",
+    )
+    return content
+
+
+def _read_legacy(data):
+    data.seek(len(LEGACY_MAGIC))
+    version, _ = read_pickle(data)
+    require(version == 1001, f"its protocol is {version!r}; known is 1001")
+    system, _ = read_pickle(data)
+    little = not isinstance(system, dict) or system.get("little_endian", True)
+    begin, found = data.tell(), {}
+
+    def note(tag):
+        key, dtype, count, _ = _storage_tag(tag)
+        found[key] = dtype, count
+        return np.zeros(0, dtype)
+
+    # Where the data of each tensor begin is known only behind the pickle: it is read twice.
+    read_pickle(data, persistent=note)
+    keys, _ = read_pickle(data)
+    require(
+        isinstance(keys, list) and set(keys) == set(found), "its list of tensor data is damaged"
+    )
+    storages, offset = {}, data.tell()
+    for key in keys:
+        dtype, count = found[key]
+        end = offset + 8 + count * dtype.itemsize
+        require(end <= len(data), "it is truncated: tensor data are missing")
+        require(
+            struct.unpack("<q", data[offset : offset + 8])[0] == count,
+            f"its tensor data {key!r} have another size than its pickle says",
+        )
+        dtype = dtype.newbyteorder("<" if little else ">")
+        storages[key] = np.frombuffer(data, dtype, count, offset + 8)
+        offset = end
+
+    def storage(tag):
+        key, _, _, view = _storage_tag(tag)
+        if view is None:
+            return storages[key]
+        _, first, count = view
+        require(first >= 0 and 0 <= count <= len(storages[key]) - first, "a view is out of bounds")
+        return storages[key][first : first + count]
+
+    data.seek(begin)
+    content, names = read_pickle(data, construct=_construct, persistent=storage)
+    return Checkpoint(content, "legacy stream", _inert(names))
+
+
+def _storage_tag(tag):
+    """(key, dtype, number of elements, view) of a storage's persistent id."""
+    require(
+        isinstance(tag, tuple) and len(tag) in (5, 6) and tag[0] == "storage",
+        "its pickle refers to data outside of it",
+    )
+    _, kind, key, _, count, *view = tag
+    name = kind.name if isinstance(kind, Global) else repr(kind)
+    require(name in STORAGES, f"its tensors have storages of type {name}, which is not known")
+    whole = isinstance(count, int) and count >= 0 and isinstance(key, str)
+    require(whole, "its tensor data have no valid size")
+    return key, np.dtype(STORAGES[name]), count, (view or [None])[0]
+
+
+def _construct(function, arguments):
+    if isinstance(function, Global) and function in KNOWN:
+        if function.name in TENSORS:
+            return _tensor(*arguments)
+        if function.name in PARAMETERS:
+            return arguments[0]
+        if function.name == "Size":
+            return tuple(arguments[0])
+        if function.name == "device":
+            return ":".join(map(str, arguments))
+    return Call(function, arguments)
+
+
+def _tensor(storage, offset, shape, strides, *rest):
+    require(isinstance(storage, np.ndarray), "a tensor has no data")
+    if len(rest) > 2 and isinstance(rest[2], Global):  # _rebuild_tensor_v3 names the dtype itself
+        require(rest[2].name in DTYPES, f"a tensor has dtype {rest[2].name}, which is not known")
+        storage = storage.view(np.dtype(DTYPES[rest[2].name]))
+    numbers = (offset, *shape, *strides)
+    require(
+        len(shape) == len(strides) and all(isinstance(x, int) and x >= 0 for x in numbers),
+        "a tensor has no valid shape",
+    )
+    if 0 in shape:
+        return np.zeros(shape, storage.dtype)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    require(last < len(storage), "a tensor reaches beyond its data")
+    steps = [stride * storage.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+
+
+def _inert(names):
+    return tuple(sorted(f"{module}.{name}" for module, name in names - KNOWN))
+
+
+def _read_npz(path, entries, size):
+    unpacked = sum(entry.file_size for entry in entries)
+    require(
+        unpacked <= MAX_RATIO * size,
+        f"it unpacks to {unpacked:,} bytes, over {MAX_RATIO} times its size: weights do not",
+    )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Checkpoint({name: arrays[name] for name in arrays.files}, "npz", ())
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"its arrays are damaged: {error}") from error
+
+
+def _read_safetensors(path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"its safetensors are damaged: {error}") from error
+    return Checkpoint(content, "safetensors", ())

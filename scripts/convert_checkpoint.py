@@ -1,0 +1,67 @@
+"""Convert a PyTorch ResNet checkpoint: python scripts/convert_checkpoint.py FILE [--out DIR]
+
+Reads what torch.save wrote without torch and without executing anything of it, checks it name by
+name, and writes DIR (default: FILE without its extension, under --models_dir or $ADVSPUR_MODELS)
+for advspur.models.load. The release names its files <arch>_<norm>_eps<budget>.ckpt, from which norm
+and budget of the training are read; of other names --train_p and --train_epsilon say them.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import _cli
+from absl import flags
+
+flags.DEFINE_string("out", None, "Directory to write.")
+flags.DEFINE_string("models_dir", None, "Directory of converted models; default $ADVSPUR_MODELS.")
+flags.DEFINE_float("train_p", None, "Norm of the attack it was trained with: 1, 2 or inf.")
+flags.DEFINE_float("train_epsilon", None, "Its budget, in [0, 1] pixel units; 0 if standard.")
+
+
+def main(flags, *arguments):
+    import jax
+
+    from advspur import models
+    from advspur._checks import check_nonnegative, check_norm, norm_name, require
+    from advspur.models.convert import convert
+    from advspur.models.store import save_converted
+
+    require(len(arguments) == 1, "name one checkpoint file to convert")
+    source = Path(arguments[0])
+    if flags.train_p is not None:
+        check_norm(flags.train_p, (1.0, 2.0, math.inf))
+    if flags.train_epsilon is not None:
+        check_nonnegative("train_epsilon", flags.train_epsilon)
+    root = flags.models_dir or os.environ.get("ADVSPUR_MODELS") or "models"
+    conversion = convert(source)
+    directory = save_converted(
+        conversion,
+        source,
+        flags.out or Path(root) / source.stem,
+        train_p=flags.train_p,
+        train_epsilon=flags.train_epsilon,
+    )
+    written = models.model_facts(directory)
+    classifier = conversion.classifier
+    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
+    lines = {
+        "container": conversion.container,
+        "SHA-256": written["source"]["sha256"],
+        "architecture": f"{conversion.arch}, {classifier.num_classes} classes",
+        "parameters": f"{count:,}",
+        "normalisation": f"{classifier.mean}, {classifier.std} ({conversion.normalization})",
+        "entries": f"{len(conversion.used)} used, {len(conversion.dropped)} dropped by rule",
+        "beside them": f"{', '.join(conversion.others) or 'nothing'} (not used)",
+        "inert": f"{', '.join(conversion.inert) or 'no names'} (neither imported nor called)",
+        "trained with": f"{norm_name(float(written['train_p']))}, epsilon = "
+        f"{written['train_epsilon']:.5g} in [0, 1] pixel units",
+        "written": directory,
+    }
+    print(f"{source}")
+    for name, value in lines.items():
+        print(f"  {name:15}{value}")
+
+
+if __name__ == "__main__":
+    _cli.run(main, arguments=True)

@@ -1,0 +1,251 @@
+"""The reader of checkpoints: real files of torch, and files that try to break or abuse it."""
+
+import os
+import pickle
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.models.torch_checkpoint import read_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
+from torch_files import Named, Storage, dumps, save, write_zip  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+REAL = tuple(f"tensors_{how}.pt" for how in ("pickle", "dill", "pickle_legacy", "dill_legacy"))
+BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_files_of_torch_are_read_whole(name):
+    checkpoint = read_checkpoint(GOLDEN / name)
+    assert checkpoint.container == ("legacy stream" if "legacy" in name else "zip")
+    assert checkpoint.inert == ()
+    found = checkpoint.content
+    for key, expected in {
+        "base": BASE,
+        "row_of_the_same": BASE[1],
+        "transposed": BASE.T,
+        "strided": BASE[::2, 1::2],
+        "parameter": BASE + 0.5,
+        "scalar": np.float32(3.25),
+        "empty": np.zeros((0, 3), np.float32),
+        "flags": np.array([True, False]),
+    }.items():
+        np.testing.assert_array_equal(found[key], expected, strict=True)
+    for kind in ("float64", "float16", "int64", "int32", "int16", "int8", "uint8"):
+        np.testing.assert_array_equal(found[kind], BASE.astype(kind), strict=True)
+    np.testing.assert_array_equal(found["bfloat16"], BASE.astype(ml_dtypes.bfloat16), strict=True)
+    nested = {"size": (4, 6), "device": "cpu", "lists": [1, None, (2.5, "a")]}
+    assert found["nested"] == nested
+    assert found["base"].ctypes.data + 24 == found["row_of_the_same"].ctypes.data  # no copies
+    with pytest.raises(ValueError, match="read-only"):
+        found["base"][0] = 1
+
+
+def test_safetensors_and_npz_are_read(tmp_path):
+    from safetensors.numpy import save_file
+
+    arrays = {"a": BASE, "b": BASE.astype(ml_dtypes.bfloat16), "n": np.array(3, np.int64)}
+    save_file(arrays, tmp_path / "x.safetensors")
+    np.savez_compressed(tmp_path / "x.npz", a=BASE)
+    found = read_checkpoint(tmp_path / "x.safetensors")
+    assert found.container == "safetensors"
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(found.content[name], value, strict=True)
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "x.npz").content["a"], BASE)
+
+
+def test_unknown_names_stay_inert_and_are_reported(tmp_path):
+    content = {"w": BASE, "args": Named("argparse", "Namespace", ()), "f": Named("os", "system")}
+    save(content, tmp_path / "x.pt")
+    found = read_checkpoint(tmp_path / "x.pt")
+    assert found.inert == ("argparse.Namespace", "os.system")
+    np.testing.assert_array_equal(found.content["w"], BASE)
+
+
+# -- hostile and broken files: none executes anything, each gives one clear line --------------
+
+
+def zipped(pickled, **options):
+    return lambda path: write_zip(path, pickled, **options)
+
+
+def written(content):
+    return lambda path: path.write_bytes(content)
+
+
+def tensor(*, kind=None, key="0", count=24, offset=0, shape=(4, 6), strides=(6, 1)):
+    """A file of one tensor, good but for what is given."""
+    storage = Storage("storage", kind or Named("torch", "FloatStorage"), key, "cpu", count)
+    arguments = (storage, offset, shape, strides, False, Named("collections", "OrderedDict", ()))
+    pickled = dumps({"w": Named("torch._utils", "_rebuild_tensor_v2", arguments)})
+    return zipped(pickled, storages={"0": BASE})
+
+
+def gadget(module, name, *arguments):
+    return zipped(dumps({"model": Named(module, name, arguments)}))
+
+
+def entries(*named, **options):
+    def write(path):
+        with zipfile.ZipFile(path, "w", **options) as file:
+            for name, content in named:
+                file.writestr(name, content)
+
+    return write
+
+
+GOOD = dumps({"a": 1})
+DEEP = b"\x80\x02" + b")" + b"\x85" * 100_000 + b"q\x00"
+OBJECTS = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}".ljust(118)
+OBJECTS = b"\x93NUMPY\x01\x00v\x00" + OBJECTS + b"N."
+LEGACY = (GOLDEN / "tensors_pickle_legacy.pt").read_bytes()
+MARK = "touch {}"  # the file that an executed gadget would leave
+GADGETS = {
+    "os.system": gadget("os", "system", MARK),
+    "posix.system": gadget("posix", "system", MARK),
+    "subprocess.Popen": gadget("subprocess", "Popen", MARK),
+    "builtins.eval": gadget("builtins", "eval", f"__import__('os').system('{MARK}')"),
+    "builtins.exec": gadget("builtins", "exec", f"import os; os.system('{MARK}')"),
+    "builtins.getattr": gadget("builtins", "getattr", Named("os", "x"), "system"),
+    "__builtin__.apply": gadget("__builtin__", "apply", Named("os", "system"), (MARK,)),
+    "pickle.loads": gadget("pickle", "loads", b"cos\nsystem\n(S'true'\ntR."),
+    "numpy exec": gadget("numpy.testing._private.utils", "runstring", MARK, {}),
+    "torch.load": gadget("torch", "load", "elsewhere.pt"),
+    "torch.hub": gadget("torch.hub", "load", "owner/repository"),
+    "dill code": gadget("dill._dill", "_create_code", 0, 0, 0, b"\x00", (), (), ()),
+    "dill function": gadget("dill._dill", "_create_function", Named("dill._dill", "_code")),
+    "dill nested": gadget(
+        "dill._dill", "_load_type", Named("dill._dill", "_create_code", (Named("os", "x", ()),))
+    ),
+    "types.FunctionType": gadget("types", "FunctionType", None, {}),
+    "shadowed name": gadget("torch._utils", "_rebuild_tensor_v2.__globals__", "x"),
+    "copyreg": gadget("copyreg", "_reconstructor", Named("os", "x"), None, None),
+}
+BROKEN = {
+    "zero bytes": (written(b""), "is empty"),
+    "web page": (written(b"\n<!DOCTYPE html><html>Sign in</html>"), "web page"),
+    "git-lfs pointer": (written(b"version https://git-lfs.github.com/spec/v1\n"), "git-lfs"),
+    "wrong magic": (written(b"\x89PNG\r\n\x1a\n" + bytes(100)), "neither a torch.save file"),
+    "plain pickle": (written(pickle.dumps({"a": 1})), "neither a torch.save file"),
+    "zip of something else": (entries(("readme.txt", b"hello")), "0 data.pkl"),
+    "two pickles": (entries(("a/data.pkl", GOOD), ("b/data.pkl", GOOD)), "2 data.pkl"),
+    "path tricks": (entries(("../../data.pkl", b"c../..\nx\n.")), "holds a Global"),
+    "missing storage": (tensor(key="../../../etc/passwd"), "tensor data '../../../etc/passwd'"),
+    "key of no string": (tensor(key=7), "no valid size"),
+    "unknown storage": (tensor(kind=Named("os", "system")), "storages of type system"),
+    "huge storage": (tensor(count=2**60), "has 96 bytes; expected"),
+    "negative storage": (tensor(count=-1), "no valid size"),
+    "huge shape": (tensor(shape=(2**40, 2**20)), "beyond its data"),
+    "negative offset": (tensor(offset=-3), "no valid shape"),
+    "offset too far": (tensor(offset=8), "beyond its data"),
+    "negative stride": (tensor(strides=(-6, 1)), "no valid shape"),
+    "uneven strides": (tensor(strides=(1,)), "no valid shape"),
+    "shape of strings": (tensor(shape=("4", "6")), "no valid shape"),
+    "compressed bomb": (
+        entries(("a/data.pkl", GOOD), ("a/data/0", bytes(10**7)), compression=zipfile.ZIP_DEFLATED),
+        "is compressed",
+    ),
+    "npz bomb": (entries(("a.npy", bytes(10**7)), compression=zipfile.ZIP_DEFLATED), "unpacks to"),
+    "npz of objects": (entries(("a.npy", OBJECTS)), "allow_pickle"),
+    "endless pickle": (zipped(b"\x80\x02" + b"]0" * 1_100_000), "more than 2,000,000 opcodes"),
+    "no end": (zipped(b"\x80\x02]"), "damaged"),
+    "empty stack": (zipped(b"\x80\x02."), "damaged"),
+    "unknown opcode": (zipped(b"\x80\x02\xff."), "damaged"),
+    "missing memo": (zipped(b"\x80\x02h\x07."), "damaged"),
+    "mark without end": (zipped(b"\x80\x02t."), "damaged"),
+    "huge string": (zipped(b"\x80\x04\x8d" + struct.pack("<Q", 2**50) + b"abc."), "damaged"),
+    "deep tuple as key": (zipped(b"\x80\x02}" + DEEP[2:] + b"Ns."), "key of type tuple"),
+    "list as key": (zipped(b"\x80\x02}]Ns."), "key of type list"),
+    "sets items of a number": (zipped(b"\x80\x02K\x01K\x02K\x03s."), "sets items of no dictionary"),
+    "strange persistent id": (zipped(b"\x80\x02K\x01Q."), "outside of it"),
+    "legacy protocol": (written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]), "protocol is 5"),
+    "safetensors header": (written(struct.pack("<Q", 2**40) + b"{" + bytes(50)), "safetensors"),
+}
+
+
+def one_line(path):
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(path)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text and len(text) < 400
+    return text
+
+
+@pytest.mark.parametrize("name", GADGETS)
+def test_gadgets_are_not_executed(name, tmp_path, monkeypatch):
+    """Everything that could run is out of reach; what the pickle wanted is reported."""
+    for module in ("os.system", "subprocess.Popen.__init__", "builtins.exec", "builtins.eval"):
+        monkeypatch.setattr(module, lambda *a, **k: pytest.fail("executed"))
+    modules = set(sys.modules)
+    path = tmp_path / "x.pt"
+    GADGETS[name](path)
+    found = read_checkpoint(path)
+    assert found.inert
+    assert set(sys.modules) == modules
+    assert sorted(os.listdir(tmp_path)) == ["x.pt"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_refused_in_one_line(name, tmp_path):
+    from advspur.models.convert import convert
+
+    path = tmp_path / "x.pt"
+    make, words = BROKEN[name]
+    make(path)
+    with pytest.raises(InputError, match=words) as caught:
+        convert(path)  # what reads, as "path tricks", holds no network
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text and len(text) < 400
+
+
+def test_cycles_end(tmp_path):
+    """A list that holds itself, and a tuple within: read, and refused as no state dict."""
+    write_zip(tmp_path / "x.pt", b"\x80\x02]q\x00h\x00\x85a.")
+    content = read_checkpoint(tmp_path / "x.pt").content
+    assert content[0][0] is content
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_truncated_files_are_refused(name, tenths, tmp_path):
+    content = (GOLDEN / name).read_bytes()
+    path = tmp_path / "x.pt"
+    path.write_bytes(content[: len(content) * tenths // 10])
+    one_line(path)
+
+
+@pytest.mark.parametrize("name", REAL[::2])
+def test_any_flipped_byte_is_refused_or_leaves_data(name, tmp_path):
+    """Random damage ends in an InputError, or in content: never in another error."""
+    content = bytearray((GOLDEN / name).read_bytes())
+    rng = np.random.default_rng(0)
+    path, refused = tmp_path / "x.pt", 0
+    for position in rng.integers(0, len(content), 200):
+        damaged = content.copy()
+        damaged[position] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except InputError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_damaged_tensor_is_noticed(tmp_path):
+    save({"w": BASE}, tmp_path / "x.pt")
+    content = (tmp_path / "x.pt").read_bytes()
+    where = content.index(BASE.tobytes())
+    (tmp_path / "x.pt").write_bytes(content[: where + 5] + b"\xff" + content[where + 6 :])
+    assert "checksum does not match" in one_line(tmp_path / "x.pt")
+
+
+def test_an_absent_file_is_named(tmp_path):
+    assert "no checkpoint file" in one_line(tmp_path / "absent.pt")
