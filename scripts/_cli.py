@@ -18,7 +18,7 @@ from ml_collections import config_flags  # noqa: E402
 
 NUMBER = r"\d+(?:\.\d*)?"
 FRACTION = rf"{NUMBER}(?:/{NUMBER})?"
-FRACTIONS = re.compile(rf"^--config\.[\w.]+={FRACTION}(?:,{FRACTION})*,?$")
+FRACTIONS = re.compile(rf"^--(?:config\.[\w.]+|train_epsilon)={FRACTION}(?:,{FRACTION})*,?$")
 
 
 def run(main, *, config=False, workdir=False, arguments=False):

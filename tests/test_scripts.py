@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import _cli
+import numpy as np
 import pytest
+from seeded import state_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/training/tiny_config.py"
@@ -190,3 +192,43 @@ def test_prepare_data_says_what_it_takes(tmp_path):
     assert code == 2 and "tfds NAME, or arrays FILE.npz NAME" in err
     code, _, err = run("prepare_data", "arrays", tmp_path / "absent.npz", "mine")
     assert code == 2 and "no file" in err
+
+
+def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
+    source = tmp_path / "resnet18_linf_eps4.0.ckpt"
+    with open(source, "wb") as file:
+        np.savez(file, **state_dict("resnet18", num_classes=8))
+    code, out, err = run("convert_checkpoint", source, f"--models_dir={tmp_path}")
+    assert code == 0, err
+    for words in (
+        "resnet18, 8 classes",
+        "102 used, 20 dropped by rule",
+        "linf, epsilon = 0.015686",
+    ):
+        assert words in out
+    assert (tmp_path / "resnet18_linf_eps4.0" / "model.safetensors").is_file()
+    code, _, err = run("convert_checkpoint", source, f"--out={tmp_path}")
+    assert code == 2 and "holds no converted model" in err
+    code, _, err = run(
+        "evaluate",
+        "--config=configs/evaluate.py",
+        f"--workdir={tmp_path / 'e'}",
+        f"--config.models_dir={tmp_path}",
+        "resnet18_linf_eps4",
+    )
+    assert code == 2 and "was trained on unknown, not on spurious_shapes" in err
+    code, _, err = run(
+        "evaluate",
+        "--config=configs/evaluate.py",
+        f"--workdir={tmp_path / 'e'}",
+        f"--config.models_dir={tmp_path}",
+    )
+    assert code == 2 and "looked for resnet18_l2_eps0.ckpt" in err
+    other = source.rename(tmp_path / "mine.npz")
+    code, _, err = run("convert_checkpoint", other, f"--out={tmp_path / 'mine'}")
+    assert code == 2 and "--train_epsilon=EPSILON" in err
+    code, out, err = run(
+        "convert_checkpoint", other, f"--out={tmp_path / 'mine'}", "--train_p=inf",
+        "--train_epsilon=8/255",
+    )  # fmt: skip
+    assert code == 0 and "linf, epsilon = 0.031373" in out, err

@@ -173,10 +173,9 @@ def torch_name(path):
 
 def _leaf(name, value, shape):
     """The float32 leaf of `shape` from a torch tensor: OIHW to HWIO, [out, in] to [in, out]."""
-    order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim, tuple(range(value.ndim)))
-    given = tuple(value.shape[axis] for axis in order) if value.ndim == len(shape) else None
+    order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
     wanted = tuple(shape[order.index(axis)] for axis in range(len(shape)))
-    require(given == shape, f"{name} has shape {value.shape}; expected {wanted}")
+    require(value.shape == wanted, f"{name} has shape {value.shape}; expected {wanted}")
     require(value.dtype.kind in "fV", f"{name} has dtype {value.dtype}; expected floats")
     value = np.ascontiguousarray(np.transpose(value, order), np.float32)
     require(bool(np.all(np.isfinite(value))), f"{name} contains NaN or infinity")

@@ -3,22 +3,18 @@
 python tests/models/test_parity.py prints the parity report of docs/results.md.
 """
 
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from seeded import images, positions, state_dict
+
+from advspur.models import convert_torch_checkpoint
+from advspur.models.classifier import normalize
 
 GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-
-from seeded import images, positions, state_dict  # noqa: E402
-
-from advspur.models import convert_torch_checkpoint  # noqa: E402
-from advspur.models.classifier import normalize  # noqa: E402
-
 LABELS = (3, 7)
 
 

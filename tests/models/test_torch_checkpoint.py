@@ -10,12 +10,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from torch_files import Named, Storage, dumps, save, write_zip
 
 from advspur._checks import InputError
 from advspur.models.torch_checkpoint import read_checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))
-from torch_files import Named, Storage, dumps, save, write_zip  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 REAL = tuple(f"tensors_{how}.pt" for how in ("pickle", "dill", "pickle_legacy", "dill_legacy"))

@@ -15,10 +15,12 @@ from pathlib import Path
 import dill
 import numpy as np
 import torch
-from seeded import BLOCKS, images, positions, state_dict
 from torch import nn
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from seeded import BLOCKS, images, positions, state_dict  # noqa: E402
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LABELS = (3, 7)
 

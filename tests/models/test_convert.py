@@ -1,0 +1,180 @@
+"""Strict conversion: every name used once, dropped by rule, or named in the error."""
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+from seeded import shapes, state_dict
+from torch_files import save
+
+from advspur._checks import InputError
+from advspur.models.convert import convert, recognize, torch_name
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
+STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return state_dict("resnet18", num_classes=10)
+
+
+def released(weights):
+    """In the layout of robust-models-transfer."""
+    state = {"module.normalizer.new_mean": MEAN, "module.normalizer.new_std": STD}
+    state |= {f"module.model.{k}": v for k, v in weights.items()}
+    state |= {"module.attacker.normalize.new_mean": MEAN, "module.attacker.normalize.new_std": STD}
+    return state | {f"module.attacker.model.{k}": v for k, v in weights.items()}
+
+
+LAYOUTS = {
+    "release": lambda w: {"model": released(w), "epoch": 90, "schedule": None, "optimizer": {}},
+    "legacy key": lambda w: {"state_dict": released(w), "epoch": 90},
+    "no DataParallel": lambda w: {
+        "model": {k.removeprefix("module."): v for k, v in released(w).items()}
+    },
+    "torchvision": lambda w: w,
+    "DataParallel": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_give_the_same_variables(layout, weights, tmp_path):
+    save(LAYOUTS[layout](weights), tmp_path / "x.pt")
+    found = convert(tmp_path / "x.pt")
+    assert (found.arch, found.stem, found.classifier.num_classes) == ("resnet18", "imagenet", 10)
+    is_release = layout in ("release", "legacy key", "no DataParallel")
+    assert found.normalization == ("in the file" if is_release else "assumed: ImageNet's")
+    assert found.classifier.mean == (0.485, 0.456, 0.406)
+    assert found.classifier.std == (0.229, 0.224, 0.225)
+    assert len(found.used) == 102 and len(set(found.used)) == 102
+    assert len(found.used) + len(found.dropped) == (2 * 122 + 4 if is_release else 122)
+    flat = flax.traverse_util.flatten_dict(found.classifier.variables)
+    assert len(flat) == 102
+    np.testing.assert_array_equal(
+        flat["params", "layer2_0_downsample_conv", "kernel"],
+        weights["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0),
+    )
+    np.testing.assert_array_equal(flat["params", "fc", "kernel"], weights["fc.weight"].T)
+    np.testing.assert_array_equal(
+        flat["batch_stats", "layer4_1_bn2", "var"], weights["layer4.1.bn2.running_var"]
+    )
+    assert {leaf.dtype for leaf in flat.values()} == {np.dtype("float32")}
+
+
+def test_beside_the_weights_is_named(weights, tmp_path):
+    save(LAYOUTS["release"](weights), tmp_path / "x.pt")
+    assert convert(tmp_path / "x.pt").others == ("epoch", "schedule", "optimizer")
+
+
+@pytest.mark.parametrize("arch", ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"))
+def test_architectures_are_recognised_and_every_leaf_has_a_name(arch):
+    from advspur.models import build_network
+
+    assert recognize(shapes(arch, 7)) == (arch, "imagenet", 7)
+    network = build_network(arch, 7, stem="imagenet")
+    template = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 3)))
+    flat = flax.traverse_util.flatten_dict(template)
+    names = [torch_name(path) for path in flat]
+    assert len(set(names)) == len(names)
+    torch_shapes = {n: s for n, s in shapes(arch, 7).items() if "num_batches" not in n}
+    assert {name: len(shape) for name, shape in torch_shapes.items()} == {
+        name: len(leaf.shape) for name, leaf in zip(names, flat.values(), strict=True)
+    }
+    for name, leaf in zip(names, flat.values(), strict=True):
+        assert sorted(leaf.shape) == sorted(torch_shapes[name])
+    known = {"resnet18": 11_689_512, "resnet50": 25_557_032, "wide_resnet50_2": 68_883_240}
+    parameters = sum(np.prod(s) for n, s in torch_shapes.items() if "running" not in n)
+    if arch in known:  # at 1000 classes
+        assert parameters + 993 * (torch_shapes["fc.weight"][1] + 1) == known[arch]
+
+
+def test_a_cifar_stem_is_recognised():
+    found = shapes("resnet18", 10) | {"conv1.weight": (64, 3, 3, 3)}
+    assert recognize(found) == ("resnet18", "cifar", 10)
+
+
+def edit(**changes):
+    """The release's layout with entries changed; None removes one."""
+
+    def make(weights):
+        state = released(weights)
+        for name, value in changes.items():
+            name = name.replace("__", ".")
+            if value is None:
+                state.pop(name)
+            else:
+                state[name] = value(state.get(name)) if callable(value) else value
+        return {"model": state}
+
+    return make
+
+
+def without_attacker(weights, **changes):
+    return {"model": {f"module.model.{k}": v for k, v in (weights | changes).items()}}
+
+
+MISTAKES = {
+    "missing": (edit(module__model__fc__bias=None), "differs from the network"),
+    "surplus": (
+        edit(module__model__extra__weight=MEAN),
+        r"\+extra.weight \(0 missing, 1 surplus\)",
+    ),
+    "surplus around": (edit(module__ema__decay=MEAN), r"\+module.ema.decay"),
+    "surplus in attacker": (edit(module__attacker__model__x=MEAN), "should be a copy"),
+    "other copy": (
+        edit(module__attacker__model__conv1__weight=lambda w: w + 1),
+        "attacker.model.conv1.weight differs",
+    ),
+    "normalisers differ": (
+        edit(module__attacker__normalize__new_std=MEAN),
+        "normaliser and its attacker's differ",
+    ),
+    "std of 0": (
+        edit(module__normalizer__new_std=STD * 0, module__attacker__normalize__new_std=STD * 0),
+        "has std",
+    ),
+    "half a normaliser": (
+        edit(module__normalizer__new_std=None, module__attacker__normalize__new_std=None),
+        "lacks new_mean or new_std",
+    ),
+    "missing and no copy": (
+        lambda w: without_attacker({k: v for k, v in w.items() if k != "layer3.1.bn2.weight"}),
+        r"-layer3.1.bn2.weight \(1 missing, 0 surplus\)",
+    ),
+    "no head": (
+        lambda w: {k: v for k, v in w.items() if not k.startswith("fc")},
+        "no last linear layer",
+    ),
+    "wrong shape": (
+        lambda w: w | {"layer1.0.conv2.weight": np.zeros((64, 64, 1, 1), np.float32)},
+        r"layer1.0.conv2.weight has shape \(64, 64, 1, 1\); expected \(64, 64, 3, 3\)",
+    ),
+    "wrong rank": (lambda w: w | {"bn1.bias": np.zeros((64, 1), np.float32)}, "bn1.bias has shape"),
+    "integers": (lambda w: w | {"bn1.bias": np.zeros(64, np.int64)}, "bn1.bias has dtype int64"),
+    "NaN": (lambda w: w | {"fc.bias": np.full(10, np.nan, np.float32)}, "fc.bias contains NaN"),
+    "negative variance": (
+        lambda w: w | {"bn1.running_var": np.full(64, -1, np.float32)},
+        "negative variances",
+    ),
+    "another depth": (
+        lambda w: {k: v for k, v in w.items() if not k.startswith("layer4.1")},
+        r"basic blocks \(2, 2, 2, 1\)",
+    ),
+    "no network": (lambda w: {"model": {"weight": MEAN}}, "holds no ResNet"),
+    "a list": (lambda w: [1, 2], "holds a list"),
+    "numbers": (lambda w: {"state_dict": {"conv1.weight": 3}}, "more than tensors: conv1.weight"),
+    "strange stem": (
+        lambda w: w | {"conv1.weight": np.zeros((64, 3, 5, 5), np.float32)},
+        "first convolution is 5 x 5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name, weights, tmp_path):
+    make, words = MISTAKES[name]
+    save(make(weights), tmp_path / "x.pt")
+    with pytest.raises(InputError, match=words) as caught:
+        convert(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)

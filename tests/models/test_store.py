@@ -1,0 +1,136 @@
+"""models.load by name, from converted directories and original files."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from seeded import state_dict
+
+from advspur import models
+from advspur._checks import InputError
+from advspur.models import store
+from advspur.models.convert import convert
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A models directory: resnet18_l2_eps3 converted, resnet18_linf_eps4.0 as its file."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed in (("resnet18_l2_eps3", 0), ("resnet18_linf_eps4.0", 1)):
+        with open(folder / f"{name}.ckpt", "wb") as file:
+            np.savez(file, **state_dict("resnet18", seed=seed, num_classes=10))
+    source = folder / "resnet18_l2_eps3.ckpt"
+    store.save_converted(convert(source), source, folder / "resnet18_l2_eps3")
+    source.unlink()
+    return folder
+
+
+def leaves_equal(a, b):
+    return all(map(np.array_equal, jax.tree.leaves(a.variables), jax.tree.leaves(b.variables)))
+
+
+def test_names_find_directories_and_files(folder, monkeypatch):
+    converted = models.load("resnet18_l2_eps3", models_dir=folder)
+    assert leaves_equal(converted, models.load(folder / "resnet18_l2_eps3"))
+    original = models.load("resnet18_linf_eps4", models_dir=folder)
+    assert leaves_equal(original, models.load(folder / "resnet18_linf_eps4.0.ckpt"))
+    assert not leaves_equal(converted, original)
+    monkeypatch.setenv("ADVSPUR_MODELS", str(folder))
+    assert leaves_equal(models.load("resnet18_l2_eps3.0"), converted)
+
+
+def test_facts_say_what_a_record_needs(folder):
+    facts = models.model_facts("resnet18_l2_eps3", models_dir=folder)
+    assert models.record_facts(facts) == {
+        "model": "resnet18_l2_eps3", "arch": "resnet18", "train_p": 2.0, "train_epsilon": 3.0,
+        "seed": 0,
+    }  # fmt: skip
+    assert facts["source"]["file"] == "resnet18_l2_eps3.ckpt" and len(facts["checksum"]) == 64
+    facts = models.model_facts("resnet18_linf_eps4", models_dir=folder)
+    assert (facts["model"], facts["train_p"]) == ("resnet18_linf_eps4.0", "inf")
+    assert facts["train_epsilon"] == 4 / 255 and facts["step"] == 0
+
+
+def test_models_of_one_architecture_cost_one_compilation(folder):
+    compiled = []
+
+    def listener(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    names = ("resnet18_l2_eps3", "resnet18_linf_eps4.0")
+    classifiers = [models.load(name, models_dir=folder) for name in names]
+    images = jnp.full((2, 32, 32, 3), 0.5)
+    first = jax.block_until_ready(classifiers[0].logits(images))
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        second = jax.block_until_ready(classifiers[1].logits(images))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert compiled == [] and not np.allclose(first, second)
+
+
+def test_what_is_absent_is_named_with_where_to_get_it(folder, monkeypatch):
+    with pytest.raises(InputError) as caught:
+        models.load("resnet50_linf_eps8", models_dir=folder)
+    for words in ("resnet50_linf_eps8.0.ckpt", "madrylab/robust-imagenet-models", str(folder)):
+        assert words in str(caught.value)
+    monkeypatch.delenv("ADVSPUR_MODELS", raising=False)
+    with pytest.raises(InputError, match=r"\$ADVSPUR_MODELS or models_dir"):
+        models.load("resnet50_linf_eps8")
+    with pytest.raises(InputError, match="neither a directory or file, nor a name such as"):
+        models.load("resnet51", models_dir=folder)
+    with pytest.raises(InputError, match="model.json is missing"):
+        models.load(folder)
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="does not end in one of .ckpt"):
+        models.load(folder / "notes.txt")
+    with pytest.raises(InputError, match="no training run: it has neither averaged"):
+        models.load("resnet18_l2_eps3", models_dir=folder, weights="ema")
+
+
+def test_damage_of_a_converted_model_is_noticed(folder, tmp_path):
+    import shutil
+
+    for change in ("flip", "truncate", "facts"):
+        directory = tmp_path / change
+        shutil.copytree(folder / "resnet18_l2_eps3", directory)
+        file = directory / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        if change == "flip":
+            content[len(content) // 2] ^= 1
+        elif change == "truncate":
+            content = content[: len(content) // 2]
+        else:
+            facts = json.loads((directory / "model.json").read_text()) | {"num_classes": 11}
+            (directory / "model.json").write_text(json.dumps(facts))
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="damaged: .*; convert it again"):
+            models.load(directory)
+
+
+def test_conversion_replaces_whole_or_not_at_all(folder, tmp_path, monkeypatch):
+    source = folder / "resnet18_linf_eps4.0.ckpt"
+    conversion = convert(source)
+    out = store.save_converted(conversion, source, tmp_path / "m")
+    before = (out / "model.json").read_bytes()
+    store.save_converted(conversion, source, out, train_p=2.0, train_epsilon=1.0)
+    assert models.model_facts(out)["train_epsilon"] == 1.0
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(store, "tree_digest", lambda _: 1 / 0)
+        store.save_converted(conversion, source, out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    assert models.load(out) and (out / "model.json").read_bytes() != before
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="exists and holds no converted model"):
+        store.save_converted(conversion, source, tmp_path / "mine")
+
+
+def test_a_name_that_tells_no_budget_asks_for_it(folder, tmp_path):
+    path = tmp_path / "mine.npz"
+    path.write_bytes((folder / "resnet18_linf_eps4.0.ckpt").read_bytes())
+    assert models.load(path).num_classes == 10
+    with pytest.raises(InputError, match="--train_p=P --train_epsilon=EPSILON"):
+        store.save_converted(convert(path), path, tmp_path / "out")
