@@ -1,9 +1,10 @@
 """Convert a PyTorch ResNet checkpoint: python scripts/convert_checkpoint.py FILE [--out DIR]
 
 Reads what torch.save wrote without torch and without executing anything of it, checks it name by
-name, and writes DIR (default: FILE without its extension, under --models_dir or $ADVSPUR_MODELS)
-for advspur.models.load. The release names its files <arch>_<norm>_eps<budget>.ckpt, from which norm
-and budget of the training are read; of other names --train_p and --train_epsilon say them.
+name, and writes DIR for advspur.models.load: by default named as FILE without its extension, in
+--models_dir, $ADVSPUR_MODELS or beside FILE. The release names its files
+<arch>_<norm>_eps<budget>.ckpt, from which norm and budget of the training are read; for other names
+--train_p and --train_epsilon say them.
 """
 
 import math
@@ -14,7 +15,7 @@ import _cli
 from absl import flags
 
 flags.DEFINE_string("out", None, "Directory to write.")
-flags.DEFINE_string("models_dir", None, "Directory of converted models; default $ADVSPUR_MODELS.")
+flags.DEFINE_string("models_dir", None, "Where to write it; default $ADVSPUR_MODELS.")
 flags.DEFINE_float("train_p", None, "Norm of the attack it was trained with: 1, 2 or inf.")
 flags.DEFINE_float("train_epsilon", None, "Its budget, in [0, 1] pixel units; 0 if standard.")
 
@@ -33,7 +34,9 @@ def main(flags, *arguments):
         check_norm(flags.train_p, (1.0, 2.0, math.inf))
     if flags.train_epsilon is not None:
         check_nonnegative("train_epsilon", flags.train_epsilon)
-    root = flags.models_dir or os.environ.get("ADVSPUR_MODELS") or "models"
+    both = (flags.train_p is None) == (flags.train_epsilon is None)
+    require(both, "--train_p and --train_epsilon go together")
+    root = flags.models_dir or os.environ.get("ADVSPUR_MODELS") or source.parent
     conversion = convert(source)
     directory = save_converted(
         conversion,

@@ -28,7 +28,17 @@ def released(weights):
 
 
 LAYOUTS = {
-    "release": lambda w: {"model": released(w), "epoch": 90, "schedule": None, "optimizer": {}},
+    "release": lambda w: {
+        "model": released(w),
+        "optimizer": {
+            "state": {0: {"momentum_buffer": w["conv1.weight"] * 2}},
+            "param_groups": [{"lr": 0.1, "momentum": 0.9, "params": [0]}],
+        },
+        "schedule": None,
+        "epoch": 90,
+        "amp": None,
+        "adv_prec1": np.array(34.5, np.float32),
+    },
     "legacy key": lambda w: {"state_dict": released(w), "epoch": 90},
     "no DataParallel": lambda w: {
         "model": {k.removeprefix("module."): v for k, v in released(w).items()}
@@ -64,7 +74,9 @@ def test_layouts_give_the_same_variables(layout, weights, tmp_path):
 
 def test_beside_the_weights_is_named(weights, tmp_path):
     save(LAYOUTS["release"](weights), tmp_path / "x.pt")
-    assert convert(tmp_path / "x.pt").others == ("epoch", "schedule", "optimizer")
+    assert convert(tmp_path / "x.pt").others == (
+        "optimizer", "schedule", "epoch", "amp", "adv_prec1",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"))

@@ -1,11 +1,11 @@
 """Made the golden files beside it: python tests/models/golden/make_golden.py [--release DIR]
 
-Needs torch and dill, which the tests do not (torch 2.13.0+cpu, dill 0.4.1, numpy 2.4, 2026-11-23).
-resnet*.npz: what torch computes with the weights of `seeded`: every block's output, logits,
-features, and the gradient of the summed cross-entropy with respect to the images, each at 400
-seeded positions (logits and features whole). tensors_*.pt: small torch.save files of both
-containers, written with pickle and dill. --release DIR writes full checkpoints in the format of
-robust-models-transfer instead, with their logits.
+Needs torch and dill, which the tests do not. The files were made on 2026-11-23 by torch 2.13.0+cpu,
+dill 0.4.1 and numpy 2.4.6. resnet*.npz: what torch computes with the weights of `seeded`: every
+block's output, logits, features, and the gradient of the summed cross-entropy with respect to the
+images, each at 400 seeded positions (logits and features whole). tensors_*.pt: small torch.save
+files of both containers, written with pickle and with dill. --release DIR writes full checkpoints
+in the format of robust-models-transfer instead.
 """
 
 import collections
