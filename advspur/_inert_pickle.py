@@ -54,7 +54,15 @@ def read_pickle(stream, *, construct=Call, persistent=None):
         return machine.stack.pop(), machine.names
     except InputError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         text = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"its pickle is damaged: {type(error).__name__}: {text}") from error
 

@@ -74,7 +74,8 @@ def convert(path):
             others=others, container=checkpoint.container, inert=checkpoint.inert
         )
     except InputError as error:
-        raise InputError(f"{path} cannot be converted: {error}") from error
+        text = " ".join(str(error).split())[:500]
+        raise InputError(f"{path} cannot be converted: {text}") from error
 
 
 def _convert(state):
@@ -133,12 +134,13 @@ def recognize(shapes):
     """(arch, stem, num_classes) of a torchvision ResNet from the shapes of its tensors."""
     blocks = {}
     for name in shapes:
-        if found := re.match(r"layer(\d)\.(\d+)\.conv1\.weight$", name):
+        if found := re.match(r"layer(\d)\.(\d{1,3})\.conv1\.weight$", name):
             blocks.setdefault(int(found[1]), set()).add(int(found[2]))
     sizes = tuple(len(blocks[stage]) for stage in sorted(blocks))
     is_bottleneck = "layer1.0.conv3.weight" in shapes
-    inner = shapes.get("layer1.0.conv1.weight", (0,))[0]
-    side, width = shapes["conv1.weight"][-1], shapes["conv1.weight"][0]
+    first, inner = shapes["conv1.weight"], shapes.get("layer1.0.conv1.weight", (0,) * 4)
+    require(len(first) == len(inner) == 4, "its convolutions have no four axes")
+    side, width, inner = first[-1], first[0], inner[0]
     stem = {7: "imagenet", 3: "cifar"}.get(side)
     for arch in ARCHITECTURES:
         network = build_network(arch, 2, stem="imagenet")
@@ -188,7 +190,8 @@ def _state_dict(content):
     require(isinstance(content, dict), f"it holds a {type(content).__name__}, not a state dict")
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
-            return _tensors(content[key]), tuple(str(k) for k in content if k != key)
+            others = (k for k in content if k != key)
+            return _tensors(content[key]), tuple(k for k in others if isinstance(k, str))
     return _tensors(content), ()
 
 
@@ -220,7 +223,10 @@ def _constants(outer):
 
 def _normalization(around, outer):
     """(mean, std) of the file, or (None, None); its two places must agree."""
-    found = [np.ravel(around[n]).astype(float) if n in around else None for n in _constants(outer)]
+    found = [around.get(name) for name in _constants(outer)]
+    channels = all(value is None or value.size == 3 for value in found)
+    require(channels, "its normaliser has no three channels")
+    found = [value if value is None else np.ravel(value).astype(float) for value in found]
     normalizer, attacker = found[:2], found[2:]
     for ours, theirs in zip(normalizer, attacker, strict=True):
         if ours is not None and theirs is not None:
@@ -229,7 +235,6 @@ def _normalization(around, outer):
     if mean is None or std is None:
         require(mean is std, "its normaliser lacks new_mean or new_std")
         return None, None
-    require(mean.shape == std.shape == (3,), "its normaliser has no three channels")
     require(bool(np.all(std > 0)), f"its normaliser has std {tuple(std)}")
     # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
     return tuple(_rounded(mean)), tuple(_rounded(std))
@@ -240,5 +245,5 @@ def _rounded(values):
 
 
 def _some(names):
-    names = [str(name)[:60] for name in names]
+    names = [name[:60] if isinstance(name, str) else f"a {type(name).__name__}" for name in names]
     return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

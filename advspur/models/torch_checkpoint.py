@@ -6,6 +6,7 @@ Names beyond the few that checkpoints need stay inert (`advspur._inert_pickle`) 
 Weights in .safetensors and .npz files are read too.
 """
 
+import math
 import mmap
 import struct
 import zipfile
@@ -90,7 +91,8 @@ def read_checkpoint(path):
     try:
         return _read(path, data)
     except InputError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"{path} cannot be read: {text}") from error
 
 
 def _read(path, data):
@@ -172,7 +174,7 @@ def _entry(data, entry):
 def _read_legacy(data):
     data.seek(len(LEGACY_MAGIC))
     version, _ = read_pickle(data)
-    require(version == 1001, f"its protocol is {version!r}; known is 1001")
+    require(version == 1001, "its protocol is not 1001, the only one known")
     system, _ = read_pickle(data)
     little = not isinstance(system, dict) or system.get("little_endian", True)
     begin, found = data.tell(), {}
@@ -185,9 +187,8 @@ def _read_legacy(data):
     # Where the data of each tensor begin is known only behind the pickle: it is read twice.
     read_pickle(data, persistent=note)
     keys, _ = read_pickle(data)
-    require(
-        isinstance(keys, list) and set(keys) == set(found), "its list of tensor data is damaged"
-    )
+    are_names = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    require(are_names and set(keys) == set(found), "its list of tensor data is damaged")
     storages, offset = {}, data.tell()
     for key in keys:
         dtype, count = found[key]
@@ -221,7 +222,7 @@ def _storage_tag(tag):
         "its pickle refers to data outside of it",
     )
     _, kind, key, _, count, *view = tag
-    name = kind.name if isinstance(kind, Global) else repr(kind)
+    name = kind.name if isinstance(kind, Global) else type(kind).__name__
     require(name in STORAGES, f"its tensors have storages of type {name}, which is not known")
     whole = isinstance(count, int) and count >= 0 and isinstance(key, str)
     require(whole, "its tensor data have no valid size")
@@ -255,6 +256,7 @@ def _tensor(storage, offset, shape, strides, *rest):
         return np.zeros(shape, storage.dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     require(last < len(storage), "a tensor reaches beyond its data")
+    require(math.prod(shape) <= len(storage), "a tensor has more elements than its data")
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
 
@@ -272,7 +274,7 @@ def _read_npz(path, entries, size):
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Checkpoint({name: arrays[name] for name in arrays.files}, "npz", ())
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"its arrays are damaged: {error}") from error
 
 

@@ -174,6 +174,12 @@ MISTAKES = {
         r"basic blocks \(2, 2, 2, 1\)",
     ),
     "no network": (lambda w: {"model": {"weight": MEAN}}, "holds no ResNet"),
+    "scalars": (lambda w: w | {"conv1.weight": np.float32(1) * MEAN[0, 0, 0]}, "more than tensors"),
+    "no axes": (lambda w: w | {"conv1.weight": MEAN[0].reshape(())}, "have no four axes"),
+    "a long normaliser": (
+        edit(module__normalizer__new_std=np.ones(9, np.float32)),
+        "no three channels",
+    ),
     "a list": (lambda w: [1, 2], "holds a list"),
     "numbers": (lambda w: {"state_dict": {"conv1.weight": 3}}, "more than tensors: conv1.weight"),
     "strange stem": (

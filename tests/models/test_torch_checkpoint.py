@@ -142,6 +142,8 @@ BROKEN = {
     "huge storage": (tensor(count=2**60), "has 96 bytes; expected"),
     "negative storage": (tensor(count=-1), "no valid size"),
     "huge shape": (tensor(shape=(2**40, 2**20)), "beyond its data"),
+    "overlapping strides": (tensor(shape=(4, 6, 9), strides=(1, 1, 1)), "more elements than"),
+    "repeated data": (tensor(shape=(2**40, 1), strides=(0, 1)), "more elements than"),
     "negative offset": (tensor(offset=-3), "no valid shape"),
     "offset too far": (tensor(offset=8), "beyond its data"),
     "negative stride": (tensor(strides=(-6, 1)), "no valid shape"),
@@ -164,7 +166,18 @@ BROKEN = {
     "list as key": (zipped(b"\x80\x02}]Ns."), "key of type list"),
     "sets items of a number": (zipped(b"\x80\x02K\x01K\x02K\x03s."), "sets items of no dictionary"),
     "strange persistent id": (zipped(b"\x80\x02K\x01Q."), "outside of it"),
-    "legacy protocol": (written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]), "protocol is 5"),
+    "deep device": (
+        zipped(b"\x80\x02ctorch\ndevice\n" + b"(" * 5000 + b"l" * 5000 + b"\x85R."),
+        "damaged",
+    ),
+    "legacy list of deep keys": (
+        written(LEGACY[: LEGACY.index(b"]q\x00(X")] + b"]" + DEEP[2:] + b"a."),
+        "damaged",
+    ),
+    "legacy protocol": (
+        written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]),
+        "protocol is not 1001",
+    ),
     "safetensors header": (written(struct.pack("<Q", 2**40) + b"{" + bytes(50)), "safetensors"),
 }
 
