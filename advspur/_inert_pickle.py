@@ -36,8 +36,8 @@ class Call:
 def read_pickle(stream, *, construct=Call, persistent=None):
     """(value, set of the Globals seen) of the pickle at the position of `stream`.
 
-    Sets are read as lists. Dictionaries (and OrderedDicts) must have simple keys: hashing nested
-    tuples of any depth can overflow the stack.
+    Sets are read as lists. Entries of dictionaries (and OrderedDicts) whose keys are no strings or
+    numbers are dropped: hashing tuples nested to any depth can overflow the stack.
 
     Args:
       stream: with read, readline and tell; left behind the pickle. Its read must not allocate
@@ -48,8 +48,8 @@ def read_pickle(stream, *, construct=Call, persistent=None):
     """
     machine = _Machine(construct, persistent)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            require(count < MAX_OPCODES, f"its pickle has more than {MAX_OPCODES:,} opcodes")
+        for opcode, argument, _ in pickletools.genops(stream):
+            machine.spend(1)
             machine.step(opcode.name, argument)
         return machine.stack.pop(), machine.names
     except InputError:
@@ -72,11 +72,17 @@ class _Machine:
 
     def __init__(self, construct, persistent):
         self.construct, self.persistent = construct, persistent
-        self.stack, self.marks, self.memo, self.names = [], [], {}, set()
+        self.stack, self.marks, self.memo, self.names, self.spent = [], [], {}, set(), 0
+
+    def spend(self, steps):
+        self.spent += steps
+        require(self.spent <= MAX_OPCODES, f"its pickle has more than {MAX_OPCODES:,} opcodes")
 
     def step(self, name, argument):
         push, pop = self.stack.append, self.stack.pop
         if name in _VALUES:
+            small = not isinstance(argument, int) or abs(argument) < 2**64
+            require(small, "its pickle has a number of more than 64 bits")
             push(argument)
         elif name in _CONSTANTS:
             push(_CONSTANTS[name])
@@ -158,19 +164,18 @@ class _Machine:
     def call(self, function, arguments):
         if function == Global("collections", "OrderedDict"):
             pairs = arguments[0] if arguments else []
-            return _fill({}, [x for pair in pairs for x in _pair(pair)])
+            are_pairs = isinstance(pairs, (list, tuple)) and all(
+                isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+            )
+            require(are_pairs, "its pickle has a dictionary of no pairs")
+            self.spend(len(pairs))  # a list can be used again and again
+            return _fill({}, [x for pair in pairs for x in pair])
         return self.construct(function, arguments)
-
-
-def _pair(pair):
-    require(len(pair) == 2, "its pickle has a dictionary of no pairs")
-    return pair
 
 
 def _fill(dictionary, items):
     require(len(items) % 2 == 0, "its pickle has a key without a value")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        simple = key is None or isinstance(key, (str, int, float, bytes, Global))
-        require(simple, f"its pickle has a key of type {type(key).__name__}")
-        dictionary[key] = value
+        if key is None or isinstance(key, (str, int, float, bytes, Global)):
+            dictionary[key] = value
     return dictionary

@@ -1,7 +1,8 @@
 """Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
-Without a MODEL the paper's 22, which must lie in $ADVSPUR_MODELS (docs/models.md). Records go to
-<workdir>/records.jsonl (runs/evaluate); what is there already is not measured again.
+Without a MODEL the paper's 22, which must lie in $ADVSPUR_MODELS (docs/models.md); the ImageNet
+benchmarks that they are for are not here yet. Records go to <workdir>/records.jsonl
+(runs/evaluate); what is there already is not measured again.
 """
 
 from ml_collections import ConfigDict

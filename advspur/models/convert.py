@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import InputError, require
+from advspur.models.array_files import printable
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import ARCHITECTURES, build_network
 from advspur.models.torch_checkpoint import read_checkpoint
@@ -39,7 +40,7 @@ class Conversion(NamedTuple):
       used: names of the source that fill a leaf, in order.
       dropped: names that are left out by rule (counters, constants, the attacker's copy).
       others: keys beside the weights (epoch, optimizer, ...).
-      normalization: "in the file", or "assumed: ImageNet's".
+      normalization: "in the file", "in the file, not ImageNet's", or "assumed: ImageNet's".
       container: of the file; see `Checkpoint`.
       inert: names in the file that were neither imported nor called.
     """
@@ -97,16 +98,31 @@ def _convert(state):
     template = jax.eval_shape(flax_network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     template = flax.traverse_util.flatten_dict(template)
     names = {path: torch_name(path) for path in template}
-    counters = {k for k in network if k.endswith(".num_batches_tracked")}
-    missing = sorted(set(names.values()) - set(network))
-    surplus = sorted(set(network) - set(names.values()) - counters)
-    surplus += _surplus_around(around, network, outer)
+    counters = {
+        name.replace("running_mean", "num_batches_tracked")
+        for name in names.values()
+        if name.endswith("running_mean")
+    } & set(network)
+    copy = f"{outer}attacker.model."
+    copied = {k: v for k, v in around.items() if k.startswith(copy)}
+    expected, found = set(names.values()), set(network) - counters
+    missing = [f"-{name}" for name in sorted(expected - found)]
+    surplus = [f"+{name}" for name in sorted(found - expected)]
+    if copied:
+        copies = {name.removeprefix(copy) for name in copied} - counters
+        missing += [f"-{copy}{name}" for name in sorted(expected - copies)]
+        surplus += [f"+{copy}{name}" for name in sorted(copies - expected)]
+    surplus += [f"+{name}" for name in sorted(set(around) - set(copied) - set(_constants(outer)))]
     require(
         not missing and not surplus,
-        f"its names are not those of {arch}: "
-        + " ".join([*(f"-{n}" for n in missing[:8]), *(f"+{n}" for n in surplus[:8])])
-        + f" ({len(missing)} missing, {len(surplus)} surplus)",
+        f"its names are not those of {arch}: {len(missing)} missing (-), {len(surplus)} surplus "
+        f"(+): {' '.join(map(printable, missing[:8] + surplus[:8]))}",
     )
+    for name, value in copied.items():
+        require(
+            np.array_equal(network.get(name.removeprefix(copy)), value),
+            f"{name} differs from the network that it should be a copy of",
+        )
     leaves = {
         path: _leaf(names[path], network[names[path]], leaf.shape)
         for path, leaf in template.items()
@@ -124,7 +140,7 @@ def _convert(state):
         used=tuple(f"{prefix}{name}" for name in names.values()),
         dropped=(*(f"{prefix}{name}" for name in sorted(counters)), *sorted(around)),
         others=(),
-        normalization="in the file" if mean else "assumed: ImageNet's",
+        normalization=_told(mean, std),
         container="",
         inert=(),
     )
@@ -178,7 +194,8 @@ def _leaf(name, value, shape):
     order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
     wanted = tuple(shape[order.index(axis)] for axis in range(len(shape)))
     require(value.shape == wanted, f"{name} has shape {value.shape}; expected {wanted}")
-    require(value.dtype.kind in "fV", f"{name} has dtype {value.dtype}; expected floats")
+    is_float = value.dtype.name in ("float64", "float32", "float16", "bfloat16")
+    require(is_float, f"{name} has dtype {value.dtype}; expected floats")
     value = np.ascontiguousarray(np.transpose(value, order), np.float32)
     require(bool(np.all(np.isfinite(value))), f"{name} contains NaN or infinity")
     require(not name.endswith("running_var") or value.min() >= 0, f"{name} has negative variances")
@@ -191,7 +208,7 @@ def _state_dict(content):
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
             others = (k for k in content if k != key)
-            return _tensors(content[key]), tuple(k for k in others if isinstance(k, str))
+            return _tensors(content[key]), tuple(printable(k) for k in others if isinstance(k, str))
     return _tensors(content), ()
 
 
@@ -199,21 +216,6 @@ def _tensors(state):
     bad = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
     require(not bad, f"its state dict holds more than tensors: {_some(bad)}")
     return state
-
-
-def _surplus_around(around, network, outer):
-    """Names around the network that no rule explains; the attacker's copy must be a copy."""
-    surplus, copy = [], f"{outer}attacker.model."
-    for name, value in around.items():
-        if name.startswith(copy):
-            original = network.get(name.removeprefix(copy))
-            require(
-                original is not None and np.array_equal(original, value),
-                f"{name} differs from the network that it should be a copy of",
-            )
-        elif name not in _constants(outer):
-            surplus.append(name)
-    return sorted(surplus)
 
 
 def _constants(outer):
@@ -235,9 +237,18 @@ def _normalization(around, outer):
     if mean is None or std is None:
         require(mean is std, "its normaliser lacks new_mean or new_std")
         return None, None
-    require(bool(np.all(std > 0)), f"its normaliser has std {tuple(std)}")
+    valid = np.all(mean >= 0) and np.all(mean <= 1) and np.all(std > 0) and np.all(std < np.inf)
+    require(bool(valid), f"its normaliser has mean {mean.tolist()}, std {std.tolist()}")
     # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
     return tuple(_rounded(mean)), tuple(_rounded(std))
+
+
+def _told(mean, std):
+    if mean is None:
+        return "assumed: ImageNet's"
+    return "in the file" + (
+        "" if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD) else ", not ImageNet's"
+    )
 
 
 def _rounded(values):
@@ -245,5 +256,5 @@ def _rounded(values):
 
 
 def _some(names):
-    names = [name[:60] if isinstance(name, str) else f"a {type(name).__name__}" for name in names]
+    names = [printable(name) if isinstance(name, str) else type(name).__name__ for name in names]
     return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

@@ -12,20 +12,36 @@ from advspur._checks import InputError, check_choice, require
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import build_network
 
+NEEDED = ("arch", "stem", "num_classes", "train_p", "train_epsilon", "seed")
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def read_json(path):
-    """The content of a JSON file that a run wrote."""
+    """The content of a JSON file that a run wrote, a dict."""
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+        content = json.loads(Path(path).read_text())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
+    require(isinstance(content, dict), f"{path} is damaged: it holds no object")
+    return content
 
 
 def run_facts(path):
     """The model's name and what its model.json says: arch, num_classes, normalisation, ..."""
     file = Path(path) / "model.json"
     require(file.is_file(), f"{path} is no training run: {file} is missing")
-    return {"model": Path(path).name} | read_json(file)
+    facts = read_json(file)
+    numbers = (facts.get("mean"), facts.get("std"))
+    are_channels = all(
+        isinstance(x, list) and len(x) == 3 and all(isinstance(v, (int, float)) for v in x)
+        for x in numbers
+    )
+    wrong = [name for name in NEEDED if name not in facts]
+    wrong += [] if are_channels else ["mean and std of three channels"]
+    wrong += [] if isinstance(facts.get("num_classes"), int) else ["a whole num_classes"]
+    wrong += [] if facts.get("dtype") in DTYPES else [f"a dtype of {', '.join(DTYPES)}"]
+    require(not wrong, f"{file} is damaged: it lacks {', '.join(wrong)}")
+    return {"model": Path(path).name} | facts
 
 
 def record_facts(facts, weights="raw"):

@@ -19,6 +19,7 @@ import numpy as np
 
 from advspur import __version__
 from advspur._checks import InputError, require
+from advspur.models.array_files import read_safetensors
 from advspur.models.classifier import Classifier
 from advspur.models.convert import convert
 from advspur.models.resnet import build_network
@@ -136,9 +137,12 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
         if directory.exists():
             directory.rename(before)
         part.rename(directory)
-    finally:
+    except BaseException:
+        if before.exists() and not directory.exists():
+            before.rename(directory)
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
     return directory
 
 
@@ -186,22 +190,19 @@ def file_checksum(path):
 
 
 def _load_converted(path):
-    from safetensors import SafetensorError, safe_open
-
     facts = run_facts(path)
     network = build_network(
         facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
     )
     template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     try:
-        with safe_open(path / WEIGHTS, framework="numpy") as file:
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        flat = read_safetensors(path / WEIGHTS)
+    except InputError as error:
         raise InputError(f"{path / WEIGHTS} is damaged: {error}; convert it again") from error
     variables = flax.traverse_util.unflatten_dict(flat, sep="/")
     shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (variables, template)]
     require(
-        shapes[0] == shapes[1] and tree_digest(variables) == facts["checksum"],
+        shapes[0] == shapes[1] and tree_digest(variables) == facts.get("checksum"),
         f"{path / WEIGHTS} is damaged: it is not what model.json says; convert it again",
     )
     variables = jax.tree.map(jnp.array, variables)

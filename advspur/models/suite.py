@@ -46,7 +46,7 @@ CLEAN_ACCURACY = {
     ("resnet18", math.inf): {0.5: 66.13, 1: 63.46, 2: 59.63, 4: 52.49, 8: 42.11},
     ("resnet50", math.inf): {0.5: 73.73, 1: 72.05, 2: 69.10, 4: 63.86, 8: 54.53},
 }
-_NAME = re.compile(r"(resnet18|resnet50|wide_resnet50_[24])_(l2|linf)_eps(\d+(?:\.\d+)?)")
+_NAME = re.compile(r"(resnet18|resnet50|wide_resnet50_[24])_(l2|linf)_eps(\d{1,3}(?:\.\d{1,3})?)")
 
 
 class PublishedModel(NamedTuple):

@@ -20,6 +20,7 @@ import numpy as np
 
 from advspur._checks import InputError, require
 from advspur._inert_pickle import Call, Global, read_pickle
+from advspur.models.array_files import printable, read_npz, read_safetensors
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickle of one number
 STORAGES = {
@@ -33,6 +34,8 @@ STORAGES = {
     "CharStorage": np.int8,
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
     "UntypedStorage": np.uint8,
 }
 DTYPES = {
@@ -59,7 +62,12 @@ KNOWN = {
     *(Global("torch.storage", name) for name in ("UntypedStorage", "TypedStorage")),
     *(Global("torch", name) for name in (*DTYPES, "Size", "device")),
 }
-MAX_RATIO = 100  # of unpacked to packed size in an .npz; weights hardly compress
+
+
+class Storage(NamedTuple):
+    """The data of tensors, as one flat array. Only the file makes one: not its pickle."""
+
+    data: np.ndarray
 
 
 class Checkpoint(NamedTuple):
@@ -110,7 +118,7 @@ def _read(path, data):
     if data[: len(LEGACY_MAGIC)] == LEGACY_MAGIC:
         return _read_legacy(data)
     if data[8:9] == b"{":
-        return _read_safetensors(path)
+        return Checkpoint(read_safetensors(path), "safetensors", ())
     raise InputError(
         "it is neither a torch.save file (zip or older stream) nor .safetensors nor .npz, or its "
         "beginning is damaged"
@@ -129,7 +137,7 @@ def _read_zip(path, data):
     require(len(set(names)) == len(names), "its zip directory names an entry twice")
     pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
     if not pickles and names and all(name.endswith(".npy") for name in names):
-        return _read_npz(path, entries, len(data))
+        return Checkpoint(read_npz(path, entries), "npz", ())
     require(len(pickles) == 1, f"its zip directory has {len(pickles)} data.pkl; expected one")
     root, entries = pickles[0][: -len("data.pkl")], {entry.filename: entry for entry in entries}
     order = bytes(_entry(data, entries[f"{root}byteorder"])) if f"{root}byteorder" in names else b""
@@ -145,7 +153,8 @@ def _read_zip(path, data):
         )
         if key not in storages:
             storages[key] = _entry(data, entry)
-        return np.frombuffer(storages[key], dtype.newbyteorder(">" if order == b"big" else "<"))
+        dtype = dtype.newbyteorder(">" if order == b"big" else "<")
+        return Storage(np.frombuffer(storages[key], dtype))
 
     stream = BytesIO(_entry(data, entries[pickles[0]]))
     content, names = read_pickle(
@@ -182,7 +191,6 @@ def _read_legacy(data):
     def note(tag):
         key, dtype, count, _ = _storage_tag(tag)
         found[key] = dtype, count
-        return np.zeros(0, dtype)
 
     # Where the data of each tensor begin is known only behind the pickle: it is read twice.
     read_pickle(data, persistent=note)
@@ -205,10 +213,10 @@ def _read_legacy(data):
     def storage(tag):
         key, _, _, view = _storage_tag(tag)
         if view is None:
-            return storages[key]
+            return Storage(storages[key])
         _, first, count = view
         require(first >= 0 and 0 <= count <= len(storages[key]) - first, "a view is out of bounds")
-        return storages[key][first : first + count]
+        return Storage(storages[key][first : first + count])
 
     data.seek(begin)
     content, names = read_pickle(data, construct=_construct, persistent=storage)
@@ -230,60 +238,50 @@ def _storage_tag(tag):
 
 
 def _construct(function, arguments):
-    if isinstance(function, Global) and function in KNOWN:
-        if function.name in TENSORS:
-            return _tensor(*arguments)
-        if function.name in PARAMETERS:
-            return arguments[0]
-        if function.name == "Size":
-            return tuple(arguments[0])
-        if function.name == "device":
-            return ":".join(map(str, arguments))
+    """The value of a call that a checkpoint may make; a Call that does nothing for any other."""
+    name = function.name if isinstance(function, Global) and function in KNOWN else None
+    if name in TENSORS:
+        tensor = _tensor(*arguments)
+        return Call(function, arguments) if tensor is None else tensor
+    if name in PARAMETERS and isinstance(arguments[0], np.ndarray):
+        return arguments[0]
+    if name == "Size" and _are_sizes(arguments[0]):
+        return tuple(arguments[0])
+    if (
+        name == "device"
+        and len(arguments) <= 2
+        and all(isinstance(x, (str, int)) for x in arguments)
+    ):
+        return ":".join(map(str, arguments))
     return Call(function, arguments)
 
 
+def _are_sizes(values):
+    return (
+        isinstance(values, (tuple, list))
+        and len(values) <= 64
+        and all(isinstance(x, int) and x >= 0 for x in values)
+    )
+
+
 def _tensor(storage, offset, shape, strides, *rest):
-    require(isinstance(storage, np.ndarray), "a tensor has no data")
+    """A view of the storage; None for one that repeats its data, which weights do not."""
+    require(isinstance(storage, Storage), "a tensor has no data")
+    storage = storage.data
     if len(rest) > 2 and isinstance(rest[2], Global):  # _rebuild_tensor_v3 names the dtype itself
         require(rest[2].name in DTYPES, f"a tensor has dtype {rest[2].name}, which is not known")
         storage = storage.view(np.dtype(DTYPES[rest[2].name]))
-    numbers = (offset, *shape, *strides)
-    require(
-        len(shape) == len(strides) and all(isinstance(x, int) and x >= 0 for x in numbers),
-        "a tensor has no valid shape",
-    )
+    are_sizes = _are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(strides)
+    require(are_sizes and len(shape) == len(strides), "a tensor has no valid shape")
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     require(last < len(storage), "a tensor reaches beyond its data")
-    require(math.prod(shape) <= len(storage), "a tensor has more elements than its data")
+    if math.prod(shape) > len(storage):
+        return None
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
 
 
 def _inert(names):
-    return tuple(sorted(f"{module}.{name}" for module, name in names - KNOWN))
-
-
-def _read_npz(path, entries, size):
-    unpacked = sum(entry.file_size for entry in entries)
-    require(
-        unpacked <= MAX_RATIO * size,
-        f"it unpacks to {unpacked:,} bytes, over {MAX_RATIO} times its size: weights do not",
-    )
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Checkpoint({name: arrays[name] for name in arrays.files}, "npz", ())
-    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"its arrays are damaged: {error}") from error
-
-
-def _read_safetensors(path):
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"its safetensors are damaged: {error}") from error
-    return Checkpoint(content, "safetensors", ())
+    return tuple(sorted(printable(f"{module}.{name}") for module, name in names - KNOWN))

@@ -150,7 +150,8 @@ def run_dir(tmp_path, monkeypatch, tiny_classifier, easy_shapes):
     """A run directory with its model.json; what its checkpoints would hold is given."""
     facts = {
         "arch": "resnet_small", "train_p": "inf", "train_epsilon": 0.5, "seed": 3,
-        "dataset": "spurious_shapes", "shapes": easy_shapes,
+        "dataset": "spurious_shapes", "shapes": easy_shapes, "stem": "small", "num_classes": 8,
+        "dtype": "float32", "mean": [0.5] * 3, "std": [0.25] * 3,
     }  # fmt: skip
     steps = [10]
     (tmp_path / "tiny").mkdir()

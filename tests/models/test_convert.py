@@ -127,13 +127,13 @@ def without_attacker(weights, **changes):
 
 
 MISTAKES = {
-    "missing": (edit(module__model__fc__bias=None), "differs from the network"),
+    "missing": (edit(module__model__fc__bias=None), r"1 missing \(-\), 0 surplus .*: -fc.bias"),
     "surplus": (
         edit(module__model__extra__weight=MEAN),
-        r"\+extra.weight \(0 missing, 1 surplus\)",
+        r"0 missing \(-\), 1 surplus .*: \+extra.weight",
     ),
     "surplus around": (edit(module__ema__decay=MEAN), r"\+module.ema.decay"),
-    "surplus in attacker": (edit(module__attacker__model__x=MEAN), "should be a copy"),
+    "surplus in attacker": (edit(module__attacker__model__x=MEAN), r"\+module.attacker.model.x"),
     "other copy": (
         edit(module__attacker__model__conv1__weight=lambda w: w + 1),
         "attacker.model.conv1.weight differs",
@@ -144,7 +144,22 @@ MISTAKES = {
     ),
     "std of 0": (
         edit(module__normalizer__new_std=STD * 0, module__attacker__normalize__new_std=STD * 0),
-        "has std",
+        "its normaliser has mean",
+    ),
+    "half a copy": (
+        edit(module__attacker__model__fc__bias=None),
+        r"-module.attacker.model.fc.bias",
+    ),
+    "counter of nothing": (
+        edit(module__model__foo__num_batches_tracked=MEAN),
+        r"\+foo.num_batches_tracked",
+    ),
+    "NaN in the normaliser": (
+        edit(
+            module__normalizer__new_mean=MEAN * np.nan,
+            module__attacker__normalize__new_mean=MEAN * np.nan,
+        ),
+        "normaliser",
     ),
     "half a normaliser": (
         edit(module__normalizer__new_std=None, module__attacker__normalize__new_std=None),
@@ -152,7 +167,7 @@ MISTAKES = {
     ),
     "missing and no copy": (
         lambda w: without_attacker({k: v for k, v in w.items() if k != "layer3.1.bn2.weight"}),
-        r"-layer3.1.bn2.weight \(1 missing, 0 surplus\)",
+        r"1 missing .*: -layer3.1.bn2.weight",
     ),
     "no head": (
         lambda w: {k: v for k, v in w.items() if not k.startswith("fc")},

@@ -1,6 +1,8 @@
 """models.load by name, from converted directories and original files."""
 
 import json
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -123,9 +125,31 @@ def test_conversion_replaces_whole_or_not_at_all(folder, tmp_path, monkeypatch):
         store.save_converted(conversion, source, out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     assert models.load(out) and (out / "model.json").read_bytes() != before
+    renames = []
+
+    def fails_at_the_second(self, target):
+        renames.append(target)
+        if len(renames) == 2:
+            raise OSError("no")
+        return os.rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no"):
+        patch.setattr(Path, "rename", fails_at_the_second)
+        store.save_converted(conversion, source, out)
+    assert models.load(out) and sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="exists and holds no converted model"):
         store.save_converted(conversion, source, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    "content", (b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"arch": "resnet18", "mean": 3}')
+)
+def test_a_damaged_description_is_named(content, folder, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"model.json is damaged"):
+        models.load(tmp_path / "m")
 
 
 def test_a_name_that_tells_no_budget_asks_for_it(folder, tmp_path):

@@ -79,10 +79,12 @@ def written(content):
     return lambda path: path.write_bytes(content)
 
 
-def tensor(*, kind=None, key="0", count=24, offset=0, shape=(4, 6), strides=(6, 1)):
-    """A file of one tensor, good but for what is given."""
+def tensor(*, kind=None, key="0", count=24, offset=0, shape=(4, 6), strides=(6, 1), nested=False):
+    """A file of one tensor, good but for what is given; `nested`: its data are a tensor."""
     storage = Storage("storage", kind or Named("torch", "FloatStorage"), key, "cpu", count)
     arguments = (storage, offset, shape, strides, False, Named("collections", "OrderedDict", ()))
+    if nested:
+        arguments = (Named("torch._utils", "_rebuild_tensor_v2", arguments), *arguments[1:])
     pickled = dumps({"w": Named("torch._utils", "_rebuild_tensor_v2", arguments)})
     return zipped(pickled, storages={"0": BASE})
 
@@ -104,6 +106,16 @@ GOOD = dumps({"a": 1})
 DEEP = b"\x80\x02" + b")" + b"\x85" * 100_000 + b"q\x00"
 OBJECTS = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}".ljust(118)
 OBJECTS = b"\x93NUMPY\x01\x00v\x00" + OBJECTS + b"N."
+FLOAT8 = b'{"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
+# A list of 100,000 that a call is made of 100 times.
+AGAIN = (
+    b"\x80\x02]("
+    + b"K\x01" * 100_000
+    + b"eq\x00"
+    + b"%sq\x010"
+    + b"h\x01h\x00\x85R0" * 100
+    + b"h\x00."
+)
 LEGACY = (GOLDEN / "tensors_pickle_legacy.pt").read_bytes()
 MARK = "touch {}"  # the file that an executed gadget would leave
 GADGETS = {
@@ -142,8 +154,8 @@ BROKEN = {
     "huge storage": (tensor(count=2**60), "has 96 bytes; expected"),
     "negative storage": (tensor(count=-1), "no valid size"),
     "huge shape": (tensor(shape=(2**40, 2**20)), "beyond its data"),
-    "overlapping strides": (tensor(shape=(4, 6, 9), strides=(1, 1, 1)), "more elements than"),
-    "repeated data": (tensor(shape=(2**40, 1), strides=(0, 1)), "more elements than"),
+    "overlapping strides": (tensor(shape=(4, 6, 9), strides=(1, 1, 1)), "more than tensors"),
+    "repeated data": (tensor(shape=(2**40, 1), strides=(0, 1)), "more than tensors"),
     "negative offset": (tensor(offset=-3), "no valid shape"),
     "offset too far": (tensor(offset=8), "beyond its data"),
     "negative stride": (tensor(strides=(-6, 1)), "no valid shape"),
@@ -162,14 +174,28 @@ BROKEN = {
     "missing memo": (zipped(b"\x80\x02h\x07."), "damaged"),
     "mark without end": (zipped(b"\x80\x02t."), "damaged"),
     "huge string": (zipped(b"\x80\x04\x8d" + struct.pack("<Q", 2**50) + b"abc."), "damaged"),
-    "deep tuple as key": (zipped(b"\x80\x02}" + DEEP[2:] + b"Ns."), "key of type tuple"),
-    "list as key": (zipped(b"\x80\x02}]Ns."), "key of type list"),
+    "deep tuple as key": (zipped(b"\x80\x02}" + DEEP[2:] + b"Ns."), "holds no ResNet"),
+    "list as key": (zipped(b"\x80\x02}]Ns."), "holds no ResNet"),
     "sets items of a number": (zipped(b"\x80\x02K\x01K\x02K\x03s."), "sets items of no dictionary"),
     "strange persistent id": (zipped(b"\x80\x02K\x01Q."), "outside of it"),
     "deep device": (
         zipped(b"\x80\x02ctorch\ndevice\n" + b"(" * 5000 + b"l" * 5000 + b"\x85R."),
-        "damaged",
+        "holds a Call",
     ),
+    "device of doubled tuples": (
+        zipped(b"\x80\x02ctorch\ndevice\n)" + b"q\x00h\x00h\x00\x86" * 60 + b"\x85R."),
+        "holds a Call",
+    ),
+    "sizes again and again": (zipped(AGAIN % b"ctorch\nSize\n"), "holds no ResNet|holds a list"),
+    "pairs again and again": (
+        zipped(AGAIN.replace(b"K\x01", b"K\x01K\x02\x86") % b"ccollections\nOrderedDict\n"),
+        "more than 2,000,000 opcodes",
+    ),
+    "huge number": (
+        zipped(b"\x80\x02\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6 + b"."),
+        "more than 64 bits",
+    ),
+    "tensor of a tensor": (tensor(nested=True), "a tensor has no data"),
     "legacy list of deep keys": (
         written(LEGACY[: LEGACY.index(b"]q\x00(X")] + b"]" + DEEP[2:] + b"a."),
         "damaged",
@@ -177,6 +203,15 @@ BROKEN = {
     "legacy protocol": (
         written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]),
         "protocol is not 1001",
+    ),
+    "npz header": (entries(("a.npy", b"\x93NUMPY\x01\x00\x04\x00{'a\n")), "arrays are damaged"),
+    "npz packed strangely": (
+        entries(("a.npy", b"\x93NUMPY"), compression=zipfile.ZIP_LZMA),
+        "arrays are damaged",
+    ),
+    "safetensors of a strange dtype": (
+        written(struct.pack("<Q", len(FLOAT8)) + FLOAT8 + b"\0"),
+        "safetensors are damaged|holds no",
     ),
     "safetensors header": (written(struct.pack("<Q", 2**40) + b"{" + bytes(50)), "safetensors"),
 }
