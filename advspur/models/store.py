@@ -27,7 +27,6 @@ from advspur.models.runs import latest_step, load_run, run_checksum, run_facts, 
 from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
 
 WEIGHTS = "model.safetensors"
-SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".npz")
 
 
 def load(name, *, weights="raw", step=None, models_dir=None):
@@ -56,7 +55,7 @@ def load(name, *, weights="raw", step=None, models_dir=None):
 def find_model(name, *, models_dir=None):
     """The directory or checkpoint file that `load` reads for `name`."""
     path = Path(name).expanduser()
-    if (path / "model.json").is_file() or (path.is_file() and path.suffix in SUFFIXES):
+    if (path / "model.json").is_file() or path.is_file():
         return path
     model = published_model(str(name))
     if model is None:
@@ -64,7 +63,6 @@ def find_model(name, *, models_dir=None):
             not path.is_dir(),
             f"{path} is no training run and no converted model: {path / 'model.json'} is missing",
         )
-        require(not path.exists(), f"{path} does not end in one of {', '.join(SUFFIXES)}")
         raise InputError(
             f"no model {str(name)!r}: neither a directory or file, nor a name such as "
             f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE)"

@@ -87,7 +87,7 @@ def test_what_is_absent_is_named_with_where_to_get_it(folder, monkeypatch):
     with pytest.raises(InputError, match="model.json is missing"):
         models.load(folder)
     (folder / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match="does not end in one of .ckpt"):
+    with pytest.raises(InputError, match="notes.txt cannot be read: it is neither"):
         models.load(folder / "notes.txt")
     with pytest.raises(InputError, match="no training run: it has neither averaged"):
         models.load("resnet18_l2_eps3", models_dir=folder, weights="ema")
