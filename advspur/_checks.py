@@ -104,3 +104,8 @@ def check_labels(labels, num_examples):
 def norm_name(p):
     """The norm as it is written in names and tables: l1, l2, linf."""
     return f"l{p:g}"
+
+
+def first_line(error):
+    """The first line of an error's text, cut to a readable length."""
+    return (str(error).strip().splitlines() or [repr(error)])[0][:300]

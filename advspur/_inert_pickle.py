@@ -7,7 +7,7 @@ pickle wants to import becomes a `Global`, what it wants to call a `Call`: both 
 import pickletools
 from typing import NamedTuple
 
-from advspur._checks import InputError, require
+from advspur._checks import InputError, first_line, require
 
 MAX_OPCODES = 2_000_000  # a ResNet-50 with its optimizer has about 30,000
 _VALUES = set(
@@ -63,8 +63,8 @@ def read_pickle(stream, *, construct=Call, persistent=None):
         TypeError,
         ValueError,
     ) as error:
-        text = (str(error).splitlines() or [""])[0][:120]
-        raise InputError(f"its pickle is damaged: {type(error).__name__}: {text}") from error
+        kind = type(error).__name__
+        raise InputError(f"its pickle is damaged: {kind}: {first_line(error)}") from error
 
 
 class _Machine:

@@ -11,11 +11,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "advspur"
 FILES = sorted(PACKAGE.rglob("*.py"))
-L0 = {"_checks", "_inert_pickle", "_progress", "norms", "records"}
+L0 = {"_checks", "_constants", "_inert_pickle", "_progress", "norms", "records"}
 # For each part, the parts below it that its files may import; its own files always may.
 ALLOWED = {
     "": set(),
     "_checks": set(),
+    "_constants": set(),
     "_inert_pickle": {"_checks"},
     "_progress": {"_checks"},
     "norms": {"_checks"},

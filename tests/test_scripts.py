@@ -209,21 +209,13 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
     assert (tmp_path / "resnet18_linf_eps4.0" / "model.safetensors").is_file()
     code, _, err = run("convert_checkpoint", source, f"--out={tmp_path}")
     assert code == 2 and "holds no converted model" in err
-    code, _, err = run(
-        "evaluate",
-        "--config=configs/evaluate.py",
-        f"--workdir={tmp_path / 'e'}",
-        f"--config.models_dir={tmp_path}",
-        "resnet18_linf_eps4",
-    )
-    assert code == 2 and "was trained on unknown, not on spurious_shapes" in err
-    code, _, err = run(
-        "evaluate",
-        "--config=configs/evaluate.py",
-        f"--workdir={tmp_path / 'e'}",
-        f"--config.models_dir={tmp_path}",
-    )
-    assert code == 2 and "looked for resnet18_l2_eps0.ckpt" in err
+    flags = f"--workdir={tmp_path / 'e'}", f"--config.models_dir={tmp_path}"
+    for given, words in (
+        (["resnet18_linf_eps4"], "was trained on unknown, not on spurious_shapes"),
+        ([], "looked for resnet18_l2_eps0.ckpt"),
+    ):
+        code, _, err = run("evaluate", "--config=configs/evaluate.py", *flags, *given)
+        assert code == 2 and words in err
     other = source.rename(tmp_path / "mine.npz")
     code, _, err = run("convert_checkpoint", other, f"--out={tmp_path / 'mine'}")
     assert code == 2 and "--train_epsilon=EPSILON" in err

@@ -12,12 +12,10 @@ import functools
 import math
 
 import numpy as np
-from scipy import stats
 
 from advspur._checks import require
-from advspur.records import Estimate
+from advspur.records import CONFIDENCE, Estimate, wilson
 
-CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
 
 __all__ = [
@@ -39,7 +37,7 @@ def accuracy(correct):
       correct: [n] bool or 0/1.
     """
     correct = _outcomes("correct", correct)
-    return _wilson(correct.sum(), len(correct), CONFIDENCE)
+    return wilson(correct.sum(), len(correct), CONFIDENCE)
 
 
 def group_accuracy(correct, groups, *, num_groups):
@@ -68,7 +66,7 @@ def worst_group_accuracy(correct, groups, *, num_groups):
         return Estimate(math.nan, math.nan, math.nan, 0)
     level = 1 - (1 - CONFIDENCE) / len(present)
     of_groups = [
-        _wilson(correct[groups == g].sum(), int(np.sum(groups == g)), level) for g in present
+        wilson(correct[groups == g].sum(), int(np.sum(groups == g)), level) for g in present
     ]
     worst = min(of_groups, key=lambda estimate: estimate.value)
     return worst._replace(low=min(e.low for e in of_groups), high=min(e.high for e in of_groups))
@@ -189,13 +187,6 @@ def _resampling_weights(strata, seed):
         share = np.full(len(members), 1 / len(members))
         weights[:, members] = rng.multinomial(len(members), share, size=NUM_RESAMPLES)
     return weights
-
-
-def _wilson(successes, n, level):
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    interval = stats.binomtest(int(successes), n).proportion_ci(level, method="wilson")
-    return Estimate(float(successes / n), float(interval.low), float(interval.high), n)
 
 
 def _difference(a, b, *, correlation, num_examples):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from advspur._checks import InputError, require
+from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import InputError, require
+from advspur._checks import InputError, first_line, require
+from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
 from advspur.models.array_files import printable
 from advspur.models.classifier import Classifier
-from advspur.models.resnet import ARCHITECTURES, build_network
+from advspur.models.resnet import ARCHITECTURES, build_network, variable_shapes
 from advspur.models.torch_checkpoint import read_checkpoint
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = ("module.model.", "model.", "module.", "")
 LEAVES = {  # (collection, leaf) of Flax -> name of torch
     ("params", "kernel"): "weight",
@@ -36,7 +36,6 @@ class Conversion(NamedTuple):
     Attributes:
       classifier: Classifier.
       arch: key of `build_network`.
-      stem: "imagenet" or "cifar".
       used: names of the source that fill a leaf, in order.
       dropped: names that are left out by rule (counters, constants, the attacker's copy).
       others: keys beside the weights (epoch, optimizer, ...).
@@ -47,7 +46,6 @@ class Conversion(NamedTuple):
 
     classifier: Classifier
     arch: str
-    stem: str
     used: tuple
     dropped: tuple
     others: tuple
@@ -70,16 +68,13 @@ def convert(path):
     """`convert_torch_checkpoint` with its account: a Conversion."""
     checkpoint = read_checkpoint(path)
     try:
-        state, others = _state_dict(checkpoint.content)
-        return _convert(state)._replace(
-            others=others, container=checkpoint.container, inert=checkpoint.inert
-        )
+        return _convert(checkpoint)
     except InputError as error:
-        text = " ".join(str(error).split())[:500]
-        raise InputError(f"{path} cannot be converted: {text}") from error
+        raise InputError(f"{path} cannot be converted: {first_line(error)}") from error
 
 
-def _convert(state):
+def _convert(checkpoint):
+    state, others = _state_dict(checkpoint.content)
     prefix = next((p for p in PREFIXES if f"{p}conv1.weight" in state), None)
     require(
         prefix is not None,
@@ -95,8 +90,7 @@ def _convert(state):
         network = {k: v for k, v in network.items() if f"{prefix}{k}" not in around}
     arch, stem, num_classes = recognize({name: value.shape for name, value in network.items()})
     flax_network = build_network(arch, num_classes, stem=stem)
-    template = jax.eval_shape(flax_network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    template = flax.traverse_util.flatten_dict(template)
+    template = flax.traverse_util.flatten_dict(variable_shapes(flax_network))
     names = {path: torch_name(path) for path in template}
     counters = {
         name.replace("running_mean", "num_batches_tracked")
@@ -136,13 +130,12 @@ def _convert(state):
             std or IMAGENET_STD,
         ),
         arch=arch,
-        stem=stem,
         used=tuple(f"{prefix}{name}" for name in names.values()),
         dropped=(*(f"{prefix}{name}" for name in sorted(counters)), *sorted(around)),
-        others=(),
+        others=others,
         normalization=_told(mean, std),
-        container="",
-        inert=(),
+        container=checkpoint.container,
+        inert=checkpoint.inert,
     )
 
 

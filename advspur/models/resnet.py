@@ -9,6 +9,7 @@ stride 2 and shifts features against the published weights. Layout is NHWC.
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from advspur._checks import check_choice, require
@@ -110,6 +111,12 @@ def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
         "resnet_small": resnet_small,
     }[arch]
     return build(num_classes, stem=stem, dtype=jnp.dtype(dtype))
+
+
+def variable_shapes(network):
+    """The variables of a network as shapes and dtypes, nothing computed."""
+    images = jnp.zeros((1, 64, 64, 3))  # of any size: all are averaged over space
+    return jax.eval_shape(network.init, jax.random.key(0), images)
 
 
 def _build(stage_sizes, bottleneck, num_classes, width, stem, dtype, widening=1):

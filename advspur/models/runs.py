@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import InputError, check_choice, require
+from advspur._checks import InputError, check_choice, first_line, require
 from advspur.models.classifier import Classifier
-from advspur.models.resnet import build_network
+from advspur.models.resnet import build_network, variable_shapes
 
 NEEDED = ("arch", "stem", "num_classes", "train_p", "train_epsilon", "seed")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -42,6 +42,13 @@ def run_facts(path):
     wrong += [] if facts.get("dtype") in DTYPES else [f"a dtype of {', '.join(DTYPES)}"]
     require(not wrong, f"{file} is damaged: it lacks {', '.join(wrong)}")
     return {"model": Path(path).name} | facts
+
+
+def described_network(facts):
+    """The network that the facts of a model.json describe."""
+    return build_network(
+        facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
+    )
 
 
 def record_facts(facts, weights="raw"):
@@ -86,11 +93,7 @@ def load_run(path, *, weights="raw", step=None):
     elif step == "best":
         step = _best_step(path, steps, facts["best_metric"])
     require(step in steps, f"{path} has no checkpoint of step {step}; it has {steps}")
-    network = build_network(
-        facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
-    )
-    size = facts["image_size"]
-    template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    network = described_network(facts)
     directory = _checkpoint(path, step)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
@@ -103,13 +106,9 @@ def load_run(path, *, weights="raw", step=None):
         raise InputError(f"checkpoint {directory} cannot be read: {first_line(error)}") from error
     require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
     # Copied, so that no array shares memory with the reader that is closed by now.
-    variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), template, saved[weights])
+    shapes = variable_shapes(network)
+    variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, saved[weights])
     return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
-
-
-def first_line(error):
-    """The first line of an error's text, cut to a readable length."""
-    return (str(error).strip().splitlines() or [repr(error)])[0][:200]
 
 
 def _checkpoint(path, step):

@@ -22,8 +22,15 @@ from advspur._checks import InputError, require
 from advspur.models.array_files import read_safetensors
 from advspur.models.classifier import Classifier
 from advspur.models.convert import convert
-from advspur.models.resnet import build_network
-from advspur.models.runs import latest_step, load_run, run_checksum, run_facts, tree_digest
+from advspur.models.resnet import variable_shapes
+from advspur.models.runs import (
+    described_network,
+    latest_step,
+    load_run,
+    run_checksum,
+    run_facts,
+    tree_digest,
+)
 from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
 
 WEIGHTS = "model.safetensors"
@@ -157,10 +164,10 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
     checksum = file_checksum(source)
     return {
         "arch": conversion.arch,
-        "stem": conversion.stem,
+        "stem": network.stem,
         "dtype": "float32",
         "num_classes": network.num_classes,
-        "image_size": 224 if conversion.stem == "imagenet" else 32,
+        "image_size": 224 if network.stem == "imagenet" else 32,
         "mean": conversion.classifier.mean,
         "std": conversion.classifier.std,
         "dataset": "imagenet" if network.num_classes == 1000 else "unknown",
@@ -189,16 +196,15 @@ def file_checksum(path):
 
 def _load_converted(path):
     facts = run_facts(path)
-    network = build_network(
-        facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
-    )
-    template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    network = described_network(facts)
     try:
         flat = read_safetensors(path / WEIGHTS)
     except InputError as error:
         raise InputError(f"{path / WEIGHTS} is damaged: {error}; convert it again") from error
     variables = flax.traverse_util.unflatten_dict(flat, sep="/")
-    shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (variables, template)]
+    shapes = [
+        jax.tree.map(lambda x: x.shape, tree) for tree in (variables, variable_shapes(network))
+    ]
     require(
         shapes[0] == shapes[1] and tree_digest(variables) == facts.get("checksum"),
         f"{path / WEIGHTS} is damaged: it is not what model.json says; convert it again",

@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from advspur._checks import require
+from advspur.records import Estimate, wilson
 
 PUBLISHED_AT = "Hugging Face, repository madrylab/robust-imagenet-models (MIT licence)"
 L2_EPSILONS = (0.25, 0.5, 1.0, 3.0, 5.0)
@@ -95,30 +96,22 @@ def published_model(name):
     )
 
 
-def suite(*, archs=("resnet18", "resnet50"), l2_epsilons=L2_EPSILONS, baselines=True):
+def suite(*, l2_epsilons=L2_EPSILONS):
     """The paper's models: for each backbone the standard one, l2 budgets, the five linf budgets.
 
     Args:
-      archs: of "resnet18", "resnet50".
       l2_epsilons: budgets of 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5. The paper's main text
         names only 5; the default is the five largest.
-      baselines: whether to begin with the standard model (the release's epsilon = 0).
     Returns: tuple of PublishedModel, 22 by default.
     """
-    for arch in archs:
-        known = CLEAN_ACCURACY.get((arch, 2.0))
-        require(known, f"arch = {arch!r}: the paper's models are resnet18 and resnet50")
-        allowed = ", ".join(f"{e:g}" for e in known if e)
-        for epsilon in l2_epsilons:
-            wrong = f"l2_epsilons has {epsilon}; the release has {allowed}"
-            require(epsilon in known and epsilon > 0, wrong)
+    known = [epsilon for epsilon in CLEAN_ACCURACY["resnet18", 2.0] if epsilon > 0]
+    for epsilon in l2_epsilons:
+        allowed = ", ".join(f"{e:g}" for e in known)
+        require(epsilon in known, f"l2_epsilons has {epsilon}; the release has {allowed}")
     return tuple(
         published_model(f"{arch}_{norm}_eps{epsilon:g}")
-        for arch in archs
-        for norm, epsilons in (
-            ("l2", (*((0,) if baselines else ()), *l2_epsilons)),
-            ("linf", LINF_EPSILONS),
-        )
+        for arch in ("resnet18", "resnet50")
+        for norm, epsilons in (("l2", (0, *l2_epsilons)), ("linf", LINF_EPSILONS))
         for epsilon in epsilons
     )
 
@@ -127,25 +120,20 @@ SUITE = suite()
 
 
 class Agreement(NamedTuple):
-    """A measured accuracy beside the published one."""
+    """A measured accuracy (an Estimate) beside the published one."""
 
     published: float
-    measured: float
-    low: float
-    high: float
+    measured: Estimate
     agrees: bool
 
 
-def compare_with_published(name, num_correct, num_examples, *, confidence=0.99, slack=0.002):
+def compare_with_published(name, num_correct, num_examples):
     """Whether a measured ImageNet top-1 accuracy is the published one: an Agreement.
 
-    It is if the published figure lies in the Wilson interval of num_correct of num_examples,
-    widened by `slack` (another JPEG decoder or resize moves the accuracy by 0.1 to 0.5 points).
+    It is if the published figure lies in the 95% Wilson interval of num_correct of num_examples.
 
     Raises: InputError for a name without a published accuracy, or counts that make no sense.
     """
-    from scipy import stats
-
     model = published_model(name)
     require(
         model is not None and model.clean_accuracy is not None,
@@ -155,9 +143,5 @@ def compare_with_published(name, num_correct, num_examples, *, confidence=0.99, 
         0 <= num_correct <= num_examples and num_examples > 0,
         f"{num_correct} correct of {num_examples}: no such counts",
     )
-    interval = stats.binomtest(int(num_correct), int(num_examples)).proportion_ci(
-        confidence, "wilson"
-    )
-    low, high = interval.low - slack, interval.high + slack
-    published = model.clean_accuracy
-    return Agreement(published, num_correct / num_examples, low, high, low <= published <= high)
+    measured, published = wilson(num_correct, num_examples), model.clean_accuracy
+    return Agreement(published, measured, measured.low <= published <= measured.high)

@@ -15,44 +15,30 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401
 import numpy as np
 
-from advspur._checks import InputError, require
+from advspur._checks import InputError, first_line, require
 from advspur._inert_pickle import Call, Global, read_pickle
 from advspur.models.array_files import printable, read_npz, read_safetensors
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickle of one number
-STORAGES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-    "ComplexFloatStorage": np.complex64,
-    "ComplexDoubleStorage": np.complex128,
-    "UntypedStorage": np.uint8,
+STORAGES = {  # torch's storage -> NumPy's dtype; ml_dtypes registers bfloat16
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
 }
-DTYPES = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "int64": np.int64,
-    "int32": np.int32,
-    "int16": np.int16,
-    "int8": np.int8,
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-    "uint32": np.uint32,
-    "uint64": np.uint64,
-    "bool": np.bool_,
-}
+DTYPES = {*STORAGES.values(), "uint16", "uint32", "uint64"}
 TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 KNOWN = {
@@ -99,8 +85,7 @@ def read_checkpoint(path):
     try:
         return _read(path, data)
     except InputError as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(f"{path} cannot be read: {text}") from error
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def _read(path, data):
@@ -270,7 +255,7 @@ def _tensor(storage, offset, shape, strides, *rest):
     storage = storage.data
     if len(rest) > 2 and isinstance(rest[2], Global):  # _rebuild_tensor_v3 names the dtype itself
         require(rest[2].name in DTYPES, f"a tensor has dtype {rest[2].name}, which is not known")
-        storage = storage.view(np.dtype(DTYPES[rest[2].name]))
+        storage = storage.view(np.dtype(rest[2].name))
     are_sizes = _are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(strides)
     require(are_sizes and len(shape) == len(strides), "a tensor has no valid shape")
     if 0 in shape:

@@ -3,6 +3,7 @@
 A marker is hollow where the interval of its difference from the standard model covers 0.
 """
 
+import functools
 import math
 from pathlib import Path
 
@@ -14,6 +15,15 @@ PERCENT = 100
 
 def draw_figures(suite, directory):
     """Draw every figure the suite has records for; return [(path of the PNG, caption)]."""
+    drawings = {}
+    for name, draw in FIGURES.items():
+        if suite.norms() or draw in (_snapshot, _robustness):  # else nothing to draw against
+            drawings[name] = functools.partial(draw, suite)
+    return save_drawings(drawings, directory)
+
+
+def save_drawings(drawings, directory):
+    """Save {name: plt -> (figure, caption)} as PNG and PDF; return [(path of the PNG, caption)]."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -25,6 +35,7 @@ def draw_figures(suite, directory):
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.25,
+        "legend.frameon": False,
         "figure.constrained_layout.use": True,
         "savefig.dpi": 160,
     }
@@ -32,10 +43,8 @@ def draw_figures(suite, directory):
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
     with plt.rc_context(style):
-        for name, draw in FIGURES.items():
-            if not suite.norms() and draw not in (_snapshot, _robustness):
-                continue  # nothing to draw against a budget
-            figure, caption = draw(suite, plt)
+        for name, draw in drawings.items():
+            figure, caption = draw(plt)
             for suffix in ("pdf", "png"):
                 figure.savefig(directory / f"{name}.{suffix}")
             plt.close(figure)
@@ -105,7 +114,7 @@ def _groups(suite, plt):
             label = metric.split("_")[0]
             _curve(axis, suite, metric, p, marker=marker, label=label, with_standard=True)
         if suite.of_seeds("majority_accuracy", p, suite.budgets(p)[0]):
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(fontsize=8)
     for axis, p in zip(axes[1], suite.norms(), strict=True):
         _curve(axis, suite, "majority_minority_gap", p)
     axes[0][0].set_ylabel("accuracy (%)")
@@ -144,7 +153,7 @@ def _robustness(suite, plt):
         axis.set_xlabel(f"{norm_label(attack_p)} budget of the PGD attack")
     axes[0].set_ylabel("accuracy (%)")
     if axes[1].lines:
-        axes[1].legend(frameon=False, fontsize=7, ncols=2, title="trained with", title_fontsize=7)
+        axes[1].legend(fontsize=7, ncols=2, title="trained with", title_fontsize=7)
     return figure, "Accuracy under PGD at evaluation: what adversarial training was for."
 
 

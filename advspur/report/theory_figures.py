@@ -1,12 +1,13 @@
 """Figures of the linear theory in the layouts of the paper's Figures 2, 3 and 4."""
 
+import functools
 import math
 from pathlib import Path
 
 import numpy as np
 
 from advspur.report.claims import read_theory
-from advspur.report.figures import COLORS
+from advspur.report.figures import COLORS, save_drawings
 from advspur.report.suite import norm_label
 
 PANELS_PER_ROW = 3
@@ -21,35 +22,12 @@ READINGS = {
 def draw_theory(directory):
     """Draw what the theory_*.npz of the directory have into its figures/; as `draw_figures`."""
     theory = read_theory(directory)
-    if not theory:
-        return []
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    style = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "legend.frameon": False,
-        "figure.constrained_layout.use": True,
-        "savefig.dpi": 160,
+    drawings = {
+        f"theory_{name}": functools.partial(draw, theory[source])
+        for name, (source, draw) in FIGURES.items()
+        if source in theory
     }
-    folder = Path(directory) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    with plt.rc_context(style):
-        for name, (source, draw) in FIGURES.items():
-            if source in theory:
-                figure, caption = draw(theory[source], plt)
-                for suffix in ("pdf", "png"):
-                    figure.savefig(folder / f"theory_{name}.{suffix}")
-                plt.close(figure)
-                drawn.append((folder / f"theory_{name}.png", caption))
-    return drawn
+    return save_drawings(drawings, Path(directory) / "figures") if drawings else []
 
 
 def _nfs(a, plt):
@@ -68,8 +46,7 @@ def _nfs(a, plt):
         axis.set_ylim(-0.02, 1)
         if np.nanmax(a["nfs"][i], initial=0) == 0:
             axis.text(0.5, 0.1, "0 for every η", transform=axis.transAxes, ha="center")
-    figure.supylabel("NFS", fontsize=10)
-    figure.legend(loc="outside right upper", title="η")
+    _name_lines(figure, "η")
     return figure, (
         "Norm fraction over spurious features of the exact minimiser against the training budget "
         "(layout of the paper's Figure 2). A dot ends each line at the collapse radius, from which "
@@ -91,8 +68,7 @@ def _scale(a, plt):
         axis.set_title(f"η = {eta:g}, threshold {threshold:.3g}")
         axis.set_xlabel("scale of the spurious features")
         axis.set_ylim(-0.02, 1.02)
-    figure.supylabel("NFS", fontsize=10)
-    figure.legend(loc="outside right upper", title="budget ε")
+    _name_lines(figure, "budget ε")
     return figure, (
         "NFS of the ℓ∞ model against the scale of the spurious features (layout of Figure 3). "
         "Dashed: the threshold, above which they are used, in closed form. Budgets below the "
@@ -188,6 +164,11 @@ def _panels(plt, count, *, width=3.4, height=3.0, sharey=False):
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])
+
+
+def _name_lines(figure, title):
+    figure.supylabel("NFS", fontsize=10)
+    figure.legend(loc="outside right upper", title=title)
 
 
 def _shades(plt, ordered):

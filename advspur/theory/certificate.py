@@ -32,10 +32,9 @@ def duality_gap(theta, model, epsilon, *, p):
       epsilon: attack budget >= 0.
       p: norm of the attack, in [1, inf].
     """
-    check_model(model)
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
-    covariance, target, noise_std, _ = model
+    covariance, target, noise_std, _ = check_model(model)
     problem = Problem(covariance, target, covariance @ target, noise_std**2, epsilon)
     v = target - theta
     s = jnp.sqrt(moments(problem, v)[1])

@@ -51,9 +51,8 @@ def regularization_path(model, *, p, max_breakpoints=None):
       max_breakpoints: static; 4 m + 8 if not given.
     Returns: RegularizationPath.
     """
-    check_model(model)
     check_norm(p, (1.0, math.inf))
-    return path_arrays(*model[:3], p=float(p), count=max_breakpoints)
+    return path_arrays(*check_model(model)[:3], p=float(p), count=max_breakpoints)
 
 
 @functools.partial(jax.jit, static_argnames=("p", "count"))

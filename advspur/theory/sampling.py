@@ -17,9 +17,8 @@ NEWTON_STEPS = 50  # of each
 
 def sample_data(model, key, num_samples):
     """(x [n, m], y [n]) with x ~ N(0, covariance), y = <x, theta_opt> + N(0, noise_std^2)."""
-    check_model(model)
     require(num_samples >= 1, f"num_samples = {num_samples}: it must be >= 1")
-    covariance, theta_opt, noise_std, _ = model
+    covariance, theta_opt, noise_std, _ = check_model(model)
     values, vectors = jnp.linalg.eigh(covariance)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))
     of_x, of_noise = jax.random.split(key)

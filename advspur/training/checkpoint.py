@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from advspur._checks import require
-from advspur.models.runs import first_line, tree_digest
+from advspur._checks import first_line, require
+from advspur.models.runs import tree_digest
 from advspur.training.state import TrainState
 
 

@@ -21,7 +21,7 @@ from theory_certified import random_models  # noqa: E402
 from advspur.theory import collapse_radius, minimize_adversarial_loss, sweep_nfs  # noqa: E402
 
 BATCHES = {5: 8192, 10: 4096, 20: 512, 50: 128, 100: 32, 200: 8, 500: 2, 1000: 1}
-NORMS = {1.0: BATCHES, 1.5: BATCHES, 2.0: BATCHES, 3.0: BATCHES, math.inf: BATCHES}
+NORMS = (1.0, 1.5, 2.0, 3.0, math.inf)
 ROWS = (10, 100, 1000, 10_000)
 COLUMNS = 1000
 
@@ -41,9 +41,9 @@ def main(figure="runs/theory_cost.png"):
 
     rng = np.random.default_rng(0)
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
-    for p, batches in NORMS.items():
+    for p in NORMS:
         costs = {}
-        for m, n in batches.items():
+        for m, n in BATCHES.items():
             models = random_models(rng, m, 3 * n)
             models = jax.tree.map(lambda x: x[::3], models)  # the Wishart third
             radius = jax.vmap(lambda model, p=p: collapse_radius(model, p=p))(models)
