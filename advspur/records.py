@@ -4,34 +4,14 @@ Append-only. A later line of the same model, benchmark, metric and options super
 """
 
 import json
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 import advspur
 from advspur._checks import InputError
+from advspur.intervals import CONFIDENCE, Estimate, ratio, wilson  # noqa: F401
 
-CONFIDENCE = 0.95  # of every interval
 COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
-
-
-class Estimate(NamedTuple):
-    """A measured number with its 95% interval and the number of examples behind it."""
-
-    value: float
-    low: float
-    high: float
-    num_examples: int
-
-
-def wilson(successes, n, level=CONFIDENCE):
-    """The Estimate of a share with Wilson's interval; NaN where n = 0."""
-    from scipy import stats
-
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    interval = stats.binomtest(int(successes), n).proportion_ci(level, method="wilson")
-    return Estimate(float(successes / n), float(interval.low), float(interval.high), n)
 
 
 class Record(NamedTuple):

@@ -1,8 +1,10 @@
 """Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
-Without a MODEL the paper's 22, which must lie in $ADVSPUR_MODELS (docs/models.md); the ImageNet
-benchmarks that they are for are not here yet. Records go to <workdir>/records.jsonl
-(runs/evaluate); what is there already is not measured again.
+Without a MODEL the paper's 22, from $ADVSPUR_MODELS (docs/models.md), on every benchmark whose data
+lie below $ADVSPUR_DATA (docs/benchmarks.md: which, where from, in which layout). Records go to
+<workdir>/records.jsonl (runs/evaluate); what is there already is not measured again.
+
+Options of the benchmarks are set as --config.options.rival10.val_only=True.
 """
 
 from ml_collections import ConfigDict
@@ -15,9 +17,79 @@ def get_config():
     config = ConfigDict()
     config.models = tuple(model.name for model in suite(l2_epsilons=(0.25, 0.5, 1, 3, 5)))
     config.models_dir = ""  # where the suite's models lie; "": $ADVSPUR_MODELS
-    config.weights = ("raw",)  # and "ema" for the averaged weights
-    config.benchmarks = ("spurious_shapes",)
-    config.data_dir = ""  # where the benchmarks' data lie
-    config.seed = 0  # of noise and attacks
-    config.evaluation = quickstart.evaluation()
+    config.weights = ("raw",)  # and "ema" for the averaged weights of own runs
+    config.benchmarks = (
+        "imagenet",
+        "imagenet_c",
+        "objectnet",
+        "rival10",
+        "salient_imagenet",
+        "imagenet9",
+        "waterbirds",
+        "spurious_shapes",  # models trained on it are evaluated on it, and on nothing else
+    )
+    config.data_dir = ""  # folder that holds the data sets' folders; "": $ADVSPUR_DATA
+    config.directories = ConfigDict()  # of single data sets; "": below data_dir
+    for name in config.benchmarks[:-1]:
+        config.directories[name] = ""
+    config.batch_size = 100  # images a forward pass
+    config.allow_partial = False  # evaluate on what is there of an incomplete data set
+    config.skip_unreadable = False  # leave damaged files out; how many is said
+    config.seed = 0  # of noise, heads and attacks
+    config.options = options()
     return config.lock()
+
+
+def options():
+    """Options of the benchmarks' `evaluate`, explained there; those of `regions` in regions.py."""
+    options = ConfigDict()
+    options.objectnet = ConfigDict({"resize": 256})  # or 224, the official template's
+    options.rival10 = ConfigDict(
+        {
+            "transform": "resize",  # or "resize_crop"
+            "val_only": False,  # only images that no backbone was trained on
+            "mask": "soft",  # or "threshold", "nonzero"
+            "legacy": False,  # the head as the official code trains it
+            "learning_rate": 1e-5,
+            "weight_decay": 1e-4,
+            "num_epochs": 10,
+        }
+    )
+    options.salient_imagenet = ConfigDict(
+        {
+            "image_dir": "",  # ImageNet's train folder
+            "legacy": False,  # masks magnified by 8/7, as the official loader does
+            "dilation_rounds": 15,
+            "spurious_region": "complement",  # or "masks"
+        }
+    )
+    options.imagenet9 = ConfigDict(
+        {
+            "transform": "none",  # or "standard"
+            "challenge_backgrounds": 0,  # 4050 for the official challenge accuracy
+        }
+    )
+    options.waterbirds = ConfigDict(
+        {
+            "learning_rate": 5e-4,
+            "sensitivity_learning_rates": (1e-5, 1e-4, 1e-3),
+            "weight_decay": 1e-4,
+            "num_epochs": 10,
+        }
+    )
+    for name in ("rival10", "salient_imagenet", "imagenet9"):
+        options[name].regions = ConfigDict(
+            {
+                "l2_epsilons": (0.25, 0.5, 1.0),  # budgets of PGD confined to a region
+                "linf_epsilons": (0.25 / 255, 0.5 / 255, 1 / 255),
+                "attack_steps": 10,
+                "num_attacked": 500,
+            }
+        )
+    options.rival10.regions.trials = 1  # draws of the noise an image
+    options.rival10.regions.linf_noise_levels = tuple(k / 255 for k in range(30, 211, 30))
+    options.rival10.regions.l2_noise_levels = tuple(25.0 * k for k in range(1, 9))
+    options.salient_imagenet.regions.trials = 5
+    options.salient_imagenet.regions.linf_noise_levels = (0.25,)
+    options.spurious_shapes = quickstart.evaluation()
+    return options

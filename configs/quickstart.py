@@ -38,7 +38,7 @@ def get_config():
 
 
 def evaluation():
-    """Options of benchmarks.spurious_shapes.evaluate."""
+    """Options of benchmarks.spurious_shapes.evaluate; `regions` as in benchmarks/regions.py."""
     options = ConfigDict()
     options.batch_size = 250  # images a forward pass
     options.num_examples = 2_000  # of every split
@@ -46,4 +46,5 @@ def evaluation():
     options.l2_epsilons = (0.125, 0.25, 0.5)  # PGD budgets of the evaluation
     options.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
     options.attack_steps = 10
+    options.regions = ConfigDict({"num_attacked": 200})  # attacks confined to object or background
     return options.lock()

@@ -21,8 +21,10 @@ FRACTION = rf"{NUMBER}(?:/{NUMBER})?"
 FRACTIONS = re.compile(rf"^--(?:config\.[\w.]+|train_epsilon)={FRACTION}(?:,{FRACTION})*,?$")
 
 
-def run(main, *, config=False, workdir=False, arguments=False):
+def run(main, *, config=False, workdir=False, arguments=False, processes=False):
     """Run main(flags) with --config and --workdir where asked for; main(flags, *arguments).
+
+    With `processes`, --coordinator, --num_processes and --process_id join several processes.
 
     Mistakes of the user and full disks end in one line and exit code 2, a stopped run in one
     line and 130.
@@ -32,6 +34,10 @@ def run(main, *, config=False, workdir=False, arguments=False):
         flags.mark_flag_as_required("config")
     if workdir:
         flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config name>.")
+    if processes:
+        flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several processes.")
+        flags.DEFINE_integer("num_processes", 1, "How many processes share the work.")
+        flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.")
     app.run(lambda argv: _guarded(main, argv[1:], arguments), flags_parser=_parse)
 
 
@@ -54,6 +60,13 @@ def use_compile_cache(directory):
         return
     jax.config.update("jax_compilation_cache_dir", str(directory.absolute() / "xla_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def talking_stream():
+    """Where progress and lines go: of several processes, only the first talks."""
+    import jax
+
+    return sys.stderr if jax.process_index() == 0 else open(os.devnull, "w")  # noqa: SIM115
 
 
 def fail(message):
@@ -119,6 +132,7 @@ def _guarded(main, given, allowed):
     from advspur._checks import InputError, require
 
     try:
+        _join_processes()
         require(allowed or not given, f"{' '.join(given)!r} is no flag: flags begin with --")
         main(flags.FLAGS, *given)
     except InputError as error:
@@ -139,6 +153,15 @@ def _guarded(main, given, allowed):
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is on disk", file=sys.stderr)
         sys.exit(130)
+
+
+def _join_processes():
+    coordinator = getattr(flags.FLAGS, "coordinator", None)
+    if coordinator:
+        import jax
+
+        place = flags.FLAGS.num_processes, flags.FLAGS.process_id
+        jax.distributed.initialize(coordinator, *place, initialization_timeout=60)
 
 
 def _show_warning(message, category, *_args, **_kwargs):

@@ -1,54 +1,100 @@
 """Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
 A MODEL is a run directory, a converted one, a checkpoint file, or a name of the paper's suite; none
-given, those of the config. Measures them on every benchmark of the config and appends to
-<workdir>/records.jsonl; numbers that are recorded already are not measured again.
+given, those of the config. Measures them on every benchmark of the config that fits them and
+appends to <workdir>/records.jsonl; numbers that are recorded already are not measured again.
+
+A data set, or a model of the config, that is not at hand is passed over with one line; with
+--require it is an error. What fails is passed over too, and the exit code is 2 then.
 """
 
-from pathlib import Path
+import os
 
 import _cli
+from absl import flags
+
+flags.DEFINE_bool("require", False, "Data sets and models that are not at hand are errors.")
 
 
 def main(flags, *runs):
-    from advspur._checks import require
+    import jax
+
+    from advspur._checks import InputError, require
     from advspur._progress import Progress
-    from advspur.benchmarks import evaluate_run
+    from advspur.benchmarks import BENCHMARKS, open_model
+    from advspur.benchmarks.matrix import evaluate_matrix, find_data
+    from advspur.benchmarks.run import misfit
     from advspur.models import find_model
     from advspur.models.runs import read_json
     from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
 
     config, workdir = flags.config, _cli.workdir()
-    runs = runs or tuple(config.models)
-    found = [find_model(run, models_dir=config.models_dir) for run in runs]
-    names = {path.stem if path.is_file() else path.name for path in found}
-    require(len(names) == len(found), "two of the models have the same name: rename one")
     path, file = workdir / "records.jsonl", workdir / "config.json"
     require(
         not file.exists() or "benchmarks" in read_json(file)["config"],
         f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
     )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"config": config.to_dict(), "environment": environment()})
-    jobs = [(m, b, w) for m in runs for b in config.benchmarks for w in config.weights]
-    with Progress(len(jobs), "evaluate") as progress:
-        for run, benchmark, weights in jobs:
-            count = evaluate_run(
-                run,
-                benchmark,
-                path=path,
-                weights=weights,
-                models_dir=config.models_dir,
-                data_dir=config.data_dir,
-                seed=config.seed,
-                options=config.evaluation.to_dict(),
-            )
-            if (Path(run) / "metrics.jsonl").is_file():
+    unknown = [name for name in config.benchmarks if name not in BENCHMARKS]
+    require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join(BENCHMARKS)}")
+    stream = _cli.talking_stream()
+
+    def line(text):
+        print(text, file=stream, flush=True)
+
+    found = {}
+    for run in runs or config.models:
+        try:
+            found[run] = find_model(run, models_dir=config.models_dir)
+        except InputError as error:
+            if runs or flags.require:
+                raise
+            line(f"{run} is passed over: {error}")
+    require(found, "no model is at hand: name one, or say where the suite lies by $ADVSPUR_MODELS")
+    names = {p.stem if p.is_file() else p.name for p in found.values()}
+    require(len(names) == len(found), "two of the models have the same name: rename one")
+    models = [
+        open_model(run, weights=weights, models_dir=config.models_dir)
+        for run in found
+        for weights in config.weights
+    ]
+
+    common = {"batch_size": config.batch_size}
+    reading = {"allow_partial": config.allow_partial, "skip_unreadable": config.skip_unreadable}
+    options = {
+        name: common
+        | (reading if BENCHMARKS[name].DIRECTORIES else {})
+        | dict(config.options.to_dict().get(name, {}))
+        for name in config.benchmarks
+    }
+    directories, passes, damaged = find_data(
+        [name for name in config.benchmarks if any(not misfit(m, name) for m in models)],
+        options,
+        data_dir=config.data_dir or os.environ.get("ADVSPUR_DATA", ""),
+        directories=config.directories,
+        required=flags.require,
+        line=line,
+    )
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"config": config.to_dict(), "environment": environment()})
+        for run in found.values():
+            if (run / "metrics.jsonl").is_file():
                 record_training(run, path)
-            progress.line(f"{run} on {benchmark}: {count or 'no'} new numbers in {path}")
-            progress.advance()
+    _cli.use_compile_cache(workdir)
+    complete = evaluate_matrix(
+        models,
+        directories,
+        passes,
+        options,
+        path=path,
+        seed=config.seed,
+        cache_dir=workdir / "features",
+        progress_of=lambda total: Progress(total, "evaluate", stream=stream),
+        line=line,
+    )
+    require(complete and not damaged, "not all could be measured; lines above say what and why")
 
 
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True, arguments=True)
+    _cli.run(main, config=True, workdir=True, arguments=True, processes=True)

@@ -16,7 +16,7 @@ import _cli
 def main(flags):
     from advspur._checks import norm_name, require
     from advspur._progress import Progress
-    from advspur.benchmarks import evaluate_run
+    from advspur.benchmarks import evaluate_model, open_model, spurious_shapes
     from advspur.report import write_report
     from advspur.training import record_training, train
     from advspur.training.run_dir import FREE_KEYS, check_config, open_run
@@ -47,9 +47,7 @@ def main(flags):
 
     # Units of progress: forward passes over an image; a gradient counts as three.
     steps = {run: 3 + 3 * m.attack.num_steps * bool(m.attack.epsilon) for run, m in runs}
-    num_attacks = len(config.evaluation.l2_epsilons) + len(config.evaluation.linf_epsilons)
-    evaluate = 26 * config.evaluation.num_examples
-    evaluate += 3 * num_attacks * config.evaluation.num_attacked * config.evaluation.attack_steps
+    evaluate = spurious_shapes.num_passes(**evaluation)
     total = sum(m.num_steps * m.batch_size * steps[run] + evaluate for run, m in runs)
     measured = 0
     with Progress(total, workdir.name) as progress:
@@ -57,7 +55,8 @@ def main(flags):
             part = progress.part(run.name, model.batch_size * steps[run])
             train(model, run, progress=part)
             record_training(run, path)
-            count = evaluate_run(run, "spurious_shapes", path=path, options=evaluation)
+            trained = open_model(run)
+            count = len(evaluate_model(trained, "spurious_shapes", path=path, options=evaluation))
             if count:
                 progress.advance(evaluate, f"{run.name} evaluated")
             else:

@@ -123,11 +123,11 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
     code, out, err = run("reproduce", *arguments)
     assert code == 0, err
-    assert "report.html: 3 models, 153 new numbers" in out
+    assert "report.html: 3 models, 213 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
-    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 6
-    assert page.count("data:image/png;base64,") == 6
+    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 7
+    assert page.count("data:image/png;base64,") == 7
     for model in ("standard_seed0", "l2_eps0.25_seed0", "linf_eps2_255_seed0"):
         assert f"<summary>{model}</summary>" in page
 
@@ -136,7 +136,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     end = max(i for i, line in enumerate(lines) if '"complete"' in line)
     records.write_text("".join(lines[:end])[:-20])
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "3 models, 51 new numbers" in out
+    assert code == 0 and "3 models, 71 new numbers" in out
 
     before = records.read_bytes()
     code, out, _ = run("reproduce", *arguments)
@@ -146,14 +146,14 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     run_dir = tmp_path / "suite" / "l2_eps0.25_seed0"
     evaluate = [
         "--config=configs/evaluate.py",
-        "--config.evaluation.num_examples=16",
-        "--config.evaluation.num_attacked=4",
-        "--config.evaluation.batch_size=16",
+        "--config.options.spurious_shapes.num_examples=16",
+        "--config.options.spurious_shapes.num_attacked=4",
+        "--config.options.spurious_shapes.batch_size=16",
         f"--workdir={tmp_path / 'evaluation'}",
         run_dir,
     ]
     code, _, err = run("evaluate", *evaluate)
-    assert code == 0 and f"{run_dir} on spurious_shapes: 51 new numbers" in err, err
+    assert code == 0 and "l2_eps0.25_seed0 on spurious_shapes: 71 new numbers" in err, err
     code, out, err = run("report", tmp_path / "evaluation")
     assert code == 0 and out.strip().endswith("report.html"), err
 
@@ -211,7 +211,10 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
     assert code == 2 and "holds no converted model" in err
     flags = f"--workdir={tmp_path / 'e'}", f"--config.models_dir={tmp_path}"
     for given, words in (
-        (["resnet18_linf_eps4"], "was trained on unknown, not on spurious_shapes"),
+        (
+            ["resnet18_linf_eps4"],
+            "nothing to evaluate: no model fits a benchmark whose data are at hand",
+        ),
         ([], "looked for resnet18_l2_eps0.ckpt"),
     ):
         code, _, err = run("evaluate", "--config=configs/evaluate.py", *flags, *given)

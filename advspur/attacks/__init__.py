@@ -1,5 +1,5 @@
 """Adversarial attacks as pure functions: (logits_fn, images, labels, key, ...) -> images."""
 
-from advspur.attacks.pgd import check_perturbation, pgd
+from advspur.attacks.pgd import check_perturbation, margin, pgd
 
-__all__ = ["check_perturbation", "pgd"]
+__all__ = ["check_perturbation", "margin", "pgd"]

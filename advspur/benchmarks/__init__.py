@@ -1,11 +1,31 @@
-"""The benchmarks: each maps a classifier to records of measured numbers.
+"""The benchmarks: each a module that maps a classifier to records of measured numbers.
 
-``BENCHMARKS[name](classifier, data_dir, *, batch_size, key, **options)`` -> list of Record.
+``BENCHMARKS[name].evaluate(classifier, data_dir, *, batch_size, key, **options)`` -> [Record];
+`load(data_dir, ...)` reads the official layout, its `num_passes` tells the work.
 """
 
-from advspur.benchmarks import metrics, spurious_shapes
-from advspur.benchmarks.run import evaluate_run
+from advspur.benchmarks import (
+    imagenet,
+    imagenet9,
+    imagenet_c,
+    metrics,
+    objectnet,
+    rival10,
+    salient_imagenet,
+    spurious_shapes,
+    waterbirds,
+)
+from advspur.benchmarks.run import evaluate_model, open_model
 
-BENCHMARKS = {"spurious_shapes": spurious_shapes.evaluate}
+BENCHMARKS = {
+    "imagenet": imagenet,
+    "imagenet_c": imagenet_c,
+    "objectnet": objectnet,
+    "rival10": rival10,
+    "salient_imagenet": salient_imagenet,
+    "imagenet9": imagenet9,
+    "waterbirds": waterbirds,
+    "spurious_shapes": spurious_shapes,
+}
 
-__all__ = ["BENCHMARKS", "evaluate_run", "metrics"]
+__all__ = ["BENCHMARKS", "evaluate_model", "metrics", "open_model"]

@@ -8,22 +8,35 @@ set gives NaN, never 0. Accuracies are fractions.
 Estimate(value=0.75, low=0.3006..., high=0.9544..., num_examples=4)
 """
 
-import functools
 import math
 
 import numpy as np
 
 from advspur._checks import require
-from advspur.records import CONFIDENCE, Estimate, wilson
-
-NUM_RESAMPLES = 2000
+from advspur.intervals import (
+    CONFIDENCE,
+    NOTHING,
+    Estimate,
+    difference,
+    mean_value,
+    percentile,
+    resampled_means,
+    wilson,
+)
+from advspur.intervals import ratio as accuracy_ratio
 
 __all__ = [
     "Estimate",
     "accuracy",
+    "accuracy_ratio",
+    "adjusted_average_accuracy",
     "background_gap",
+    "balanced_accuracy",
     "group_accuracy",
     "majority_minority_gap",
+    "mean_corruption_accuracy",
+    "mean_corruption_error",
+    "mean_value",
     "relative_background_gap",
     "relative_sensitivity",
     "worst_group_accuracy",
@@ -63,13 +76,48 @@ def worst_group_accuracy(correct, groups, *, num_groups):
     groups = _same_length(groups, correct)
     present = [g for g in range(num_groups) if np.any(groups == g)]
     if not present:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return NOTHING
     level = 1 - (1 - CONFIDENCE) / len(present)
     of_groups = [
         wilson(correct[groups == g].sum(), int(np.sum(groups == g)), level) for g in present
     ]
     worst = min(of_groups, key=lambda estimate: estimate.value)
     return worst._replace(low=min(e.low for e in of_groups), high=min(e.high for e in of_groups))
+
+
+def balanced_accuracy(correct, labels):
+    """The plain mean over classes of the accuracy within each class.
+
+    The interval joins the classes' Wilson intervals (MOVER for a weighted sum: Zou, Huang & Zhang,
+    Computational Statistics & Data Analysis 53 (2009) 1080).
+
+    Args:
+      correct: [..., n] bool or 0/1; leading axes (noise levels, trials) are averaged over. An image
+        counts once in the interval, however many trials it has.
+      labels: [n] int; classes without an example do not take part.
+    """
+    correct = _averaged("correct", correct)
+    classes, index = np.unique(_same_length(labels, correct), return_inverse=True)
+    counts = np.bincount(index, minlength=len(classes))
+    sums = np.bincount(index, weights=correct, minlength=len(classes))
+    return _weighted_mean(sums, counts, np.ones(len(classes)))
+
+
+def adjusted_average_accuracy(correct, groups, *, weights):
+    """sum_g weights_g accuracy_g / sum_g weights_g: the average of group-robustness papers.
+
+    With the training set's group sizes as weights it is the accuracy on data mixed as in
+    training (Sagawa et al., ICLR 2020, arXiv 1911.08731). NaN where a group is empty. Interval as
+    for `balanced_accuracy`.
+
+    Args:
+      groups: [n] int in [0, len(weights)).
+      weights: [num_groups] >= 0.
+    """
+    correct = _outcomes("correct", correct)
+    groups, weights = _same_length(groups, correct).astype(int), np.asarray(weights, float)
+    counts = np.bincount(groups, minlength=len(weights))
+    return _weighted_mean(np.bincount(groups, correct, len(weights)), counts, weights)
 
 
 def majority_minority_gap(correct, is_majority):
@@ -80,125 +128,152 @@ def majority_minority_gap(correct, is_majority):
     """
     correct = _outcomes("correct", correct)
     is_majority = _same_length(is_majority, correct).astype(bool)
-    a, b = accuracy(correct[is_majority]), accuracy(correct[~is_majority])
-    return _difference(a, b, correlation=0.0, num_examples=len(correct))
+    gap = difference(accuracy(correct[is_majority]), accuracy(correct[~is_majority]))
+    return gap._replace(num_examples=len(correct))
 
 
-def background_gap(correct_same, correct_rand):
-    """accuracy(MIXED-SAME) - accuracy(MIXED-RAND) on the same objects (ImageNet-9's BG-gap).
+def background_gap(correct_same, correct_rand, *, paired=True):
+    """accuracy(MIXED-SAME) - accuracy(MIXED-RAND), ImageNet-9's BG-gap.
 
-    Paired interval of Newcombe, Statistics in Medicine 17 (1998) 2635, method 10: Wilson
-    intervals joined with the correlation of the outcomes, a positive one corrected for
-    continuity.
+    On the same objects: paired interval of Newcombe, Statistics in Medicine 17 (1998) 2635, method
+    10: Wilson intervals joined with the correlation of the outcomes, a positive one
+    corrected for continuity. Else the unpaired one, as in `majority_minority_gap`.
 
     Args:
-      correct_same, correct_rand: [n], entry i of both is about the same object.
+      correct_same, correct_rand: [n], entry i of both is about the same object; or, not `paired`,
+        [n] and [m].
     """
+    if not paired:
+        return difference(accuracy(correct_same), accuracy(correct_rand))
     same, rand = _pair(correct_same, correct_rand)
-    a, b = accuracy(same), accuracy(rand)
     n = len(same)
     both, neither = np.sum(same * rand), np.sum((1 - same) * (1 - rand))
     product = both * neither - np.sum(same * (1 - rand)) * np.sum((1 - same) * rand)
     product = max(product - n / 2, 0.0) if product > 0 else product
     spread = math.sqrt(same.sum() * (n - same.sum()) * rand.sum() * (n - rand.sum()))
     correlation = product / spread if spread > 0 else 0.0
-    return _difference(a, b, correlation=correlation, num_examples=n)
+    return difference(accuracy(same), accuracy(rand), correlation=correlation)
 
 
-def relative_background_gap(correct_same, correct_rand, *, seed=0):
-    """background_gap / accuracy(MIXED-SAME), with a paired percentile bootstrap.
+def relative_background_gap(correct_same, correct_rand, *, paired=True, seed=0):
+    """background_gap / accuracy(MIXED-SAME), with a percentile bootstrap, paired or not.
 
     NaN where nothing is right on MIXED-SAME.
     """
-    same, rand = _pair(correct_same, correct_rand)
+    if paired:
+        sets = [np.stack(_pair(correct_same, correct_rand), axis=1)]
+    else:
+        sets = [_outcomes("correct", x)[:, None] for x in (correct_same, correct_rand)]
+    num_examples = min(map(len, sets))
+    if num_examples == 0:
+        return NOTHING
+    # Of two sets each is resampled on its own, with draws of its own.
+    means = [resampled_means(x, np.zeros(len(x), int), seed + i)[0] for i, x in enumerate(sets)]
+    same, rand = np.concatenate(means, axis=1).T
+    ratio = np.divide(same - rand, same, out=np.full_like(same, np.nan), where=same > 0)
+    return percentile(ratio, num_examples)
 
-    def ratio(weights):
-        a, b = weights @ same, weights @ rand
-        return np.divide(a - b, a, out=np.full_like(a, np.nan), where=a > 0)
 
-    return _bootstrap(ratio, np.zeros(len(same), int), seed)
-
-
-def relative_sensitivity(correct_core_noise, correct_spurious_noise, labels, *, seed=0):
+def relative_sensitivity(
+    correct_core_noise, correct_spurious_noise, labels, *, average="accuracies", seed=0
+):
     """(a_s - a_c) / (2 min(a, 1 - a)), a = (a_s + a_c) / 2: RFS and RCS are this formula.
 
     a_c and a_s are accuracies under noise on the core (foreground) and on the spurious
     (background) region, each the plain mean over classes; positive: the model relies more on
-    the core. 0 where a is 0 or 1, as nothing is left to tell the regions apart. Noise levels
-    are averaged before the formula is applied once (RFS of means; Moayeri et al., CVPR 2022,
-    arXiv 2201.10766). Percentile bootstrap within classes.
+    the core. 0 where a is 0 or 1, as nothing is left to tell the regions apart (Moayeri et al.,
+    CVPR 2022, arXiv 2201.10766). Percentile bootstrap of images within classes.
 
     Args:
-      correct_core_noise, correct_spurious_noise: [n] or [levels, n], 0/1.
+      correct_core_noise, correct_spurious_noise: [n], or [levels, n], or [levels, trials, n], 0/1.
       labels: [n] int; classes without an example do not take part.
+      average: of the levels: "accuracies" averages a_c and a_s over them, then applies the formula
+        once (as the authors do); "sensitivities" averages the levels' values of the formula.
     """
-    core, spurious = (
-        np.mean([_outcomes(name, level) for level in np.atleast_2d(outcomes)], axis=0)
-        for name, outcomes in (
-            ("correct_core_noise", correct_core_noise),
-            ("correct_spurious_noise", correct_spurious_noise),
-        )
+    core = _levels("correct_core_noise", correct_core_noise)
+    spurious = _levels("correct_spurious_noise", correct_spurious_noise)
+    require(core.shape == spurious.shape, "one outcome an example is needed of both regions")
+    if average == "accuracies":
+        core, spurious = core.mean(0, keepdims=True), spurious.mean(0, keepdims=True)
+    labels = _same_length(labels, core[0])
+    if len(labels) == 0:
+        return NOTHING
+    values = np.concatenate([core, spurious]).T
+    means = np.mean(resampled_means(values, labels, seed), axis=0)  # over classes
+    a_c, a_s = np.split(means, 2, axis=-1)
+    mean = (a_c + a_s) / 2
+    room = 2 * np.minimum(mean, 1 - mean)
+    formula = np.divide(a_s - a_c, room, out=np.zeros_like(room), where=room > 1e-12)
+    return percentile(formula.mean(axis=-1), len(labels))
+
+
+def mean_corruption_accuracy(correct):
+    """Accuracy averaged over severities, then over corruptions; bootstrap over images.
+
+    Args:
+      correct: [corruptions, severities, n] 0/1, entry i of every cell about the same image.
+    """
+    return _mean_over_images(_cells(correct).mean(axis=(0, 1)))
+
+
+def mean_corruption_error(correct, baseline_errors):
+    """mCE: the mean over corruptions of error / baseline error, 1 as bad as the baseline.
+
+    Errors are means over severities (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261, there
+    in percent). Bootstrap over images.
+
+    Args:
+      correct: as for `mean_corruption_accuracy`.
+      baseline_errors: [corruptions], AlexNet's mean errors as fractions.
+    """
+    errors = 1 - _cells(correct).mean(axis=1)  # [corruptions, n]
+    baseline = np.asarray(baseline_errors, float)
+    require(
+        baseline.shape == errors.shape[:1],
+        f"{len(errors)} corruptions need as many baseline errors, got shape {baseline.shape}",
     )
-    spurious = _same_length(spurious, core)
-    labels = _same_length(labels, core)
-    classes = np.unique(labels)
-
-    def sensitivity(weights):
-        a_c, a_s = (
-            np.mean(
-                [
-                    weights[:, labels == k] @ x[labels == k] / weights[:, labels == k].sum(1)
-                    for k in classes
-                ],
-                axis=0,
-            )
-            for x in (core, spurious)
-        )
-        mean = (a_c + a_s) / 2
-        room = 2 * np.minimum(mean, 1 - mean)
-        zero = np.zeros_like(room)
-        return np.divide(a_s - a_c, room, out=zero, where=room > 1e-12)
-
-    return _bootstrap(sensitivity, labels, seed)
+    return _mean_over_images(np.mean(errors / baseline[:, None], axis=0))
 
 
-def _bootstrap(statistic, strata, seed):
-    """Estimate of statistic([rows, n] weights), resampling examples within strata."""
-    n = len(strata)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    tail = (1 - CONFIDENCE) / 2
-    value = statistic(np.ones((1, n)))[0]
-    if math.isnan(value):
-        return Estimate(math.nan, math.nan, math.nan, n)
-    weights = _resampling_weights(tuple(strata.tolist()), seed)
-    low, high = np.nanquantile(statistic(weights), [tail, 1 - tail])
-    # A percentile interval need not hold its point; ours is widened to do so.
-    return Estimate(float(value), float(min(low, value)), float(max(high, value)), n)
+def _weighted_mean(sums, counts, weights):
+    """Weighted mean of shares sums / counts; NaN where a part is empty."""
+    if len(counts) == 0 or counts.min() == 0:
+        return NOTHING._replace(num_examples=int(counts.sum()))
+    parts = np.array([wilson(s, int(n))[:3] for s, n in zip(sums, counts, strict=True)])
+    weights = weights / weights.sum()
+    value, low, high = parts.T
+    middle = float(weights @ value)
+    below, above = (np.sqrt(weights**2 @ (end - value) ** 2) for end in (low, high))
+    return Estimate(middle, float(middle - below), float(middle + above), int(counts.sum()))
 
 
-@functools.lru_cache(maxsize=2)  # the many numbers of one data set share their resamples
-def _resampling_weights(strata, seed):
-    """[NUM_RESAMPLES, n]: how often each example is drawn, strata keeping their sizes."""
-    rng, strata = np.random.default_rng(seed), np.array(strata)
-    weights = np.empty((NUM_RESAMPLES, len(strata)))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        share = np.full(len(members), 1 / len(members))
-        weights[:, members] = rng.multinomial(len(members), share, size=NUM_RESAMPLES)
-    return weights
+def _mean_over_images(scores):
+    if len(scores) == 0:
+        return NOTHING
+    means = resampled_means(scores[:, None], np.zeros(len(scores), int), seed=0)
+    return percentile(means[0, :, 0], len(scores))
 
 
-def _difference(a, b, *, correlation, num_examples):
-    """Newcombe's interval of a - b from the intervals of a and b."""
-    low_a, high_a = a.value - a.low, a.high - a.value
-    low_b, high_b = b.value - b.low, b.high - b.value
+def _cells(correct):
+    correct = np.asarray(correct, float)
+    require(correct.ndim == 3, f"correct has shape {correct.shape}; [corruptions, severities, n]")
+    return correct
 
-    def length(x, y):
-        return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))
 
-    gap = a.value - b.value
-    return Estimate(gap, gap - length(low_a, high_b), gap + length(high_a, low_b), num_examples)
+def _levels(name, correct):
+    """[levels, n]: trials averaged."""
+    correct = np.asarray(correct, float)
+    require(
+        correct.ndim in (1, 2, 3) and np.all((correct == 0) | (correct == 1)),
+        f"{name} must be 0 or 1, as [n], [levels, n] or [levels, trials, n]; got {correct.shape}",
+    )
+    return correct.mean(axis=1) if correct.ndim == 3 else np.atleast_2d(correct)
+
+
+def _averaged(name, correct):
+    correct = np.asarray(correct, float)
+    require(np.all((correct == 0) | (correct == 1)), f"{name} must be 0 or 1 for each example")
+    return correct.reshape(-1, correct.shape[-1]).mean(axis=0)
 
 
 def _outcomes(name, correct):

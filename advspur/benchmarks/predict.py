@@ -2,7 +2,8 @@
 
 The functions are jitted over the Classifier pytree at module level: one compilation serves all
 models of an architecture, all budgets and all noise levels. Levels are a Python loop around
-them, since a convolution inside a compiled loop is several times slower on CPU.
+them, since a convolution inside a compiled loop is several times slower on CPU. Batches are
+split over the local devices, and over the processes where there are several.
 """
 
 import functools
@@ -10,73 +11,155 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advspur._checks import check_choice, check_epsilon
-from advspur.attacks import check_perturbation, pgd
+from advspur._checks import check_choice, check_epsilon, require
+from advspur.attacks import check_perturbation, margin, pgd
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
 from advspur.norms import lp_norm
 
+IMAGE_SIZE = 224  # of every ImageNet benchmark
 NOISE_FAMILIES = ("linf", "l2")
 
 
-def for_each_example(function, source, *, batch_size, image_size, limit=None):
+def require_classes(classifier, allowed):
+    """Raise InputError unless the model's number of classes is one of `allowed`."""
+    require(
+        classifier.num_classes in allowed,
+        f"the model has {classifier.num_classes} classes; this benchmark needs "
+        f"{' or '.join(map(str, allowed))}",
+    )
+
+
+def replicate(classifier):
+    """The classifier on every local device, where the batches of `for_each_example` are."""
+    return jax.device_put(classifier, _sharding(PartitionSpec()))
+
+
+def for_each_example(
+    function, source, *, batch_size, image_size=IMAGE_SIZE, limit=None, progress=None, passes=1
+):
     """function(batch, numbers) -> arrays [batch_size, ...]; returned with padding taken off.
 
-    `numbers` [batch_size] are the positions of the batch's examples in the source. Results of
-    all batches are concatenated on the host.
+    Args:
+      function: of a Batch on the devices and the positions [batch_size] of its examples in the
+        source.
+      source: a source with uint8 images, or whose images fit the standard transform.
+      batch_size: images a call, rounded up to a multiple of the number of devices.
+      limit: the first so many examples only.
+      progress: advanced by the number of images times `passes`.
+    Returns: the results of all examples in order, on the host; in every process the same.
     """
-    results = []
-    batches = eval_batches(source, batch_size=batch_size, image_size=image_size, limit=limit)
-    for index, batch in enumerate(batches):
-        numbers = index * batch_size + np.arange(batch_size)
-        result = jax.device_get(function(batch, numbers))
-        results.append(jax.tree.map(lambda x, keep=batch.valid: x[keep], result))
+    devices, processes = jax.local_device_count(), jax.process_count()
+    batch_size = -(-batch_size // devices) * devices
+    count = len(source) if limit is None else min(limit, len(source))
+    require(count > 0, f"{source!r} holds no example to evaluate on")
+    shape = {"batch_size": batch_size, "image_size": image_size, "limit": limit}
+    results, kept, last = [], [], None
+    for batch, numbers in _own_batches(source, processes, shape):
+        kept.append(numbers[batch.valid])
+        result = function(*jax.device_put((batch, numbers), _sharding(PartitionSpec("batch"))))
+        if last is not None:  # fetched one batch late, so that the devices are never idle
+            results.append(jax.device_get(last))
+        last = result
+        if progress is not None:
+            progress.advance(len(kept[-1]) * processes * passes)
+    results += [] if last is None else [jax.device_get(last)]
+    sizes = list(map(len, kept))
+    results = [jax.tree.map(lambda x, n=n: x[:n], r) for n, r in zip(sizes, results, strict=True)]
+    if processes > 1:
+        return _gather(results, kept, count, batch_size)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
 
 @jax.jit
+def predicted(classifier, images):
+    """[n] int: the predicted classes of uint8 images."""
+    return jnp.argmax(classifier.logits(to_unit(images)), axis=-1)
+
+
 def correct_clean(classifier, images, labels):
     """[n] bool: whether the prediction on uint8 images is right."""
-    return jnp.argmax(classifier.logits(to_unit(images)), axis=-1) == labels
+    return predicted(classifier, images) == labels
+
+
+@jax.jit
+def features(classifier, images):
+    """[n, d]: what the last layer gets of uint8 images."""
+    return classifier.features(to_unit(images))
 
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
-def _attack(classifier, images, labels, epsilon, *, p, num_steps):
+def _attack(classifier, images, labels, epsilon, mask, *, p, num_steps):
     images = to_unit(images)
-    adversarial = pgd(classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps)
+    adversarial = pgd(
+        classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps, mask=mask
+    )
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = jnp.argmax(classifier.logits(adversarial), axis=-1) == labels
     clean = jnp.argmax(classifier.logits(images), axis=-1) == labels
-    return survives & clean, adversarial
+    outside = jnp.max(jnp.abs(adversarial - images) * (1 - mask), initial=0)
+    return survives & clean, adversarial, outside
 
 
-def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps):
-    """[n] bool: right on the image and on its PGD image; ball and box are checked."""
+def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, mask=None):
+    """[n] bool: right on the image and on its PGD image; ball, box and mask are checked.
+
+    Args:
+      mask: bool, broadcastable to the images: where they may be changed.
+    """
     check_epsilon(epsilon, p)
-    survives, adversarial = _attack(
-        classifier, images, labels, jnp.float32(epsilon), p=p, num_steps=num_steps
+    mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
+    survives, adversarial, outside = _attack(
+        classifier, images, labels, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
     )
     check_perturbation(adversarial, to_unit(images), p=p, epsilon=epsilon)
+    # Compiled code may round pixels / 255 in two ways: half a unit of float32 is allowed.
+    require(outside <= 2**-24, f"the attack changed pixels outside of its mask by {outside}")
     return survives
 
 
-@functools.partial(jax.jit, static_argnames="family")
-def region_noise(region, numbers, key, *, family):
-    """Gaussian noise confined to a region: z r ("linf") or z r / ||z r||_2 ("l2"), z ~ N(0, I).
+@jax.jit
+def gradient_share(classifier, images, labels, region):
+    """[n]: the share sum_i r_i g_i^2 / sum_i g_i^2 of the squared input gradient on a region.
 
-    z depends on `key` and the image's number alone: regions, families, levels and models share
-    it, and the batch size does not matter (Moayeri et al., CVPR 2022, arXiv 2201.10766).
+    g is the gradient of the margin (the label's logit minus the largest other one). For a linear
+    model of two classes, and the region of the spurious pixels, this is the NFS of the paper's
+    Eq. 5. NaN where the gradient is 0.
 
     Args:
+      images: uint8.
       region: r, [n, h, w, 1] in [0, 1].
-      numbers: [n] int, positions of the images in their source.
+    """
+    grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
+    largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
+    energy = jnp.square(grad / largest)  # 0 / 0 is NaN, and small gradients do not underflow
+    return jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.sum(energy, axis=(1, 2, 3))
+
+
+@jax.jit
+def gaussian_noise(images, numbers, key):
+    """z ~ N(0, I), [n, h, w, 3], a function of `key` and the images' numbers alone."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+    return jax.vmap(lambda k: jax.random.normal(k, images.shape[1:]))(keys)
+
+
+@functools.partial(jax.jit, static_argnames="family")
+def region_noise(noise, region, *, family):
+    """Noise confined to a region: z r ("linf") or z r / ||z r||_2 ("l2").
+
+    Regions, families, levels and models share z (Moayeri et al., CVPR 2022, arXiv 2201.10766).
+
+    Args:
+      noise: z, [n, h, w, 3].
+      region: r, [n, h, w, 1] in [0, 1].
     Returns: [n, h, w, 3]; multiply it by a level in [0, 1] pixel units (standard deviation, or l2
       length).
     """
     check_choice("family", family, NOISE_FAMILIES)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
-    noise = jax.vmap(lambda k: jax.random.normal(k, (*region.shape[1:3], 3)))(keys) * region
+    noise = noise * region
     if family == "linf":
         return noise
     length = jax.vmap(lambda z: lp_norm(z, 2))(noise)[:, None, None, None]
@@ -88,3 +171,32 @@ def correct_under_noise(classifier, images, labels, noise, level):
     """[n] bool: right on clip(x + level noise, 0, 1), for uint8 images x."""
     noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
     return jnp.argmax(classifier.logits(noisy), axis=-1) == labels
+
+
+def _sharding(spec):
+    return NamedSharding(Mesh(np.array(jax.local_devices()), ("batch",)), spec)
+
+
+def _own_batches(source, processes, shape):
+    """(batch, numbers of its examples) of this process's share of the batches."""
+    first, size = jax.process_index(), shape["batch_size"]
+    index = -1
+    for index, batch in enumerate(eval_batches(source, every=processes, **shape)):
+        yield batch, (index * processes + first) * size + np.arange(size)
+    if index < 0:  # fewer batches than processes: results of no example, for their shapes
+        batch = next(eval_batches(source, **shape))
+        yield batch._replace(valid=np.zeros(size, bool)), np.arange(size)
+
+
+def _gather(results, kept, count, batch_size):
+    """The results of all processes in order of their numbers."""
+    rows = -(-count // (batch_size * jax.process_count())) * batch_size
+    numbers = np.concatenate(kept)
+    local = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+    padded = jax.tree.map(
+        lambda x: np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)]), local
+    )
+    numbers = np.concatenate([numbers, np.full(rows - len(numbers), -1)])
+    numbers, everything = multihost_utils.process_allgather((numbers, padded))
+    order = np.argsort(numbers.ravel())[-count:]
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[order], everything)

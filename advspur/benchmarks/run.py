@@ -1,56 +1,120 @@
-"""evaluate_run: one trained run on one benchmark -> records.jsonl, once."""
+"""One model on one benchmark -> records.jsonl, once."""
 
+import functools
 import json
 import time
+from typing import NamedTuple
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from advspur import models
 from advspur._checks import check_choice, require
-from advspur.records import COMPLETE, Estimate, append_records, read_records, record
+from advspur.benchmarks.predict import replicate
+from advspur.intervals import Estimate
+from advspur.models import record_facts
+from advspur.records import COMPLETE, append_records, read_records, record
 
 
-def evaluate_run(
-    run, benchmark, *, path, weights="raw", models_dir=None, data_dir=None, seed=0, options
-):
-    """Measure a model and append the records, unless they are there already.
+class Model(NamedTuple):
+    """A model to evaluate: what is known of it, and a function that loads it (once)."""
+
+    facts: dict
+    weights: str
+    classifier: object
+
+
+def open_model(run, *, weights="raw", models_dir=None):
+    """The Model that `run` names; its weights are read when a benchmark first needs them.
 
     Args:
       run: what `models.load` takes: a directory that `training.train` or
         scripts/convert_checkpoint.py wrote, a checkpoint file, or a name of the paper's suite.
-      benchmark: a key of BENCHMARKS.
-      path: the records.jsonl to append to.
       weights: "raw" or "ema".
       models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
+    """
+
+    @functools.cache
+    def classifier():
+        return replicate(models.load(run, weights=weights, models_dir=models_dir))
+
+    return Model(models.model_facts(run, models_dir=models_dir), weights, classifier)
+
+
+def misfit(model, benchmark):
+    """Why a model cannot be measured on a benchmark; "" where it can."""
+    from advspur.benchmarks import BENCHMARKS
+
+    facts, allowed = model.facts, BENCHMARKS[benchmark].NUM_CLASSES
+    if (benchmark == "spurious_shapes") != bool(facts["shapes"]):
+        return f"it was trained on {facts['dataset']}"
+    if allowed and facts["num_classes"] not in allowed:
+        return f"it has {facts['num_classes']} classes, not {' or '.join(map(str, allowed))}"
+    return ""
+
+
+def is_recorded(model, benchmark, *, path, seed=0, options):
+    """Whether the file holds all numbers of the model on the benchmark with these options."""
+    marker, name = _marker(model, benchmark, seed, options), record_facts(*model[:2])["model"]
+    found = any(
+        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, name, benchmark, marker)
+        for r in read_records(path)
+    )
+    if jax.process_count() > 1:  # the processes take the jobs in step: as the first one sees it
+        found = multihost_utils.broadcast_one_to_all(np.array(found)).item()
+    return found
+
+
+def evaluate_model(
+    model, benchmark, *, path, data_dir=None, seed=0, options, cache_dir=None, progress=None
+):
+    """Measure a Model and append the records, unless they are there already.
+
+    Args:
+      model: of `open_model`.
+      benchmark: a key of BENCHMARKS.
+      path: the records.jsonl to append to.
       data_dir: where the benchmark's data lie.
       seed: of the benchmark's random numbers.
       options: dict, keyword options of the benchmark's `evaluate` (batch_size among them).
-    Returns: how many numbers were measured; 0 where all were recorded before.
+      cache_dir: where features are kept.
+      progress: advanced by the forward passes over an image.
+    Returns: the records measured; [] where all were there before.
     """
     from advspur.benchmarks import BENCHMARKS
 
     check_choice("benchmark", benchmark, tuple(BENCHMARKS))
-    facts = models.model_facts(run, models_dir=models_dir)
-    if benchmark == "spurious_shapes":
-        require(facts["shapes"], f"{run} was trained on {facts['dataset']}, not on {benchmark}")
-        options = options | {"shapes": facts["shapes"]}
-    about = models.record_facts(facts, weights) | {"benchmark": benchmark}
-    measured_on = {"step": facts["step"], "seed": seed, "checksum": facts["checksum"]}
-    marker = json.loads(json.dumps(options | measured_on))  # tuples become lists, as in the file
-    if any(
-        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, about["model"], benchmark, marker)
-        for r in read_records(path)
-    ):
-        return 0
+    fault = misfit(model, benchmark)
+    require(not fault, f"{model.facts['model']} cannot be measured on {benchmark}: {fault}")
+    if is_recorded(model, benchmark, path=path, seed=seed, options=options):
+        return []
     start = time.monotonic()
-    measured = BENCHMARKS[benchmark](
-        models.load(run, weights=weights, models_dir=models_dir),
+    measured = BENCHMARKS[benchmark].evaluate(
+        model.classifier(),
         data_dir,
         key=jax.random.key(seed),
-        **options,
+        progress=progress,
+        cache_dir=cache_dir,
+        **_all_options(model, benchmark, options),
     )
-    count = len(measured)
-    end = Estimate(count, count, count, count)
-    measured.append(record(COMPLETE, end, options=marker, seconds=time.monotonic() - start))
-    append_records(path, [r._replace(**about) for r in measured])
-    return count
+    count, seconds = len(measured), time.monotonic() - start
+    marker = _marker(model, benchmark, seed, options)
+    end = record(COMPLETE, Estimate(count, count, count, count), options=marker, seconds=seconds)
+    about = record_facts(*model[:2]) | {"benchmark": benchmark}
+    measured = [r._replace(**about) for r in measured]
+    if jax.process_index() == 0:
+        append_records(path, [*measured, end._replace(**about)])
+    return measured
+
+
+def _all_options(model, benchmark, options):
+    shapes = {"shapes": model.facts["shapes"]} if benchmark == "spurious_shapes" else {}
+    return options | shapes
+
+
+def _marker(model, benchmark, seed, options):
+    """The options of the record that says all is measured: with what, of which weights."""
+    measured_on = {name: model.facts[name] for name in ("step", "checksum")} | {"seed": seed}
+    options = _all_options(model, benchmark, options) | measured_on
+    return json.loads(json.dumps(options))  # tuples become lists, as in the file

@@ -7,27 +7,50 @@ ImageNet-9, foreground against background noise as in RIVAL10 (RFS).
 import math
 import time
 
-import jax.numpy as jnp
-import numpy as np
-
 from advspur._checks import require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
     correct_clean,
-    correct_under_noise,
     correct_under_pgd,
     for_each_example,
-    region_noise,
+    require_classes,
 )
+from advspur.benchmarks.regions import Regions, attack_passes, region_records
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.records import record
 
-RFS = "relative_foreground_sensitivity"
+NUM_CLASSES = ()  # those of its `shapes`
+DIRECTORIES = ()  # the data are embedded
+SPLITS = ("test", "mixed_same", "mixed_rand", "uncorrelated")
+# The levels of the RIVAL10 noise analysis, and four of its l2 lengths.
+REGIONS = Regions(
+    names=("foreground", "background"),
+    linf_noise_levels=tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
+    l2_noise_levels=(25.0, 50.0, 100.0, 200.0),
+    trials=1,
+    l2_epsilons=(0.25, 0.5),
+    linf_epsilons=(2 / 255, 4 / 255),
+    attack_steps=10,
+    num_attacked=200,
+)
 
-# The levels of the RIVAL10 noise analysis, in [0, 1] pixel units: standard deviations, and four of
-# its l2 lengths, given for images of 224 pixels a side and scaled with the side.
-LINF_NOISE_LEVELS = tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210))
-L2_NOISE_LEVELS = (25.0, 50.0, 100.0, 200.0)
+
+def num_passes(
+    data_dir=None,
+    *,
+    num_examples=2000,
+    num_attacked=500,
+    l2_epsilons=(0.125, 0.25, 0.5),
+    linf_epsilons=(1 / 255, 2 / 255, 4 / 255),
+    attack_steps=20,
+    regions=None,
+    **_,
+):
+    """Forward passes over an image that `evaluate` makes."""
+    budgets = len(l2_epsilons) + len(linf_epsilons)
+    attacked = min(num_attacked, num_examples) * budgets * attack_passes(attack_steps)
+    of_regions = REGIONS._replace(**regions or {}).num_passes(num_examples)
+    return len(SPLITS) * num_examples + attacked + of_regions
 
 
 def evaluate(
@@ -36,13 +59,14 @@ def evaluate(
     *,
     batch_size,
     key,
+    progress=None,
+    cache_dir=None,
     num_examples=2000,
     num_attacked=500,
     l2_epsilons=(0.125, 0.25, 0.5),
     linf_epsilons=(1 / 255, 2 / 255, 4 / 255),
     attack_steps=20,
-    linf_noise_levels=LINF_NOISE_LEVELS,
-    l2_noise_levels=L2_NOISE_LEVELS,
+    regions=None,
     shapes=None,
 ):
     """All numbers of one model, as Records without the model's name.
@@ -56,34 +80,28 @@ def evaluate(
       num_attacked: the first so many test images are attacked.
       l2_epsilons, linf_epsilons: PGD budgets, [0, 1] pixel units.
       attack_steps: PGD steps of 2.5 epsilon / steps from the image.
-      linf_noise_levels: standard deviations of the noise on one region.
-      l2_noise_levels: l2 lengths of the noise on one region, as they would be for 224 pixels a
-        side; they are scaled by image_size / 224. Noise of equal deviation carries
-        more energy on the larger region; noise of equal length does not.
+      regions: changes to REGIONS, a dict. Its l2 lengths of noise are those of images of 224 pixels
+        a side; they are scaled by image_size / 224. Noise of equal deviation carries more
+        energy on the larger region; noise of equal length does not.
       shapes: options of `spurious_shapes`, those of training.
     """
     shapes = dict(shapes or {})
     num_classes = shapes.get("num_classes", 8)
-    require(
-        classifier.num_classes == num_classes,
-        f"the model has {classifier.num_classes} classes, the data set {num_classes}",
-    )
+    require_classes(classifier, (num_classes,))
     require(num_attacked >= 1, f"num_attacked = {num_attacked}: attack at least one image")
+    regions = REGIONS._replace(**regions or {})
     sources = {
-        split: spurious_shapes(split, num_examples=num_examples, **shapes)
-        for split in ("test", "mixed_same", "mixed_rand", "uncorrelated")
+        split: spurious_shapes(split, num_examples=num_examples, **shapes) for split in SPLITS
     }
-    sizes = {
-        "batch_size": batch_size,
-        "image_size": sources["test"].columns["image"].shape[1],
-    }
+    image_size = sources["test"].columns["image"].shape[1]
+    running = {"batch_size": batch_size, "image_size": image_size, "progress": progress}
     labels, is_majority = (sources["test"].columns[name] for name in ("label", "is_majority"))
     start = time.monotonic()
 
     def clean(batch, _):
         return correct_clean(classifier, batch.image, batch.label)
 
-    correct = {s: for_each_example(clean, source, **sizes) for s, source in sources.items()}
+    correct = {s: for_each_example(clean, source, **running) for s, source in sources.items()}
     on_test, same, rand = (correct[s] for s in ("test", "mixed_same", "mixed_rand"))
     estimates = {
         "majority_accuracy": metrics.accuracy(on_test[is_majority]),
@@ -106,55 +124,22 @@ def evaluate(
     for p, epsilons in ((2.0, l2_epsilons), (math.inf, linf_epsilons)):
         for epsilon in epsilons:
             attack = {"p": p, "epsilon": epsilon, "num_steps": attack_steps}
-            records.append(_pgd_record(classifier, sources["test"], attack, num_attacked, sizes))
-    lengths = [level * sizes["image_size"] / 224 for level in l2_noise_levels]
-    for family, levels in (("linf", linf_noise_levels), ("l2", lengths)):
-        if levels:
-            records += _noise_records(classifier, sources["test"], key, family, levels, sizes)
-    return records
+            records.append(_pgd_record(classifier, sources["test"], attack, num_attacked, running))
+    lengths = tuple(level * image_size / 224 for level in regions.l2_noise_levels)
+    of_regions = region_records(
+        classifier, sources["test"], regions._replace(l2_noise_levels=lengths), key=key, **running
+    )
+    return records + [r for r in of_regions if r.metric != "accuracy"]
 
 
-def _pgd_record(classifier, source, attack, num_attacked, sizes):
+def _pgd_record(classifier, source, attack, num_attacked, running):
     start = time.monotonic()
 
     def attacked(batch, _):
         return correct_under_pgd(classifier, batch.image, batch.label, **attack)
 
-    survives = for_each_example(attacked, source, limit=num_attacked, **sizes)
+    passes = attack_passes(attack["num_steps"])
+    survives = for_each_example(attacked, source, limit=num_attacked, passes=passes, **running)
     options = attack | {"p": "inf" if attack["p"] == math.inf else attack["p"]}
     seconds = time.monotonic() - start
     return record("pgd_accuracy", metrics.accuracy(survives), options=options, seconds=seconds)
-
-
-def _noise_records(classifier, source, key, family, levels, sizes):
-    start = time.monotonic()
-
-    def noisy(batch, numbers):
-        noises = [
-            region_noise(region, numbers, key, family=family)
-            for region in (batch.mask, 1 - batch.mask)
-        ]
-        outcomes = [
-            correct_under_noise(classifier, batch.image, batch.label, noise, level)
-            for level in levels
-            for noise in noises
-        ]
-        return jnp.stack(outcomes, axis=1)
-
-    outcomes = for_each_example(noisy, source, **sizes).reshape(len(source), len(levels), 2)
-    foreground, background = np.moveaxis(outcomes, 0, -1).swapaxes(0, 1)  # [levels, n] each
-    labels = source.columns["label"]
-    seconds = time.monotonic() - start
-    records = []
-    for index, level in enumerate(levels):
-        options = {"family": family, "level": level}
-        for region, outcome in (("foreground", foreground), ("background", background)):
-            estimate = metrics.accuracy(outcome[index])
-            records.append(
-                record(f"{region}_noise_accuracy", estimate, options=options, seconds=seconds)
-            )
-        estimate = metrics.relative_sensitivity(foreground[index], background[index], labels)
-        records.append(record(RFS, estimate, options=options, seconds=seconds))
-    estimate = metrics.relative_sensitivity(foreground, background, labels)
-    options = {"family": family, "levels": list(levels)}
-    return [*records, record(RFS, estimate, options=options, seconds=seconds)]

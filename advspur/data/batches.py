@@ -5,6 +5,7 @@ data is its step number: a resumed run reads on exactly where it stopped.
 """
 
 import functools
+import os
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
     image: np.ndarray  # uint8 [n, h, w, 3]
     label: np.ndarray  # int32 [n]
     group: np.ndarray  # int32 [n], -1 where the source has none
-    mask: np.ndarray  # float32 [n, h, w, 1] object mask, [n, 1, 1, 1] of ones where it has none
+    mask: np.ndarray  # uint8 [n, h, w, 1] object mask, 255 on it; [n, 1, 1, 1] of 255 without one
     valid: np.ndarray  # bool [n], False for padding
 
 
@@ -57,19 +58,31 @@ def train_batches(
     return iter(stream)
 
 
-def eval_batches(source, *, batch_size, image_size, limit=None):
-    """All examples in order (the first `limit`), every batch padded to `batch_size`.
+def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
+    """Examples in order (the first `limit`), every batch padded to `batch_size`.
 
-    Padding repeats the first example of the batch with valid = False.
+    Images are read, decoded and transformed in threads, ahead of their use. Padding repeats the
+    first example of the batch with valid = False.
+
+    Args:
+      every: of the batches, those of this process where several share the work: the
+        process_index-th of each `every`.
     """
+    import grain
+
+    def load(index):
+        example = source[index]
+        image = resize_and_crop(decode(example["image"], example.get("path")), image_size)
+        return _example(example, image)
+
     count = len(source) if limit is None else min(limit, len(source))
-    for start in range(0, count, batch_size):
-        indices = range(start, min(start + batch_size, count))
-        examples = [source[i] for i in indices]
-        loaded = [
-            _example(e, resize_and_crop(decode(e["image"], e.get("path")), image_size))
-            for e in examples
-        ]
+    starts = range(0, count, batch_size)[jax.process_index() % every :: every]
+    indices = [i for start in starts for i in range(start, min(start + batch_size, count))]
+    if not indices:
+        return
+    ahead = grain.ReadOptions(num_threads=os.cpu_count(), prefetch_buffer_size=2 * batch_size)
+    examples = grain.MapDataset.source(indices).map(load).to_iter_dataset(ahead)
+    for loaded in examples.batch(batch_size, batch_fn=list):
         padding = batch_size - len(loaded)
         batch = _stack(loaded + loaded[:1] * padding)
         yield batch._replace(valid=np.arange(batch_size) < len(loaded))
@@ -96,9 +109,13 @@ def _example(example, image):
         image=np.ascontiguousarray(image),
         label=np.int32(example["label"]),
         group=np.int32(example.get("group", -1)),
-        mask=np.asarray(example.get("mask", np.ones((1, 1, 1))), np.float32),
+        mask=_eight_bit(example.get("mask", np.ones((1, 1, 1), bool))),
         valid=np.True_,
     )
+
+
+def _eight_bit(mask):
+    return 255 * mask.astype(np.uint8) if mask.dtype == bool else mask
 
 
 def _stack(examples):

@@ -34,21 +34,45 @@ class Dataset(NamedTuple):
         return self.train.num_classes
 
 
-class ArraySource:
-    """Examples held in memory, one array a column."""
+def image_files(directory):
+    """The image files of a directory, sorted."""
+    return sorted(p for p in Path(directory).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
 
-    def __init__(self, num_classes, **columns):
-        self.num_classes = num_classes
-        self.columns = columns
+
+class Table:
+    """Examples as rows of columns; `load` turns a row into what else the example has.
+
+    Args:
+      num_classes: number of classes of `label`.
+      load: row (a dict) -> dict with `image` and whatever else is read from files when the example
+        is asked for; None where the columns are all there is.
+      columns: arrays or lists [n]; `label` and `path` where they are known without reading.
+    """
+
+    def __init__(self, num_classes, load=None, **columns):
+        self.num_classes, self.load, self.columns = num_classes, load, columns
+        self.skipped = 0  # examples left out because they could not be read
 
     def __len__(self):
-        return len(self.columns["label"])
+        return len(next(iter(self.columns.values())))
 
     def __getitem__(self, index):
-        return {name: column[index] for name, column in self.columns.items()}
+        row = {name: column[index] for name, column in self.columns.items()}
+        return row | self.load(row) if self.load else row
 
     def __repr__(self):
-        return f"ArraySource({len(self)} examples, {self.num_classes} classes)"
+        return f"Table({len(self)} examples, {self.num_classes} classes)"
+
+    def subset(self, indices, *, skipped=0):
+        """A Table of these rows, `skipped` of the others having been unreadable."""
+        indices = np.asarray(indices, int)
+        columns = {
+            name: c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices]
+            for name, c in self.columns.items()
+        }
+        table = Table(self.num_classes, self.load, **columns)
+        table.skipped = skipped
+        return table
 
 
 class FolderSource:
@@ -63,8 +87,7 @@ class FolderSource:
         self.files = [
             (path, label)
             for label, name in enumerate(self.class_names)
-            for path in sorted((self.directory / name).iterdir())
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            for path in image_files(self.directory / name)
         ]
 
     def __len__(self):
@@ -125,7 +148,7 @@ def array_source(images, labels, *, num_classes, **columns):
         labels.min() >= 0 and labels.max() < num_classes,
         f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
     )
-    return ArraySource(num_classes, **columns)
+    return Table(num_classes, **columns)
 
 
 def folder_source(directory):
@@ -146,7 +169,7 @@ def tfds_source(name, split, *, data_dir):
     dataset_info.json. Raises InputError where the directory is missing, half-written, or in a
     file format without random access.
     """
-    directory = _find_prepared(name, Path(data_dir))
+    directory = find_prepared(name, Path(data_dir))
     require(
         directory is not None,
         f"no prepared TFDS directory of {name} in {data_dir}: looked for "
@@ -180,7 +203,7 @@ def open_dataset(name, *, data_dir="", shapes=None):
     train, validation, *facts = known[name]
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     data_dir = Path(data_dir or default).expanduser()
-    if _find_prepared(name, data_dir) is not None:
+    if find_prepared(name, data_dir) is not None:
         splits = [tfds_source(name, split, data_dir=data_dir) for split in (train, validation)]
         return Dataset(*splits, *facts)
     for root in (data_dir / name, data_dir):
@@ -215,7 +238,7 @@ def _open_shapes(options):
     return Dataset(*splits, image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def _find_prepared(name, data_dir):
+def find_prepared(name, data_dir):
     """The directory with dataset_info.json, or the remains of one that was being written."""
     if (data_dir / "dataset_info.json").is_file():
         return data_dir

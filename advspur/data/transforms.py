@@ -18,15 +18,18 @@ PCA_VECTORS = np.array(
 )
 
 
+def open_image(encoded, path=None, mode="RGB"):
+    """Encoded bytes -> a decoded Pillow image of `mode`, whatever the file's own mode."""
+    try:
+        return Image.open(io.BytesIO(encoded)).convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        where = path or f"a record of {len(encoded)} bytes"
+        raise InputError(f"{where} is no readable image: {error}") from error
+
+
 def decode(image, path=None):
     """Encoded bytes -> uint8 RGB [h, w, 3]; arrays pass through."""
-    if isinstance(image, np.ndarray):
-        return image
-    try:
-        return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        where = path or f"a record of {len(image)} bytes"
-        raise InputError(f"{where} is no readable image: {error}") from error
+    return image if isinstance(image, np.ndarray) else np.asarray(open_image(image, path))
 
 
 def to_unit(images):
@@ -34,19 +37,33 @@ def to_unit(images):
     return images.astype("float32") / 255
 
 
+def resize_short(image, short):
+    """The short side of a Pillow image to `short`, the long one truncated (as torchvision does)."""
+    return _resize(image, [short * side // min(image.size) for side in image.size])
+
+
+def resize_square(image, size):
+    """To size x size; the aspect ratio is lost."""
+    return _resize(image, (size, size))
+
+
+def center_crop(image, size):
+    """The central size x size of a Pillow image."""
+    left, top = (round((side - size) / 2) for side in image.size)
+    return image.crop((left, top, left + size, top + size))
+
+
 def resize_and_crop(image, size):
-    """The standard evaluation transform: short side to size * 256/224 (bilinear, anti-aliased,
-    long side truncated), then the central size x size."""
+    """The standard evaluation transform of an array: short side to size * 256/224, then the
+    central size x size. An image that has this size already is left alone."""
     if image.shape[:2] == (size, size):
         return image
-    height, width = image.shape[:2]
-    short = size * 256 // 224
-    scale = short / min(height, width)
-    new = [short if side == min(height, width) else int(side * scale) for side in (width, height)]
-    resized = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
-    top = round((resized.shape[0] - size) / 2)
-    left = round((resized.shape[1] - size) / 2)
-    return resized[top : top + size, left : left + size]
+    resized = resize_short(Image.fromarray(image), size * 256 // 224)
+    return np.asarray(center_crop(resized, size))
+
+
+def _resize(image, size):
+    return image.resize(size, Image.Resampling.BILINEAR)  # anti-aliased when it shrinks
 
 
 def random_flip(image, rng):
@@ -62,17 +79,17 @@ def random_shift(image, rng, *, padding=4):
     return padded[top : top + size, left : left + image.shape[1]]
 
 
-def random_resized_crop(image, rng, *, size):
-    """A crop of 8-100% of the area at aspect 3/4 to 4/3, resized to size x size.
+def random_resized_crop(image, rng, *, size, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
+    """A crop of this share of the area and this aspect ratio, resized to size x size.
 
     Ten tries, then the whole image (Inception style, Szegedy et al., CVPR 2015).
     """
     height, width = image.shape[:2]
     box = (0, 0, width, height)
     for _ in range(10):
-        area = height * width * rng.uniform(0.08, 1)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(*map(math.log, aspect)))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
             box = (left, top, left + w, top + h)
@@ -112,8 +129,12 @@ def augment(image, rng, *, kind, size):
 
     "none": evaluation transform; "flip": and a random flip; "cifar": pad-4 random crop, flip,
     colour jitter 0.25, rotation by up to 2 degrees; "imagenet": random resized crop, flip, colour
-    jitter 0.1, PCA lighting 0.05. The last two are the defaults of the `robustness` library.
+    jitter 0.1, PCA lighting 0.05. These two are the defaults of the `robustness` library.
+    "rival10": a crop of 80-100% of the area at aspect 3/4 to 5/4, and flip.
     """
+    if kind == "rival10":
+        crop = {"area": (0.8, 1), "aspect": (3 / 4, 5 / 4)}
+        return random_flip(random_resized_crop(image, rng, size=size, **crop), rng)
     if kind == "imagenet":
         image = random_flip(random_resized_crop(image, rng, size=size), rng)
         return pca_lighting(color_jitter(image, rng, strength=0.1), rng, std=0.05)
@@ -124,4 +145,4 @@ def augment(image, rng, *, kind, size):
     return image if kind == "none" else random_flip(image, rng)
 
 
-AUGMENTATIONS = ("none", "flip", "cifar", "imagenet")
+AUGMENTATIONS = ("none", "flip", "cifar", "imagenet", "rival10")

@@ -1,18 +1,34 @@
 """Flax Linen ResNets, classifiers that own their normalisation, and where they come from."""
 
-from advspur.models.classifier import Classifier
+from advspur.models.classifier import Classifier, PooledClassifier, with_head
 from advspur.models.convert import convert_torch_checkpoint
-from advspur.models.resnet import build_network, resnet18, resnet50, resnet_small, wide_resnet50
-from advspur.models.runs import latest_step, record_facts, run_checksum, run_facts
+from advspur.models.resnet import (
+    build_network,
+    resnet18,
+    resnet50,
+    resnet_small,
+    variable_shapes,
+    wide_resnet50,
+)
+from advspur.models.runs import (
+    described_network,
+    latest_step,
+    record_facts,
+    run_checksum,
+    run_facts,
+    tree_digest,
+)
 from advspur.models.store import find_model, load, model_facts
 from advspur.models.suite import SUITE, compare_with_published, published_model, suite
 
 __all__ = [
     "SUITE",
     "Classifier",
+    "PooledClassifier",
     "build_network",
     "compare_with_published",
     "convert_torch_checkpoint",
+    "described_network",
     "find_model",
     "latest_step",
     "load",
@@ -25,5 +41,8 @@ __all__ = [
     "run_checksum",
     "run_facts",
     "suite",
+    "tree_digest",
+    "variable_shapes",
     "wide_resnet50",
+    "with_head",
 ]

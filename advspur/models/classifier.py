@@ -49,6 +49,46 @@ class Classifier:
         return _forward(self, images)[1]
 
 
+@flax.struct.dataclass
+class PooledClassifier:
+    """A Classifier over groups of its classes: the logit of a group is that of its largest class.
+
+    Its prediction is the group of the Classifier's prediction.
+
+    Args:
+      classifier: a `Classifier`.
+      groups: [num_classes of the classifier] int, the group of each class; -1: none.
+      num_groups: number of groups.
+      with_rest: whether the classes of no group make one more, the last; else they are left out.
+    """
+
+    classifier: Classifier
+    groups: jax.Array
+    num_groups: int = flax.struct.field(pytree_node=False)
+    with_rest: bool = flax.struct.field(pytree_node=False, default=True)
+
+    @property
+    def num_classes(self):
+        """Length of a row of logits."""
+        return self.num_groups + self.with_rest
+
+    def logits(self, images):
+        """[n, num_classes] float32."""
+        groups = jnp.where(self.groups < 0, self.num_groups, self.groups)
+        logits = self.classifier.logits(images).T
+        return jax.ops.segment_max(logits, groups, num_segments=self.num_classes).T
+
+
+def with_head(classifier, kernel, bias):
+    """The Classifier with another last layer: features [n, d] @ kernel [d, k] + bias [k]."""
+    head = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    params = classifier.variables["params"] | {"fc": head}
+    return classifier.replace(
+        variables=classifier.variables | {"params": params},
+        network=classifier.network.clone(num_classes=head["bias"].shape[0]),
+    )
+
+
 def normalize(images, mean, std):
     """(images - mean) / std per channel."""
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)

@@ -1,25 +1,52 @@
-"""Figures of a suite in the layouts of the paper: snapshot bars, sensitivity, gaps.
-
-A marker is hollow where the interval of its difference from the standard model covers 0.
-"""
+"""Figures of a suite in the layouts of the paper's Figures 1, 5, 6, 7, 8, and robustness."""
 
 import functools
 import math
 from pathlib import Path
 
-from advspur.report.suite import budget_label, difference, mean_estimate, norm_label, number
+from advspur.report import measures
+from advspur.report.panels import COLORS, PERCENT, bars, by_accuracy, by_budget
+from advspur.report.suite import STANDARD, budget_label, norm_label, number, options_label
 
-COLORS = {0.0: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0"}
-PERCENT = 100
+SNAPSHOT = (
+    "Models of each kind are averaged over architectures and budgets (n of them); bars show the "
+    "mean of the 95% intervals."
+)
+SHIFTS = (
+    "Accuracy under a shift against ImageNet accuracy, one point a model. Lines: the ratio of "
+    "the standard model of an architecture. ObjectNet is scored over all 1000 classes: a "
+    "prediction outside its classes is wrong."
+)
+NOISE = (
+    "Relative sensitivity to the foreground or core against the training budget. Lower: relatively "
+    "more sensitive to the background. Levels are averaged before the formula is applied. Noise "
+    "of equal standard deviation (linf) carries more energy on the larger region, the "
+    "background; noise of equal ℓ2 length does not."
+)
+GAPS = "Background gap, MIXED-SAME minus MIXED-RAND accuracy, and as a share of MIXED-SAME."
+GROUPS = (
+    "Accuracy where the background agrees with the class (majority) and where it does not "
+    "(minority), and their difference."
+)
+MASKS = (
+    "Not in the paper. Relative sensitivity where only one region is attacked, lower: relatively "
+    "more sensitive to the background; and deep NFS, the share of the squared input gradient "
+    "that lies off the core."
+)
 
 
 def draw_figures(suite, directory):
-    """Draw every figure the suite has records for; return [(path of the PNG, caption)]."""
-    drawings = {}
-    for name, draw in FIGURES.items():
-        if suite.norms() or draw in (_snapshot, _robustness):  # else nothing to draw against
-            drawings[name] = functools.partial(draw, suite)
-    return save_drawings(drawings, directory)
+    """Draw every figure the suite has records for; return [(title, path of the PNG, caption)]."""
+    drawings, titles = {}, {"robustness": "Robustness"}
+    for name, title, draw, shown, caption in FIGURES:
+        recorded = [m for m in shown if suite.has(m)]
+        if recorded and (suite.norms() or draw is bars):  # else nothing to draw against
+            drawings[name] = functools.partial(_draw, draw, suite, recorded, caption)
+            titles[name] = title
+    if any(metric == "pgd_accuracy" for _, _, metric in suite.records):
+        drawings["robustness"] = functools.partial(_robustness, suite)
+    drawn = save_drawings(drawings, directory)
+    return [(titles[path.stem], path, caption) for path, caption in drawn]
 
 
 def save_drawings(drawings, directory):
@@ -52,173 +79,76 @@ def save_drawings(drawings, directory):
     return drawn
 
 
-def _snapshot(suite, plt):
-    panels = (
-        ("accuracy", {"split": "test"}, "Clean accuracy (%)"),
-        ("minority_accuracy", {}, "Minority accuracy (%)"),
-        ("background_gap", {}, "Background gap (points)"),
-        ("relative_background_gap", {}, "Relative background gap (%)"),
-        ("relative_foreground_sensitivity", {"family": "linf"}, "RFS, equal deviation (%)"),
-    )
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.35 * len(panels), 3.1))
-    for axis, (metric, options, title) in zip(axes, panels, strict=True):
-        bars = [("standard", COLORS[0.0], suite.mean(metric, 2.0, 0.0, **options))]
-        for p in suite.norms():
-            estimates = [suite.mean(metric, p, e, **options) for e in suite.budgets(p)]
-            bars.append((norm_label(p) + " AT", COLORS[p], mean_estimate(estimates)))
-        for x, (_, color, estimate) in enumerate(bars):
-            axis.bar(x, PERCENT * estimate.value, color=color, width=0.7)
-            _error_bar(axis, x, estimate, "black", marker="none")
-        axis.axhline(0, color="black", linewidth=0.8)
-        axis.set_xticks(range(len(bars)), [name for name, _, _ in bars])
-        axis.set_title(title, fontsize=9.5)
-        axis.grid(axis="x", visible=False)
-    return figure, (
-        "Snapshot, in the layout of the paper's Figure 1. Adversarially trained models are "
-        "averaged over their budgets; bars show the mean of the 95% intervals."
-    )
+def _draw(draw, suite, shown, caption, plt):
+    return draw(suite, shown, plt), " ".join([caption, *(_protocol(suite, m) for m in shown)])
 
 
-def _sensitivity(suite, plt):
-    families = {"linf": "RFS (%)\nequal deviation", "l2": "RFS (%)\nequal length"}
-    figure, axes = _panels(suite, plt, rows=2)
-    for row, (family, label) in zip(axes, families.items(), strict=True):
-        for axis, p in zip(row, suite.norms(), strict=True):
-            _curve(axis, suite, "relative_foreground_sensitivity", p, family=family)
-        row[0].set_ylabel(label)
-    return figure, (
-        "Relative foreground sensitivity against the training budget (layout of Figure 6); lower: "
-        "relatively more sensitive to the background. Noise of equal standard deviation carries "
-        "more energy on the larger region, the background; noise of equal l2 length does not. "
-        "The band is the standard model's interval."
-    )
-
-
-def _gap(suite, plt):
-    figure, axes = _panels(suite, plt, rows=2)
-    rows = (("background_gap", "gap (points)"), ("relative_background_gap", "relative gap (%)"))
-    for row, (metric, label) in zip(axes, rows, strict=True):
-        for axis, p in zip(row, suite.norms(), strict=True):
-            _curve(axis, suite, metric, p)
-        row[0].set_ylabel(label)
-    return figure, (
-        "Background gap, MIXED-SAME minus MIXED-RAND accuracy, and as a share of MIXED-SAME "
-        "(layout of Figure 7). The band is the standard model's interval."
-    )
-
-
-def _groups(suite, plt):
-    figure, axes = _panels(suite, plt, rows=2)
-    for axis, p in zip(axes[0], suite.norms(), strict=True):
-        for metric, marker in (("majority_accuracy", "o"), ("minority_accuracy", "s")):
-            label = metric.split("_")[0]
-            _curve(axis, suite, metric, p, marker=marker, label=label, with_standard=True)
-        if suite.of_seeds("majority_accuracy", p, suite.budgets(p)[0]):
-            axis.legend(fontsize=8)
-    for axis, p in zip(axes[1], suite.norms(), strict=True):
-        _curve(axis, suite, "majority_minority_gap", p)
-    axes[0][0].set_ylabel("accuracy (%)")
-    axes[1][0].set_ylabel("gap (points)")
-    return figure, (
-        "Accuracy where the background agrees with the class (majority) and where it does not "
-        "(minority), and their difference (layout of Figure 8)."
-    )
+def _protocol(suite, measure):
+    """What the records say of how a measure was taken, all readings where models differ."""
+    found = [r for m in suite.models for r in suite.matching(measure, m.name)]
+    counts = [r.num_examples for r in found]
+    readings = dict.fromkeys(options_label(r.options) for r in found)
+    least, most = min(counts), max(counts)
+    size = f"n = {least}" if least == most else f"n = {least} to {most}"
+    name = f"{measure.title} {measure.metric.replace('_', ' ')}"
+    return f"{name}: {'; '.join([size, *filter(None, readings)])}."
 
 
 def _robustness(suite, plt):
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), sharey=True)
-    attacks = [r for r in suite.records if r.metric == "pgd_accuracy"]
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), sharey=True)
+    attacks = [r for found in suite.records.values() for r in found if r.metric == "pgd_accuracy"]
     for axis, attack_p in zip(axes, (2.0, math.inf), strict=True):
+        asked = {"p": "inf" if attack_p == math.inf else attack_p}
         epsilons = sorted(
             {r.options["epsilon"] for r in attacks if number(r.options["p"]) == attack_p}
         )
-        trained = [(2.0, 0.0), *((p, e) for p in suite.norms() for e in suite.budgets(p))]
-        for p, epsilon in trained:
-            options = {"p": "inf" if attack_p == math.inf else attack_p}
-            estimates = [suite.mean("accuracy", p, epsilon, split="test")] + [
-                suite.mean("pgd_accuracy", p, epsilon, epsilon=e, **options) for e in epsilons
-            ]
-            strength = suite.budgets(p).index(epsilon) + 1 if epsilon else 1
-            axis.plot(
-                range(len(estimates)),
-                [PERCENT * e.value for e in estimates],
-                color=COLORS[p if epsilon else 0.0],
-                linestyle=("-", "--", ":")[(strength - 1) % 3] if epsilon else "-",
-                marker="o",
-                markersize=3,
-                label=f"{norm_label(p)} {budget_label(p, epsilon)}" if epsilon else "standard",
-            )
+        attacked = measures.SHAPES_CLEAN._replace(metric="pgd_accuracy")
+        shown = [attacked._replace(options=asked | {"epsilon": e}) for e in epsilons]
+        shown = [measures.SHAPES_CLEAN, *shown]
+        for look, arch in enumerate(suite.archs()):
+            for p in (STANDARD, *suite.norms()):
+                curves = [suite.curve(m, arch, p) for m in shown]
+                for strength, budget in enumerate(sorted(set().union(*curves))):
+                    values = [c[budget].value if budget in c else math.nan for c in curves]
+                    label = f"{norm_label(p)} {budget_label(p, budget)}" if p else "standard"
+                    axis.plot(
+                        range(len(values)),
+                        [PERCENT * v for v in values],
+                        color=COLORS[p],
+                        linestyle=("-", "--", ":")[strength % 3],
+                        marker=("o", "s", "^", "D")[look % 4],
+                        markersize=3,
+                        label=label if len(suite.archs()) == 1 else f"{arch} {label}",
+                    )
         labels = [budget_label(attack_p, e) for e in epsilons]
-        axis.set_xticks(range(len(epsilons) + 1), ["clean", *labels])
+        axis.set_xticks(range(len(shown)), ["clean", *labels])
         axis.set_xlabel(f"{norm_label(attack_p)} budget of the PGD attack")
     axes[0].set_ylabel("accuracy (%)")
     if axes[1].lines:
-        axes[1].legend(fontsize=7, ncols=2, title="trained with", title_fontsize=7)
+        handles = axes[1].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside right upper", fontsize=8, handlelength=2.6)
     return figure, "Accuracy under PGD at evaluation: what adversarial training was for."
 
 
-FIGURES = {
-    "snapshot": _snapshot,
-    "sensitivity": _sensitivity,
-    "background_gap": _gap,
-    "groups": _groups,
-    "robustness": _robustness,
-}
-
-
-def _panels(suite, plt, *, rows):
-    """A column of panels for each norm."""
-    norms = suite.norms()
-    size = (4.2 * len(norms), 2.5 * rows + 0.5)
-    figure, axes = plt.subplots(rows, len(norms), figsize=size, sharey="row", squeeze=False)
-    for axis, p in zip(axes[0], norms, strict=True):
-        axis.set_title(f"{norm_label(p)} adversarial training")
-    return figure, axes
-
-
-def _curve(axis, suite, metric, p, *, marker="o", label=None, with_standard=False, **options):
-    """The metric against the budgets of one norm, and the standard model as a band or a point."""
-    base = suite.mean(metric, p, 0.0, **options)
-    budgets = suite.budgets(p)
-    shown = [0.0, *budgets] if with_standard else budgets
-    estimates = [suite.mean(metric, p, e, **options) for e in shown]
-    if not with_standard:
-        axis.axhspan(PERCENT * base.low, PERCENT * base.high, color=COLORS[0.0], alpha=0.2, lw=0)
-        axis.axhline(PERCENT * base.value, color=COLORS[0.0], linestyle="--", label="standard")
-    values = [PERCENT * e.value for e in estimates]
-    axis.plot(range(len(shown)), values, color=COLORS[p], linewidth=1.2)
-    for x, (epsilon, estimate) in enumerate(zip(shown, estimates, strict=True)):
-        gap = difference(estimate, base)
-        hollow = epsilon and gap.low <= 0 <= gap.high
-        color = COLORS[p] if epsilon else COLORS[0.0]
-        _error_bar(
-            axis,
-            x,
-            estimate,
-            color,
-            marker=marker,
-            markerfacecolor="white" if hollow else color,
-            label=label if x == 0 else None,
+# file name, title on the page, kind of panels, measures, caption
+FIGURES = (
+    ("figure1_snapshot", "Figure 1: snapshot", bars, measures.SNAPSHOT, SNAPSHOT),
+    ("figure5_shifts", "Figure 5: natural shifts", by_accuracy, measures.SHIFTS, SHIFTS),
+    ("figure6_sensitivity", "Figure 6: sensitivity", by_budget, measures.NOISE, NOISE),
+    ("figure7_background_gap", "Figure 7: background gap", by_budget, measures.GAPS, GAPS),
+    ("figure8_waterbirds", "Figure 8: Waterbirds", by_budget, measures.BIRDS, GROUPS),
+    ("snapshot", "Snapshot, as Figure 1", bars, measures.SHAPES_SNAPSHOT, SNAPSHOT),
+    ("sensitivity", "Sensitivity, as Figure 6", by_budget, measures.SHAPES_NOISE, NOISE),
+    ("background_gap", "Background gap, as Figure 7", by_budget, measures.SHAPES_GAPS, GAPS),
+    ("groups", "Groups, as Figure 8", by_budget, measures.SHAPES_GROUPS, GROUPS),
+    *(
+        (
+            f"masks_{name}",
+            f"Attacks and gradients on masks: {found[0].title}",
+            by_budget,
+            found,
+            MASKS,
         )
-        of_seeds = suite.of_seeds(metric, p, epsilon, **options)
-        if len(of_seeds) > 1:
-            axis.plot(
-                [x] * len(of_seeds),
-                [PERCENT * e.value for _, e in of_seeds],
-                ".",
-                color="black",
-                markersize=3,
-            )
-    axis.set_xticks(range(len(shown)), [budget_label(p, e) if e else "standard" for e in shown])
-    axis.set_xlabel("training budget ε")
-    axis.margins(x=0.12)
-
-
-def _error_bar(axis, x, estimate, color, **options):
-    if math.isnan(estimate.value):
-        return
-    below, above = max(estimate.value - estimate.low, 0), max(estimate.high - estimate.value, 0)
-    lengths = [[PERCENT * below], [PERCENT * above]]
-    axis.errorbar(
-        [x], [PERCENT * estimate.value], yerr=lengths, color=color, capsize=2.5, **options
-    )
+        for name, found in measures.MASKS.items()
+    ),
+)

@@ -10,9 +10,10 @@ from advspur._checks import require
 from advspur.records import COMPLETE, read_records
 from advspur.report.claims import claims
 from advspur.report.figures import draw_figures
-from advspur.report.suite import Suite, budget_label, norm_label, number
+from advspur.report.measures import HEADLINES, TITLES
+from advspur.report.suite import budget_label, norm_label, options_label, suite_of
 from advspur.report.theory_figures import draw_theory
-from advspur.report.trends import trends
+from advspur.report.trends import mask_trends, trends
 
 
 def write_report(directory):
@@ -32,7 +33,8 @@ def write_report(directory):
     cost = [r for r in records if r.benchmark == "training"]
     evaluation = {r.model: r.seconds for r in records if r.metric == COMPLETE}
     _check_one_suite(records)
-    suite = Suite([r for r in records if r.benchmark != "training" and r.metric != COMPLETE])
+    numbers = [r for r in records if r.benchmark != "training" and r.metric != COMPLETE]
+    suite = suite_of(numbers)
     figures = draw_figures(suite, directory / "figures") if records else []
     config = directory / "config.json"
     template = jinja2.Environment(
@@ -41,15 +43,17 @@ def write_report(directory):
     page = template.render(
         title=directory.name,
         run=json.loads(config.read_text()) if config.exists() else None,
-        models=[_model_row(m, suite, cost, evaluation) for m in suite.models()],
+        models=[_model_row(m, cost, evaluation) for m in suite.models],
         trends=trends(suite),
-        figures=_images(figures),
+        mask_trends=mask_trends(suite),
+        headlines=_headlines(suite),
+        figures=[_image(path, caption, title) for title, path, caption in figures],
         claims=claims(directory),
-        theory_figures=_images(theory_figures),
+        theory_figures=[_image(path, caption) for path, caption in theory_figures],
         numbers=[
-            (m, [_number_row(r) for r in suite.records if r.model == m]) for m in suite.models()
+            (m.name, [_number_row(r) for r in numbers if r.model == m.name]) for m in suite.models
         ],
-        num_records=len(suite.records),
+        num_records=len(numbers),
         directory=directory,
     )
     path = directory / "report.html"
@@ -60,56 +64,64 @@ def write_report(directory):
 
 
 def _check_one_suite(records):
-    """The figures put one model at each (norm, budget, seed): see that there is only one."""
+    """The figures put one model at each (architecture, norm, budget, seed): see to that."""
     places = {}
     for r in records:
-        place = (r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
+        place = (r.arch, r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
         name = r.model.split("@")[0]
         other = places.setdefault(place, name)
         require(
             other == name,
-            f"{other} and {name} were trained with the same norm, budget and seed: a report shows "
-            "one suite; evaluate them into two directories with --workdir=DIR",
+            f"{other} and {name} have the same architecture, norm, budget and seed of training: a "
+            "report shows one suite; evaluate them into two directories with --workdir=DIR",
         )
 
 
-def _images(figures):
-    return [{"src": _data_url(path), "caption": caption} for path, caption in figures]
+def _image(path, caption, title=None):
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"src": f"data:image/png;base64,{data}", "caption": caption, "title": title}
 
 
-def _data_url(path):
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _model_row(model, suite, cost, evaluation):
-    first = next(r for r in suite.records if r.model == model)
-    spent = {r.metric: r.value for r in cost if r.model == model}
-    p = number(first.train_p)
+def _headlines(suite):
+    """The measures that any model has, and a row a model: (value, interval), or None, of each."""
+    rows = [(m.name, [suite.estimate(h, m.name) for h in HEADLINES]) for m in suite.models]
+    kept = [i for i, _ in enumerate(HEADLINES) if any(row[i].num_examples for _, row in rows)]
     return {
-        "name": model,
-        "arch": first.arch,
-        "training": f"{norm_label(p)}, ε = {budget_label(p, first.train_epsilon)}"
-        if first.train_epsilon
-        else "standard",
-        "seed": first.seed,
+        "columns": [(HEADLINES[i].title, HEADLINES[i].name) for i in kept],
+        "rows": [
+            (name, [_percent(row[i]) if row[i].num_examples else None for i in kept])
+            for name, row in rows
+        ],
+    }
+
+
+def _model_row(model, cost, evaluation):
+    spent = {r.metric: r.value for r in cost if r.model == model.name}
+    trained = f"{norm_label(model.p)}, ε = {budget_label(model.p, model.epsilon)}"
+    return {
+        "name": model.name,
+        "arch": model.arch,
+        "training": trained if model.epsilon else "standard",
+        "seed": model.seed,
         "seconds": spent.get("seconds"),
         "memory": spent.get("peak_memory_mb"),
-        "evaluation": evaluation.get(model),
+        "evaluation": evaluation.get(model.name),
     }
 
 
 def _number_row(record):
-    percent = [f"{100 * x:.1f}" for x in (record.value, record.low, record.high)]
+    value, interval = _percent(record)
     return {
+        "benchmark": TITLES.get(record.benchmark, record.benchmark),
         "metric": record.metric.replace("_", " "),
-        "options": ", ".join(f"{k} = {_short(v)}" for k, v in record.options.items()),
-        "value": percent[0],
-        "interval": f"[{percent[1]}, {percent[2]}]",
+        "options": options_label(record.options),
+        "value": value,
+        "interval": interval,
         "n": record.num_examples,
     }
 
 
-def _short(value):
-    if isinstance(value, list):
-        return "/".join(_short(v) for v in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _percent(number):
+    """The value and the interval of a Record or Estimate as shown."""
+    value, low, high = (f"{100 * x:.1f}" for x in (number.value, number.low, number.high))
+    return value, f"[{low}, {high}]"

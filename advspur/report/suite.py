@@ -1,76 +1,106 @@
-"""The records of a suite, looked up by training norm and budget."""
+"""The records of a suite, looked up by measure, architecture, training norm and budget."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from advspur.records import Estimate
+from advspur.intervals import NOTHING, Estimate, ratio
 
+STANDARD = 0.0  # the norm of a model that was not adversarially trained
 NORMS = (2.0, math.inf)
+DETAILS = {"level", "epsilon", "severity"}  # options of numbers that go into others
+
+
+class Model(NamedTuple):
+    """Which model a record is about; `p` is STANDARD where `epsilon` is 0."""
+
+    name: str
+    arch: str
+    p: float
+    epsilon: float
+    seed: int
 
 
 class Suite(NamedTuple):
-    """Records of models of one architecture, trained at several budgets and seeds."""
+    """Models, each architecture's standard ones first, and their records by what they are of."""
 
-    records: list
+    models: list
+    records: dict  # (model name, benchmark, metric): [Record]
 
-    def budgets(self, p):
-        """Training budgets of norm `p`, ascending, without the standard model."""
-        found = {r.train_epsilon for r in self.records if number(r.train_p) == p}
-        return sorted(found - {0.0})
+    def archs(self):
+        """The architectures that there are models of."""
+        return sorted({m.arch for m in self.models})
 
     def norms(self):
         """The norms that adversarially trained models exist of."""
-        return [p for p in NORMS if self.budgets(p)]
+        return [p for p in NORMS if any(m.p == p for m in self.models)]
 
-    def models(self):
-        """Model names: standard first, then by norm and budget."""
-        order = {
-            r.model: (r.train_epsilon > 0, number(r.train_p), r.train_epsilon, r.seed)
-            for r in self.records
-        }
-        return sorted(order, key=order.get)
+    def matching(self, measure, model):
+        """The records of a model that have the measure's options, and perhaps further ones."""
+        asked = measure.options.items()
+        left_out = DETAILS - measure.options.keys()
+        return [
+            r
+            for r in self.records.get((model, measure.benchmark, measure.metric), [])
+            if asked <= r.options.items() and not left_out & r.options.keys()
+        ]
 
-    def of_seeds(self, metric, p, epsilon, /, **options):
-        """[(seed, Estimate)] of the models of one budget; epsilon 0 is the standard model."""
-        return sorted(
-            (r.seed, Estimate(r.value, r.low, r.high, r.num_examples))
-            for r in self.records
-            if r.metric == metric
-            and r.train_epsilon == epsilon
-            and (epsilon == 0 or number(r.train_p) == p)
-            and "@" not in r.model
-            and "level" not in r.options  # numbers of one noise level: in the table only
-            and all(r.options.get(k) == v for k, v in options.items())
-        )
+    def estimate(self, measure, model):
+        """The Estimate of one model, by name; NaN where nothing is recorded."""
+        found = self.matching(measure, model)
+        if not found:
+            return NOTHING
+        r = found[-1]  # the last written counts
+        own = Estimate(r.value, r.low, r.high, r.num_examples)
+        return ratio(own, self.estimate(measure.over, model)) if measure.over else own
 
-    def mean(self, metric, p, epsilon, /, **options):
-        """The mean over seeds; NaN where nothing is recorded.
+    def seeds(self, measure, arch, p):
+        """{budget: Estimates of the seeds} of one curve, ascending.
+
+        In the tables only: averaged weights (names with @) and numbers without a finite interval.
+        """
+        found = {}
+        for m in self.models:
+            if (m.arch, m.p) == (arch, p) and "@" not in m.name:
+                estimate = self.estimate(measure, m.name)
+                if all(map(math.isfinite, estimate)):
+                    found.setdefault(m.epsilon, []).append(estimate)
+        return found
+
+    def curve(self, measure, arch, p):
+        """{budget: mean over seeds}, ascending.
 
         Its interval is the mean of the intervals: the models share their test images, so
         averaging shrinks nothing that could be relied on. Spread over seeds is not in it.
         """
-        return mean_estimate([e for _, e in self.of_seeds(metric, p, epsilon, **options)])
+        return {e: mean_estimate(s) for e, s in self.seeds(measure, arch, p).items()}
+
+    def baseline(self, measure, arch):
+        """The standard model of an architecture; NaN where there is none."""
+        return self.curve(measure, arch, STANDARD).get(0.0, NOTHING)
+
+    def has(self, measure):
+        """Whether a figure can show the measure."""
+        return any(self.seeds(measure, a, p) for a in self.archs() for p in (STANDARD, *NORMS))
+
+
+def suite_of(records):
+    """The Suite of a list of Records."""
+    models, of_measures = {}, {}
+    for r in records:
+        p = number(r.train_p) if r.train_epsilon else STANDARD
+        models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed)
+        of_measures.setdefault((r.model, r.benchmark, r.metric), []).append(r)
+    return Suite(sorted(models.values(), key=lambda m: (m[1:], m.name)), of_measures)
 
 
 def mean_estimate(estimates):
-    """Means of values and of interval ends."""
+    """Means of values and of interval ends; NaN of none."""
     if not estimates:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return NOTHING
     value, low, high, count = np.mean(np.array(estimates, float), axis=0)
     return Estimate(float(value), float(low), float(high), int(count))
-
-
-def difference(a, b):
-    """a - b with the interval joined from both as if independent (Newcombe's MOVER).
-
-    Conservative for models compared on the same images, whose outcomes go together.
-    """
-    gap = a.value - b.value
-    low = gap - math.hypot(a.value - a.low, b.high - b.value)
-    high = gap + math.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(gap, low, high, min(a.num_examples, b.num_examples))
 
 
 def number(p):
@@ -86,3 +116,14 @@ def norm_label(p):
 def budget_label(p, epsilon):
     """The budget as shown: 0.25 or 2/255."""
     return f"{epsilon * 255:g}/255" if p == math.inf else f"{epsilon:g}"
+
+
+def options_label(options):
+    """Options as shown: family = linf, levels = 0.1176/0.2353."""
+    return ", ".join(f"{k} = {_short(v)}" for k, v in options.items())
+
+
+def _short(value):
+    if isinstance(value, list):
+        return "/".join(_short(v) for v in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -81,10 +81,10 @@ def test_one_compilation_serves_all_models_budgets_and_levels(tiny_classifier, c
         predict.correct_clean(classifier, images, labels)
         predict.correct_under_pgd(classifier, images, labels, p=2.0, epsilon=epsilon, num_steps=2)
         for r in (region, 1 - region):
-            noise = predict.region_noise(r, np.arange(8), key, family="linf")
+            noise = noise_on(r, np.arange(8), key, family="linf")
             predict.correct_under_noise(classifier, images, labels, noise, level)
 
-    jitted = (predict.correct_clean, predict._attack, predict.correct_under_noise)
+    jitted = (predict.predicted, predict._attack, predict.correct_under_noise)
     everything(tiny_classifier, 0.1, 0.2)
     before = [function._cache_size() for function in jitted]
     assert min(before) >= 1
@@ -97,15 +97,20 @@ GREY = np.full((8, 16, 16, 3), 128, np.uint8)
 NUMBERS = np.arange(8)
 
 
+def noise_on(region, numbers, key, *, family):
+    z = predict.gaussian_noise(GREY[: len(numbers)], numbers, key)
+    return predict.region_noise(z, region, family=family)
+
+
 @pytest.mark.parametrize("inverted", (False, True))
 def test_noise_is_confined_to_its_region_and_has_its_size(inverted, columns, key):
     region = 1 - columns["mask"][:8] if inverted else columns["mask"][:8]
     on = np.broadcast_to(region == 1, GREY.shape)
-    z = np.asarray(predict.region_noise(region, NUMBERS, key, family="linf"))
+    z = np.asarray(noise_on(region, NUMBERS, key, family="linf"))
     assert not np.any(z[~on]) and np.all(z[on])
     # one standard deviation, within 4 standard errors of a standard deviation
     assert abs(z[on].std() - 1) < 4 / np.sqrt(2 * on.sum())
-    unit = np.asarray(predict.region_noise(region, NUMBERS, key, family="l2")).reshape(8, -1)
+    unit = np.asarray(noise_on(region, NUMBERS, key, family="l2")).reshape(8, -1)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
     flat = z.reshape(8, -1)
     np.testing.assert_allclose(unit, flat / np.linalg.norm(flat, axis=1)[:, None], atol=1e-6)
@@ -114,17 +119,17 @@ def test_noise_is_confined_to_its_region_and_has_its_size(inverted, columns, key
 def test_both_regions_and_all_batch_sizes_share_the_noise(key):
     everywhere = np.ones((8, 16, 16, 1), np.float32)
     mask = (np.arange(16) < 5)[None, :, None, None] * everywhere
-    whole = predict.region_noise(everywhere, NUMBERS, key, family="linf")
-    parts = [predict.region_noise(r, NUMBERS, key, family="linf") for r in (mask, 1 - mask)]
+    whole = noise_on(everywhere, NUMBERS, key, family="linf")
+    parts = [noise_on(r, NUMBERS, key, family="linf") for r in (mask, 1 - mask)]
     np.testing.assert_allclose(parts[0] + parts[1], whole, atol=1e-7)
-    half = predict.region_noise(everywhere[4:], NUMBERS[4:], key, family="linf")
+    half = noise_on(everywhere[4:], NUMBERS[4:], key, family="linf")
     np.testing.assert_allclose(half, whole[4:], atol=1e-7)
 
 
 def test_noise_on_an_empty_region_is_none(key):
     nowhere = np.zeros((8, 16, 16, 1), np.float32)
     for family in ("linf", "l2"):
-        assert not np.any(predict.region_noise(nowhere, NUMBERS, key, family=family))
+        assert not np.any(noise_on(nowhere, NUMBERS, key, family=family))
 
 
 def test_noisy_pixels_are_clipped_to_the_box(tiny_classifier):
@@ -137,7 +142,7 @@ def test_noisy_pixels_are_clipped_to_the_box(tiny_classifier):
 def test_bad_noise_and_attacks_are_refused(tiny_classifier, key):
     region, labels = np.ones((8, 16, 16, 1), np.float32), np.zeros(8, np.int32)
     with pytest.raises(InputError, match="family = 'l1' is not known; allowed: 'linf', 'l2'"):
-        predict.region_noise(region, NUMBERS, key, family="l1")
+        noise_on(region, NUMBERS, key, family="l1")
     with pytest.raises(InputError, match="p = 3"):
         predict.correct_under_pgd(tiny_classifier, GREY, labels, p=3, epsilon=0.1, num_steps=1)
 

@@ -8,11 +8,10 @@ import pytest
 
 from advspur import models
 from advspur._checks import InputError
-from advspur.benchmarks import BENCHMARKS
-from advspur.benchmarks.run import COMPLETE, evaluate_run
+from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
 from advspur.data import spurious_shapes
 from advspur.models import store
-from advspur.records import read_records
+from advspur.records import COMPLETE, read_records
 
 NUM = 24  # three of each class: means over images are means over classes
 OPTIONS = {
@@ -21,15 +20,21 @@ OPTIONS = {
     "l2_epsilons": (0.1,),
     "linf_epsilons": (1 / 255, 4 / 255),
     "attack_steps": 2,
-    "linf_noise_levels": (0.2, 0.5),
-    "l2_noise_levels": (28.0,),  # of 224 pixels a side: 2.0 at 16
+    "regions": {
+        "linf_noise_levels": (0.2, 0.5),
+        "l2_noise_levels": (28.0,),  # of 224 pixels a side: 2.0 at 16
+        "l2_epsilons": (0.5,),
+        "linf_epsilons": (),
+        "attack_steps": 2,
+        "num_attacked": 8,
+    },
     "batch_size": 8,
 }
 
 
 @pytest.fixture(scope="module")
 def records(tiny_classifier, easy_shapes):
-    return BENCHMARKS["spurious_shapes"](
+    return BENCHMARKS["spurious_shapes"].evaluate(
         tiny_classifier, key=jax.random.key(3), shapes=easy_shapes, **OPTIONS
     )
 
@@ -73,14 +78,26 @@ def test_all_numbers_are_recorded_once(records):
         ("relative_foreground_sensitivity", {"family": family, "level": level})
         for family, level in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))
     ]
+    attack = {"p": 2.0, "num_steps": 2}
+    expected += [
+        (f"{region}_attack_accuracy", attack | {"epsilon": 0.5})
+        for region in ("foreground", "background")
+    ]
     sensitivity = "relative_foreground_sensitivity"
-    expected += [(sensitivity, {"family": "linf", "levels": [0.2, 0.5]})]
-    expected += [(sensitivity, {"family": "l2", "levels": [2.0]})]
+    expected += [(f"adversarial_{sensitivity}", attack | {"epsilon": 0.5})]
+    for prefix in ("", "mean_"):
+        expected += [(prefix + sensitivity, {"family": "linf", "levels": [0.2, 0.5]})]
+        expected += [(prefix + sensitivity, {"family": "l2", "levels": [2.0]})]
+        expected += [(f"{prefix}adversarial_{sensitivity}", attack | {"epsilons": [0.5]})]
+    expected += [("norm_fraction_spurious", {}), ("spurious_area", {})]
 
     def order(pairs):
         return sorted(pairs, key=str)
 
-    assert order((r.metric, r.options) for r in records) == order(expected)
+    def plain_options(record):
+        return {name: v for name, v in record.options.items() if name != "degenerate"}
+
+    assert order((r.metric, plain_options(r)) for r in records) == order(expected)
     assert len({r.identity for r in records}) == len(records)
     assert all(r.low <= r.value <= r.high for r in records if not np.isnan(r.value))
     assert {r.num_examples for r in records if r.metric == "pgd_accuracy"} == {5}
@@ -139,8 +156,8 @@ def test_the_sensitivity_is_made_of_the_noise_accuracies(records, family, levels
 
 
 def test_a_model_of_other_classes_is_refused(tiny_classifier):
-    with pytest.raises(InputError, match="the model has 8 classes, the data set 3"):
-        BENCHMARKS["spurious_shapes"](
+    with pytest.raises(InputError, match="the model has 8 classes; this benchmark needs 3"):
+        BENCHMARKS["spurious_shapes"].evaluate(
             tiny_classifier, batch_size=8, key=jax.random.key(0), shapes={"num_classes": 3}
         )
 
@@ -168,7 +185,8 @@ def test_a_run_is_evaluated_once(tmp_path, run_dir, records):
 
     def evaluate(**change):
         call = {"path": path, "seed": 3, "options": OPTIONS} | change
-        return evaluate_run(run, "spurious_shapes", **call)
+        opened = open_model(run, weights=call.pop("weights", "raw"))
+        return len(evaluate_model(opened, "spurious_shapes", **call))
 
     assert evaluate() == len(records)
     written = read_records(path)
@@ -196,20 +214,20 @@ def test_a_run_is_evaluated_once(tmp_path, run_dir, records):
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path, run_dir):
     run, facts, _ = run_dir
     path = tmp_path / "records.jsonl"
-    with pytest.raises(InputError, match="benchmark = 'mnist' is not known; allowed: 'spurious"):
-        evaluate_run(run, "mnist", path=path, options={})
+    with pytest.raises(InputError, match="benchmark = 'mnist' is not known; allowed: 'imagenet'"):
+        evaluate_model(open_model(run), "mnist", path=path, options={})
     other = facts | {"dataset": "cifar10", "shapes": {}}
     (run / "model.json").write_text(json.dumps(other))
-    with pytest.raises(InputError, match="tiny was trained on cifar10, not on spurious_shapes"):
-        evaluate_run(run, "spurious_shapes", path=path, options={"batch_size": 8})
+    with pytest.raises(InputError, match="tiny cannot be .*: it was trained on cifar10"):
+        evaluate_model(open_model(run), "spurious_shapes", path=path, options={"batch_size": 8})
     assert not path.exists()
 
 
 def test_attacking_no_image_is_possible_or_refused_in_words(tiny_classifier, easy_shapes):
     """No TypeError from deep inside: an InputError that names the option, or no number."""
-    options = OPTIONS | {"num_attacked": 0, "linf_epsilons": (), "linf_noise_levels": ()}
+    options = OPTIONS | {"num_attacked": 0, "linf_epsilons": ()}
     try:
-        measured = BENCHMARKS["spurious_shapes"](
+        measured = BENCHMARKS["spurious_shapes"].evaluate(
             tiny_classifier, key=jax.random.key(3), shapes=easy_shapes, **options
         )
     except InputError as error:

@@ -41,7 +41,7 @@ def test_padding_repeats_the_first_example_of_its_batch():
     np.testing.assert_array_equal(last.valid, [True, True, True, False])
     np.testing.assert_array_equal(last.label, [8, 9, 10, 8])
     np.testing.assert_array_equal(last.image[3], IMAGES[8])
-    types = [np.uint8, np.int32, np.int32, np.float32, bool]
+    types = [np.uint8, np.int32, np.int32, np.uint8, bool]
     assert [field.dtype for field in last] == types
 
 

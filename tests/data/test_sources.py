@@ -43,7 +43,7 @@ def test_array_source_gives_its_columns_back():
     assert set(example) == {"image", "label", "group"}
     np.testing.assert_array_equal(example["image"], IMAGES[3])
     assert (example["label"], example["group"]) == (1, 1)
-    assert repr(source) == "ArraySource(5 examples, 3 classes)"
+    assert repr(source) == "Table(5 examples, 3 classes)"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_greyscale_and_cmyk_files_become_rgb_batches(tmp_path):
     for image, color in zip(batch.image, expected, strict=True):
         np.testing.assert_allclose(image, np.broadcast_to(color, image.shape), rtol=0, atol=3)
     np.testing.assert_array_equal(batch.group, -1)
-    assert batch.mask.shape == (4, 1, 1, 1) and np.all(batch.mask == 1)
+    assert batch.mask.shape == (4, 1, 1, 1) and np.all(batch.mask == 255)
 
 
 def test_folder_source_refuses_missing_and_empty_folders(tmp_path):

@@ -1,13 +1,12 @@
 """Verdicts of trends from made-up intervals, and what the page shows of records."""
 
-import math
-
 import pytest
 
 from advspur._checks import InputError
 from advspur.records import COMPLETE, Record, append_records
 from advspur.report import write_report
-from advspur.report.suite import Suite, difference, mean_estimate
+from advspur.report.measures import SHAPES_GAPS
+from advspur.report.suite import suite_of
 from advspur.report.trends import trends
 
 HALF_WIDTH = 0.02
@@ -26,7 +25,7 @@ def verdicts(l2, linf=(), base=0.1):
     records = [model(2.0, 0.0, value=base)]
     records += [model(2.0, 0.1 * (i + 1), value=v) for i, v in enumerate(l2)]
     records += [model("inf", 0.01 * (i + 1), value=v) for i, v in enumerate(linf)]
-    return {t.statement: t.verdict for t in trends(Suite(records))}
+    return {t.statement: t.verdict for t in trends(suite_of(records))}
 
 
 LARGER = "Every ℓ2 model has a larger background gap than the standard one."
@@ -58,23 +57,17 @@ def test_norms_are_compared_on_their_means():
 def test_smaller_sensitivity_is_more_reliance():
     metric, family = "relative_foreground_sensitivity", {"family": "l2"}
     records = [model(2.0, e, metric, v, **family) for e, v in ((0.0, 0.5), (0.1, 0.2), (0.2, 0.1))]
-    found = {t.statement: t.verdict for t in trends(Suite(records))}
+    found = {t.statement: t.verdict for t in trends(suite_of(records))}
     assert found[
         "Every ℓ2 model has a smaller RFS (noise of equal length) than the standard one."
     ] == ("holds")
 
 
-def test_difference_joins_intervals_by_pythagoras():
-    a, b = (mean_estimate([(v, v - 0.03, v + 0.03, 9)]) for v in (0.5, 0.2))
-    gap = difference(a, b)
-    assert gap.value == pytest.approx(0.3, abs=1e-12)
-    assert gap.high - gap.value == pytest.approx(0.03 * math.sqrt(2), abs=1e-12)
-
-
 def test_seeds_are_averaged_and_averaged_weights_left_out():
     records = [model(2.0, 0.5, value=v, seed=s) for s, v in enumerate((0.1, 0.3))]
     records.append(records[0]._replace(model=records[0].model + "@ema", value=0.9))
-    assert Suite(records).mean("background_gap", 2.0, 0.5).value == pytest.approx(0.2, abs=1e-12)
+    curve = suite_of(records).curve(SHAPES_GAPS[0], "a", 2.0)
+    assert curve[0.5].value == pytest.approx(0.2, abs=1e-12)
 
 
 def test_page_shows_every_number_and_escapes_names(tmp_path):
@@ -101,7 +94,7 @@ def test_page_shows_every_number_and_escapes_names(tmp_path):
 def test_two_suites_in_one_directory_are_refused(tmp_path):
     first = model(2.0, 0.25, value=0.1)
     append_records(tmp_path / "records.jsonl", [first, first._replace(model="other")])
-    with pytest.raises(InputError, match="2.0_0.25_0 and other were trained with the same norm"):
+    with pytest.raises(InputError, match="2.0_0.25_0 and other have the same arch"):
         write_report(tmp_path)
 
 

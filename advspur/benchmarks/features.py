@@ -1,0 +1,79 @@
+"""Features of a data set under a model, computed once and kept on disk."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from advspur.benchmarks.predict import features, for_each_example
+from advspur.data.layouts import content_digest
+from advspur.models import tree_digest
+
+
+def cached_features(classifier, table, transform, *, cache_dir, batch_size, progress=None):
+    """[n, d] features of a Table's images, from `cache_dir` where they lie there already.
+
+    The file's name is a digest of all they depend on: the bytes of the image files, the transform,
+    the weights (without the last layer), the network and its normalisation.
+
+    Args:
+      transform: text that names the transform of the images.
+      cache_dir: None: nothing is kept.
+    """
+
+    def compute():
+        def function(batch, _):
+            return features(classifier, batch.image)
+
+        return for_each_example(function, table, batch_size=batch_size, progress=progress)
+
+    if cache_dir is None:
+        return compute()
+    path = Path(cache_dir) / f"{_digest(classifier, table, transform)}.npy"
+    kept = _read(path, len(table))
+    if jax.process_count() > 1:  # all read or all compute: computing takes every process
+        found = multihost_utils.process_allgather(np.array(kept is not None))
+        kept = kept if found.all() else None
+    if kept is not None:
+        if progress is not None:
+            progress.skip(len(table))
+        return kept
+    made = compute()
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.lib.format.write_array(file, made)
+                file.write(hashlib.sha256(made).digest())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return made
+
+
+def _digest(classifier, table, transform):
+    variables = dict(classifier.variables)
+    variables["params"] = {k: v for k, v in variables["params"].items() if k != "fc"}
+    network = classifier.network.clone(num_classes=2)  # the last layer does not matter
+    parts = (
+        tree_digest(variables),
+        content_digest(table),
+        transform,
+        repr((network, classifier.mean, classifier.std)),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _read(path, count):
+    """The kept features, or None where there are none or the file is damaged."""
+    try:
+        with path.open("rb") as file:
+            kept = np.lib.format.read_array(file, allow_pickle=False)
+            whole = file.read() == hashlib.sha256(kept).digest()
+    except (OSError, ValueError, EOFError):
+        return None
+    return kept if whole and len(kept) == count else None

@@ -1,0 +1,71 @@
+"""Top-1 accuracy on the ImageNet validation images, the denominator of the OOD ratios."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from advspur.benchmarks import metrics
+from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
+from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
+from advspur.data.layouts import (
+    file_table,
+    list_classes,
+    require_count,
+    require_data,
+    standard_transform,
+    without_unreadable,
+)
+from advspur.data.sources import Table, find_prepared, tfds_source
+from advspur.data.transforms import open_image
+from advspur.records import record
+
+NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
+DIRECTORIES = ("imagenet", "imagenet2012", "ILSVRC2012")
+LAYOUT = "val/<wnid>/*.JPEG, or <version>/ of a TFDS array_record directory"
+SIZES = {"val": 50_000}
+
+
+@functools.lru_cache(maxsize=1)
+def load(data_dir, *, allow_partial=False, skip_unreadable=False):
+    """{"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
+    root = Path(data_dir)
+    prepared = [d for d in (root, root.parent) if find_prepared("imagenet2012", d)]
+    require_data(prepared or (root / "val").is_dir(), "ImageNet", root, LAYOUT)
+    if not (root / "val").is_dir():
+        source = tfds_source("imagenet2012", "validation", data_dir=prepared[0])
+        read = functools.partial(_read_record, source)
+        table = Table(NUM_IMAGENET_CLASSES, read, index=range(len(source)))
+    else:
+        labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+        paths, labels = list_classes(root / "val", labels, allow_partial=allow_partial)
+        table = file_table(NUM_IMAGENET_CLASSES, paths, labels, standard_transform)
+    require_count(table, SIZES["val"], root, allow_partial)
+    return without_unreadable({"val": table}) if skip_unreadable else {"val": table}
+
+
+def num_passes(data_dir, **reading):
+    """Forward passes over an image that `evaluate` makes."""
+    return len(load(data_dir, **reading)["val"])
+
+
+def evaluate(
+    classifier, data_dir, *, batch_size, key=None, progress=None, cache_dir=None, **reading
+):
+    """`accuracy` on the validation images."""
+    require_classes(classifier, NUM_CLASSES)
+
+    def clean(batch, _):
+        return correct_clean(classifier, batch.image, batch.label)
+
+    table = load(data_dir, **reading)["val"]
+    correct = for_each_example(clean, table, batch_size=batch_size, progress=progress)
+    return [record("accuracy", metrics.accuracy(correct), options={})]
+
+
+def _read_record(source, row):
+    example = source[row["index"]]
+    return {
+        "image": np.asarray(standard_transform(open_image(example["image"]))),
+        "label": example["label"],
+    }

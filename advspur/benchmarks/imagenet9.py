@@ -1,0 +1,227 @@
+"""ImageNet-9 (Xiao et al., ICLR 2021): objects of nine superclasses on changed backgrounds.
+
+BG-gap = accuracy on MIXED-SAME (background of another image of the superclass) - accuracy on
+MIXED-RAND (of a random superclass). A 1000-way prediction counts as the superclass of its
+class; one of no superclass is wrong.
+"""
+
+import functools
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from advspur._checks import InputError, check_choice, require
+from advspur.benchmarks import metrics
+from advspur.benchmarks.predict import for_each_example, predicted, require_classes
+from advspur.benchmarks.regions import Regions, region_records
+from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES, imagenet9_map
+from advspur.data.layouts import (
+    file_table,
+    list_classes,
+    open_file,
+    require_count,
+    require_data,
+    require_whole,
+    standard_transform,
+    with_mask,
+    without_unreadable,
+)
+from advspur.data.sources import Table
+from advspur.data.transforms import to_unit
+from advspur.models import PooledClassifier
+from advspur.records import record
+
+NUM_CLASSES = (NUM_IMAGENET_CLASSES, len(IMAGENET9))
+DIRECTORIES = ("bg_challenge", "backgrounds_challenge_data", "imagenet9")
+LAYOUT = "<variant>/val/<00_dog ... 08_fish>/*.JPEG and fg_mask/val/*/*.npy, as the release unpacks"
+VARIANTS = (
+    "original",
+    "mixed_same",
+    "mixed_rand",
+    "mixed_next",
+    "no_fg",
+    "only_fg",
+    "only_bg_b",
+    "only_bg_t",
+)
+SIZES = dict.fromkeys(VARIANTS, 4_050)
+TRANSFORMS = ("none", "standard")
+REGIONS = Regions(
+    names=("foreground", "background"),
+    linf_noise_levels=(),
+    l2_noise_levels=(),
+    trials=0,
+    l2_epsilons=(0.25, 0.5, 1.0),
+    linf_epsilons=(0.25 / 255, 0.5 / 255, 1 / 255),
+    attack_steps=10,
+    num_attacked=500,
+)
+
+
+@functools.lru_cache(maxsize=1)
+def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=False):
+    """{variant: Table}; "original" has the masks of fg_mask.
+
+    Args:
+      transform: "none", as the images are stored at 224 x 224 and the official code only scales
+        them; "standard" resizes to 256 and crops to 224 as for ImageNet.
+    """
+    check_choice("transform", transform, TRANSFORMS)
+    root = Path(data_dir)
+    require_data((root / "mixed_same").is_dir(), "ImageNet-9", root, LAYOUT)
+    labels = {folder: label for label, folder in enumerate(IMAGENET9)}
+    change = standard_transform if transform == "standard" else lambda image: image
+    parts = {}
+    for variant in VARIANTS:
+        folder = root / variant / "val"
+        if not folder.is_dir():
+            require_whole("" if allow_partial else f"{folder} is missing", root)
+            continue
+        paths, numbers = list_classes(folder, labels, allow_partial=allow_partial)
+        if variant == "original":
+            parts[variant] = _with_masks(root, paths, numbers, change, allow_partial)
+        else:
+            parts[variant] = file_table(len(IMAGENET9), paths, numbers, change)
+        require_count(parts[variant], SIZES[variant], folder, allow_partial)
+    return without_unreadable(parts) if skip_unreadable else parts
+
+
+def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, **options):
+    """Forward passes over an image that `evaluate` makes (the challenge at its most)."""
+    parts = load(data_dir, **options)
+    passes = sum(map(len, parts.values())) + len(parts["original"]) * challenge_backgrounds
+    return passes + REGIONS._replace(**regions or {}).num_passes(len(parts["original"]))
+
+
+def evaluate(
+    classifier,
+    data_dir,
+    *,
+    batch_size,
+    key,
+    progress=None,
+    cache_dir=None,
+    regions=None,
+    challenge_backgrounds=0,
+    **options,
+):
+    """`accuracy` (variant), `background_gap`, `relative_background_gap`, and with the masks of
+    "original" what `region_records` measures without noise.
+
+    Args:
+      classifier: with the 1000 ImageNet classes, or ImageNet-9's nine.
+      regions: changes to REGIONS, a dict.
+      challenge_backgrounds: on how many backgrounds of "only_bg_t" each object is pasted for
+        `challenge_accuracy`, the share of objects that no background turns wrong; 0: not measured.
+        The official figure takes all 4,050.
+      options: of `load`.
+    """
+    require_classes(classifier, NUM_CLASSES)
+    if classifier.num_classes == NUM_IMAGENET_CLASSES:
+        groups = jnp.asarray(imagenet9_map())
+        classifier = PooledClassifier(classifier, groups, len(IMAGENET9))
+    parts = load(data_dir, **options)
+    running = {"batch_size": batch_size, "progress": progress}
+
+    def clean(batch, _):
+        return predicted(classifier, batch.image) == batch.label
+
+    correct = {v: for_each_example(clean, table, **running) for v, table in parts.items()}
+    records = [
+        record("accuracy", metrics.accuracy(outcomes), options={"variant": variant})
+        for variant, outcomes in correct.items()
+    ]
+    same, rand = (_stems(parts[v]) for v in ("mixed_same", "mixed_rand"))
+    pair, paired = (correct["mixed_same"], correct["mixed_rand"]), same == rand
+    records += [
+        record(name, metric(*pair, paired=paired), options={"paired": paired})
+        for name, metric in (
+            ("background_gap", metrics.background_gap),
+            ("relative_background_gap", metrics.relative_background_gap),
+        )
+    ]
+    if challenge_backgrounds:
+        start = time.monotonic()
+        stands = _challenge(classifier, parts, challenge_backgrounds, **running)
+        options = {"backgrounds": min(challenge_backgrounds, len(parts["only_bg_t"]))}
+        seconds = time.monotonic() - start
+        estimate = metrics.accuracy(stands)
+        records.append(record("challenge_accuracy", estimate, options=options, seconds=seconds))
+    of_regions = region_records(
+        classifier, parts["original"], REGIONS._replace(**regions or {}), key=key, **running
+    )
+    return records + [r for r in of_regions if r.metric != "accuracy"]
+
+
+def _stems(table):
+    """(class folder, stem) of every image, in order."""
+    return [(path.parent.name, path.stem) for path in table.columns["path"]]
+
+
+def _with_masks(root, paths, labels, change, allow_partial):
+    """The Table of "original" with the object masks of fg_mask."""
+    folder = root / "fg_mask" / "val"
+    masks = [folder / path.parent.name / f"{path.stem}.npy" for path in paths]
+    missing = [mask for mask in masks if not mask.is_file()]
+    fault = f"{len(missing)} of {len(masks)} masks are missing, first {missing[:1]}"
+    require_whole(fault if missing and not allow_partial else "", root)
+    rows = [i for i, mask in enumerate(masks) if mask.is_file()]
+    table = Table(
+        len(IMAGENET9),
+        functools.partial(_read_with_mask, change),
+        path=[paths[i] for i in rows],
+        mask_path=[masks[i] for i in rows],
+        label=labels[rows],
+    )
+    require_data(rows, "masks of ImageNet-9", folder, LAYOUT)
+    return table
+
+
+def _read_with_mask(change, row):
+    try:
+        mask = np.load(row["mask_path"], allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{row['mask_path']} is no readable mask: {error}") from error
+    is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)
+    require(is_mask, f"{row['mask_path']} is {mask.dtype} {mask.shape}; expected bool [h, w]")
+    mask = Image.fromarray(255 * (mask > 0).astype(np.uint8))
+    return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
+
+
+@jax.jit
+def _predict_pasted(classifier, images, masks, chosen, background):
+    """The classes of the chosen objects pasted on one background, bg (1 - m) + m fg."""
+    mask = to_unit(masks[chosen])
+    pasted = to_unit(background) * (1 - mask) + to_unit(images[chosen]) * mask
+    return jnp.argmax(classifier.logits(pasted), axis=-1)
+
+
+def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
+    """[n] bool: whether an object is right on all of the backgrounds, spread over the classes.
+
+    An object that one background turned wrong is not tried again.
+    """
+    objects = parts["original"]
+    images, masks, labels = (
+        np.stack([objects[i][name] for i in range(len(objects))])
+        for name in ("image", "mask", "label")
+    )
+    images, masks = jax.device_put((images, masks))
+    backgrounds = parts["only_bg_t"]
+    tried = np.linspace(0, len(backgrounds) - 1, min(num_backgrounds, len(backgrounds))).astype(int)
+    stands = np.ones(len(objects), bool)
+    for index in tried:
+        background = backgrounds[index]["image"]
+        alive = np.flatnonzero(stands)
+        for start in range(0, len(alive), batch_size):
+            chosen = alive[start : start + batch_size]
+            padded = np.resize(chosen, batch_size)  # one shape, one compilation
+            classes = _predict_pasted(classifier, images, masks, padded, background)
+            stands[chosen] = np.asarray(classes)[: len(chosen)] == labels[chosen]
+        if progress is not None:
+            progress.advance(len(objects))
+    return stands

@@ -1,0 +1,128 @@
+"""ImageNet-C (Hendrycks & Dietterich, ICLR 2019): accuracy under 15 corruptions at 5 severities.
+
+The released JPEGs are 224 x 224 already; they are cropped, never resized. The four extra
+corruptions of the release do not count.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from advspur._checks import require
+from advspur.benchmarks import metrics
+from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
+from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
+from advspur.data.layouts import (
+    central_crop,
+    file_table,
+    list_classes,
+    require_count,
+    require_data,
+    require_whole,
+    unreadable,
+    warn_of_unreadable,
+)
+from advspur.records import record
+
+NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
+DIRECTORIES = ("imagenet-c", "imagenet_c", "ImageNet-C")
+LAYOUT = "<corruption>/<severity 1-5>/<wnid>/*.JPEG, the four archives unpacked side by side"
+SEVERITIES = (1, 2, 3, 4, 5)
+# AlexNet's error, the mean over severities, by which mCE is normalised (augmix, imagenet.py).
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.92264,
+    "defocus_blur": 0.81988,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.79836,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.71784,
+    "jpeg_compression": 0.6065,
+}
+SIZES = {f"{c}/{s}": 50_000 for c in ALEXNET_ERRORS for s in SEVERITIES}
+
+
+@functools.lru_cache(maxsize=1)
+def load(data_dir, *, allow_partial=False, skip_unreadable=False):
+    """{"<corruption>/<severity>": Table}, all of the same images in the same order.
+
+    Of an incomplete copy (`allow_partial`), the images that every cell has; of images that cannot
+    be read in one cell (`skip_unreadable`), those that can in all.
+    """
+    root = Path(data_dir)
+    found = [c for c in ALEXNET_ERRORS if (root / c).is_dir()]
+    require_data(found, "ImageNet-C", root, LAYOUT)
+    labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    first, common = None, None
+    for cell in SIZES:
+        require_whole("" if (root / cell).is_dir() else f"{root / cell} is missing", root)
+        paths, numbers = list_classes(root / cell, labels, allow_partial=allow_partial)
+        names = [str(path.relative_to(root / cell)) for path in paths]
+        if first is None:
+            first, common = dict(zip(names, numbers.tolist(), strict=True)), set(names)
+        for lacking, of, other in (
+            (set(first) - set(names), cell, next(iter(SIZES))),
+            (set(names) - set(first), next(iter(SIZES)), cell),
+        ):
+            if lacking and not allow_partial:
+                which = f"{len(lacking)} images that {other} has, first {min(lacking)}"
+                require_whole(f"{of} lacks {which}", root)
+        common &= set(names)
+    require(common, f"no image is in all {len(SIZES)} cells of {root}")
+    names = [name for name in first if name in common]
+    numbers = np.array([first[name] for name in names])
+    parts = {
+        cell: file_table(NUM_IMAGENET_CLASSES, names, numbers, central_crop, root=root / cell)
+        for cell in SIZES
+    }
+    require_count(next(iter(parts.values())), 50_000, root, allow_partial)
+    if not skip_unreadable:
+        return parts
+    faults = {cell: unreadable(table) for cell, table in parts.items()}
+    bad = set().union(*faults.values())
+    for cell, of_cell in faults.items():
+        warn_of_unreadable(cell, of_cell, len(parts[cell]))
+    kept = [i for i in range(len(names)) if i not in bad]
+    return {cell: table.subset(kept, skipped=len(bad)) for cell, table in parts.items()}
+
+
+def num_passes(data_dir, **reading):
+    """Forward passes over an image that `evaluate` makes."""
+    return sum(map(len, load(data_dir, **reading).values()))
+
+
+def evaluate(
+    classifier, data_dir, *, batch_size, key=None, progress=None, cache_dir=None, **reading
+):
+    """`accuracy` of every cell, their mean (`mean_corruption_accuracy`), `mean_corruption_error`.
+
+    mCE is relative to AlexNet: 1 is as bad; the usual table gives it in percent.
+    """
+    require_classes(classifier, NUM_CLASSES)
+
+    def clean(batch, _):
+        return correct_clean(classifier, batch.image, batch.label)
+
+    cells = {
+        cell: for_each_example(clean, table, batch_size=batch_size, progress=progress)
+        for cell, table in load(data_dir, **reading).items()
+    }
+    correct = np.stack(list(cells.values())).reshape(len(ALEXNET_ERRORS), len(SEVERITIES), -1)
+    errors = list(ALEXNET_ERRORS.values())
+    records = [
+        record("mean_corruption_accuracy", metrics.mean_corruption_accuracy(correct), options={}),
+        record("mean_corruption_error", metrics.mean_corruption_error(correct, errors), options={}),
+    ]
+    for cell, outcomes in cells.items():
+        corruption, severity = cell.split("/")
+        options = {"corruption": corruption, "severity": int(severity)}
+        records.append(record("accuracy", metrics.accuracy(outcomes), options=options))
+    return records

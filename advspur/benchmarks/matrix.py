@@ -1,0 +1,128 @@
+"""Models x benchmarks: what is at hand, what is left to do, and one pass over it."""
+
+import math
+import time
+from pathlib import Path
+
+import jax
+
+from advspur._checks import InputError, require
+from advspur.benchmarks.run import evaluate_model, is_recorded, misfit
+from advspur.data.layouts import MissingData
+from advspur.models import described_network, record_facts, variable_shapes
+
+DETAILS = ("level", "epsilon", "severity", "group")  # options of numbers that are in the file only
+
+
+def find_data(names, options, *, data_dir, directories, required, line):
+    """({benchmark: its directory}, {benchmark: forward passes}, whether one is damaged).
+
+    Args:
+      names: the benchmarks that are wanted.
+      options: {benchmark: options of its `evaluate`}.
+      data_dir: the folder with the data sets' folders, named as each benchmark's DIRECTORIES.
+      directories: {benchmark: directory} of those that lie elsewhere.
+      required: whether a missing data set is an error; else `line` is told of it.
+      line: function of a text.
+    """
+    from advspur.benchmarks import BENCHMARKS
+
+    found, passes, damaged = {}, {}, False
+    for name in names:
+        module = BENCHMARKS[name]
+        root = Path(data_dir).expanduser()
+        places = [root / folder for folder in module.DIRECTORIES] if data_dir else []
+        if directories.get(name):
+            places = [Path(directories[name]).expanduser()]
+        directory = next((p for p in places if p.is_dir()), next(iter(places), None))
+        try:
+            if directory is None and module.DIRECTORIES:
+                raise MissingData("no folder is given: set $ADVSPUR_DATA or --config.data_dir=DIR")
+            options_of = {k: v for k, v in options[name].items() if k != "batch_size"}
+            passes[name] = module.num_passes(directory, **options_of)
+            found[name] = directory
+        except MissingData as error:
+            require(not required, f"{name}: {error}")
+            line(f"{name} is passed over: {error}")
+        except InputError as error:
+            damaged = True
+            line(f"error: {name}: {error}")
+    return found, passes, damaged
+
+
+def evaluate_matrix(
+    models, directories, passes, options, *, path, seed, cache_dir, progress_of, line
+):
+    """Measure every model on every benchmark that fits it; whether all could be measured.
+
+    A line tells of each job; one that fails is passed over. What is recorded is not measured again.
+
+    Args:
+      models: Models of `open_model`.
+      directories, passes: of `find_data`.
+      options: {benchmark: options of its `evaluate`}.
+      path: the records.jsonl to append to.
+      cache_dir: where features are kept.
+      progress_of: total -> a Progress.
+      line: function of a text, before there is a Progress.
+    """
+    for model in models:
+        reasons = {name: misfit(model, name) for name in directories}
+        if all(reasons.values()):
+            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            line(f"{model.facts['model']} fits no benchmark at hand ({why or 'there is none'})")
+    jobs = [(m, name) for m in models for name in directories if not misfit(m, name)]
+    require(jobs, "nothing to evaluate: no model fits a benchmark whose data are at hand")
+    sizes = [_size(model) for model, _ in jobs]  # an image costs about as many operations
+    work = [passes[name] * size for (_, name), size in zip(jobs, sizes, strict=True)]
+    complete = True
+    with progress_of(sum(work)) as progress:
+        for (model, name), size, amount in zip(jobs, sizes, work, strict=True):
+            title = f"{record_facts(*model[:2])['model']} on {name}"
+            job = {"path": path, "seed": seed, "options": options[name]}
+            if is_recorded(model, name, **job):
+                progress.skip(amount)
+                progress.line(f"{title}: no new numbers, all are in {path}")
+                continue
+            start, before = time.monotonic(), progress.done
+            progress.line(f"{title}: {passes[name]:,} forward passes over an image")
+            try:
+                part = progress.part(title, size)
+                measured = evaluate_model(
+                    model,
+                    name,
+                    data_dir=directories[name],
+                    cache_dir=cache_dir,
+                    progress=part,
+                    **job,
+                )
+            except InputError as error:
+                if jax.process_count() > 1:
+                    raise  # the other processes wait for this one
+                complete = False
+                progress.line(f"error: {title}: {error}")
+            else:
+                for text in map(_summary, filter(_is_headline, measured)):
+                    progress.line(f"  {text}")
+                seconds = f"(total time {time.monotonic() - start:.1f} s)"
+                progress.line(f"{title}: {len(measured)} new numbers in {path} {seconds}")
+            progress.advance(max(before + amount - progress.done, 0))
+    return complete
+
+
+def _is_headline(record):
+    return not any(name in record.options for name in DETAILS)
+
+
+def _summary(record):
+    """accuracy (scoring full): 45.10% [44.38%, 45.82%] (n = 18,574)."""
+    about = ", ".join(f"{k} {v}" for k, v in record.options.items() if not isinstance(v, list))
+    value, low, high = (f"{100 * x:.2f}%" for x in record[1:4])
+    about = f" ({about})" if about else ""
+    return f"{record.metric}{about}: {value} [{low}, {high}] (n = {record.num_examples:,})"
+
+
+def _size(model):
+    """Millions of parameters."""
+    shapes = jax.tree.leaves(variable_shapes(described_network(model.facts)))
+    return sum(math.prod(x.shape) for x in shapes) / 1e6

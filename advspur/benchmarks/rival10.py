@@ -1,0 +1,251 @@
+"""RIVAL10 and relative foreground sensitivity, RFS (Moayeri et al., CVPR 2022).
+
+A linear head for ten classes on the frozen features, then noise on the object and off it.
+5,108 of the 5,306 test images are ImageNet training images, which the backbones have seen.
+"""
+
+import base64
+import functools
+import io
+import itertools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from advspur._checks import InputError, check_choice, first_line, require
+from advspur._inert_pickle import read_pickle
+from advspur.benchmarks.features import cached_features
+from advspur.benchmarks.predict import correct_clean, for_each_example
+from advspur.benchmarks.regions import Regions, region_records
+from advspur.data.batches import train_batches
+from advspur.data.label_maps import RIVAL10, rival10_labels
+from advspur.data.layouts import (
+    open_file,
+    require_count,
+    require_data,
+    require_whole,
+    with_mask,
+    without_unreadable,
+)
+from advspur.data.sources import Table, image_files
+from advspur.data.transforms import center_crop, open_image, resize_square, to_unit
+from advspur.models import with_head
+from advspur.training.probe import fit_head_in_train_mode, fit_linear_probe
+
+NUM_CLASSES = ()  # any: it uses features
+DIRECTORIES = ("RIVAL10", "rival10")
+LAYOUT = (
+    "{train,test}/ordinary/<wnid>_<file>.JPEG and {train,test}/entire_object_masks/ with the same "
+    "names, as rival10.zip unpacks"
+)
+SIZES = {"train": 21_178, "test": 5_306}
+OBJECT = "entire-object"  # its key among the attribute masks
+TRANSFORMS = ("resize", "resize_crop")
+MASKS = ("soft", "threshold", "nonzero")
+REGIONS = Regions(
+    names=("foreground", "background"),
+    linf_noise_levels=tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
+    l2_noise_levels=tuple(25.0 * k for k in range(1, 9)),
+    trials=1,
+    l2_epsilons=(0.25, 0.5, 1.0),
+    linf_epsilons=(0.25 / 255, 0.5 / 255, 1 / 255),
+    attack_steps=10,
+    num_attacked=500,
+)
+
+
+@functools.lru_cache(maxsize=1)
+def load(
+    data_dir, *, transform="resize", val_only=False, allow_partial=False, skip_unreadable=False
+):
+    """{"train": Table, "test": Table} with object masks.
+
+    The mask is the file of entire_object_masks/, else the entry "entire-object" of the image's
+    `_attr_dict.pkl`, which is read as data.
+
+    Args:
+      transform: of image and mask: "resize" to 224 x 224, or "resize_crop" to 256 x 256 and the
+        central 224 (the authors' later code).
+      val_only: test on the ImageNet validation images of both splits (989), which no backbone was
+        trained on, and keep them out of the head's training.
+    """
+    check_choice("transform", transform, TRANSFORMS)
+    root = Path(data_dir)
+    splits = {split: root / split / "ordinary" for split in SIZES}
+    require_data(all(d.is_dir() for d in splits.values()), "RIVAL10", root, LAYOUT)
+    rows = {}
+    for split, folder in splits.items():
+        images = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
+        rows[split] = [_row(path, root / split) for path in images]
+        missing = [r["path"].name for r in rows[split] if r["mask_path"] is None]
+        fault = f"{len(missing)} of {len(images)} masks of {split} are missing, first {missing[:1]}"
+        require_whole(fault if missing and not allow_partial else "", root)
+        rows[split] = [row for row in rows[split] if row["mask_path"] is not None]
+        require_count(rows[split], SIZES[split], folder, allow_partial)
+    if val_only:
+        every = rows["train"] + rows["test"]
+        rows["test"] = [row for row in every if "ILSVRC2012_val" in row["path"].name]
+        rows["train"] = [row for row in rows["train"] if "ILSVRC2012_val" not in row["path"].name]
+    parts = {}
+    for split, of_split in rows.items():
+        require_data(of_split, f"{split} images of RIVAL10", root, LAYOUT)
+        columns = {name: [row[name] for row in of_split] for name in of_split[0]}
+        columns["label"] = np.array(columns["label"])
+        parts[split] = Table(len(RIVAL10), functools.partial(_read, transform), **columns)
+    return without_unreadable(parts) if skip_unreadable else parts
+
+
+def num_passes(data_dir, *, regions=None, legacy=False, num_epochs=10, **options):
+    """Forward passes over an image that `evaluate` makes."""
+    parts = load(data_dir, **{k: v for k, v in options.items() if k in READING})
+    head = num_epochs * len(parts["test"]) if legacy else len(parts["train"])
+    return head + REGIONS._replace(**regions or {}).num_passes(len(parts["test"]))
+
+
+READING = ("transform", "val_only", "allow_partial", "skip_unreadable")
+
+
+def evaluate(
+    classifier,
+    data_dir,
+    *,
+    batch_size,
+    key,
+    progress=None,
+    cache_dir=None,
+    regions=None,
+    mask="soft",
+    legacy=False,
+    learning_rate=1e-5,
+    weight_decay=1e-4,
+    head_batch_size=32,
+    num_epochs=10,
+    held_out=0.1,
+    **reading,
+):
+    """What `region_records` measures of the model with a head for the ten classes.
+
+    Args:
+      classifier: any model; its features are used.
+      key: of the head's start and order, and of the noise.
+      cache_dir: where features are kept.
+      regions: changes to REGIONS, a dict.
+      mask: "soft", as the masks are; "threshold" at 1/2; "nonzero": every value above 0 is object.
+      legacy: train the head as the official code does: images not normalised, batch normalisation
+        in train mode, the epoch chosen on the test images.
+      held_out: share of the training images that the epoch of the head is chosen on.
+      reading: of `load`.
+    """
+    check_choice("mask", mask, MASKS)
+    require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
+    parts = load(data_dir, **reading)
+    head_key, noise_key = jax.random.split(key)
+    running = {"batch_size": batch_size, "progress": progress}
+    fit = {"num_classes": len(RIVAL10), "weight_decay": weight_decay, "num_epochs": num_epochs}
+    if legacy:
+        classifier = classifier.replace(mean=(0.0,) * 3, std=(1.0,) * 3)
+        batches = functools.partial(_augmented, parts["train"], head_batch_size)
+        accuracy = functools.partial(_accuracy, table=parts["test"], **running)
+        fit |= {"learning_rate": learning_rate, "key": head_key}
+        classifier = fit_head_in_train_mode(classifier, batches, accuracy, **fit)
+    else:
+        transform = f"rival10: {reading.get('transform', 'resize')}"
+        train = parts["train"]
+        features = cached_features(classifier, train, transform, cache_dir=cache_dir, **running)
+        order = np.random.default_rng(0).permutation(len(train))
+        kept, chosen_on = np.split(order, [len(train) - max(1, round(held_out * len(train)))])
+        labels = train.columns["label"]
+        (probe,) = fit_linear_probe(
+            features[kept],
+            labels[kept],
+            (features[chosen_on], labels[chosen_on]),
+            learning_rates=(learning_rate,),
+            batch_size=head_batch_size,
+            key=head_key,
+            **fit,
+        )
+        classifier = with_head(classifier, probe.kernel, probe.bias)
+    return region_records(
+        classifier,
+        parts["test"],
+        REGIONS._replace(**regions or {}),
+        key=noise_key,
+        to_regions=functools.partial(_regions, mask),
+        **running,
+    )
+
+
+def _row(path, split):
+    """What is known of an image from its name, and where its mask is."""
+    wnid = path.name.split("_")[0]
+    labels = rival10_labels()
+    require(wnid in labels, f"{path} is named for no RIVAL10 class: it begins with {wnid!r}")
+    mask, attributes = (
+        split / "entire_object_masks" / path.name,
+        path.with_name(f"{path.stem}_attr_dict.pkl"),
+    )
+    found = mask if mask.is_file() else attributes if attributes.is_file() else None
+    return {"path": path, "mask_path": found, "label": labels[wnid]}
+
+
+def _read(transform, row):
+    change = _square if transform == "resize" else _square_and_crop
+    mask = _open_mask(row["mask_path"])
+    return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
+
+
+def _open_mask(path):
+    if path.suffix != ".pkl":
+        return open_file(path, "L")
+    try:
+        attributes, _ = read_pickle(io.BytesIO(path.read_bytes()))
+        encoded = base64.b64decode(attributes[OBJECT], validate=True)
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no mask {OBJECT!r}: {first_line(error)}") from error
+    return open_image(encoded, path, "L")
+
+
+def _square(image):
+    return resize_square(image, 224)
+
+
+def _square_and_crop(image):
+    return center_crop(resize_square(image, 256), 224)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _regions(kind, masks):
+    core = to_unit(masks)
+    if kind != "soft":
+        core = (core >= 0.5 if kind == "threshold" else core > 0).astype(core.dtype)
+    return core, 1 - core
+
+
+def _augmented(table, batch_size, epoch):
+    """The training batches of one epoch, augmented, as (images in [0, 1], labels)."""
+    encoded = Table(
+        table.num_classes,
+        lambda row: {"image": row["path"].read_bytes(), "path": str(row["path"])},
+        path=table.columns["path"],
+        label=table.columns["label"],
+    )
+    batch_size = min(batch_size, len(table))
+    steps = len(table) // batch_size
+    stream = train_batches(
+        encoded,
+        batch_size=batch_size,
+        image_size=224,
+        augmentation="rival10",
+        seed=0,
+        start_step=epoch * steps,
+    )
+    for batch in itertools.islice(stream, steps):
+        yield to_unit(batch.image), batch.label
+
+
+def _accuracy(classifier, *, table, **running):
+    def clean(batch, _):
+        return correct_clean(classifier, batch.image, batch.label)
+
+    return float(np.mean(for_each_example(clean, table, **running)))

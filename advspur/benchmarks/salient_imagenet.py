@@ -1,0 +1,257 @@
+"""Salient ImageNet-1M and relative core sensitivity, RCS (Singla, Moayeri & Feizi, 2022).
+
+Soft masks of core and spurious neural features on ImageNet images. Noise on the dilated core
+masks against noise on the rest, for the 1000-way model as it is. A feature is spurious where at
+least 3 of 5 workers called it a separate object or background.
+"""
+
+import ast
+import csv
+import functools
+from collections import defaultdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import InputError, check_choice, first_line, require
+from advspur.benchmarks.predict import require_classes
+from advspur.benchmarks.regions import Regions, region_records
+from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
+from advspur.data.layouts import (
+    open_file,
+    require_data,
+    require_whole,
+    standard_transform,
+    without_unreadable,
+)
+from advspur.data.sources import Table
+from advspur.data.transforms import to_unit
+
+NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
+DIRECTORIES = ("salient_imagenet_dataset", "salient_imagenet")
+ANSWERS = "discover_spurious_features.csv"
+LAYOUT = (
+    "wordnet_dict.py, <wnid>/image_names_map.csv, <wnid>/feature_<index>/<stem>.JPEG, and the "
+    f"workers' answers {ANSWERS} (of mturk_results/); or manifest.csv"
+)
+MANIFEST = ("image", "wnid", "core_masks", "spurious_masks")
+SPURIOUS_ANSWERS = ("separate_object", "background")
+REGIONS = Regions(
+    names=("core", "spurious"),
+    linf_noise_levels=(0.25,),
+    l2_noise_levels=(),
+    trials=5,
+    l2_epsilons=(0.25, 0.5, 1.0),
+    linf_epsilons=(0.25 / 255, 0.5 / 255, 1 / 255),
+    attack_steps=10,
+    num_attacked=500,
+)
+
+
+@functools.lru_cache(maxsize=1)
+def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unreadable=False):
+    """{"images": Table} of the images with a core mask; masks [224, 224, 2]: core, spurious.
+
+    Several masks of a kind are joined by their maximum.
+
+    Args:
+      image_dir: ImageNet's train folder, with <wnid>/<stem>.JPEG; "": `imagenet/train` beside
+        `data_dir`.
+      legacy: resize and crop the masks like the images, as the official loader does, though they
+        are stored in the frame of the crop already.
+    """
+    root = Path(data_dir)
+    image_dir = Path(image_dir or root.parent / "imagenet" / "train")
+    is_listed = (root / "manifest.csv").is_file()
+    is_release = (root / "wordnet_dict.py").is_file()
+    require_data(is_listed or is_release, "Salient ImageNet", root, LAYOUT)
+    rows = _read_manifest(root) if is_listed else _read_release(root, image_dir, allow_partial)
+    rows = [row for row in rows if row["core"]]
+    require_data(rows, "images with core masks", root, LAYOUT)
+    whole, first, files = [], None, 0
+    for row in rows:
+        lacking = [f for f in (row["path"], *row["core"], *row["spurious"]) if not f.is_file()]
+        files += len(lacking)
+        first = first or next(iter(lacking), None)
+        whole += [] if lacking else [row]
+    fault = f"{files} image or mask files are missing, first {first}" if files else ""
+    advice = (
+        "unpack it again, or name ImageNet's train folder with --config.salient_imagenet.image_dir"
+    )
+    require_whole("" if allow_partial else fault, root, advice)
+    require_data(whole, "complete images", root, LAYOUT)
+    columns = {name: [row[name] for row in whole] for name in ("path", "core", "spurious")}
+    labels = np.array([row["label"] for row in whole])
+    table = Table(NUM_IMAGENET_CLASSES, functools.partial(_read, legacy), label=labels, **columns)
+    return without_unreadable({"images": table}) if skip_unreadable else {"images": table}
+
+
+READING = ("image_dir", "legacy", "allow_partial", "skip_unreadable")
+
+
+def num_passes(data_dir, *, regions=None, **options):
+    """Forward passes over an image that `evaluate` makes."""
+    parts = load(data_dir, **{k: v for k, v in options.items() if k in READING})
+    return REGIONS._replace(**regions or {}).num_passes(len(parts["images"]))
+
+
+def evaluate(
+    classifier,
+    data_dir,
+    *,
+    batch_size,
+    key,
+    progress=None,
+    cache_dir=None,
+    regions=None,
+    dilation_rounds=15,
+    spurious_region="complement",
+    **reading,
+):
+    """What `region_records` measures, without any fine-tuning.
+
+    Args:
+      classifier: with the 1000 ImageNet classes.
+      key: of the noise.
+      regions: changes to REGIONS, a dict.
+      dilation_rounds: of the core mask, each a maximum over a cross that reaches two pixels; then
+        it is divided by its maximum. 0: neither. It changes RCS a lot.
+      spurious_region: "complement" of the core, or "masks": the spurious masks, as in the metric of
+        Salient ImageNet (Singla & Feizi, ICLR 2022), on the images that have them.
+      reading: of `load`.
+    """
+    require_classes(classifier, NUM_CLASSES)
+    check_choice("spurious_region", spurious_region, ("complement", "masks"))
+    regions = REGIONS._replace(**regions or {})
+    protocol = {"trials": regions.trials, "dilation_rounds": dilation_rounds}
+    return region_records(
+        classifier,
+        load(data_dir, **reading)["images"],
+        regions,
+        key=key,
+        batch_size=batch_size,
+        progress=progress,
+        to_regions=functools.partial(_regions, dilation_rounds, spurious_region),
+        protocol=protocol | {"spurious_region": spurious_region},
+    )
+
+
+def dilate(mask, rounds):
+    """Soft masks [n, h, w, 1], `rounds` times the maximum over a cross of reach two, / maximum."""
+    for _ in range(rounds):
+        reach = [
+            jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1, 1, 1), "SAME")
+            for window in ((1, 5, 1, 1), (1, 1, 5, 1))
+        ]
+        mask = jnp.maximum(*reach)
+    largest = jnp.max(mask, axis=(1, 2, 3), keepdims=True)
+    return mask / jnp.where(largest > 0, largest, 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _regions(rounds, spurious_region, masks):
+    core, spurious = jnp.split(to_unit(masks), 2, axis=-1)
+    core = dilate(core, rounds) if rounds else core
+    return core, 1 - core if spurious_region == "complement" else spurious
+
+
+def _read(legacy, row):
+    image = open_file(row["path"])
+    masks = []
+    for kind in ("core", "spurious"):
+        mask = np.zeros((224, 224), np.uint8)
+        for path in row[kind]:
+            stored = open_file(path, "L")
+            stored = standard_transform(stored) if legacy else stored
+            require(
+                stored.size == (224, 224),
+                f"{path} is {stored.size[0]} x {stored.size[1]}; masks are 224 x 224",
+            )
+            mask = np.maximum(mask, np.asarray(stored))
+        masks.append(mask)
+    return {"image": np.asarray(standard_transform(image)), "mask": np.stack(masks, axis=-1)}
+
+
+def _read_release(root, image_dir, allow_partial):
+    """Rows (path, label, core, spurious) of the official layout."""
+    wnids = _read_wnids(root / "wordnet_dict.py")
+    names = {wnid: root / wnid / "image_names_map.csv" for wnid in wnids.values()}
+    missing = [file for file in names.values() if not file.is_file()]
+    fault = f"{len(missing)} of {len(wnids)} classes are missing, first {missing[:1]}"
+    require_whole(fault if missing and not allow_partial else "", root)
+    spurious = read_answers(_find_answers(root))
+    rows = []
+    for label, wnid in sorted(wnids.items()):
+        file = names[wnid]
+        if not file.is_file():
+            continue
+        masks = defaultdict(lambda: {"core": [], "spurious": []})
+        with file.open(newline="") as lines:
+            for line in csv.DictReader(lines):
+                for feature, stem in line.items():
+                    if not (feature or "").isdigit() or not stem:
+                        continue  # the unnamed index column; columns of unequal length
+                    place = (wnid, int(feature))
+                    require(place in spurious, f"{file}: no worker answered on feature {feature}")
+                    kind = "spurious" if spurious[place] else "core"
+                    stem = stem.removesuffix(".JPEG")
+                    masks[stem][kind].append(root / wnid / f"feature_{feature}" / f"{stem}.JPEG")
+        for stem, of_image in sorted(masks.items()):
+            rows.append({"path": image_dir / wnid / f"{stem}.JPEG", "label": label} | of_image)
+    return rows
+
+
+def read_answers(file):
+    """(wnid, feature index) -> whether at least 3 of 5 workers called the feature spurious."""
+    counts = defaultdict(list)
+    with Path(file).open(newline="") as lines:
+        for number, line in enumerate(csv.DictReader(lines), start=2):
+            try:
+                place = line["Input.wordnet_id"], int(line["Input.feature_index"])
+                answer = line["Answer.main"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{file} line {number} is damaged: {error!r}") from error
+            known = ("main_object", *SPURIOUS_ANSWERS)
+            require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
+            counts[place].append(answer in SPURIOUS_ANSWERS)
+    return {place: sum(answers) >= 3 for place, answers in counts.items()}
+
+
+def _find_answers(root):
+    places = (root, root / "mturk_results", root.parent, root.parent / "mturk_results")
+    found = [folder / ANSWERS for folder in places if (folder / ANSWERS).is_file()]
+    require_data(found, "Salient ImageNet answers", root, f"{ANSWERS} there or in mturk_results/")
+    return found[0]
+
+
+def _read_wnids(file):
+    """index -> wnid of a Python dictionary literal, which is not executed."""
+    text = file.read_text(errors="replace")
+    try:
+        found = ast.literal_eval(text[text.index("{") : text.rindex("}") + 1])
+        wnids = {int(index): str(wnid) for index, wnid in found.items()}
+    except (ValueError, SyntaxError, MemoryError, RecursionError, AttributeError) as error:
+        raise InputError(f"{file} is no dictionary of wnids: {first_line(error)}") from error
+    for index, wnid in wnids.items():
+        known = 0 <= index < NUM_IMAGENET_CLASSES and imagenet_wnids()[index] == wnid
+        require(known, f"{file}: class {index} is {wnid!r}, which is not its ImageNet wnid")
+    return wnids
+
+
+def _read_manifest(root):
+    """Rows of manifest.csv: paths relative to it, several masks of a kind joined by ";"."""
+    file, rows = root / "manifest.csv", []
+    labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    with file.open(newline="") as lines:
+        for number, line in enumerate(csv.DictReader(lines), start=2):
+            good = all(line.get(c) is not None for c in MANIFEST) and line["wnid"] in labels
+            columns = ", ".join(MANIFEST)
+            require(good, f"{file} line {number}: the columns are {columns}, with an ImageNet wnid")
+            core, spurious = (
+                [root / name for name in line[c].split(";") if name] for c in MANIFEST[2:]
+            )
+            masks = {"core": core, "spurious": spurious}
+            rows.append({"path": root / line["image"], "label": labels[line["wnid"]]} | masks)
+    return rows

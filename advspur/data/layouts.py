@@ -1,0 +1,161 @@
+"""What the benchmarks' official directory layouts have in common: finding, listing, reading.
+
+A benchmark's `load(data_dir, ...)` returns {part: Table}; images are decoded and transformed in
+the reading threads, when they are asked for.
+"""
+
+import hashlib
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from advspur._checks import InputError, require
+from advspur.data.sources import Table, image_files
+from advspur.data.transforms import center_crop, open_image, resize_short
+
+WHERE = "docs/benchmarks.md says where to get it"
+
+
+class MissingData(InputError):
+    """A data set that is not where it was looked for."""
+
+
+def require_data(found, name, path, layout):
+    """Raise MissingData unless `found`: the path looked for, the layout expected, where to read."""
+    if not found:
+        raise MissingData(f"no {name} in {path}: expected {layout}; {WHERE}")
+
+
+def require_whole(fault, directory, advice="unpack the archive again"):
+    """Raise InputError where `fault`, a text on what of a data set is missing, is not empty."""
+    require(
+        not fault,
+        f"{directory} is incomplete: {fault}; {advice}, or evaluate what is there with "
+        "--config.allow_partial=True",
+    )
+
+
+def list_classes(root, labels, *, allow_partial, ignore_others=False):
+    """(paths, labels) of ``root/<folder>/<image>`` for the folders of `labels` (folder -> label).
+
+    Raises: InputError for folders that are no class, and for classes without a folder.
+    """
+    root = Path(root)
+    folders = {d.name for d in root.iterdir() if d.is_dir() and d.name[0] != "."}
+    unknown = sorted(folders - set(labels))
+    require(
+        ignore_others or not unknown,
+        f"{root} has {len(unknown)} folders that are no class, first {unknown[:1]}; classes "
+        f"are {', '.join(list(labels)[:3])}, ...",
+    )
+    missing = [name for name in labels if name not in folders]
+    if not allow_partial:
+        fault = f"{len(missing)} of {len(labels)} class folders are missing, first {missing[:1]}"
+        require_whole(fault if missing else "", root)
+    found = [(p, labels[f]) for f in labels if f in folders for p in image_files(root / f)]
+    require_data(found, "images", root, "<class folder>/<image>.JPEG")
+    paths, numbers = zip(*found, strict=True)
+    return list(paths), np.array(numbers)
+
+
+def require_count(table, expected, directory, allow_partial):
+    """Raise InputError where a whole data set should have `expected` examples and has not."""
+    fault = f"{len(table):,} images, {expected:,} are published"
+    require_whole("" if allow_partial or len(table) == expected else fault, directory)
+
+
+def open_file(path, mode="RGB"):
+    """The decoded Pillow image of a file."""
+    try:
+        return open_image(Path(path).read_bytes(), path, mode)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def with_mask(image, mask, transform, mask_path):
+    """{"image": uint8 [h, w, 3], "mask": uint8 [h, w, 1]} of Pillow images of one size."""
+    require(
+        image.size == mask.size,
+        f"{mask_path} is {mask.size[0]} x {mask.size[1]}, its image "
+        f"{image.size[0]} x {image.size[1]}: mask and image must have the same size",
+    )
+    return {
+        "image": np.asarray(transform(image)),
+        "mask": np.asarray(transform(mask))[:, :, None],
+    }
+
+
+def standard_transform(image):
+    """Short side to 256, central 224 x 224."""
+    return center_crop(resize_short(image, 256), 224)
+
+
+def central_crop(image):
+    """The central 224 x 224 of an image that is stored at its final scale."""
+    return center_crop(image, 224)
+
+
+def file_table(num_classes, paths, labels, transform, *, root="", **columns):
+    """A Table of image files (of paths below `root`), decoded and transformed when asked for."""
+    return Table(
+        num_classes,
+        lambda row: {"image": np.asarray(transform(open_file(Path(root, row["path"]))))},
+        path=paths,
+        label=np.asarray(labels),
+        **columns,
+    )
+
+
+def unreadable(table, progress=None):
+    """{row: what is wrong} of the examples that cannot be read; all are decoded, in threads."""
+
+    def fault(index):
+        try:
+            table[index]
+        except InputError as error:
+            return str(error)
+        return None
+
+    found = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for index, text in enumerate(pool.map(fault, range(len(table)))):
+            if text is not None:
+                found[index] = text
+            if progress is not None:
+                progress.advance()
+    return found
+
+
+def content_digest(table):
+    """SHA-256 over the bytes of a Table's image files, in order."""
+
+    def digest(path):
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return hashlib.sha256(b"".join(pool.map(digest, table.columns["path"]))).hexdigest()
+
+
+def without_unreadable(parts):
+    """{part: Table} without the examples that cannot be read; a warning says how many and which."""
+    kept = {}
+    for name, table in parts.items():
+        faults = unreadable(table)
+        warn_of_unreadable(name, faults, len(table))
+        rows = [i for i in range(len(table)) if i not in faults]
+        kept[name] = table.subset(rows, skipped=len(faults))
+    return kept
+
+
+def warn_of_unreadable(name, faults, count):
+    """Warn of the `faults` ({row: text}) of a part with `count` examples, where there are any."""
+    if faults:
+        first = next(iter(faults.values()))
+        warnings.warn(
+            f"{name}: {len(faults)} of {count} images are unreadable and left out, first: {first}",
+            stacklevel=2,
+        )

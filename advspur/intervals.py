@@ -1,0 +1,125 @@
+"""Estimate: a measured number with its interval, and how intervals are made and joined.
+
+Shares have Wilson intervals; differences, ratios and weighted sums join the intervals of their
+parts (MOVER: the method of variance estimates recovery, which needs no normality of the parts);
+anything else is bootstrapped.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+CONFIDENCE = 0.95  # of every interval
+NUM_RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A measured number with its 95% interval and the number of examples behind it."""
+
+    value: float
+    low: float
+    high: float
+    num_examples: int
+
+
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)  # of an empty set
+
+
+def wilson(successes, n, level=CONFIDENCE):
+    """The Estimate of a share with Wilson's score interval; NaN where n = 0.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), p = successes / n (Wilson,
+    JASA 22 (1927) 209). `successes` may be fractional: the average of several trials an example.
+    """
+    from scipy import special
+
+    if n == 0:
+        return NOTHING
+    p, z2 = float(successes / n), float(special.ndtri((1 + level) / 2)) ** 2 / n
+    half = math.sqrt(z2 * (p * (1 - p) + z2 / 4))
+    low, high = (p + z2 / 2 - half) / (1 + z2), (p + z2 / 2 + half) / (1 + z2)
+    return Estimate(p, min(max(low, 0.0), p), max(min(high, 1.0), p), int(n))
+
+
+def mean_value(values):
+    """The mean of any per-example numbers with Student's interval; NaN entries are left out."""
+    from scipy import stats
+
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    n = len(values)
+    if n == 0:
+        return NOTHING
+    mean = float(values.mean())
+    if n == 1:
+        return Estimate(mean, math.nan, math.nan, 1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
+    return Estimate(mean, float(mean - half), float(mean + half), n)
+
+
+def difference(a, b, *, correlation=0.0):
+    """The Estimate of a - b (Newcombe, Statistics in Medicine 17 (1998) 873 and 2635, method 10).
+
+    Args:
+      correlation: of the outcomes behind a and b. 0, as if they were independent, is conservative
+        for two models on the same images.
+    """
+    gap = a.value - b.value
+    low = gap - _length(a.value - a.low, b.high - b.value, correlation)
+    high = gap + _length(a.high - a.value, b.value - b.low, correlation)
+    return Estimate(gap, low, high, min(a.num_examples, b.num_examples))
+
+
+def ratio(a, b):
+    """The Estimate of a / b of two numbers >= 0, joined as if independent; NaN where b is 0.
+
+    Donner & Zou, Statistical Methods in Medical Research 21 (2012) 347; without an upper end where
+    the interval of b holds 0.
+    """
+    n = min(a.num_examples, b.num_examples)
+    if not b.value > 0 or math.isnan(a.value):
+        return NOTHING._replace(num_examples=n)
+    product = a.value * b.value
+
+    def end(of_a, of_b, sign):
+        room = of_b * (2 * b.value - of_b)
+        if room <= 0:
+            return math.inf if sign > 0 else 0.0
+        root = product**2 - of_a * (2 * a.value - of_a) * room
+        return (product + sign * math.sqrt(max(root, 0.0))) / room
+
+    return Estimate(a.value / b.value, end(a.low, b.high, -1), end(a.high, b.low, 1), n)
+
+
+def resampled_means(values, strata, seed):
+    """[strata, 1 + NUM_RESAMPLES, d]: mean rows of each stratum, as measured and resampled.
+
+    Drawing rows is drawing counts of the distinct ones, of which outcomes have few: cost and
+    memory do not grow with n.
+
+    Args:
+      values: [n, d].
+      strata: [n] int; each keeps its size.
+    """
+    rng, means = np.random.default_rng(seed), []
+    for stratum in np.unique(strata):
+        rows, counts = np.unique(values[strata == stratum], axis=0, return_counts=True)
+        n = counts.sum()
+        draws = rng.multinomial(n, counts / n, size=NUM_RESAMPLES)
+        means.append(np.vstack([counts, draws]) @ rows / n)
+    return np.stack(means)
+
+
+def percentile(statistic, num_examples):
+    """Estimate from [1 + NUM_RESAMPLES] values of a statistic, the measured one first."""
+    value, tail = float(statistic[0]), (1 - CONFIDENCE) / 2
+    if math.isnan(value):
+        return NOTHING._replace(num_examples=num_examples)
+    low, high = np.nanquantile(statistic[1:], [tail, 1 - tail])
+    # A percentile interval need not hold its point; ours is widened to do so.
+    return Estimate(value, float(min(low, value)), float(max(high, value)), num_examples)
+
+
+def _length(x, y, correlation):
+    return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))

@@ -1,0 +1,225 @@
+"""The last linear layer, trained on frozen features.
+
+    min_{W, b}  mean_i cross_entropy(x_i W + b, y_i) + weight_decay / 2 (||W||^2 + ||b||^2)
+
+by minibatch Adam with the best epoch kept (`fit_linear_probe`), or to convergence by L-BFGS
+(`fit_logistic_regression`).
+"""
+
+import functools
+import math
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advspur._checks import require
+from advspur.models import with_head
+from advspur.models.classifier import normalize
+
+
+class LinearProbe(NamedTuple):
+    """A linear classifier of features.
+
+    Attributes:
+      kernel: [d, k].
+      bias: [k].
+      epoch: the epoch kept, counted from 1; 0 of a converged fit.
+      validation_accuracy: [num_epochs] after each epoch; empty of a converged fit.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    epoch: int
+    validation_accuracy: np.ndarray
+
+    def predict(self, features):
+        """[n] int: the predicted classes of features [n, d]."""
+        return np.argmax(features @ self.kernel + self.bias, axis=1)
+
+
+def fit_linear_probe(
+    features,
+    labels,
+    validation,
+    *,
+    num_classes,
+    learning_rates,
+    weight_decay,
+    batch_size,
+    num_epochs,
+    key,
+):
+    """[LinearProbe] a learning rate: Adam, the epoch of highest validation accuracy kept.
+
+    The first of equal epochs is kept. Weight decay is coupled: added to the gradient, as in
+    torch.optim.Adam. All learning rates see the same start (uniform within +-1 / sqrt(d), torch's)
+    and the same order of examples, and are trained at once.
+
+    Args:
+      features: [n, d] float.
+      labels: [n] int.
+      validation: (features [m, d], labels [m]).
+    """
+    features, labels = _checked(features, labels, num_classes)
+    validation = _checked(*validation, num_classes)
+    heads, accuracies = _fit(
+        features,
+        labels,
+        *validation,
+        jnp.asarray(learning_rates, jnp.float32),
+        weight_decay,
+        key,
+        num_classes=num_classes,
+        batch_size=min(batch_size, len(labels)),
+        num_epochs=num_epochs,
+    )
+    probes = []
+    for kernels, biases, of_rate in zip(*map(np.asarray, (*heads, accuracies)), strict=True):
+        best = int(np.argmax(of_rate))
+        probes.append(LinearProbe(kernels[best], biases[best], best + 1, of_rate))
+    return probes
+
+
+def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_steps=2_000):
+    """The converged LinearProbe, by SciPy's L-BFGS-B in float64; warns where it is none."""
+    from scipy import optimize, special
+
+    features, labels = _checked(features, labels, num_classes)
+    x = np.c_[features.astype(np.float64), np.ones(len(labels))]  # a column for the bias
+    targets = np.eye(num_classes)[labels]
+
+    def objective(flat):
+        weights = flat.reshape(-1, num_classes)
+        log_p = special.log_softmax(x @ weights, axis=1)
+        grad = x.T @ (np.exp(log_p) - targets) / len(x) + weight_decay * weights
+        value = -np.mean(np.sum(targets * log_p, axis=1)) + weight_decay / 2 * np.sum(flat**2)
+        return value, grad.ravel()
+
+    start = np.zeros(x.shape[1] * num_classes)
+    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "ftol": 1e-12, "gtol": 1e-6}
+    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    if not found.success:
+        warnings.warn(f"the logistic regression has not converged: {found.message}", stacklevel=2)
+    weights = found.x.reshape(-1, num_classes).astype(np.float32)
+    return LinearProbe(weights[:-1], weights[-1], 0, np.zeros(0))
+
+
+def fit_head_in_train_mode(
+    classifier, batches, accuracy, *, num_classes, learning_rate, weight_decay, num_epochs, key
+):
+    """The Classifier with a new last layer, trained by Adam with the network in train mode.
+
+    The statistics of batch normalisation drift meanwhile, so the features are not frozen: this is
+    what RIVAL10's code does, kept for comparison with its numbers. The first epoch of
+    highest `accuracy` is kept, with its statistics.
+
+    Args:
+      batches: epoch -> iterable of (images in [0, 1], labels).
+      accuracy: Classifier -> the number to select by.
+    """
+    features = classifier.variables["params"]["fc"]["kernel"].shape[0]
+    bound = 1 / math.sqrt(features)
+    head = jax.random.uniform(key, (features + 1, num_classes), minval=-bound, maxval=bound)
+    classifier = with_head(classifier, head[:-1], head[-1])
+    optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+    state = optimizer.init(classifier.variables["params"]["fc"])
+    best, highest = classifier, -math.inf
+    for epoch in range(num_epochs):
+        for images, labels in batches(epoch):
+            classifier, state = _head_step(classifier, state, images, labels, optimizer=optimizer)
+        if (found := accuracy(classifier)) > highest:
+            best, highest = classifier, found
+    return best
+
+
+@functools.partial(jax.jit, static_argnames="optimizer")
+def _head_step(classifier, state, images, labels, *, optimizer):
+    variables = classifier.variables
+
+    def loss(head):
+        params = variables["params"] | {"fc": head}
+        (logits, _), updated = classifier.network.apply(
+            variables | {"params": params},
+            normalize(images, classifier.mean, classifier.std),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), updated["batch_stats"]
+
+    head = variables["params"]["fc"]
+    grad, batch_stats = jax.grad(loss, has_aux=True)(head)
+    updates, state = optimizer.update(grad, state, head)
+    params = variables["params"] | {"fc": optax.apply_updates(head, updates)}
+    return classifier.replace(variables={"params": params, "batch_stats": batch_stats}), state
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "batch_size", "num_epochs"))
+def _fit(
+    features,
+    labels,
+    validation_features,
+    validation_labels,
+    learning_rates,
+    weight_decay,
+    key,
+    *,
+    num_classes,
+    batch_size,
+    num_epochs,
+):
+    """((kernels [rates, epochs, d, k], biases), accuracies [rates, epochs])."""
+    n, d = features.shape
+    num_batches = -(-n // batch_size)
+    start_key, order_key = jax.random.split(key)
+    bound = 1 / math.sqrt(d)
+    head = jax.random.uniform(start_key, (d + 1, num_classes), minval=-bound, maxval=bound)
+    head = (head[:d], head[d])
+
+    def loss(head, indices, weights):
+        logits = features[indices] @ head[0] + head[1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[indices])
+        return jnp.sum(losses * weights) / jnp.sum(weights)
+
+    def train(learning_rate):
+        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+
+        def step(carry, batch):
+            head, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(head, *batch), state, head)
+            return (optax.apply_updates(head, updates), state), None
+
+        def epoch(carry, key):
+            order = jax.random.permutation(key, n)
+            padding = num_batches * batch_size - n  # the last batch is smaller, not dropped
+            shape = (num_batches, batch_size)
+            indices = jnp.pad(order, (0, padding)).reshape(shape)
+            weights = jnp.pad(jnp.ones(n), (0, padding)).reshape(shape)
+            carry, _ = jax.lax.scan(step, carry, (indices, weights))
+            head = carry[0]
+            logits = validation_features @ head[0] + head[1]
+            accuracy = jnp.mean(jnp.argmax(logits, axis=1) == validation_labels)
+            return carry, (head, accuracy)
+
+        keys = jax.random.split(order_key, num_epochs)
+        return jax.lax.scan(epoch, (head, optimizer.init(head)), keys)[1]
+
+    return jax.vmap(train)(learning_rates)
+
+
+def _checked(features, labels, num_classes):
+    features, labels = np.asarray(features), np.asarray(labels)
+    require(
+        features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0,
+        f"features {features.shape} and labels {labels.shape}: expected [n, d] and [n], n >= 1",
+    )
+    require(np.all(np.isfinite(features)), "the features hold NaN or infinity")
+    require(
+        labels.min() >= 0 and labels.max() < num_classes,
+        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
+    )
+    return features, labels.astype(np.int32)

@@ -1,0 +1,194 @@
+"""Writes tiny copies of the benchmarks in their official layouts, traps included.
+
+Images are smooth random colour fields with an object drawn on them: large enough for every
+transform to do something, small enough to be written in milliseconds.
+"""
+
+import base64
+import csv
+import io
+import pickle
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from advspur.benchmarks import imagenet9, imagenet_c, waterbirds
+from advspur.data.label_maps import IMAGENET9, OBJECTNET, imagenet_wnids, rival10_labels
+
+
+def picture(rng, size=(60, 48), mode="RGB"):
+    """(image, mask): a colour field with a disc; the mask is 255 on the disc."""
+    small = rng.integers(0, 256, (5, 6, 3), np.uint8)
+    image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    width, height = size
+    box = [width * 0.3, height * 0.3, width * 0.7, height * 0.7]
+    mask = Image.new("L", size)
+    ImageDraw.Draw(mask).ellipse(box, fill=255)
+    ImageDraw.Draw(image).ellipse(box, fill=tuple(map(int, rng.integers(0, 256, 3))))
+    return image.convert(mode), mask
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def write_imagenet(root, classes=(0, 1, 207, 404, 999), per_class=2):
+    """val/<wnid>/*.JPEG; among them a greyscale and a CMYK file."""
+    rng = np.random.default_rng(0)
+    for number, index in enumerate(classes):
+        for i in range(per_class):
+            mode = {(0, 0): "L", (1, 0): "CMYK"}.get((number, i), "RGB")
+            image, _ = picture(rng, (70, 50) if i else (50, 66), mode)
+            name = f"ILSVRC2012_val_{per_class * number + i + 1:08d}.JPEG"
+            save(image, root / "val" / imagenet_wnids()[index] / name, format="JPEG")
+    return root
+
+
+def write_imagenet_c(root, classes=(3, 500), per_class=2):
+    """15 corruptions x 5 severities of the same images, stored at 224 x 224."""
+    rng = np.random.default_rng(1)
+    for index in classes:
+        for i in range(per_class):
+            image, _ = picture(rng, (224, 224))
+            name = f"{imagenet_wnids()[index]}/ILSVRC2012_val_{10 * index + i:08d}.JPEG"
+            for cell in imagenet_c.SIZES:
+                save(image, root / cell / name, format="JPEG", quality=85)
+    return root
+
+
+def write_objectnet(root, folders=("alarm_clock", "chair", "air_freshener", "still_camera", "mug")):
+    """images/<folder>/<hex>.png with a red border of 2; "air_freshener" is no ImageNet class."""
+    rng = np.random.default_rng(2)
+    for folder in folders:
+        for i in range(2):
+            image, _ = picture(rng, (80, 60))
+            framed = Image.new("RGB", (84, 64), (255, 0, 0))
+            framed.paste(image, (2, 2))
+            save(framed, root / "images" / folder / f"{rng.integers(2**40):x}{i}.png")
+    assert "air_freshener" not in OBJECTNET
+    return root
+
+
+def write_rival10(root, per_class=2):
+    """Both splits; a mask that only the pickled attributes hold; augmented names; merged masks."""
+    rng = np.random.default_rng(3)
+    for split in ("train", "test"):
+        for number, wnid in enumerate(rival10_labels()):
+            for i in range(per_class):
+                name = f"ILSVRC2012_val_{number:08d}" if i and number == 4 else f"{wnid}_{i}"
+                stem = f"{wnid}_{name}"
+                image, mask = picture(rng, mode="L" if number == 0 and i == 0 else "RGB")
+                folder = root / split / "ordinary"
+                save(image, folder / f"{stem}.JPEG", format="JPEG")
+                save(mask, folder / f"{stem}_merged_mask.JPEG", format="JPEG")
+                np.save(folder / f"{stem}_attr_labels.npy", np.zeros((2, 18), int))
+                png = io.BytesIO()
+                mask.save(png, "PNG")
+                attributes = {"entire-object": base64.b64encode(png.getvalue()).decode()}
+                (folder / f"{stem}_attr_dict.pkl").write_bytes(pickle.dumps(attributes))
+                if not (number == 1 and i == 0):
+                    save(mask, root / split / "entire_object_masks" / f"{stem}.JPEG")
+    return root
+
+
+def write_salient(root, image_dir, classes=(0, 7)):
+    """Two classes, two features each; feature 11 of the second is spurious; image ..._2 has only
+    that one, so it has no core mask."""
+    rng = np.random.default_rng(4)
+    wnids = {index: imagenet_wnids()[index] for index in classes}
+    answers = []
+    for number, (index, wnid) in enumerate(wnids.items()):
+        stems = [f"{wnid}_{i}" for i in range(3)]
+        for stem in stems:
+            save(picture(rng)[0], image_dir / wnid / f"{stem}.JPEG", format="JPEG")
+        of_feature = {10: stems[:2], 11: stems[1:]}
+        for feature, named in of_feature.items():
+            for stem in named:
+                mask = Image.new("L", (224, 224))
+                left = 40 if feature == 10 else 150
+                ImageDraw.Draw(mask).ellipse([left, 90, left + 30, 130], fill=200)
+                save(mask, root / wnid / f"feature_{feature}" / f"{stem}.JPEG", format="JPEG")
+            spurious = 3 if (number, feature) == (1, 11) else 2
+            for worker in range(5):
+                kinds = ("background", "separate_object") if worker < spurious else ("main_object",)
+                answers.append(
+                    {
+                        "WorkerId": worker,
+                        "Input.wordnet_id": wnid,
+                        "Input.class_index": index,
+                        "Input.feature_index": feature,
+                        "Input.feature_rank": feature - 9,
+                        "Answer.main": kinds[worker % len(kinds)],
+                        "Answer.confidence": 5,
+                        "Answer.reasons": "focus, on the red area",
+                    }
+                )
+        with (root / wnid / "image_names_map.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["", *of_feature])
+            columns = zip(*of_feature.values(), strict=True)
+            table.writerows([i, *row] for i, row in enumerate(columns))
+    (root / "wordnet_dict.py").write_text(f"wordnet_dict = {wnids!r}\n")
+    (root / "mturk_results").mkdir()
+    with (root / "mturk_results" / "discover_spurious_features.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(answers[0]))
+        table.writeheader()
+        table.writerows(answers)
+    return root
+
+
+def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
+    """All variants at 224 x 224, folders with spaces, and boolean masks."""
+    rng = np.random.default_rng(5)
+    for folder in IMAGENET9:
+        for i in range(per_class):
+            image, mask = picture(rng, (224, 224))
+            for variant in variants:
+                other, _ = picture(rng, (224, 224))
+                shown = Image.composite(image, other, mask)
+                save(shown, root / variant / "val" / folder / f"n0_{i}.JPEG", format="JPEG")
+            path = root / "fg_mask" / "val" / folder / f"n0_{i}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.asarray(mask) > 0)
+    return root
+
+
+def write_waterbirds(root, per_group=2):
+    """metadata.csv with 1-based ids, and images of several sizes."""
+    rng = np.random.default_rng(6)
+    rows = []
+    for split in range(3):
+        for group in range(4):
+            for _ in range(per_group):
+                number = len(rows) + 1
+                name = f"{number:03d}.Some_Bird/Some_Bird_{number:04d}_{split}.jpg"
+                save(picture(rng, (60 + number, 50))[0], root / name, format="JPEG")
+                place = ("/b/bamboo_forest/1.jpg", "/o/ocean/2.jpg")[group % 2]
+                rows.append([number, name, group // 2, split, group % 2, place])
+    with (root / "metadata.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["img_id", *waterbirds.COLUMNS, "place_filename"])
+        table.writerows(rows)
+    return root
+
+
+WRITERS = {
+    "imagenet": write_imagenet,
+    "imagenet_c": write_imagenet_c,
+    "objectnet": write_objectnet,
+    "rival10": write_rival10,
+    "imagenet9": write_imagenet9,
+    "waterbirds": write_waterbirds,
+}
+
+
+def write_all(root):
+    """Every benchmark under `root`, in the folder that scripts/evaluate.py looks for first."""
+    from advspur.benchmarks import BENCHMARKS
+
+    for name, write in WRITERS.items():
+        write(root / BENCHMARKS[name].DIRECTORIES[0])
+    salient = root / BENCHMARKS["salient_imagenet"].DIRECTORIES[0]
+    write_salient(salient, root / "imagenet" / "train")
+    return root
