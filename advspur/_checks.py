@@ -50,6 +50,7 @@ def check_nonnegative(name, value):
     """`value` (a number or an array) is finite and not negative."""
     if is_concrete(value):
         value = np.asarray(value)
+        require(value.dtype.kind in "iuf", f"{name} = {value.tolist()!r}: it must be a number")
         require(
             np.all(np.isfinite(value)) and np.all(value >= 0),
             f"{name} = {value}: it must be finite and >= 0",

@@ -71,7 +71,10 @@ def read_records(path):
         except json.JSONDecodeError:
             entry = None
         except TypeError as error:
-            raise InputError(f"{path} line {number} is no record: {error}") from error
+            raise InputError(
+                f"{path} line {number} is no record of advspur {advspur.__version__}: {error}; evaluate "
+                "into another directory with --workdir=DIR"
+            ) from error
         if entry is None:
             continue
         group = groups.setdefault((entry.model, entry.benchmark), {})

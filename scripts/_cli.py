@@ -62,6 +62,11 @@ def use_compile_cache(directory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def words(names):
+    """The words of a tuple in the config, which --config.KEY=a,b makes one string of."""
+    return tuple(word for name in names for word in name.split(",") if word)
+
+
 def talking_stream():
     """Where progress and lines go: of several processes, only the first talks."""
     import jax

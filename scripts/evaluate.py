@@ -35,7 +35,8 @@ def main(flags, *runs):
         not file.exists() or "benchmarks" in read_json(file)["config"],
         f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
     )
-    unknown = [name for name in config.benchmarks if name not in BENCHMARKS]
+    benchmarks, weights = _cli.words(config.benchmarks), _cli.words(config.weights)
+    unknown = [name for name in benchmarks if name not in BENCHMARKS]
     require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join(BENCHMARKS)}")
     stream = _cli.talking_stream()
 
@@ -43,7 +44,7 @@ def main(flags, *runs):
         print(text, file=stream, flush=True)
 
     found = {}
-    for run in runs or config.models:
+    for run in runs or _cli.words(config.models):
         try:
             found[run] = find_model(run, models_dir=config.models_dir)
         except InputError as error:
@@ -54,9 +55,9 @@ def main(flags, *runs):
     names = {p.stem if p.is_file() else p.name for p in found.values()}
     require(len(names) == len(found), "two of the models have the same name: rename one")
     models = [
-        open_model(run, weights=weights, models_dir=config.models_dir)
+        open_model(run, weights=which, models_dir=config.models_dir)
         for run in found
-        for weights in config.weights
+        for which in weights
     ]
 
     common = {"batch_size": config.batch_size}
@@ -65,10 +66,10 @@ def main(flags, *runs):
         name: common
         | (reading if BENCHMARKS[name].DIRECTORIES else {})
         | dict(config.options.to_dict().get(name, {}))
-        for name in config.benchmarks
+        for name in benchmarks
     }
     directories, passes, damaged = find_data(
-        [name for name in config.benchmarks if any(not misfit(m, name) for m in models)],
+        [name for name in benchmarks if any(not misfit(m, name) for m in models)],
         options,
         data_dir=config.data_dir or os.environ.get("ADVSPUR_DATA", ""),
         directories=config.directories,

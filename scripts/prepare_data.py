@@ -1,10 +1,13 @@
-"""Prepare TFDS data sets in array_record, the form that is read without TensorFlow.
+"""Prepare TFDS data sets in array_record, and check the benchmarks' data sets.
 
 python scripts/prepare_data.py tfds NAME [--data_dir DIR]
     download and prepare a TFDS data set (needs TensorFlow: pip install -e '.[prepare]')
 python scripts/prepare_data.py arrays FILE.npz NAME [--data_dir DIR]
     store your own arrays under a TFDS name, without TensorFlow; the file holds
     <split>_images uint8 [n, h, w, 3] and <split>_labels [n] for each split
+python scripts/prepare_data.py check NAME DIR [--sample N] [--image_dir DIR]
+    say whether a benchmark's directory (docs/benchmarks.md) is complete: counts, the first missing
+    or unreadable file; with --sample only N images of each part are decoded
 """
 
 import io
@@ -16,6 +19,8 @@ from absl import flags
 
 DEFAULT_DIR = "~/tensorflow_datasets"
 flags.DEFINE_string("data_dir", os.environ.get("TFDS_DATA_DIR") or DEFAULT_DIR, "Target folder.")
+flags.DEFINE_integer("sample", 0, "check: decode so many images of each part; 0: all.")
+flags.DEFINE_string("image_dir", "", "check salient_imagenet: ImageNet's train folder.")
 
 
 def main(flags, *arguments):
@@ -27,8 +32,30 @@ def main(flags, *arguments):
             prepare_tfds(name, data_dir)
         case ("arrays", file, name):
             print(prepare_arrays(file, name, data_dir))
+        case ("check", name, directory):
+            check_benchmark(name, directory, flags.sample, flags.image_dir)
         case _:
-            raise InputError("say what to prepare: tfds NAME, or arrays FILE.npz NAME")
+            raise InputError(
+                "say what to do: tfds NAME, or arrays FILE.npz NAME, or check NAME DIR"
+            )
+
+
+def check_benchmark(name, directory, sample, image_dir):
+    """Say whether a benchmark's directory is complete."""
+    from advspur._checks import require
+    from advspur._progress import Progress
+    from advspur.benchmarks.check import check_directory
+
+    complete = check_directory(
+        name,
+        directory,
+        line=print,
+        progress_of=lambda total: Progress(total, f"check {name}", unit="img"),
+        sample=sample,
+        **({"image_dir": image_dir} if name == "salient_imagenet" else {}),
+    )
+    require(complete, f"{directory} is not as published: see the faults above")
+    print(f"{name} in {directory} is complete")
 
 
 def prepare_tfds(name, data_dir):

@@ -189,7 +189,7 @@ def test_evaluate_of_what_is_no_run(tmp_path):
 
 def test_prepare_data_says_what_it_takes(tmp_path):
     code, _, err = run("prepare_data")
-    assert code == 2 and "tfds NAME, or arrays FILE.npz NAME" in err
+    assert code == 2 and "tfds NAME, or arrays FILE.npz NAME, or check NAME DIR" in err
     code, _, err = run("prepare_data", "arrays", tmp_path / "absent.npz", "mine")
     assert code == 2 and "no file" in err
 

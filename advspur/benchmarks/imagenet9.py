@@ -26,6 +26,7 @@ from advspur.data.layouts import (
     require_count,
     require_data,
     require_whole,
+    spread,
     standard_transform,
     with_mask,
     without_unreadable,
@@ -212,7 +213,7 @@ def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
     )
     images, masks = jax.device_put((images, masks))
     backgrounds = parts["only_bg_t"]
-    tried = np.linspace(0, len(backgrounds) - 1, min(num_backgrounds, len(backgrounds))).astype(int)
+    tried = spread(len(backgrounds), min(num_backgrounds, len(backgrounds)))
     stands = np.ones(len(objects), bool)
     for index in tried:
         background = backgrounds[index]["image"]

@@ -111,7 +111,8 @@ def evaluate_matrix(
 
 
 def _is_headline(record):
-    return not any(name in record.options for name in DETAILS)
+    is_variant = record.metric.startswith(("mean_relative", "mean_adversarial"))
+    return not is_variant and not any(name in record.options for name in DETAILS)
 
 
 def _summary(record):

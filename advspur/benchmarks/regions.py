@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
@@ -23,6 +22,7 @@ from advspur.benchmarks.predict import (
     gradient_share,
     region_noise,
 )
+from advspur.data.layouts import spread
 from advspur.data.transforms import to_unit
 from advspur.records import record
 
@@ -167,7 +167,7 @@ def region_records(
 def _attack_records(classifier, table, regions, *, batch_size, to_regions, **running):
     """The accuracies and the sensitivity under PGD confined to either region."""
     records = []
-    chosen = np.unique(np.linspace(0, len(table) - 1, regions.num_attacked).astype(int))
+    chosen = spread(len(table), regions.num_attacked)
     for p, epsilons in regions.attacks:
         start = time.monotonic()
 

@@ -178,8 +178,8 @@ def _read_release(root, image_dir, allow_partial):
     """Rows (path, label, core, spurious) of the official layout."""
     wnids = _read_wnids(root / "wordnet_dict.py")
     names = {wnid: root / wnid / "image_names_map.csv" for wnid in wnids.values()}
-    missing = [file for file in names.values() if not file.is_file()]
-    fault = f"{len(missing)} of {len(wnids)} classes are missing, first {missing[:1]}"
+    missing = [wnid for wnid in imagenet_wnids() if wnid not in names or not names[wnid].is_file()]
+    fault = f"{len(missing)} of {NUM_IMAGENET_CLASSES} classes are missing, first {missing[:1]}"
     require_whole(fault if missing and not allow_partial else "", root)
     spurious = read_answers(_find_answers(root))
     rows = []

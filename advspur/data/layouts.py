@@ -109,6 +109,11 @@ def file_table(num_classes, paths, labels, transform, *, root="", **columns):
     )
 
 
+def spread(count, number):
+    """Positions of `number` of `count` examples, spread evenly; of all where `number` is 0."""
+    return np.unique(np.linspace(0, count - 1, number or count).astype(int))
+
+
 def unreadable(table, progress=None):
     """{row: what is wrong} of the examples that cannot be read; all are decoded, in threads."""
 

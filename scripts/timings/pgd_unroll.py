@@ -4,24 +4,19 @@ python scripts/timings/pgd_unroll.py [PAIRS] prints one line of JSON: the median
 ratio rolled / unrolled of step times measured alternately in one process, both compiled before.
 """
 
-import json
-import statistics
 import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
+from _paired import print_ratio
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from advspur.data import spurious_shapes, train_batches  # noqa: E402
-from advspur.data.batches import shard  # noqa: E402
-from advspur.models import resnet_small  # noqa: E402
-from advspur.training import Attack, make_train_step  # noqa: E402
-from advspur.training.run_dir import environment  # noqa: E402
-from advspur.training.state import create_state  # noqa: E402
+from advspur.data import spurious_shapes, train_batches
+from advspur.data.batches import shard
+from advspur.models import resnet_small
+from advspur.training import Attack, make_train_step
+from advspur.training.run_dir import environment
+from advspur.training.state import create_state
 
 
 def main(pairs=20):
@@ -36,28 +31,15 @@ def main(pairs=20):
         step = make_train_step(network, optimizer, attack=attack, **facts)
         state = create_state(network, optimizer, image_size=32, seed=0)
 
-        def seconds():
+        def run():
             nonlocal state
-            start = time.perf_counter()
             state, metrics = step(state, batch, jnp.float32(0.25))
             jax.block_until_ready((state, metrics))
-            return time.perf_counter() - start
 
-        seconds()
-        return seconds
+        return run
 
-    rolled, unrolled = stepper(False), stepper(True)
-    times = [(rolled(), unrolled()) for _ in range(pairs)]
-    ratios = [a / b for a, b in times]
-    result = {
-        "claim": "rolled / unrolled PGD-3 step, resnet_small, 32 px, batch 64",
-        "median": round(statistics.median(ratios), 3),
-        "min": round(min(ratios), 3),
-        "max": round(max(ratios), 3),
-        "unrolled_seconds": round(statistics.median(b for _, b in times), 4),
-        "pairs": pairs,
-    }
-    print(json.dumps(result | environment()))
+    claim = "rolled / unrolled PGD-3 step, resnet_small, 32 px, batch 64"
+    print_ratio(claim, stepper(False), stepper(True), pairs, **environment())
 
 
 if __name__ == "__main__":
