@@ -29,7 +29,7 @@ SIZES = {"val": 50_000}
 @functools.lru_cache(maxsize=1)
 def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     """{"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
-    root = Path(data_dir)
+    root = Path(data_dir).expanduser()
     prepared = [d for d in (root, root.parent) if find_prepared("imagenet2012", d)]
     require_data(prepared or (root / "val").is_dir(), "ImageNet", root, LAYOUT)
     if not (root / "val").is_dir():

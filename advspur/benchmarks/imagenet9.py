@@ -72,7 +72,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
         them; "standard" resizes to 256 and crops to 224 as for ImageNet.
     """
     check_choice("transform", transform, TRANSFORMS)
-    root = Path(data_dir)
+    root = Path(data_dir).expanduser()
     require_data((root / "mixed_same").is_dir(), "ImageNet-9", root, LAYOUT)
     labels = {folder: label for label, folder in enumerate(IMAGENET9)}
     change = standard_transform if transform == "standard" else lambda image: image

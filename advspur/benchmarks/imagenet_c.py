@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from advspur._checks import require
+from advspur._progress import Progress
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
@@ -57,7 +58,7 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     Of an incomplete copy (`allow_partial`), the images that every cell has; of images that cannot
     be read in one cell (`skip_unreadable`), those that can in all.
     """
-    root = Path(data_dir)
+    root = Path(data_dir).expanduser()
     found = [c for c in ALEXNET_ERRORS if (root / c).is_dir()]
     require_data(found, "ImageNet-C", root, LAYOUT)
     labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
@@ -86,7 +87,8 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     require_count(next(iter(parts.values())), 50_000, root, allow_partial)
     if not skip_unreadable:
         return parts
-    faults = {cell: unreadable(table) for cell, table in parts.items()}
+    with Progress(len(names) * len(parts), "read ImageNet-C for unreadable images") as progress:
+        faults = {cell: unreadable(table, progress) for cell, table in parts.items()}
     bad = set().union(*faults.values())
     for cell, of_cell in faults.items():
         warn_of_unreadable(cell, of_cell, len(parts[cell]))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from advspur._checks import check_choice
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import for_each_example, predicted, require_classes
+from advspur.benchmarks.predict import for_each_example, logits, require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, OBJECTNET, objectnet_map
 from advspur.data.layouts import (
     file_table,
@@ -40,7 +40,7 @@ def load(data_dir, *, resize=256, allow_partial=False, skip_unreadable=False):
         template has it; the central 224 x 224 follows.
     """
     check_choice("resize", resize, RESIZES)
-    root = Path(data_dir) / "images"
+    root = Path(data_dir).expanduser() / "images"
     require_data(root.is_dir(), "ObjectNet", data_dir, LAYOUT)
     labels = {folder: label for label, folder in enumerate(OBJECTNET)}
     paths, numbers = list_classes(root, labels, allow_partial=allow_partial, ignore_others=True)
@@ -51,7 +51,7 @@ def load(data_dir, *, resize=256, allow_partial=False, skip_unreadable=False):
 
 def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
-    return 2 * len(load(data_dir, **options)["images"])
+    return len(load(data_dir, **options)["images"])
 
 
 def evaluate(
@@ -66,11 +66,15 @@ def evaluate(
     }
 
     def correct(batch, _):
-        return {name: predicted(s, batch.image) == batch.label for name, s in scorings.items()}
+        found = logits(classifier, batch.image)
+        return {
+            name: jnp.argmax(scoring.pool(found), axis=-1) == batch.label
+            for name, scoring in scorings.items()
+        }
 
     table = load(data_dir, **options)["images"]
     labels = table.columns["label"]
-    found = for_each_example(correct, table, batch_size=batch_size, progress=progress, passes=2)
+    found = for_each_example(correct, table, batch_size=batch_size, progress=progress)
     records = []
     for scoring, outcomes in found.items():
         of_scoring = {"scoring": scoring}

@@ -75,6 +75,12 @@ def for_each_example(
 
 
 @jax.jit
+def logits(classifier, images):
+    """[n, k] of uint8 images."""
+    return classifier.logits(to_unit(images))
+
+
+@jax.jit
 def predicted(classifier, images):
     """[n] int: the predicted classes of uint8 images."""
     return jnp.argmax(classifier.logits(to_unit(images)), axis=-1)

@@ -71,7 +71,7 @@ def load(
         trained on, and keep them out of the head's training.
     """
     check_choice("transform", transform, TRANSFORMS)
-    root = Path(data_dir)
+    root = Path(data_dir).expanduser()
     splits = {split: root / split / "ordinary" for split in SIZES}
     require_data(all(d.is_dir() for d in splits.values()), "RIVAL10", root, LAYOUT)
     rows = {}

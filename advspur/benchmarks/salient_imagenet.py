@@ -62,7 +62,7 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
       legacy: resize and crop the masks like the images, as the official loader does, though they
         are stored in the frame of the crop already.
     """
-    root = Path(data_dir)
+    root = Path(data_dir).expanduser()
     image_dir = Path(image_dir or root.parent / "imagenet" / "train")
     is_listed = (root / "manifest.csv").is_file()
     is_release = (root / "wordnet_dict.py").is_file()

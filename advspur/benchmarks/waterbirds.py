@@ -37,7 +37,7 @@ COLUMNS = ("img_filename", "y", "split", "place")
 @functools.lru_cache(maxsize=1)
 def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     """{split: Table} with the columns label and group; 256 x 256 exactly, then centre 224."""
-    root = Path(data_dir)
+    root = Path(data_dir).expanduser()
     rows = read_metadata(root)
     missing = [row["img_filename"] for row in rows if not (root / row["img_filename"]).is_file()]
     fault = f"{len(missing)} of {len(rows)} images are missing, first {missing[:1]}"

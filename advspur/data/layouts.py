@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from advspur._checks import InputError, require
+from advspur._progress import Progress
 from advspur.data.sources import Table, image_files
 from advspur.data.transforms import center_crop, open_image, resize_short
 
@@ -149,7 +150,8 @@ def without_unreadable(parts):
     """{part: Table} without the examples that cannot be read; a warning says how many and which."""
     kept = {}
     for name, table in parts.items():
-        faults = unreadable(table)
+        with Progress(len(table), f"read {name} for unreadable images", unit="img") as progress:
+            faults = unreadable(table, progress)
         warn_of_unreadable(name, faults, len(table))
         rows = [i for i in range(len(table)) if i not in faults]
         kept[name] = table.subset(rows, skipped=len(faults))

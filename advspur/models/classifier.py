@@ -74,9 +74,12 @@ class PooledClassifier:
 
     def logits(self, images):
         """[n, num_classes] float32."""
+        return self.pool(self.classifier.logits(images))
+
+    def pool(self, logits):
+        """The logits of the groups from those of the classes, [n, k]."""
         groups = jnp.where(self.groups < 0, self.num_groups, self.groups)
-        logits = self.classifier.logits(images).T
-        return jax.ops.segment_max(logits, groups, num_segments=self.num_classes).T
+        return jax.ops.segment_max(logits.T, groups, num_segments=self.num_classes).T
 
 
 def with_head(classifier, kernel, bias):
