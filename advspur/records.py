@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import advspur
 from advspur._checks import InputError
-from advspur.intervals import CONFIDENCE, Estimate, ratio, wilson  # noqa: F401
 
 COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
+# Options that a number has which goes into others, or is of a part of the examples.
+DETAILS = frozenset({"level", "epsilon", "severity", "classes", "group"})
 
 
 class Record(NamedTuple):
@@ -72,8 +73,8 @@ def read_records(path):
             entry = None
         except TypeError as error:
             raise InputError(
-                f"{path} line {number} is no record of advspur {advspur.__version__}: {error}; evaluate "
-                "into another directory with --workdir=DIR"
+                f"{path} line {number} is no record of advspur {advspur.__version__}: {error}; "
+                "evaluate into another directory with --workdir=DIR"
             ) from error
         if entry is None:
             continue

@@ -66,6 +66,7 @@ def options():
     options.imagenet9 = ConfigDict(
         {
             "transform": "none",  # or "standard"
+            "mapped_only": False,  # predict among the 370 mapped classes
             "challenge_backgrounds": 0,  # 4050 for the official challenge accuracy
         }
     )

@@ -46,5 +46,9 @@ def evaluation():
     options.l2_epsilons = (0.125, 0.25, 0.5)  # PGD budgets of the evaluation
     options.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
     options.attack_steps = 10
-    options.regions = ConfigDict({"num_attacked": 200})  # attacks confined to object or background
+    options.regions = ConfigDict()  # attacks confined to the object or the background
+    options.regions.l2_epsilons = (0.25, 0.5)
+    options.regions.linf_epsilons = (2 / 255, 4 / 255)
+    options.regions.attack_steps = 10
+    options.regions.num_attacked = 200
     return options.lock()

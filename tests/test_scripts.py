@@ -1,6 +1,8 @@
 """The scripts as a user calls them: exit codes, single lines, going on, doing nothing twice."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ import _cli
 import numpy as np
 import pytest
 from seeded import state_dict
+
+from advspur.records import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/training/tiny_config.py"
@@ -185,6 +189,39 @@ def test_evaluate_of_what_is_no_run(tmp_path):
         tmp_path,
     )
     assert code == 2 and "is no training run" in err
+
+
+def test_two_processes_evaluate_as_one(tmp_path):
+    run_dir = tmp_path / "run"
+    code, _, err = run("train", f"--config={TINY}", "--config.num_steps=1", f"--workdir={run_dir}")
+    assert code == 0, err
+    sizes = ("num_examples=24", "num_attacked=4", "attack_steps=1", "batch_size=4")
+    sizes += ("regions.num_attacked=4", "regions.attack_steps=1")
+    arguments = ["--config=configs/evaluate.py", str(run_dir)]
+    arguments += [f"--config.options.spurious_shapes.{size}" for size in sizes]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    together = [f"--workdir={tmp_path / 'two'}", f"--coordinator=localhost:{port}"]
+    together += ["--num_processes=2"]
+    command = [sys.executable, "scripts/evaluate.py", *arguments, *together]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    both = [
+        subprocess.Popen(
+            [*command, f"--process_id={i}"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=200)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    code, _, err = run("evaluate", *arguments, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, err
+    one, two = (
+        {r.identity: r[:5] for r in read_records(tmp_path / name / "records.jsonl")}
+        for name in ("one", "two")
+    )
+    assert one == two and len(one) > 50
+    assert "new numbers" in said[0] and "new numbers" not in said[1]
 
 
 def test_prepare_data_says_what_it_takes(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
-from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
+from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids, objectnet_map
 from advspur.data.layouts import (
     file_table,
     list_classes,
@@ -52,15 +52,19 @@ def num_passes(data_dir, **reading):
 def evaluate(
     classifier, data_dir, *, batch_size, key=None, progress=None, cache_dir=None, **reading
 ):
-    """`accuracy` on the validation images."""
+    """`accuracy` on the validation images; and on those of the classes that ObjectNet shares."""
     require_classes(classifier, NUM_CLASSES)
 
     def clean(batch, _):
-        return correct_clean(classifier, batch.image, batch.label)
+        return correct_clean(classifier, batch.image, batch.label), batch.label
 
     table = load(data_dir, **reading)["val"]
-    correct = for_each_example(clean, table, batch_size=batch_size, progress=progress)
-    return [record("accuracy", metrics.accuracy(correct), options={})]
+    correct, labels = for_each_example(clean, table, batch_size=batch_size, progress=progress)
+    shared = metrics.accuracy(correct[objectnet_map()[labels] >= 0])
+    return [
+        record("accuracy", metrics.accuracy(correct), options={}),
+        record("accuracy", shared, options={"classes": "objectnet"}),
+    ]
 
 
 def _read_record(source, row):

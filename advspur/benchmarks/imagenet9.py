@@ -91,7 +91,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
     return without_unreadable(parts) if skip_unreadable else parts
 
 
-def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, **options):
+def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, mapped_only=False, **options):
     """Forward passes over an image that `evaluate` makes (the challenge at its most)."""
     parts = load(data_dir, **options)
     passes = sum(map(len, parts.values())) + len(parts["original"]) * challenge_backgrounds
@@ -108,6 +108,7 @@ def evaluate(
     cache_dir=None,
     regions=None,
     challenge_backgrounds=0,
+    mapped_only=False,
     **options,
 ):
     """`accuracy` (variant), `background_gap`, `relative_background_gap`, and with the masks of
@@ -119,12 +120,14 @@ def evaluate(
       challenge_backgrounds: on how many backgrounds of "only_bg_t" each object is pasted for
         `challenge_accuracy`, the share of objects that no background turns wrong; 0: not measured.
         The official figure takes all 4,050.
+      mapped_only: predict among the 370 classes that have a superclass; officially a prediction of
+        another class is wrong.
       options: of `load`.
     """
     require_classes(classifier, NUM_CLASSES)
     if classifier.num_classes == NUM_IMAGENET_CLASSES:
         groups = jnp.asarray(imagenet9_map())
-        classifier = PooledClassifier(classifier, groups, len(IMAGENET9))
+        classifier = PooledClassifier(classifier, groups, len(IMAGENET9), with_rest=not mapped_only)
     parts = load(data_dir, **options)
     running = {"batch_size": batch_size, "progress": progress}
 

@@ -10,8 +10,7 @@ from advspur._checks import InputError, require
 from advspur.benchmarks.run import evaluate_model, is_recorded, misfit
 from advspur.data.layouts import MissingData
 from advspur.models import described_network, record_facts, variable_shapes
-
-DETAILS = ("level", "epsilon", "severity", "group")  # options of numbers that are in the file only
+from advspur.records import DETAILS
 
 
 def find_data(names, options, *, data_dir, directories, required, line):
@@ -112,7 +111,7 @@ def evaluate_matrix(
 
 def _is_headline(record):
     is_variant = record.metric.startswith(("mean_relative", "mean_adversarial"))
-    return not is_variant and not any(name in record.options for name in DETAILS)
+    return not is_variant and not DETAILS & record.options.keys()
 
 
 def _summary(record):

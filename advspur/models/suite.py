@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 
 from advspur._checks import require
-from advspur.records import Estimate, wilson
+from advspur.intervals import Estimate, wilson
 
 PUBLISHED_AT = "Hugging Face, repository madrylab/robust-imagenet-models (MIT licence)"
 L2_EPSILONS = (0.25, 0.5, 1.0, 3.0, 5.0)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from advspur.intervals import NOTHING, Estimate, ratio
+from advspur.records import DETAILS
 
 STANDARD = 0.0  # the norm of a model that was not adversarially trained
 NORMS = (2.0, math.inf)
-DETAILS = {"level", "epsilon", "severity"}  # options of numbers that go into others
 
 
 class Model(NamedTuple):
