@@ -3,12 +3,11 @@
 import json
 import math
 
-import numpy as np
 import pytest
 
 import advspur
 from advspur._checks import InputError
-from advspur.intervals import Estimate, ratio, wilson
+from advspur.intervals import Estimate
 from advspur.records import COMPLETE, append_records, read_records, record
 
 
@@ -108,30 +107,31 @@ def test_an_end_mark_supersedes_all_measured_before_its_numbers(tmp_path):
     assert [r.options for r in read_records(path)] == [{"epsilon": 0.2}] * 2
 
 
-@pytest.mark.parametrize(("shares", "sizes"), [((0.3, 0.7), (400, 900)), ((0.05, 0.5), (300, 80))])
-def test_the_interval_of_a_ratio_covers_it(shares, sizes):
-    """95% of the draws, give or take: Wilson's intervals, too, are of discrete numbers."""
-    draws, rng = 4000, np.random.default_rng(0)
-    (a, b), (n, m) = shares, sizes
-    tables = [[wilson(k, size) for k in range(size + 1)] for size in sizes]
-    found = [
-        ratio(tables[0][x], tables[1][y])
-        for x, y in zip(rng.binomial(n, a, draws), rng.binomial(m, b, draws), strict=True)
-    ]
-    covered = np.mean([e.low <= a / b <= e.high for e in found])
-    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / draws)
-    assert {e.num_examples for e in found} == {min(sizes)}
+def test_an_end_mark_leaves_other_models_and_benchmarks_alone(tmp_path):
+    path = tmp_path / "records.jsonl"
+    others = [sample()._replace(model="b"), sample()._replace(benchmark="c")]
+    end = record(COMPLETE, Estimate(1, 1, 1, 1), options={})
+    end = end._replace(model="resnet18_l2_eps3", benchmark="shapes")
+    append_records(path, [*others, sample("old"), sample("new"), end])
+    found = {(r.model, r.benchmark, r.metric) for r in read_records(path)}
+    assert found == {
+        ("b", "shapes", "accuracy"),
+        ("resnet18_l2_eps3", "c", "accuracy"),
+        ("resnet18_l2_eps3", "shapes", "new"),
+        ("resnet18_l2_eps3", "shapes", COMPLETE),
+    }
 
 
-def test_ends_of_a_ratio():
-    """By hand: (0.5, 0.4 to 0.6) over (0.8, 0.7 to 0.9) joins lengths sqrt(0.1^2 + (r 0.1)^2)."""
-    found = ratio(Estimate(0.5, 0.4, 0.6, 9), Estimate(0.8, 0.7, 0.9, 7))
-    assert found.value == pytest.approx(0.625, abs=1e-12) and found.num_examples == 7
-    for end, sign in ((found.low, 1), (found.high, -1)):
-        gap = 0.5 - end * 0.8  # the end is the ratio r at which this is as long as its interval
-        assert gap == pytest.approx(sign * 0.1 * math.hypot(1, end), abs=1e-12)
-    certain = ratio(Estimate(0.5, 0.5, 0.5, 9), Estimate(0.8, 0.8, 0.8, 9))
-    assert certain[:3] == pytest.approx(3 * [0.625], abs=1e-12)
-    assert ratio(Estimate(0.0, 0.0, 0.1, 9), Estimate(0.8, 0.7, 0.9, 9))[:2] == (0, 0)
-    for a, b in ((0.5, 0.0), (0.5, math.nan), (math.nan, 0.5)):
-        assert math.isnan(ratio(Estimate(a, a, a, 9), Estimate(b, b, b, 9)).value)
+def test_numbers_cut_before_their_end_mark_are_not_kept_beside_the_next(tmp_path):
+    """A kill leaves two of three numbers; measured again, each is there once."""
+    path = tmp_path / "records.jsonl"
+    three = [sample("a", value=0.1), sample("b", value=0.1), sample("c", value=0.1)]
+    append_records(path, three[:2])
+    with path.open("a") as file:
+        file.write('{"metric": "c", "val')
+    end = record(COMPLETE, Estimate(3, 3, 3, 3), options={})
+    end = end._replace(model="resnet18_l2_eps3", benchmark="shapes")
+    append_records(path, [*(r._replace(value=0.9) for r in three), end])
+    assert [(r.metric, r.value) for r in read_records(path)] == [
+        ("a", 0.9), ("b", 0.9), ("c", 0.9), (COMPLETE, 3),
+    ]  # fmt: skip

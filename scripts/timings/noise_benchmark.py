@@ -3,8 +3,8 @@
 python scripts/timings/noise_benchmark.py [PAIRS [IMAGES]] prints one line of JSON: the ratio of
 the time of RFS (seven levels, two regions, from JPEG files on disk, noise drawn on the device) to
 that of as many forward passes over images that are on the device already (a gradient counting
-as three), ResNet-18 at 224 px; and of the bytes moved to the device by one pass a level and
-region (image and mask each time) to those that were moved.
+as three), ResNet-18 at 224 px; and of the bytes that one pass a level would move to the device
+(image and mask each time) to those that were moved.
 """
 
 import sys
@@ -51,7 +51,7 @@ def main(pairs=5, count=64):
             benchmark,
             passes,
             pairs,
-            bytes_ratio=round(count * 2 * 7 * 4 * 224 * 224 / moved, 2),
+            bytes_ratio=round(count * 7 * 4 * 224 * 224 / moved, 2),
             **environment(),
         )
 

@@ -9,6 +9,9 @@ import csv
 import io
 import pickle
 
+import flax.struct
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -31,6 +34,68 @@ def picture(rng, size=(60, 48), mode="RGB"):
 def save(image, path, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
+
+
+def paint(path, level):
+    """Make an image file one grey of 0, 10, ..., 250, its size kept; `Coded` reads it."""
+    with Image.open(path) as image:
+        size, kind = image.size, image.format
+    Image.new("RGB", size, (level,) * 3).save(path, format=kind)
+
+
+def cut_short(path):
+    """Leave the first three quarters of a file: its header and some of its data."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+
+
+class Passes:
+    """A progress that only counts."""
+
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, amount=1, note=""):
+        """`amount` more are done."""
+        self.done += amount
+
+    skip = advance
+
+
+@flax.struct.dataclass
+class Coded:
+    """A classifier whose logits are told by the greys of the central and the corner pixel.
+
+    Args:
+      table: [26, 26, k] logits by (centre, corner), each in steps of 10 of 255.
+    """
+
+    table: jax.Array
+
+    @property
+    def num_classes(self):
+        """Length of a row of logits."""
+        return self.table.shape[-1]
+
+    def logits(self, images):
+        """[n, k] float32."""
+        middle = images.shape[1] // 2
+        centre, corner = (jnp.round(25.5 * images[:, i, i, 0]).astype(int) for i in (middle, 0))
+        return self.table[centre, corner]
+
+    def features(self, images):
+        """[n, 3]: the mean colour."""
+        return jnp.mean(images, axis=(1, 2))
+
+
+def coded(answers, num_classes):
+    """The Coded that ranks classes by a grey: {level: class, or (best class, second, ...)}."""
+    table = np.zeros((26, 26, num_classes), np.float32)
+    for level, ranked in answers.items():
+        ranked = ranked if isinstance(ranked, tuple) else (ranked,)
+        places = level if isinstance(level, tuple) else (level, level)
+        row = table[places[0] // 10, places[1] // 10]
+        row[list(ranked)] = np.arange(len(ranked), 0, -1)
+    return Coded(jnp.asarray(table))
 
 
 def write_imagenet(root, classes=(0, 1, 207, 404, 999), per_class=2):
@@ -139,16 +204,22 @@ def write_salient(root, image_dir, classes=(0, 7)):
 
 
 def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
-    """All variants at 224 x 224, folders with spaces, and boolean masks."""
+    """All variants at 224 x 224, folders with spaces, and boolean masks.
+
+    Mixed images are named for object and background, fg_<id>_bg_<id>, the others for one of them.
+    """
     rng = np.random.default_rng(5)
-    for folder in IMAGENET9:
+    for number, folder in enumerate(IMAGENET9):
         for i in range(per_class):
             image, mask = picture(rng, (224, 224))
+            stem = f"n{number:08d}_{i + 1}"
             for variant in variants:
                 other, _ = picture(rng, (224, 224))
                 shown = Image.composite(image, other, mask)
-                save(shown, root / variant / "val" / folder / f"n0_{i}.JPEG", format="JPEG")
-            path = root / "fg_mask" / "val" / folder / f"n0_{i}.npy"
+                behind = f"n{rng.integers(10**8):08d}_{rng.integers(50_000)}"
+                name = f"fg_{stem}_bg_{behind}" if "mixed" in variant else stem
+                save(shown, root / variant / "val" / folder / f"{name}.JPEG", format="JPEG")
+            path = root / "fg_mask" / "val" / folder / f"{stem}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, np.asarray(mask) > 0)
     return root

@@ -1,6 +1,7 @@
 """Metrics against hand arithmetic, published intervals and simulated coverage."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -163,6 +164,145 @@ def test_relative_sensitivity_without_room_is_0(right):
     assert tuple(estimate) == (0, 0, 0, 6)
 
 
+def test_relative_sensitivity_of_trials_by_hand():
+    """[2 levels, 2 trials, 3 images], classes (0, 0, 1): trials, images, classes, then levels."""
+    labels = [0, 0, 1]
+    core = [[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]]
+    spurious = [[[1, 1, 1], [1, 0, 1]], [[1, 0, 0], [1, 1, 1]]]
+    a_c = (2 / 4 + 1 / 2) / 2, (1 / 4 + 0 / 2) / 2  # at each level
+    a_s = (3 / 4 + 2 / 2) / 2, (3 / 4 + 1 / 2) / 2
+
+    def formula(c, s):
+        mean = (c + s) / 2
+        return (s - c) / (2 * min(mean, 1 - mean))
+
+    once = metrics.relative_sensitivity(core, spurious, labels)
+    assert once.value == pytest.approx(formula(sum(a_c) / 2, sum(a_s) / 2), abs=1e-12)
+    each = metrics.relative_sensitivity(core, spurious, labels, average="sensitivities")
+    assert each.value == pytest.approx(np.mean(list(map(formula, a_c, a_s))), abs=1e-12)
+    assert once.value != pytest.approx(each.value, abs=0.01)
+    assert once.num_examples == each.num_examples == 3
+
+
+def test_a_level_without_room_counts_0_in_the_mean_of_sensitivities():
+    core, spurious = [[1, 1], [0, 1]], [[1, 1], [1, 0]]
+    found = metrics.relative_sensitivity(core, spurious, [0, 0], average="sensitivities")
+    assert found.value == pytest.approx((0 + 0) / 2, abs=1e-12)
+    spurious[1] = [1, 1]  # accuracies 1/2 and 1: (1/2) / (2 * 1/4) = 1
+    found = metrics.relative_sensitivity(core, spurious, [0, 0], average="sensitivities")
+    assert found.value == pytest.approx((0 + 1) / 2, abs=1e-12)
+
+
+def test_balanced_accuracy_by_hand():
+    """Class 5 has 2 of 3 right, class 9 its only image: (2/3 + 1) / 2, lengths joined by MOVER."""
+    found = metrics.balanced_accuracy([1, 0, 1, 1], [5, 5, 9, 5])
+    ends = [wilson(2, 3), wilson(1, 1)]
+    down = math.hypot(2 / 3 - ends[0][0], 1 - ends[1][0]) / 2
+    up = math.hypot(ends[0][1] - 2 / 3, ends[1][1] - 1) / 2
+    expected = 5 / 6, 5 / 6 - down, 5 / 6 + up
+    assert found[:3] == pytest.approx(expected, abs=1e-9) and found.num_examples == 4
+
+
+def test_balanced_accuracy_averages_trials_and_counts_an_image_once():
+    trials = np.array([[1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 0, 1]])
+    found = metrics.balanced_accuracy(trials, [0, 0, 1, 1])
+    assert found.value == pytest.approx(((4 / 6) + (4 / 6)) / 2, abs=1e-12)
+    assert found.num_examples == 4
+    as_levels = metrics.balanced_accuracy(trials[:, None], [0, 0, 1, 1])
+    assert as_levels == found
+    # 4/3 of 2 right, not 4 of 6: trials of one image tell no more about other images.
+    low, high = wilson(4 / 3, 2)
+    width = math.hypot(2 / 3 - low, 2 / 3 - low) / 2 + math.hypot(high - 2 / 3, high - 2 / 3) / 2
+    assert found.high - found.low == pytest.approx(width, abs=1e-9)
+
+
+WEIGHTS = (3498, 184, 56, 1057)
+
+
+def test_adjusted_average_accuracy_by_hand():
+    correct = np.concatenate([outcomes(k, n) for k, n in ((3, 4), (1, 2), (0, 1), (4, 5))])
+    groups = np.repeat([0, 1, 2, 3], [4, 2, 1, 5])
+    found = metrics.adjusted_average_accuracy(correct, groups, weights=WEIGHTS)
+    expected = (3498 * 0.75 + 184 * 0.5 + 56 * 0 + 1057 * 0.8) / 4795
+    assert found.value == pytest.approx(expected, abs=1e-12) and found.num_examples == 12
+    assert found.low < expected < found.high
+    empty = metrics.adjusted_average_accuracy([1, 0, 1], [0, 1, 3], weights=WEIGHTS)
+    assert math.isnan(empty.value) and empty.num_examples == 3
+
+
+def test_the_interval_of_the_adjusted_average_covers_it_19_times_in_20():
+    rng, sizes, shares = np.random.default_rng(0), (120, 60, 40, 80), (0.95, 0.6, 0.4, 0.85)
+    groups = np.repeat(np.arange(4), sizes)
+    truth, hits, runs = np.dot(WEIGHTS, shares) / sum(WEIGHTS), 0, 1000
+    for _ in range(runs):
+        correct = rng.random(len(groups)) < np.asarray(shares)[groups]
+        found = metrics.adjusted_average_accuracy(correct, groups, weights=WEIGHTS)
+        hits += found.low <= truth <= found.high
+    assert abs(hits / runs - 0.95) < 4 * math.sqrt(0.95 * 0.05 / runs)
+
+
+# Two corruptions at two severities of three images.
+CELLS = np.array([[[1, 0, 1], [1, 0, 0]], [[1, 1, 1], [0, 0, 1]]])
+
+
+def test_corruption_means_by_hand():
+    accuracy = metrics.mean_corruption_accuracy(CELLS)
+    assert accuracy.value == pytest.approx(7 / 12, abs=1e-12) and accuracy.num_examples == 3
+    error = metrics.mean_corruption_error(CELLS, [0.5, 0.8])
+    expected = ((3 / 6) / 0.5 + (2 / 6) / 0.8) / 2
+    assert error.value == pytest.approx(expected, abs=1e-12) and error.num_examples == 3
+    # As bad as the baseline is 1; all right is 0.
+    assert metrics.mean_corruption_error(CELLS, [1 / 2, 1 / 3]).value == pytest.approx(1, abs=1e-12)
+    assert metrics.mean_corruption_error(np.ones((2, 2, 3)), [0.5, 0.8])[:3] == (0, 0, 0)
+
+
+def test_corruption_intervals_are_those_of_a_mean_over_images():
+    """Cells of an image are not independent: the spread is that of its mean over the cells."""
+    rng = np.random.default_rng(0)
+    correct = np.broadcast_to(rng.random(400) < 0.6, (3, 5, 400))
+    found = metrics.mean_corruption_accuracy(correct)
+    width = 2 * Z * correct[0, 0].std() / math.sqrt(400)
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+    error = metrics.mean_corruption_error(correct, [0.5, 0.5, 0.5])
+    assert error.high - error.low == pytest.approx(2 * width, rel=0.1)
+
+
+@pytest.mark.parametrize("metric", ("mean_corruption_accuracy", "mean_corruption_error"))
+def test_memory_of_corruption_intervals_does_not_grow_with_the_images(metric):
+    """Of 5,000 images; the real set has 50,000, so ten times what is allowed here must do."""
+    rng = np.random.default_rng(0)
+    correct = rng.random((15, 5, 5_000)) < 0.6
+    more = {"baseline_errors": rng.uniform(0.5, 0.9, 15)} if "error" in metric else {}
+    tracemalloc.start()
+    try:
+        found = getattr(metrics, metric)(correct, **more)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.low < found.value < found.high
+    assert peak < 64e6
+
+
+def test_an_unpaired_background_gap_is_newcombes():
+    """56/70 - 48/80, published as for `majority_minority_gap`; the sets may differ in size."""
+    found = metrics.background_gap(outcomes(56, 70), outcomes(48, 80), paired=False)
+    assert found.value == pytest.approx(0.2, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_an_unpaired_relative_gap_resamples_the_sets_apart():
+    same, rand = outcomes(240, 300), outcomes(250, 500)
+    found = metrics.relative_background_gap(same, rand, paired=False)
+    assert found.value == pytest.approx((0.8 - 0.5) / 0.8, abs=1e-12)
+    # Delta method for 1 - b/a of independent a and b.
+    spread = 0.5 / 0.8 * math.sqrt(0.2 / 0.8 / 300 + 0.5 / 0.5 / 500)
+    assert found.high - found.low == pytest.approx(2 * Z * spread, rel=0.1)
+    # Equal sets: paired, the gap is surely 0; unpaired, the draws must not go together.
+    alike = metrics.relative_background_gap(same, same, paired=False)
+    assert metrics.relative_background_gap(same, same)[:3] == (0, 0, 0)
+    assert alike.high - alike.low == pytest.approx(2 * Z * math.sqrt(2 * 0.25 / 300), rel=0.1)
+
+
 def test_bootstrap_intervals_are_repeatable_and_shrink_with_n():
     same, rand = paired(30, 10, 4, 6)
     one = metrics.relative_background_gap(same, rand)
@@ -181,11 +321,23 @@ def test_empty_sets_are_nan_never_0():
         metrics.majority_minority_gap(nothing, nothing),
         metrics.background_gap(nothing, nothing),
         metrics.relative_background_gap(nothing, nothing),
+        metrics.background_gap(nothing, nothing, paired=False),
+        metrics.relative_background_gap(nothing, nothing, paired=False),
         metrics.relative_sensitivity(nothing, nothing, nothing),
+        metrics.relative_sensitivity(np.zeros((2, 3, 0)), np.zeros((2, 3, 0)), nothing),
+        metrics.adjusted_average_accuracy(nothing, nothing, weights=WEIGHTS),
+        metrics.mean_corruption_accuracy(np.zeros((15, 5, 0))),
+        metrics.mean_corruption_error(np.zeros((2, 5, 0)), (0.5, 0.5)),
     ):
         assert all(map(math.isnan, estimate[:3])) and estimate.num_examples == 0
     one_sided = metrics.majority_minority_gap([1, 0, 1], [True, True, True])
     assert all(map(math.isnan, one_sided[:3]))
+
+
+@pytest.mark.parametrize("shape", ((0,), (3, 0), (2, 3, 0)))
+def test_the_balanced_accuracy_of_nothing_is_nan(shape):
+    found = metrics.balanced_accuracy(np.zeros(shape), [])
+    assert all(map(math.isnan, found[:3])) and found.num_examples == 0
 
 
 def test_the_order_of_examples_does_not_matter():
@@ -219,8 +371,32 @@ def test_the_order_of_examples_does_not_matter():
         (lambda: metrics.group_accuracy([1, 0], [1], num_groups=2), "one an example"),
         (lambda: metrics.background_gap([1, 0], [1]), "one an example"),
         (lambda: metrics.relative_sensitivity([1, 0], [1, 1], [0]), "one an example"),
+        (lambda: metrics.relative_sensitivity([1, 0], [1, 1, 1], [0, 0]), "one outcome an example"),
+        (lambda: metrics.relative_sensitivity([1, 2], [1, 1], [0, 0]), "correct_core_noise must"),
+        (lambda: metrics.balanced_accuracy([1, 0], [0]), "one an example"),
+        (lambda: metrics.balanced_accuracy([[1, 0.5]], [0, 0]), "must be 0 or 1"),
+        (lambda: metrics.adjusted_average_accuracy([1], [0, 1], weights=(1, 1)), "one an example"),
+        (lambda: metrics.mean_corruption_accuracy([[1, 0]]), r"\[corruptions, severities, n\]"),
+        (lambda: metrics.mean_corruption_error(CELLS, [0.5]), "2 corruptions need as many"),
     ],
 )
 def test_bad_outcomes_are_refused(call, message):
     with pytest.raises(InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: metrics.relative_sensitivity([1, 0], [1, 1], [0, 0], average="accuracy"),
+        lambda: metrics.mean_corruption_accuracy(100 * CELLS),
+        lambda: metrics.mean_corruption_error(CELLS, [0.0, 0.5]),
+        lambda: metrics.adjusted_average_accuracy([1, 0, 1], [0, 1, 2], weights=(1, 1)),
+        lambda: metrics.adjusted_average_accuracy([1, 0, 1], [0, 1, -1], weights=(1, 1)),
+        lambda: metrics.adjusted_average_accuracy([1, 0], [0, 1], weights=(0, 0)),
+    ],
+    ids=("average", "percent", "baseline of 0", "group too large", "group < 0", "no weight"),
+)
+def test_arguments_out_of_range_are_refused_in_words(call):
+    with pytest.raises(InputError):
         call()

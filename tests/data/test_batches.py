@@ -1,13 +1,17 @@
 """Batches: every example counted once, and a training stream that can be resumed."""
 
+import io
 import itertools
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data import array_source, eval_batches, train_batches
 from advspur.data.batches import shard
+from advspur.data.sources import Table
 
 SIZE = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, SIZE, SIZE, 3), np.uint8)
@@ -50,6 +54,74 @@ def test_a_limit_takes_the_first_examples(limit, count):
     batches = list(eval_batches(SOURCE, batch_size=4, image_size=SIZE, limit=limit))
     labels = np.concatenate([b.label[b.valid] for b in batches])
     np.testing.assert_array_equal(labels, range(count))
+
+
+def test_examples_stay_in_order_whatever_the_work_for_each():
+    """Every third row is much work, so that threads overtake one another."""
+    work = np.random.default_rng(0).random(400_000)
+
+    def load(row):
+        if row["label"] % 3 == 0:
+            np.sort(work)
+        return {"image": IMAGES[row["label"] % 11], "mask": np.full((SIZE, SIZE, 1), row["label"])}
+
+    source = Table(40, load, label=np.arange(40))
+    batches = list(eval_batches(source, batch_size=7, image_size=SIZE))
+    labels = np.concatenate([b.label[b.valid] for b in batches])
+    np.testing.assert_array_equal(labels, range(40))
+    for batch in batches:
+        np.testing.assert_array_equal(batch.image, IMAGES[batch.label % 11])
+        np.testing.assert_array_equal(batch.mask[:, 0, 0, 0], batch.label)
+
+
+@pytest.mark.parametrize("bad", (0, 5, 10))
+def test_a_damaged_file_is_one_error_with_its_name(bad):
+    """It is read in a thread; what surfaces is the InputError itself."""
+    file = io.BytesIO()
+    Image.fromarray(IMAGES[0]).save(file, "PNG")
+    encoded = [file.getvalue()] * 11
+    encoded[bad] = encoded[bad][:60]
+    paths = [f"photo_{i}.png" for i in range(11)]
+    source = Table(11, image=encoded, label=np.arange(11), path=paths)
+    seen = []
+    with pytest.raises(InputError, match=f"photo_{bad}.png is no readable image"):
+        for batch in eval_batches(source, batch_size=4, image_size=SIZE):
+            seen.extend(batch.label)
+    assert seen == list(range(bad // 4 * 4))
+
+
+def test_images_of_several_sizes_become_one_batch():
+    sizes = ((8, 8), (9, 30), (50, 11))
+    images = [np.full((h, w, 3), 10 * i, np.uint8) for i, (h, w) in enumerate(sizes)]
+    (batch,) = eval_batches(
+        Table(3, image=images, label=np.arange(3)), batch_size=3, image_size=SIZE
+    )
+    assert batch.image.shape == (3, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(batch.image[:, 4, 4, 0], [0, 10, 20])
+    np.testing.assert_array_equal(batch.mask, np.full((3, 1, 1, 1), 255))
+    np.testing.assert_array_equal(batch.group, [-1, -1, -1])
+
+
+def test_masks_are_eight_bit_whatever_they_were():
+    masks = np.zeros((11, SIZE, SIZE, 1), bool)
+    masks[:, 2:4] = True
+    for given, expected in ((masks, 255 * masks), (7 * masks.astype(np.uint8), 7 * masks)):
+        source = array_source(IMAGES, np.arange(11), num_classes=11, mask=given)
+        (batch,) = eval_batches(source, batch_size=11, image_size=SIZE)
+        assert batch.mask.dtype == np.uint8
+        np.testing.assert_array_equal(batch.mask, expected)
+
+
+@pytest.mark.parametrize("processes", (2, 3, 5))
+def test_processes_share_the_batches_and_leave_none_out(processes, monkeypatch):
+    """Of 11 examples in batches of 4, the fourth and fifth process have none."""
+    shares = []
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        options = {"batch_size": 4, "image_size": SIZE, "every": processes}
+        shares.append([b.label[b.valid].tolist() for b in eval_batches(SOURCE, **options)])
+    whole = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    assert shares == [whole[index::processes] for index in range(processes)]
 
 
 def test_the_training_stream_is_a_function_of_the_seed():

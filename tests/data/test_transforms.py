@@ -11,11 +11,14 @@ from advspur._checks import InputError
 from advspur.data.transforms import (
     AUGMENTATIONS,
     augment,
+    center_crop,
     color_jitter,
     decode,
     random_resized_crop,
     random_shift,
     resize_and_crop,
+    resize_short,
+    resize_square,
     to_unit,
 )
 
@@ -40,6 +43,52 @@ def test_resize_and_crop_is_short_side_times_8_7_and_the_centre(height, width):
     got = resize_and_crop(image, 16)
     assert got.shape == (16, 16, 3)
     np.testing.assert_array_equal(got, expected)
+
+
+# (size, long, short) where the scale size / short, rounded first, misses a whole number.
+NEAR_WHOLE = [
+    (256, long, short)
+    for short in range(100, 700)
+    for long in range(short, 1200)
+    if int(long * (256 / short)) != 256 * long // short
+]
+
+
+def test_the_long_side_is_torchvisions_int_of_a_quotient():
+    """`int(size * long / short)` of torchvision's _compute_resized_output_size."""
+    assert len(NEAR_WHOLE) > 100
+    chosen = NEAR_WHOLE[:: len(NEAR_WHOLE) // 12]
+    for size, long, short in chosen:
+        expected = int(size * long / short)
+        assert expected != int(long * (size / short))
+        assert resize_short(Image.new("L", (long, short)), size).size == (expected, size)
+        assert resize_short(Image.new("L", (short, long)), size).size == (size, expected)
+
+
+@pytest.mark.parametrize("width, height", ((500, 375), (333, 500), (75, 56), (224, 224), (1, 9)))
+def test_resized_sizes_are_torchvisions(width, height):
+    short, long = sorted((width, height))
+    expected = (32, int(32 * long / short)) if width <= height else (int(32 * long / short), 32)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+    found = resize_short(image, 32)
+    assert found.size == expected
+    direct = image.resize(expected, Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(direct))
+
+
+def test_a_square_resize_loses_the_aspect_ratio():
+    found = resize_square(Image.fromarray(PHOTO), 16)
+    direct = Image.fromarray(PHOTO).resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(direct))
+
+
+@pytest.mark.parametrize("height, width", ((16, 16), (17, 16), (19, 18), (16, 21), (39, 60)))
+def test_the_centre_begins_at_the_rounded_half_of_what_is_left(height, width):
+    """torchvision's int(round((side - size) / 2.0)): halves go to the even number."""
+    pixels = np.arange(height * width).astype(np.uint8).reshape(height, width)
+    top, left = (int(round((side - 16) / 2.0)) for side in (height, width))
+    found = np.asarray(center_crop(Image.fromarray(pixels), 16))
+    np.testing.assert_array_equal(found, pixels[top : top + 16, left : left + 16])
 
 
 def test_images_of_the_right_size_pass_through():

@@ -1,12 +1,13 @@
 """Classifier: one compilation for many models, normalisation inside, pixels at 0 and 1."""
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from advspur._checks import InputError
-from advspur.models import Classifier
+from advspur.models import Classifier, PooledClassifier, with_head
 
 PIXELS = np.random.default_rng(0).random((8, 16, 16, 3), np.float32)
 
@@ -75,3 +76,88 @@ def test_bad_images_are_refused(tiny_classifier, images, message):
     for method in (tiny_classifier.logits, tiny_classifier.features):
         with pytest.raises(InputError, match=message):
             method(images)
+
+
+@flax.struct.dataclass
+class Stored:
+    """Logits that are given."""
+
+    rows: jax.Array
+
+    def logits(self, images):
+        return self.rows
+
+
+ROWS = np.random.default_rng(1).normal(-5, 2, (40, 9)).astype(np.float32)  # most are negative
+GROUPS = np.array([2, -1, 0, 0, 2, -1, 3, 0, 3])  # group 1 has no class
+
+
+def test_a_pooled_prediction_is_the_group_of_the_prediction():
+    pooled = PooledClassifier(Stored(ROWS), jnp.asarray(GROUPS), 4)
+    logits = np.asarray(pooled.logits(None))
+    assert pooled.num_classes == 5 and logits.shape == (40, 5) and logits.dtype == np.float32
+    groups = GROUPS[ROWS.argmax(axis=1)]
+    np.testing.assert_array_equal(logits.argmax(axis=1), np.where(groups < 0, 4, groups))
+    assert set(groups) == {-1, 0, 2, 3}
+    for group, classes in ((0, [2, 3, 7]), (2, [0, 4]), (3, [6, 8]), (4, [1, 5])):
+        np.testing.assert_array_equal(logits[:, group], ROWS[:, classes].max(axis=1))
+
+
+def test_without_the_rest_the_other_classes_are_no_choice():
+    pooled = PooledClassifier(Stored(ROWS), jnp.asarray(GROUPS), 4, with_rest=False)
+    logits = np.asarray(pooled.logits(None))
+    assert pooled.num_classes == 4 and logits.shape == (40, 4)
+    among = np.where(GROUPS < 0, -np.inf, ROWS).argmax(axis=1)
+    np.testing.assert_array_equal(logits.argmax(axis=1), GROUPS[among])
+    assert np.any(GROUPS[ROWS.argmax(axis=1)] < 0)  # the two scorings differ
+
+
+@pytest.mark.parametrize("with_rest", (True, False))
+def test_gradients_go_to_the_largest_class_of_a_group(with_rest):
+    """Group 1 is empty: its logit is -inf, and must not make a gradient NaN."""
+
+    def loss(rows):
+        pooled = PooledClassifier(Stored(rows), jnp.asarray(GROUPS), 4, with_rest=with_rest)
+        log_p = jax.nn.log_softmax(pooled.logits(None))
+        return -jnp.sum(log_p[:, 0])
+
+    grad = np.asarray(jax.grad(loss)(jnp.asarray(ROWS)))
+    expected = np.zeros_like(ROWS)
+    parts = [(0, [2, 3, 7]), (2, [0, 4]), (3, [6, 8])] + [(4, [1, 5])] * with_rest
+    for i, row in enumerate(ROWS):
+        largest = {group: classes[np.argmax(row[classes])] for group, classes in parts}
+        shares = np.exp([row[k] for k in largest.values()])
+        for (group, k), share in zip(largest.items(), shares / shares.sum(), strict=True):
+            expected[i, k] = share - (group == 0)
+    np.testing.assert_allclose(grad, expected, atol=1e-6)
+
+
+def test_pooled_models_of_one_architecture_share_a_compilation(tiny_classifier):
+    traces = []
+
+    @jax.jit
+    def logits(classifier, images):
+        traces.append(classifier)
+        return classifier.logits(images)
+
+    groups = jnp.asarray([0, 0, 1, 1, -1, 2, 2, 2])
+    for classifier in (tiny_classifier, scaled(tiny_classifier, 1.1)):
+        found = logits(PooledClassifier(classifier, groups, 3), PIXELS)
+        whole = np.asarray(classifier.logits(PIXELS))
+        np.testing.assert_allclose(found[:, 1], whole[:, 2:4].max(axis=1), rtol=1e-5)
+    assert len(traces) == 1
+
+
+def test_another_head_reads_the_same_features(tiny_classifier):
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(16, 3)).astype("float32"), rng.normal(size=3).astype("float32")
+    before = jax.tree.map(np.array, tiny_classifier.variables)
+    changed = with_head(tiny_classifier, kernel, bias)
+    assert changed.num_classes == changed.network.num_classes == 3
+    features = tiny_classifier.features(PIXELS)
+    np.testing.assert_allclose(changed.features(PIXELS), features, rtol=1e-5)
+    expected = np.float64(features) @ kernel + bias
+    np.testing.assert_allclose(changed.logits(PIXELS), expected, rtol=1e-4, atol=1e-4)
+    # The model it was made of is as it was.
+    assert tiny_classifier.num_classes == 8
+    jax.tree.map(np.testing.assert_array_equal, before, tiny_classifier.variables)
