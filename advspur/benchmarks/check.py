@@ -24,6 +24,7 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     known = tuple(name for name, module in BENCHMARKS.items() if module.DIRECTORIES)
     check_choice("NAME", name, known)
     module, faults = BENCHMARKS[name], []
+    module.load.cache_clear()  # what is there now counts
     try:
         module.load(directory, **options)
     except MissingData:

@@ -49,6 +49,7 @@ VARIANTS = (
     "only_bg_b",
     "only_bg_t",
 )
+NEEDED = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 SIZES = dict.fromkeys(VARIANTS, 4_050)
 TRANSFORMS = ("none", "standard")
 REGIONS = Regions(
@@ -88,6 +89,8 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
         else:
             parts[variant] = file_table(len(IMAGENET9), paths, numbers, change)
         require_count(parts[variant], SIZES[variant], folder, allow_partial)
+    missing = [v for v in NEEDED if v not in parts]
+    require(not missing, f"{root} has no {missing[:1]}, which the gaps and masks need")
     return without_unreadable(parts) if skip_unreadable else parts
 
 
@@ -162,8 +165,11 @@ def evaluate(
 
 
 def _stems(table):
-    """(class folder, stem) of every image, in order."""
-    return [(path.parent.name, path.stem) for path in table.columns["path"]]
+    """(class folder, object) of every image; mixed ones are named fg_<object>_bg_<background>."""
+    return [
+        (path.parent.name, path.stem.removeprefix("fg_").split("_bg_")[0])
+        for path in table.columns["path"]
+    ]
 
 
 def _with_masks(root, paths, labels, change, allow_partial):
@@ -193,7 +199,9 @@ def _read_with_mask(change, row):
     is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)
     require(is_mask, f"{row['mask_path']} is {mask.dtype} {mask.shape}; expected bool [h, w]")
     mask = Image.fromarray(255 * (mask > 0).astype(np.uint8))
-    return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
+    found = with_mask(open_file(row["path"]), mask, change, row["mask_path"])
+    require(found["image"].shape[:2] == (224, 224), f"{row['path']} is not 224 x 224")
+    return found
 
 
 @jax.jit

@@ -64,7 +64,11 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     first, common = None, None
     for cell in SIZES:
-        require_whole("" if (root / cell).is_dir() else f"{root / cell} is missing", root)
+        require(
+            (root / cell).is_dir(),
+            f"{root / cell} is missing: the mean is over all {len(SIZES)} cells; unpack the "
+            "archive again",
+        )
         paths, numbers = list_classes(root / cell, labels, allow_partial=allow_partial)
         names = [str(path.relative_to(root / cell)) for path in paths]
         if first is None:

@@ -60,7 +60,7 @@ class Regions(NamedTuple):
     def attacks(self):
         """(p, budgets) of the norms that have budgets."""
         norms = {2.0: self.l2_epsilons, math.inf: self.linf_epsilons}
-        return [(p, tuple(epsilons)) for p, epsilons in norms.items() if epsilons]
+        return [(p, tuple(e)) for p, e in norms.items() if e and self.num_attacked]
 
     @property
     def passes(self):

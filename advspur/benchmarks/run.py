@@ -1,6 +1,7 @@
 """One model on one benchmark -> records.jsonl, once."""
 
 import functools
+import inspect
 import json
 import time
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from jax.experimental import multihost_utils
 from advspur import models
 from advspur._checks import check_choice, require
 from advspur.benchmarks.predict import replicate
-from advspur.intervals import Estimate
+from advspur.intervals import Estimate, wilson
 from advspur.models import record_facts
 from advspur.records import COMPLETE, append_records, read_records, record
 
@@ -98,6 +99,7 @@ def evaluate_model(
         cache_dir=cache_dir,
         **_all_options(model, benchmark, options),
     )
+    measured += _unreadable(BENCHMARKS[benchmark], data_dir, options)
     count, seconds = len(measured), time.monotonic() - start
     marker = _marker(model, benchmark, seed, options)
     end = record(COMPLETE, Estimate(count, count, count, count), options=marker, seconds=seconds)
@@ -106,6 +108,19 @@ def evaluate_model(
     if jax.process_index() == 0:
         append_records(path, [*measured, end._replace(**about)])
     return measured
+
+
+def _unreadable(module, data_dir, options):
+    """A record of each part of the data that `skip_unreadable` left images out of."""
+    if not options.get("skip_unreadable"):
+        return []
+    known = inspect.signature(module.load).parameters
+    parts = module.load(data_dir, **{k: v for k, v in options.items() if k in known})
+    return [
+        record("unreadable_share", wilson(t.skipped, len(t) + t.skipped), options={"part": part})
+        for part, t in parts.items()
+        if t.skipped
+    ]
 
 
 def _all_options(model, benchmark, options):

@@ -6,7 +6,6 @@ least 3 of 5 workers called it a separate object or background.
 """
 
 import ast
-import csv
 import functools
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     open_file,
+    read_rows,
     require_data,
     require_whole,
     standard_transform,
@@ -188,16 +188,15 @@ def _read_release(root, image_dir, allow_partial):
         if not file.is_file():
             continue
         masks = defaultdict(lambda: {"core": [], "spurious": []})
-        with file.open(newline="") as lines:
-            for line in csv.DictReader(lines):
-                for feature, stem in line.items():
-                    if not (feature or "").isdigit() or not stem:
-                        continue  # the unnamed index column; columns of unequal length
-                    place = (wnid, int(feature))
-                    require(place in spurious, f"{file}: no worker answered on feature {feature}")
-                    kind = "spurious" if spurious[place] else "core"
-                    stem = stem.removesuffix(".JPEG")
-                    masks[stem][kind].append(root / wnid / f"feature_{feature}" / f"{stem}.JPEG")
+        for line in read_rows(file):
+            for feature, stem in line.items():
+                if not (feature or "").isdigit() or not stem:
+                    continue  # the unnamed index column; columns of unequal length
+                place = (wnid, int(feature))
+                require(place in spurious, f"{file}: no worker answered on feature {feature}")
+                kind = "spurious" if spurious[place] else "core"
+                stem = stem.removesuffix(".JPEG")
+                masks[stem][kind].append(root / wnid / f"feature_{feature}" / f"{stem}.JPEG")
         for stem, of_image in sorted(masks.items()):
             rows.append({"path": image_dir / wnid / f"{stem}.JPEG", "label": label} | of_image)
     return rows
@@ -206,16 +205,15 @@ def _read_release(root, image_dir, allow_partial):
 def read_answers(file):
     """(wnid, feature index) -> whether at least 3 of 5 workers called the feature spurious."""
     counts = defaultdict(list)
-    with Path(file).open(newline="") as lines:
-        for number, line in enumerate(csv.DictReader(lines), start=2):
-            try:
-                place = line["Input.wordnet_id"], int(line["Input.feature_index"])
-                answer = line["Answer.main"]
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{file} line {number} is damaged: {error!r}") from error
-            known = ("main_object", *SPURIOUS_ANSWERS)
-            require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
-            counts[place].append(answer in SPURIOUS_ANSWERS)
+    for number, line in enumerate(read_rows(file), start=2):
+        try:
+            place = line["Input.wordnet_id"], int(line["Input.feature_index"])
+            answer = line["Answer.main"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} line {number} is damaged: {error!r}") from error
+        known = ("main_object", *SPURIOUS_ANSWERS)
+        require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
+        counts[place].append(answer in SPURIOUS_ANSWERS)
     return {place: sum(answers) >= 3 for place, answers in counts.items()}
 
 
@@ -232,7 +230,14 @@ def _read_wnids(file):
     try:
         found = ast.literal_eval(text[text.index("{") : text.rindex("}") + 1])
         wnids = {int(index): str(wnid) for index, wnid in found.items()}
-    except (ValueError, SyntaxError, MemoryError, RecursionError, AttributeError) as error:
+    except (
+        AttributeError,
+        MemoryError,
+        RecursionError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(f"{file} is no dictionary of wnids: {first_line(error)}") from error
     for index, wnid in wnids.items():
         known = 0 <= index < NUM_IMAGENET_CLASSES and imagenet_wnids()[index] == wnid
@@ -244,14 +249,13 @@ def _read_manifest(root):
     """Rows of manifest.csv: paths relative to it, several masks of a kind joined by ";"."""
     file, rows = root / "manifest.csv", []
     labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    with file.open(newline="") as lines:
-        for number, line in enumerate(csv.DictReader(lines), start=2):
-            good = all(line.get(c) is not None for c in MANIFEST) and line["wnid"] in labels
-            columns = ", ".join(MANIFEST)
-            require(good, f"{file} line {number}: the columns are {columns}, with an ImageNet wnid")
-            core, spurious = (
-                [root / name for name in line[c].split(";") if name] for c in MANIFEST[2:]
-            )
-            masks = {"core": core, "spurious": spurious}
-            rows.append({"path": root / line["image"], "label": labels[line["wnid"]]} | masks)
+    columns = ", ".join(MANIFEST)
+    for number, line in enumerate(read_rows(file), start=2):
+        good = all(line.get(c) is not None for c in MANIFEST) and line["wnid"] in labels
+        require(good, f"{file} line {number}: the columns are {columns}, with an ImageNet wnid")
+        core, spurious = (
+            [root / name for name in line[c].split(";") if name] for c in MANIFEST[2:]
+        )
+        masks = {"core": core, "spurious": spurious}
+        rows.append({"path": root / line["image"], "label": labels[line["wnid"]]} | masks)
     return rows

@@ -5,7 +5,6 @@ A linear probe on frozen features; the gap between images whose background goes 
 those of the three species that a substring match mislabelled.
 """
 
-import csv
 import functools
 from pathlib import Path
 
@@ -14,7 +13,13 @@ import numpy as np
 from advspur._checks import require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.features import cached_features
-from advspur.data.layouts import file_table, require_data, require_whole, without_unreadable
+from advspur.data.layouts import (
+    file_table,
+    read_rows,
+    require_data,
+    require_whole,
+    without_unreadable,
+)
 from advspur.data.transforms import center_crop, resize_square
 from advspur.records import record
 from advspur.training.probe import fit_linear_probe, fit_logistic_regression
@@ -25,6 +30,7 @@ LAYOUT = "metadata.csv and <nnn.Species>/*.jpg, as the release unpacks"
 SPLITS = ("train", "val", "test")
 GROUPS = ("landbird on land", "landbird on water", "waterbird on land", "waterbird on water")
 MAJORITY = (0, 3)
+GROUP_BITS = ("0", "1")  # values of y and place
 GROUP_COUNTS = {  # by 2 y + place
     "train": (3498, 184, 56, 1057),
     "val": (467, 466, 133, 133),
@@ -60,11 +66,12 @@ def read_metadata(root):
     """The rows of metadata.csv, checked: whole numbers where they belong."""
     file = root / "metadata.csv"
     require_data(file.is_file(), "Waterbirds", root, LAYOUT)
-    with file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = read_rows(file)
     for number, row in enumerate(rows, start=2):
         is_whole = all(row.get(c) for c in COLUMNS) and (
-            row["y"] in "01" and row["place"] in "01" and row["split"] in "012"
+            row["y"] in GROUP_BITS
+            and row["place"] in GROUP_BITS
+            and row["split"] in ("0", "1", "2")
         )
         require(
             is_whole, f"{file} line {number} is damaged; the columns needed: {', '.join(COLUMNS)}"

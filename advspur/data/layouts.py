@@ -4,6 +4,7 @@ A benchmark's `load(data_dir, ...)` returns {part: Table}; images are decoded an
 the reading threads, when they are asked for.
 """
 
+import csv
 import hashlib
 import os
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advspur._checks import InputError, require
+from advspur._checks import InputError, first_line, require
 from advspur._progress import Progress
 from advspur.data.sources import Table, image_files
 from advspur.data.transforms import center_crop, open_image, resize_short
@@ -52,11 +53,12 @@ def list_classes(root, labels, *, allow_partial, ignore_others=False):
         f"{root} has {len(unknown)} folders that are no class, first {unknown[:1]}; classes "
         f"are {', '.join(list(labels)[:3])}, ...",
     )
-    missing = [name for name in labels if name not in folders]
+    files = {f: image_files(root / f) for f in labels if f in folders}
+    missing = [name for name in labels if not files.get(name)]
     if not allow_partial:
         fault = f"{len(missing)} of {len(labels)} class folders are missing, first {missing[:1]}"
         require_whole(fault if missing else "", root)
-    found = [(p, labels[f]) for f in labels if f in folders for p in image_files(root / f)]
+    found = [(p, labels[f]) for f, of_class in files.items() for p in of_class]
     require_data(found, "images", root, "<class folder>/<image>.JPEG")
     paths, numbers = zip(*found, strict=True)
     return list(paths), np.array(numbers)
@@ -99,11 +101,30 @@ def central_crop(image):
     return center_crop(image, 224)
 
 
+def read_rows(file):
+    """The rows of a csv file with a header, as dicts."""
+    try:
+        with Path(file).open(newline="", encoding="utf-8-sig") as lines:
+            return list(csv.DictReader(lines))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} is no readable table: {first_line(error)}") from error
+
+
 def file_table(num_classes, paths, labels, transform, *, root="", **columns):
     """A Table of image files (of paths below `root`), decoded and transformed when asked for."""
+
+    def read(row):
+        path = Path(root, row["path"])
+        try:
+            return {"image": np.asarray(transform(open_file(path)))}
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{path} is too small: {error}") from error
+
     return Table(
         num_classes,
-        lambda row: {"image": np.asarray(transform(open_file(Path(root, row["path"]))))},
+        read,
         path=paths,
         label=np.asarray(labels),
         **columns,
@@ -112,7 +133,7 @@ def file_table(num_classes, paths, labels, transform, *, root="", **columns):
 
 def spread(count, number):
     """Positions of `number` of `count` examples, spread evenly; of all where `number` is 0."""
-    return np.unique(np.linspace(0, count - 1, number or count).astype(int))
+    return np.unique(np.linspace(0, max(count - 1, 0), min(number or count, count)).astype(int))
 
 
 def unreadable(table, progress=None):

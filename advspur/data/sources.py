@@ -36,7 +36,11 @@ class Dataset(NamedTuple):
 
 def image_files(directory):
     """The image files of a directory, sorted."""
-    return sorted(p for p in Path(directory).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        p
+        for p in Path(directory).iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
+    )
 
 
 class Table:

@@ -61,7 +61,7 @@ def test_the_first_unreadable_file_is_named_unless_the_sample_passes_it_by(check
 
 
 def test_parts_that_are_not_there_are_said(check, tmp_path):
-    variants = ("original", "mixed_same", "mixed_rand")
+    variants = ("original", "mixed_same", "mixed_rand", "only_bg_t")
     root = write_imagenet9(tmp_path, variants=variants)
     complete, said = check("imagenet9", root)
     assert not complete

@@ -1,0 +1,298 @@
+"""Linear probes against Adam and logistic regression written out in NumPy."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.training import probe
+
+N, D, K = 37, 5, 3  # of 37 in batches of 8, the last batch has 5
+RNG = np.random.default_rng(0)
+CENTRES = RNG.normal(0, 1, (K, D))
+
+
+def draw(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, K, count)
+    features = CENTRES[labels] + rng.normal(0, 1.2, (count, D))
+    return features.astype(np.float32), labels
+
+
+FEATURES, LABELS = draw(N, 1)
+VALIDATION = draw(50, 2)
+OPTIONS = {
+    "num_classes": K,
+    "learning_rates": (0.05,),
+    "weight_decay": 0.02,
+    "batch_size": 8,
+    "num_epochs": 6,
+    "key": jax.random.key(3),
+}
+
+
+def fit(features=FEATURES, labels=LABELS, validation=VALIDATION, **change):
+    return probe.fit_linear_probe(features, labels, validation, **(OPTIONS | change))
+
+
+def softmax(logits):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def adam(learning_rate, weight_decay, batch_size, num_epochs, key):
+    """[(kernel, bias)] after each epoch, step by step in float64, as torch.optim.Adam would."""
+    start_key, order_key = jax.random.split(key)
+    bound = 1 / np.sqrt(D)
+    start = jax.random.uniform(start_key, (D + 1, K), minval=-bound, maxval=bound)
+    weights = np.array(start, np.float64)  # the bias is the last row
+    assert np.abs(weights).max() <= bound
+    x = np.c_[FEATURES.astype(np.float64), np.ones(N)]
+    first, second, step, found = np.zeros_like(weights), np.zeros_like(weights), 0, []
+    for epoch_key in jax.random.split(order_key, num_epochs):
+        order = np.asarray(jax.random.permutation(epoch_key, N))
+        for begin in range(0, N, batch_size):
+            rows = order[begin : begin + batch_size]
+            error = softmax(x[rows] @ weights) - np.eye(K)[LABELS[rows]]
+            grad = x[rows].T @ error / len(rows) + weight_decay * weights
+            step += 1
+            first = 0.9 * first + 0.1 * grad
+            second = 0.999 * second + 0.001 * grad**2
+            mean, square = first / (1 - 0.9**step), second / (1 - 0.999**step)
+            weights = weights - learning_rate * mean / (np.sqrt(square) + 1e-8)
+        found.append((weights[:-1], weights[-1]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        {},
+        {"batch_size": 1000},
+        {"batch_size": 37, "weight_decay": 0.0},
+        {"learning_rates": (1e-3,)},
+    ),
+    ids=("last batch smaller", "one batch", "no decay", "small rate"),
+)
+def test_the_probe_is_adam_written_out(change):
+    options = OPTIONS | change
+    (rate,) = options["learning_rates"]
+    by_hand = adam(
+        rate,
+        options["weight_decay"],
+        min(options["batch_size"], N),
+        options["num_epochs"],
+        options["key"],
+    )
+    (found,) = fit(**change)
+    accuracies = [
+        np.mean(np.argmax(VALIDATION[0] @ kernel + bias, axis=1) == VALIDATION[1])
+        for kernel, bias in by_hand
+    ]
+    np.testing.assert_allclose(found.validation_accuracy, accuracies, atol=1e-6)
+    best = int(np.argmax(accuracies))
+    assert found.epoch == best + 1
+    np.testing.assert_allclose(found.kernel, by_hand[best][0], atol=2e-5)
+    np.testing.assert_allclose(found.bias, by_hand[best][1], atol=2e-5)
+
+
+def test_the_first_of_equal_epochs_is_kept():
+    """On two far clouds every epoch is right, or soon is: the first of them counts."""
+    labels = np.arange(40) % 2
+    features = np.float32(10 * (2 * labels - 1))[:, None]
+    (found,) = fit(features, labels, (features, labels), num_classes=2, num_epochs=5)
+    accuracies = found.validation_accuracy
+    assert accuracies[-1] == 1
+    assert found.epoch == 1 + list(accuracies).index(1) < 5
+    (again,) = fit(features, labels, (features, labels), num_classes=2, num_epochs=found.epoch)
+    np.testing.assert_array_equal(
+        found.predict(features), (features @ found.kernel + found.bias).argmax(axis=1)
+    )
+    assert np.mean(again.predict(features) == labels) == 1
+
+
+def test_the_epoch_is_chosen_on_the_validation_examples():
+    """With validation labels turned round, the worst epoch on the true ones is kept."""
+    turned = (VALIDATION[1] + 1) % K
+    (found,) = fit(validation=(VALIDATION[0], turned), learning_rates=(0.02,))
+    (usual,) = fit(learning_rates=(0.02,))
+    accuracy = np.mean(found.predict(VALIDATION[0]) == turned)
+    assert accuracy == pytest.approx(found.validation_accuracy.max(), abs=1e-6)
+    assert found.epoch == 1 + np.argmax(found.validation_accuracy)
+    assert found.epoch != usual.epoch
+
+
+def test_rates_trained_together_are_rates_trained_alone():
+    rates = (1e-3, 0.05, 0.4)
+    together = fit(learning_rates=rates)
+    assert len({p.kernel.tobytes() for p in together}) == 3
+    for rate, of_rate in zip(rates, together, strict=True):
+        (alone,) = fit(learning_rates=(rate,))
+        assert of_rate.epoch == alone.epoch
+        np.testing.assert_allclose(of_rate.kernel, alone.kernel, atol=1e-5)
+        np.testing.assert_allclose(of_rate.bias, alone.bias, atol=1e-5)
+        np.testing.assert_allclose(of_rate.validation_accuracy, alone.validation_accuracy)
+
+
+def logistic_loss(flat, features, labels, weight_decay):
+    weights = flat.reshape(-1, K)
+    x = np.c_[np.float64(features), np.ones(len(labels))]
+    p = softmax(x @ weights)[np.arange(len(labels)), labels]
+    return -np.mean(np.log(p)) + weight_decay / 2 * np.sum(flat**2)
+
+
+def flat(found):
+    return np.float64(np.vstack([found.kernel, found.bias])).ravel()
+
+
+@pytest.mark.parametrize("separable", (False, True))
+def test_the_logistic_regression_is_where_the_gradient_vanishes(separable):
+    """By central differences of the objective, bias decayed too, which is strictly convex."""
+    features = FEATURES + (50 * CENTRES[LABELS] if separable else 0)
+    found = probe.fit_logistic_regression(features, LABELS, num_classes=K, weight_decay=0.01)
+    assert found.epoch == 0 and len(found.validation_accuracy) == 0
+    at = flat(found)
+    steps = 1e-4 * np.eye(len(at))
+    problem = (features, LABELS, 0.01)
+    grad = [
+        (logistic_loss(at + s, *problem) - logistic_loss(at - s, *problem)) / 2e-4 for s in steps
+    ]
+    assert np.linalg.norm(grad) < 1e-4
+    assert np.linalg.norm(at) > 0.1
+    if separable:
+        np.testing.assert_array_equal(found.predict(features), LABELS)
+
+
+def test_without_convergence_the_logistic_regression_warns():
+    with pytest.warns(UserWarning, match="has not converged"):
+        probe.fit_logistic_regression(
+            FEATURES, LABELS, num_classes=K, weight_decay=1e-4, max_steps=1
+        )
+
+
+BAD = {
+    "lengths": (FEATURES[:-1], LABELS),
+    "one axis": (FEATURES[:, 0], LABELS),
+    "nothing": (FEATURES[:0], LABELS[:0]),
+    "nan": (np.where(FEATURES > 2, np.nan, FEATURES), LABELS),
+    "infinity": (np.where(FEATURES > 2, np.inf, FEATURES), LABELS),
+    "a label too large": (FEATURES, np.where(LABELS == 0, K, LABELS)),
+    "a label below 0": (FEATURES, LABELS - 1),
+    "labels that are no integers": (FEATURES, LABELS + 0.5),
+}
+
+
+@pytest.mark.parametrize("features, labels", BAD.values(), ids=BAD)
+def test_bad_examples_are_refused(features, labels):
+    regress = {"num_classes": K, "weight_decay": 0.1}
+    with pytest.raises(InputError):
+        fit(features, labels)
+    with pytest.raises(InputError):
+        fit(validation=(features, labels))
+    with pytest.raises(InputError):
+        probe.fit_logistic_regression(features, labels, **regress)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ({"validation": (VALIDATION[0][:, :-1], VALIDATION[1])}, {"num_epochs": 0}, {"batch_size": 0}),
+    ids=("other width", "no epoch", "no batch"),
+)
+def test_fits_that_make_no_sense_are_refused_in_words(change):
+    with pytest.raises(InputError):
+        fit(**change)
+
+
+def head_fit(classifier, scores, **change):
+    """(the Classifier kept, all that were scored)."""
+    rng, scored, scores = np.random.default_rng(0), [], iter(scores)
+    images = rng.random((2, 8, 16, 16, 3)).astype(np.float32)
+    labels = rng.integers(0, 3, (2, 8))
+    seen = []
+
+    def batches(epoch):
+        seen.append(epoch)
+        return zip(images, labels, strict=True)
+
+    def accuracy(found):
+        scored.append(found)
+        return next(scores)
+
+    options = {
+        "num_classes": 3, "learning_rate": 0.01, "weight_decay": 0.0,
+        "num_epochs": 4, "key": jax.random.key(0),
+    } | change  # fmt: skip
+    kept = probe.fit_head_in_train_mode(classifier, batches, accuracy, **options)
+    assert seen == list(range(options["num_epochs"]))
+    return kept, scored, images
+
+
+def leaves(classifier, collection):
+    found = jax.tree_util.tree_leaves_with_path(classifier.variables[collection])
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in found}
+
+
+def test_a_head_in_train_mode_moves_statistics_and_no_other_weight(tiny_classifier):
+    before = leaves(tiny_classifier, "params"), leaves(tiny_classifier, "batch_stats")
+    kept, scored, images = head_fit(tiny_classifier, (0.1, 0.7, 0.7, 0.3))
+    assert kept is scored[1]  # the first of the best
+    for epoch in scored:
+        params, statistics = leaves(epoch, "params"), leaves(epoch, "batch_stats")
+        for name, leaf in before[0].items():
+            if "fc" not in name:
+                np.testing.assert_array_equal(params[name], leaf)
+        assert all(np.any(statistics[name] != leaf) for name, leaf in before[1].items())
+    assert kept.num_classes == 3 and kept.logits(images[0]).shape == (8, 3)
+    heads = [leaves(epoch, "params")["['fc']['kernel']"] for epoch in scored]
+    assert all(np.any(a != b) for a, b in itertools.pairwise(heads))
+    assert leaves(tiny_classifier, "params").keys() == before[0].keys()  # as it was
+    for name, leaf in leaves(tiny_classifier, "batch_stats").items():
+        np.testing.assert_array_equal(leaf, before[1][name])
+
+
+def test_one_step_of_the_head_is_adams_on_features_in_train_mode(tiny_classifier):
+    """Adam's first step is the sign of the gradient times the rate; statistics move by a tenth."""
+    rate, images = 0.01, np.random.default_rng(0).random((8, 16, 16, 3)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 3, 8)
+    kept = probe.fit_head_in_train_mode(
+        tiny_classifier, lambda _: [(images, labels)], lambda _: 1.0, num_classes=3,
+        learning_rate=rate, weight_decay=0.0, num_epochs=1, key=jax.random.key(0),
+    )  # fmt: skip
+    bound = 1 / np.sqrt(16)
+    start = jax.random.uniform(jax.random.key(0), (17, 3), minval=-bound, maxval=bound)
+    (_, features), updated = tiny_classifier.network.apply(
+        tiny_classifier.variables,
+        jnp.asarray((images - 0.5) / 0.25),
+        train=True,
+        mutable=["batch_stats"],
+    )
+    x = np.c_[np.float64(features), np.ones(8)]
+    grad = x.T @ (softmax(x @ np.asarray(start)) - np.eye(3)[labels])
+    head = kept.variables["params"]["fc"]
+    moved = np.vstack([head["kernel"], head["bias"]]) - start
+    clear = np.abs(grad) > 1e-3
+    assert clear.mean() > 0.5
+    np.testing.assert_allclose(moved[clear], -rate * np.sign(grad[clear]), rtol=1e-3)
+    expected = leaves(tiny_classifier.replace(variables=updated), "batch_stats")
+    for name, leaf in leaves(kept, "batch_stats").items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_decays_where_there_is_no_other_gradient(tiny_classifier):
+    """With decay far above the gradient of the loss, every weight goes towards 0."""
+    start, _, _ = head_fit(
+        tiny_classifier, [0.0], num_epochs=1, weight_decay=0.0, learning_rate=0.0
+    )
+    kept, _, _ = head_fit(
+        tiny_classifier, [0.0], num_epochs=1, weight_decay=1e6, learning_rate=1e-4
+    )
+    for before, after in zip(
+        jax.tree.leaves(start.variables["params"]["fc"]),
+        jax.tree.leaves(kept.variables["params"]["fc"]),
+        strict=True,
+    ):
+        large = np.abs(before) > 1e-3
+        assert np.all(np.abs(after)[large] < np.abs(before)[large])
