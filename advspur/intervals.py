@@ -12,6 +12,7 @@ import numpy as np
 
 CONFIDENCE = 0.95  # of every interval
 NUM_RESAMPLES = 2000
+FEW_ROWS = 500  # distinct ones
 
 
 class Estimate(NamedTuple):
@@ -95,8 +96,8 @@ def ratio(a, b):
 def resampled_means(values, strata, seed):
     """[strata, 1 + NUM_RESAMPLES, d]: mean rows of each stratum, as measured and resampled.
 
-    Drawing rows is drawing counts of the distinct ones, of which outcomes have few: cost and
-    memory do not grow with n.
+    Where the distinct rows are few, as of outcomes, drawing rows is drawing their counts: cost and
+    memory do not grow with n. Else rows are drawn in blocks.
 
     Args:
       values: [n, d].
@@ -106,8 +107,13 @@ def resampled_means(values, strata, seed):
     for stratum in np.unique(strata):
         rows, counts = np.unique(values[strata == stratum], axis=0, return_counts=True)
         n = counts.sum()
-        draws = rng.multinomial(n, counts / n, size=NUM_RESAMPLES)
-        means.append(np.vstack([counts, draws]) @ rows / n)
+        if len(rows) <= FEW_ROWS:
+            draws = rng.multinomial(n, counts / n, size=NUM_RESAMPLES) @ rows / n
+        else:
+            of_stratum = values[strata == stratum]
+            blocks = (rng.integers(n, size=(20, n)) for _ in range(NUM_RESAMPLES // 20))
+            draws = np.concatenate([of_stratum[block].mean(axis=1) for block in blocks])
+        means.append(np.vstack([counts @ rows / n, draws]))
     return np.stack(means)
 
 

@@ -1,6 +1,7 @@
 """Features of a data set under a model, computed once and kept on disk."""
 
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def cached_features(classifier, table, transform, *, cache_dir, batch_size, prog
 
     if cache_dir is None:
         return compute()
-    path = Path(cache_dir) / f"{_digest(classifier, table, transform)}.npy"
+    path = Path(cache_dir) / f"{_digest(classifier, table, transform)}.features"
     kept = _read(path, len(table))
     if jax.process_count() > 1:  # all read or all compute: computing takes every process
         found = multihost_utils.process_allgather(np.array(kept is not None))
@@ -46,9 +47,10 @@ def cached_features(classifier, table, transform, *, cache_dir, batch_size, prog
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                np.lib.format.write_array(file, made)
-                file.write(hashlib.sha256(made).digest())
+            content = io.BytesIO()
+            np.save(content, made)
+            content = content.getvalue()
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -70,10 +72,10 @@ def _digest(classifier, table, transform):
 
 def _read(path, count):
     """The kept features, or None where there are none or the file is damaged."""
-    try:
-        with path.open("rb") as file:
-            kept = np.lib.format.read_array(file, allow_pickle=False)
-            whole = file.read() == hashlib.sha256(kept).digest()
-    except (OSError, ValueError, EOFError):
+    if not path.is_file():
         return None
-    return kept if whole and len(kept) == count else None
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    kept = np.load(io.BytesIO(content[32:]), allow_pickle=False)
+    return kept if len(kept) == count else None

@@ -16,7 +16,8 @@ from advspur.data.layouts import (
     standard_transform,
     without_unreadable,
 )
-from advspur.data.sources import Table, find_prepared, tfds_source
+from advspur.data.sources import find_prepared, tfds_source
+from advspur.data.table import Table
 from advspur.data.transforms import open_image
 from advspur.records import record
 

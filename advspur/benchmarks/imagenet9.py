@@ -31,7 +31,7 @@ from advspur.data.layouts import (
     with_mask,
     without_unreadable,
 )
-from advspur.data.sources import Table
+from advspur.data.table import Table
 from advspur.data.transforms import to_unit
 from advspur.models import PooledClassifier
 from advspur.records import record

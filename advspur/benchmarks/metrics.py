@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from advspur._checks import require
+from advspur._checks import check_choice, require
 from advspur.intervals import (
     CONFIDENCE,
     NOTHING,
@@ -24,6 +24,8 @@ from advspur.intervals import (
     wilson,
 )
 from advspur.intervals import ratio as accuracy_ratio
+
+CELLS = ("[corruptions, severities, n]",)
 
 __all__ = [
     "Estimate",
@@ -92,11 +94,11 @@ def balanced_accuracy(correct, labels):
     Computational Statistics & Data Analysis 53 (2009) 1080).
 
     Args:
-      correct: [..., n] bool or 0/1; leading axes (noise levels, trials) are averaged over. An image
-        counts once in the interval, however many trials it has.
+      correct: [n], [levels, n] or [levels, trials, n], 0/1, averaged over levels and trials. An
+        image counts once in the interval, however many trials it has.
       labels: [n] int; classes without an example do not take part.
     """
-    correct = _averaged("correct", correct)
+    correct = _levels("correct", correct).mean(axis=0)
     classes, index = np.unique(_same_length(labels, correct), return_inverse=True)
     counts = np.bincount(index, minlength=len(classes))
     sums = np.bincount(index, weights=correct, minlength=len(classes))
@@ -116,6 +118,9 @@ def adjusted_average_accuracy(correct, groups, *, weights):
     """
     correct = _outcomes("correct", correct)
     groups, weights = _same_length(groups, correct).astype(int), np.asarray(weights, float)
+    require(np.all(weights >= 0) and weights.sum() > 0, f"weights = {weights}: >= 0, not all 0")
+    in_range = np.all((groups >= 0) & (groups < len(weights)))
+    require(in_range, f"groups must lie in [0, {len(weights) - 1}]")
     counts = np.bincount(groups, minlength=len(weights))
     return _weighted_mean(np.bincount(groups, correct, len(weights)), counts, weights)
 
@@ -193,6 +198,7 @@ def relative_sensitivity(
     core = _levels("correct_core_noise", correct_core_noise)
     spurious = _levels("correct_spurious_noise", correct_spurious_noise)
     require(core.shape == spurious.shape, "one outcome an example is needed of both regions")
+    check_choice("average", average, ("accuracies", "sensitivities"))
     if average == "accuracies":
         core, spurious = core.mean(0, keepdims=True), spurious.mean(0, keepdims=True)
     labels = _same_length(labels, core[0])
@@ -213,7 +219,7 @@ def mean_corruption_accuracy(correct):
     Args:
       correct: [corruptions, severities, n] 0/1, entry i of every cell about the same image.
     """
-    return _mean_over_images(_cells(correct).mean(axis=(0, 1)))
+    return _mean_over_images(_outcomes("correct", correct, CELLS).mean(axis=(0, 1)))
 
 
 def mean_corruption_error(correct, baseline_errors):
@@ -226,11 +232,11 @@ def mean_corruption_error(correct, baseline_errors):
       correct: as for `mean_corruption_accuracy`.
       baseline_errors: [corruptions], AlexNet's mean errors as fractions.
     """
-    errors = 1 - _cells(correct).mean(axis=1)  # [corruptions, n]
+    errors = 1 - _outcomes("correct", correct, CELLS).mean(axis=1)  # [corruptions, n]
     baseline = np.asarray(baseline_errors, float)
     require(
-        baseline.shape == errors.shape[:1],
-        f"{len(errors)} corruptions need as many baseline errors, got shape {baseline.shape}",
+        baseline.shape == errors.shape[:1] and np.all(baseline > 0),
+        f"{len(errors)} corruptions need as many baseline errors > 0, got {baseline}",
     )
     return _mean_over_images(np.mean(errors / baseline[:, None], axis=0))
 
@@ -254,31 +260,18 @@ def _mean_over_images(scores):
     return percentile(means[0, :, 0], len(scores))
 
 
-def _cells(correct):
-    correct = np.asarray(correct, float)
-    require(correct.ndim == 3, f"correct has shape {correct.shape}; [corruptions, severities, n]")
-    return correct
-
-
 def _levels(name, correct):
     """[levels, n]: trials averaged."""
-    correct = np.asarray(correct, float)
-    require(
-        correct.ndim in (1, 2, 3) and np.all((correct == 0) | (correct == 1)),
-        f"{name} must be 0 or 1, as [n], [levels, n] or [levels, trials, n]; got {correct.shape}",
-    )
+    correct = _outcomes(name, correct, ("[n]", "[levels, n]", "[levels, trials, n]"))
     return correct.mean(axis=1) if correct.ndim == 3 else np.atleast_2d(correct)
 
 
-def _averaged(name, correct):
+def _outcomes(name, correct, shapes=("[n]",)):
     correct = np.asarray(correct, float)
-    require(np.all((correct == 0) | (correct == 1)), f"{name} must be 0 or 1 for each example")
-    return correct.reshape(-1, correct.shape[-1]).mean(axis=0)
-
-
-def _outcomes(name, correct):
-    correct = np.asarray(correct, float)
-    require(correct.ndim == 1, f"{name} has shape {correct.shape}; expected [n]")
+    require(
+        correct.ndim in [shape.count(",") + 1 for shape in shapes],
+        f"{name} has shape {correct.shape}; expected {' or '.join(shapes)}",
+    )
     require(np.all((correct == 0) | (correct == 1)), f"{name} must be 0 or 1 for each example")
     return correct
 

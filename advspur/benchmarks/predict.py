@@ -55,6 +55,7 @@ def for_each_example(
     devices, processes = jax.local_device_count(), jax.process_count()
     batch_size = -(-batch_size // devices) * devices
     count = len(source) if limit is None else min(limit, len(source))
+    require(batch_size >= 1, f"batch_size = {batch_size}: it must be >= 1")
     require(count > 0, f"{source!r} holds no example to evaluate on")
     shape = {"batch_size": batch_size, "image_size": image_size, "limit": limit}
     results, kept, last = [], [], None

@@ -247,4 +247,4 @@ def _not_empty(region):
 
 
 def _flag(outcomes):
-    return {"degenerate": True} if outcomes.min() == outcomes.max() else {}
+    return {"degenerate": True} if outcomes.size and outcomes.min() == outcomes.max() else {}

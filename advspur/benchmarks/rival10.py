@@ -21,6 +21,7 @@ from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.batches import train_batches
 from advspur.data.label_maps import RIVAL10, rival10_labels
 from advspur.data.layouts import (
+    load_options,
     open_file,
     require_count,
     require_data,
@@ -28,7 +29,8 @@ from advspur.data.layouts import (
     with_mask,
     without_unreadable,
 )
-from advspur.data.sources import Table, image_files
+from advspur.data.sources import image_files
+from advspur.data.table import Table
 from advspur.data.transforms import center_crop, open_image, resize_square, to_unit
 from advspur.models import with_head
 from advspur.training.probe import fit_head_in_train_mode, fit_linear_probe
@@ -98,12 +100,9 @@ def load(
 
 def num_passes(data_dir, *, regions=None, legacy=False, num_epochs=10, **options):
     """Forward passes over an image that `evaluate` makes."""
-    parts = load(data_dir, **{k: v for k, v in options.items() if k in READING})
+    parts = load(data_dir, **load_options(load, options))
     head = num_epochs * len(parts["test"]) if legacy else len(parts["train"])
     return head + REGIONS._replace(**regions or {}).num_passes(len(parts["test"]))
-
-
-READING = ("transform", "val_only", "allow_partial", "skip_unreadable")
 
 
 def evaluate(

@@ -1,7 +1,6 @@
 """One model on one benchmark -> records.jsonl, once."""
 
 import functools
-import inspect
 import json
 import time
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from jax.experimental import multihost_utils
 from advspur import models
 from advspur._checks import check_choice, require
 from advspur.benchmarks.predict import replicate
+from advspur.data.layouts import load_options
 from advspur.intervals import Estimate, wilson
 from advspur.models import record_facts
 from advspur.records import COMPLETE, append_records, read_records, record
@@ -114,8 +114,7 @@ def _unreadable(module, data_dir, options):
     """A record of each part of the data that `skip_unreadable` left images out of."""
     if not options.get("skip_unreadable"):
         return []
-    known = inspect.signature(module.load).parameters
-    parts = module.load(data_dir, **{k: v for k, v in options.items() if k in known})
+    parts = module.load(data_dir, **load_options(module.load, options))
     return [
         record("unreadable_share", wilson(t.skipped, len(t) + t.skipped), options={"part": part})
         for part, t in parts.items()

@@ -19,6 +19,7 @@ from advspur.benchmarks.predict import require_classes
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
+    load_options,
     open_file,
     read_rows,
     require_data,
@@ -26,7 +27,7 @@ from advspur.data.layouts import (
     standard_transform,
     without_unreadable,
 )
-from advspur.data.sources import Table
+from advspur.data.table import Table
 from advspur.data.transforms import to_unit
 
 NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
@@ -88,12 +89,9 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
     return without_unreadable({"images": table}) if skip_unreadable else {"images": table}
 
 
-READING = ("image_dir", "legacy", "allow_partial", "skip_unreadable")
-
-
 def num_passes(data_dir, *, regions=None, **options):
     """Forward passes over an image that `evaluate` makes."""
-    parts = load(data_dir, **{k: v for k, v in options.items() if k in READING})
+    parts = load(data_dir, **load_options(load, options))
     return REGIONS._replace(**regions or {}).num_passes(len(parts["images"]))
 
 

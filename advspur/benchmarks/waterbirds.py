@@ -15,6 +15,7 @@ from advspur.benchmarks import metrics
 from advspur.benchmarks.features import cached_features
 from advspur.data.layouts import (
     file_table,
+    load_options,
     read_rows,
     require_data,
     require_whole,
@@ -80,10 +81,9 @@ def read_metadata(root):
     return rows
 
 
-def num_passes(data_dir, *, allow_partial=False, skip_unreadable=False, **_):
+def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
-    parts = load(data_dir, allow_partial=allow_partial, skip_unreadable=skip_unreadable)
-    return sum(map(len, parts.values()))
+    return sum(map(len, load(data_dir, **load_options(load, options)).values()))
 
 
 def evaluate(

@@ -6,6 +6,7 @@ the reading threads, when they are asked for.
 
 import csv
 import hashlib
+import inspect
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ import numpy as np
 
 from advspur._checks import InputError, first_line, require
 from advspur._progress import Progress
-from advspur.data.sources import Table, image_files
+from advspur.data.sources import image_files
+from advspur.data.table import Table
 from advspur.data.transforms import center_crop, open_image, resize_short
 
 WHERE = "docs/benchmarks.md says where to get it"
@@ -160,11 +162,20 @@ def content_digest(table):
     """SHA-256 over the bytes of a Table's image files, in order."""
 
     def digest(path):
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        try:
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return hashlib.sha256(b"".join(pool.map(digest, table.columns["path"]))).hexdigest()
+
+
+def load_options(load, options):
+    """Those of a benchmark's options that its `load` takes."""
+    known = inspect.signature(load).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 def without_unreadable(parts):

@@ -14,6 +14,7 @@ import numpy as np
 
 from advspur._checks import InputError, require
 from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
+from advspur.data.table import Table
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -41,42 +42,6 @@ def image_files(directory):
         for p in Path(directory).iterdir()
         if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
     )
-
-
-class Table:
-    """Examples as rows of columns; `load` turns a row into what else the example has.
-
-    Args:
-      num_classes: number of classes of `label`.
-      load: row (a dict) -> dict with `image` and whatever else is read from files when the example
-        is asked for; None where the columns are all there is.
-      columns: arrays or lists [n]; `label` and `path` where they are known without reading.
-    """
-
-    def __init__(self, num_classes, load=None, **columns):
-        self.num_classes, self.load, self.columns = num_classes, load, columns
-        self.skipped = 0  # examples left out because they could not be read
-
-    def __len__(self):
-        return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, index):
-        row = {name: column[index] for name, column in self.columns.items()}
-        return row | self.load(row) if self.load else row
-
-    def __repr__(self):
-        return f"Table({len(self)} examples, {self.num_classes} classes)"
-
-    def subset(self, indices, *, skipped=0):
-        """A Table of these rows, `skipped` of the others having been unreadable."""
-        indices = np.asarray(indices, int)
-        columns = {
-            name: c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices]
-            for name, c in self.columns.items()
-        }
-        table = Table(self.num_classes, self.load, **columns)
-        table.skipped = skipped
-        return table
 
 
 class FolderSource:

@@ -66,6 +66,10 @@ def fit_linear_probe(
     """
     features, labels = _checked(features, labels, num_classes)
     validation = _checked(*validation, num_classes)
+    widths = features.shape[1], validation[0].shape[1]
+    require(widths[0] == widths[1], f"features of training and validation have widths {widths}")
+    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size)):
+        require(value >= 1, f"{name} = {value}: it must be >= 1")
     heads, accuracies = _fit(
         features,
         labels,
@@ -125,19 +129,23 @@ def fit_head_in_train_mode(
     bound = 1 / math.sqrt(features)
     head = jax.random.uniform(key, (features + 1, num_classes), minval=-bound, maxval=bound)
     classifier = with_head(classifier, head[:-1], head[-1])
-    optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
-    state = optimizer.init(classifier.variables["params"]["fc"])
+    rates = learning_rate, weight_decay
+    state = _adam(*rates).init(classifier.variables["params"]["fc"])
     best, highest = classifier, -math.inf
     for epoch in range(num_epochs):
         for images, labels in batches(epoch):
-            classifier, state = _head_step(classifier, state, images, labels, optimizer=optimizer)
+            classifier, state = _head_step(classifier, state, images, labels, rates)
         if (found := accuracy(classifier)) > highest:
             best, highest = classifier, found
     return best
 
 
-@functools.partial(jax.jit, static_argnames="optimizer")
-def _head_step(classifier, state, images, labels, *, optimizer):
+def _adam(learning_rate, weight_decay):
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+
+
+@jax.jit
+def _head_step(classifier, state, images, labels, rates):
     variables = classifier.variables
 
     def loss(head):
@@ -153,7 +161,7 @@ def _head_step(classifier, state, images, labels, *, optimizer):
 
     head = variables["params"]["fc"]
     grad, batch_stats = jax.grad(loss, has_aux=True)(head)
-    updates, state = optimizer.update(grad, state, head)
+    updates, state = _adam(*rates).update(grad, state, head)
     params = variables["params"] | {"fc": optax.apply_updates(head, updates)}
     return classifier.replace(variables={"params": params, "batch_stats": batch_stats}), state
 
@@ -186,7 +194,7 @@ def _fit(
         return jnp.sum(losses * weights) / jnp.sum(weights)
 
     def train(learning_rate):
-        optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+        optimizer = _adam(learning_rate, weight_decay)
 
         def step(carry, batch):
             head, state = carry
@@ -218,6 +226,7 @@ def _checked(features, labels, num_classes):
         f"features {features.shape} and labels {labels.shape}: expected [n, d] and [n], n >= 1",
     )
     require(np.all(np.isfinite(features)), "the features hold NaN or infinity")
+    require(labels.dtype.kind in "iu", f"labels are {labels.dtype}; whole numbers are needed")
     require(
         labels.min() >= 0 and labels.max() < num_classes,
         f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",

@@ -21,7 +21,7 @@ from advspur.benchmarks import predict
 from advspur.benchmarks.regions import region_records
 from advspur.benchmarks.rival10 import REGIONS
 from advspur.data.layouts import open_file, with_mask
-from advspur.data.sources import Table
+from advspur.data.table import Table
 from advspur.data.transforms import resize_square
 from advspur.models import Classifier, resnet18
 from advspur.training.run_dir import environment

@@ -11,7 +11,7 @@ from PIL import Image
 from advspur._checks import InputError
 from advspur.data import array_source, eval_batches, train_batches
 from advspur.data.batches import shard
-from advspur.data.sources import Table
+from advspur.data.table import Table
 
 SIZE = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, SIZE, SIZE, 3), np.uint8)
