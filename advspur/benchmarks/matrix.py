@@ -40,6 +40,8 @@ def find_data(names, options, *, data_dir, directories, required, line):
             options_of = {k: v for k, v in options[name].items() if k != "batch_size"}
             passes[name] = module.num_passes(directory, **options_of)
             found[name] = directory
+            where = f" over {directory}" if directory else ""
+            line(f"{name}: {passes[name]:,} forward passes a model{where}")
         except MissingData as error:
             require(not required, f"{name}: {error}")
             line(f"{name} is passed over: {error}")
@@ -84,7 +86,6 @@ def evaluate_matrix(
                 progress.line(f"{title}: no new numbers, all are in {path}")
                 continue
             start, before = time.monotonic(), progress.done
-            progress.line(f"{title}: {passes[name]:,} forward passes over an image")
             try:
                 part = progress.part(title, size)
                 measured = evaluate_model(

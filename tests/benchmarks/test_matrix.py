@@ -238,10 +238,11 @@ def test_a_missing_data_set_is_one_line_or_an_error(small):
     directories, passes, damaged, lines = find(NAMES, small)
     assert set(directories) == set(passes) == {"imagenet", "waterbirds"} and not damaged
     assert directories["waterbirds"] == small / "waterbirds"
-    assert [line.split()[0] for line in lines] == [
-        name for name in NAMES if name not in directories
-    ]
-    assert all("is passed over: no" in line and "\n" not in line for line in lines)
+    there = [f"{name}: {passes[name]} forward passes a model" for name in directories]
+    assert [line.split(" over ")[0] for line in lines if "passed over" not in line] == there
+    missing = [line for line in lines if "passed over" in line]
+    assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in directories]
+    assert all("is passed over: no" in line and "\n" not in line for line in missing)
     with pytest.raises(InputError, match="imagenet_c: no ImageNet-C in") as error:
         find(NAMES, small, required=True)
     assert "\n" not in str(error.value)
