@@ -13,6 +13,7 @@ import numpy as np
 CONFIDENCE = 0.95  # of every interval
 NUM_RESAMPLES = 2000
 FEW_ROWS = 500  # distinct ones
+FEW_OF_CLASS = 10
 
 
 class Estimate(NamedTuple):
@@ -115,6 +116,21 @@ def resampled_means(values, strata, seed):
             draws = np.concatenate([of_stratum[block].mean(axis=1) for block in blocks])
         means.append(np.vstack([counts @ rows / n, draws]))
     return np.stack(means)
+
+
+def class_means(values, labels, seed):
+    """[1 + NUM_RESAMPLES, d]: the mean over classes of their mean rows, as measured and resampled.
+
+    Images are resampled within classes; where a class has fewer than 10, all together, weighted to
+    balance the classes: one or two images of a class, resampled, tell nothing of its spread.
+    """
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if counts.min() >= FEW_OF_CLASS:
+        return np.mean(resampled_means(values, labels, seed), axis=0)
+    weights = (len(labels) / len(classes) / counts)[index][:, None]
+    rows = np.concatenate([weights * values, weights], axis=1)
+    means = resampled_means(rows, np.zeros(len(labels), int), seed)[0]
+    return means[:, :-1] / means[:, -1:]
 
 
 def percentile(statistic, num_examples):

@@ -4,6 +4,7 @@ Append-only. A later line of the same model, benchmark, metric and options super
 """
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ def read_records(path):
             continue
         group = groups.setdefault((entry.model, entry.benchmark), {})
         group.pop(entry.identity, None)
-        if entry.metric == COMPLETE:
+        if entry.metric == COMPLETE and not math.isnan(entry.value):
             for identity in list(group)[: max(len(group) - int(entry.value), 0)]:
                 del group[identity]
         group[entry.identity] = entry

@@ -161,8 +161,13 @@ def _guarded(main, given, allowed):
 
 
 def _join_processes():
+    from advspur._checks import require
+
     coordinator = getattr(flags.FLAGS, "coordinator", None)
-    if coordinator:
+    if not coordinator:
+        alone = getattr(flags.FLAGS, "num_processes", 1) == 1
+        require(alone, "several processes need --coordinator=HOST:PORT of process 0")
+    else:
         import jax
 
         place = flags.FLAGS.num_processes, flags.FLAGS.process_id

@@ -32,7 +32,7 @@ def main(flags, *runs):
     config, workdir = flags.config, _cli.workdir()
     path, file = workdir / "records.jsonl", workdir / "config.json"
     require(
-        not file.exists() or "benchmarks" in read_json(file)["config"],
+        not file.exists() or "benchmarks" in read_json(file).get("config", ()),
         f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
     )
     benchmarks, weights = _cli.words(config.benchmarks), _cli.words(config.weights)

@@ -6,7 +6,9 @@ class; one of no superclass is wrong.
 """
 
 import functools
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -14,14 +16,22 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError, check_choice, require
+from advspur._checks import InputError, check_choice, check_nonnegative, require
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import for_each_example, predicted, require_classes
+from advspur.benchmarks.predict import (
+    for_each_example,
+    predicted,
+    replicate,
+    require_classes,
+    split_batch,
+    whole_batch,
+)
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES, imagenet9_map
 from advspur.data.layouts import (
     file_table,
     list_classes,
+    missing_text,
     open_file,
     require_count,
     require_data,
@@ -74,7 +84,8 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
     """
     check_choice("transform", transform, TRANSFORMS)
     root = Path(data_dir).expanduser()
-    require_data((root / "mixed_same").is_dir(), "ImageNet-9", root, LAYOUT)
+    there = any((root / variant).is_dir() for variant in VARIANTS)
+    require_data(there, "ImageNet-9", root, LAYOUT)
     labels = {folder: label for label, folder in enumerate(IMAGENET9)}
     change = standard_transform if transform == "standard" else lambda image: image
     parts = {}
@@ -90,7 +101,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
             parts[variant] = file_table(len(IMAGENET9), paths, numbers, change)
         require_count(parts[variant], SIZES[variant], folder, allow_partial)
     missing = [v for v in NEEDED if v not in parts]
-    require(not missing, f"{root} has no {missing[:1]}, which the gaps and masks need")
+    require(not missing, f"{root} has no {', '.join(missing)}, which the gaps and masks need")
     return without_unreadable(parts) if skip_unreadable else parts
 
 
@@ -98,7 +109,7 @@ def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, mapped_only=F
     """Forward passes over an image that `evaluate` makes (the challenge at its most)."""
     parts = load(data_dir, **options)
     passes = sum(map(len, parts.values())) + len(parts["original"]) * challenge_backgrounds
-    return passes + REGIONS._replace(**regions or {}).num_passes(len(parts["original"]))
+    return passes + REGIONS.changed(regions).num_passes(len(parts["original"]))
 
 
 def evaluate(
@@ -128,6 +139,7 @@ def evaluate(
       options: of `load`.
     """
     require_classes(classifier, NUM_CLASSES)
+    check_nonnegative("challenge_backgrounds", challenge_backgrounds)
     if classifier.num_classes == NUM_IMAGENET_CLASSES:
         groups = jnp.asarray(imagenet9_map())
         classifier = PooledClassifier(classifier, groups, len(IMAGENET9), with_rest=not mapped_only)
@@ -159,7 +171,7 @@ def evaluate(
         estimate = metrics.accuracy(stands)
         records.append(record("challenge_accuracy", estimate, options=options, seconds=seconds))
     of_regions = region_records(
-        classifier, parts["original"], REGIONS._replace(**regions or {}), key=key, **running
+        classifier, parts["original"], REGIONS.changed(regions), key=key, **running
     )
     return records + [r for r in of_regions if r.metric != "accuracy"]
 
@@ -177,9 +189,10 @@ def _with_masks(root, paths, labels, change, allow_partial):
     folder = root / "fg_mask" / "val"
     masks = [folder / path.parent.name / f"{path.stem}.npy" for path in paths]
     missing = [mask for mask in masks if not mask.is_file()]
-    fault = f"{len(missing)} of {len(masks)} masks are missing, first {missing[:1]}"
-    require_whole(fault if missing and not allow_partial else "", root)
+    fault = missing_text(missing, len(masks), "masks")
+    require_whole("" if allow_partial else fault, root)
     rows = [i for i, mask in enumerate(masks) if mask.is_file()]
+    require(rows, f"{folder} has no mask of the images of original")
     table = Table(
         len(IMAGENET9),
         functools.partial(_read_with_mask, change),
@@ -187,7 +200,6 @@ def _with_masks(root, paths, labels, change, allow_partial):
         mask_path=[masks[i] for i in rows],
         label=labels[rows],
     )
-    require_data(rows, "masks of ImageNet-9", folder, LAYOUT)
     return table
 
 
@@ -199,9 +211,7 @@ def _read_with_mask(change, row):
     is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)
     require(is_mask, f"{row['mask_path']} is {mask.dtype} {mask.shape}; expected bool [h, w]")
     mask = Image.fromarray(255 * (mask > 0).astype(np.uint8))
-    found = with_mask(open_file(row["path"]), mask, change, row["mask_path"])
-    require(found["image"].shape[:2] == (224, 224), f"{row['path']} is not 224 x 224")
-    return found
+    return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
 
 
 @jax.jit
@@ -218,11 +228,13 @@ def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
     An object that one background turned wrong is not tried again.
     """
     objects = parts["original"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        examples = list(pool.map(objects.__getitem__, range(len(objects))))
     images, masks, labels = (
-        np.stack([objects[i][name] for i in range(len(objects))])
-        for name in ("image", "mask", "label")
+        np.stack([example[name] for example in examples]) for name in ("image", "mask", "label")
     )
-    images, masks = jax.device_put((images, masks))
+    images, masks = replicate((images, masks))
+    batch_size = whole_batch(batch_size)
     backgrounds = parts["only_bg_t"]
     tried = spread(len(backgrounds), min(num_backgrounds, len(backgrounds)))
     stands = np.ones(len(objects), bool)
@@ -232,6 +244,7 @@ def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
         for start in range(0, len(alive), batch_size):
             chosen = alive[start : start + batch_size]
             padded = np.resize(chosen, batch_size)  # one shape, one compilation
+            padded = split_batch(padded)
             classes = _predict_pasted(classifier, images, masks, padded, background)
             stands[chosen] = np.asarray(classes)[: len(chosen)] == labels[chosen]
         if progress is not None:

@@ -15,7 +15,6 @@ from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
-    central_crop,
     file_table,
     list_classes,
     require_count,
@@ -24,6 +23,7 @@ from advspur.data.layouts import (
     unreadable,
     warn_of_unreadable,
 )
+from advspur.data.transforms import center_crop
 from advspur.records import record
 
 NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
@@ -85,7 +85,7 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     names = [name for name in first if name in common]
     numbers = np.array([first[name] for name in names])
     parts = {
-        cell: file_table(NUM_IMAGENET_CLASSES, names, numbers, central_crop, root=root / cell)
+        cell: file_table(NUM_IMAGENET_CLASSES, names, numbers, _stored, root=root / cell)
         for cell in SIZES
     }
     require_count(next(iter(parts.values())), 50_000, root, allow_partial)
@@ -132,3 +132,8 @@ def evaluate(
         options = {"corruption": corruption, "severity": int(severity)}
         records.append(record("accuracy", metrics.accuracy(outcomes), options=options))
     return records
+
+
+def _stored(image):
+    """The central 224 x 224; a smaller image is none of ImageNet-C's, and is refused."""
+    return center_crop(image, 224) if min(image.size) >= 224 else image

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
-from advspur._checks import InputError, require
-from advspur.benchmarks.run import evaluate_model, is_recorded, misfit
+from advspur._checks import InputError, first_line, require
+from advspur.benchmarks.run import evaluate_model, misfit
 from advspur.data.layouts import MissingData
 from advspur.models import described_network, record_facts, variable_shapes
 from advspur.records import DETAILS
@@ -33,6 +33,7 @@ def find_data(names, options, *, data_dir, directories, required, line):
         places = [root / folder for folder in module.DIRECTORIES] if data_dir else []
         if directories.get(name):
             places = [Path(directories[name]).expanduser()]
+            require(places[0].is_dir(), f"directories.{name} = {directories[name]}: no such folder")
         directory = next((p for p in places if p.is_dir()), next(iter(places), None))
         try:
             if directory is None and module.DIRECTORIES:
@@ -68,10 +69,9 @@ def evaluate_matrix(
       line: function of a text, before there is a Progress.
     """
     for model in models:
-        reasons = {name: misfit(model, name) for name in directories}
-        if all(reasons.values()):
-            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-            line(f"{model.facts['model']} fits no benchmark at hand ({why or 'there is none'})")
+        for name in directories:
+            if (reason := misfit(model, name)) and name != "spurious_shapes":
+                line(f"{model.facts['model']} is not measured on {name}: {reason}")
     jobs = [(m, name) for m in models for name in directories if not misfit(m, name)]
     require(jobs, "nothing to evaluate: no model fits a benchmark whose data are at hand")
     sizes = [_size(model) for model, _ in jobs]  # an image costs about as many operations
@@ -81,10 +81,6 @@ def evaluate_matrix(
         for (model, name), size, amount in zip(jobs, sizes, work, strict=True):
             title = f"{record_facts(*model[:2])['model']} on {name}"
             job = {"path": path, "seed": seed, "options": options[name]}
-            if is_recorded(model, name, **job):
-                progress.skip(amount)
-                progress.line(f"{title}: no new numbers, all are in {path}")
-                continue
             start, before = time.monotonic(), progress.done
             try:
                 part = progress.part(title, size)
@@ -96,23 +92,28 @@ def evaluate_matrix(
                     progress=part,
                     **job,
                 )
-            except InputError as error:
-                if jax.process_count() > 1:
-                    raise  # the other processes wait for this one
-                complete = False
-                progress.line(f"error: {title}: {error}")
+            except (InputError, jax.errors.JaxRuntimeError) as error:
+                if not isinstance(error, InputError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                more = "" if isinstance(error, InputError) else "; lower --config.batch_size"
+                complete, measured = False, []
+                progress.line(f"error: {title}: {first_line(error)}{more}")
             else:
+                if not measured:
+                    progress.line(f"{title}: no new numbers, all are in {path}")
                 for text in map(_summary, filter(_is_headline, measured)):
                     progress.line(f"  {text}")
-                seconds = f"(total time {time.monotonic() - start:.1f} s)"
-                progress.line(f"{title}: {len(measured)} new numbers in {path} {seconds}")
-            progress.advance(max(before + amount - progress.done, 0))
+                if measured:
+                    seconds = f"(total time {time.monotonic() - start:.1f} s)"
+                    progress.line(f"{title}: {len(measured)} new numbers in {path} {seconds}")
+            rest = max(before + amount - progress.done, 0)
+            (progress.advance if measured else progress.skip)(rest)
     return complete
 
 
 def _is_headline(record):
     is_variant = record.metric.startswith(("mean_relative", "mean_adversarial"))
-    return not is_variant and not DETAILS & record.options.keys()
+    return not is_variant and not (DETAILS - {"epsilon"}) & record.options.keys()
 
 
 def _summary(record):

@@ -17,6 +17,7 @@ from advspur.intervals import (
     CONFIDENCE,
     NOTHING,
     Estimate,
+    class_means,
     difference,
     mean_value,
     percentile,
@@ -175,8 +176,12 @@ def relative_background_gap(correct_same, correct_rand, *, paired=True, seed=0):
     # Of two sets each is resampled on its own, with draws of its own.
     means = [resampled_means(x, np.zeros(len(x), int), seed + i)[0] for i, x in enumerate(sets)]
     same, rand = np.concatenate(means, axis=1).T
-    ratio = np.divide(same - rand, same, out=np.full_like(same, np.nan), where=same > 0)
-    return percentile(ratio, num_examples)
+    gap = np.divide(same - rand, same, out=np.full_like(same, np.nan), where=same > 0)
+    if np.ptp(gap) > 0 or math.isnan(gap[0]):
+        return percentile(gap, num_examples)
+    # Resampling constant outcomes tells nothing: 1 - rand / same from the two Wilson intervals.
+    share = accuracy_ratio(accuracy(correct_rand), accuracy(correct_same))
+    return Estimate(1 - share.value, 1 - share.high, 1 - share.low, num_examples)
 
 
 def relative_sensitivity(
@@ -186,8 +191,10 @@ def relative_sensitivity(
 
     a_c and a_s are accuracies under noise on the core (foreground) and on the spurious
     (background) region, each the plain mean over classes; positive: the model relies more on
-    the core. 0 where a is 0 or 1, as nothing is left to tell the regions apart (Moayeri et al.,
-    CVPR 2022, arXiv 2201.10766). Percentile bootstrap of images within classes.
+    the core. 0 where a is 0 or 1, as nothing is left to tell the regions apart, and then with the
+    interval [-1, 1] (Moayeri et al., CVPR 2022, arXiv 2201.10766). Percentile bootstrap of images
+    within classes; of all images, weighted to balance the classes, where a class has fewer
+    than 10: resampling one or two images of a class tells nothing of its spread.
 
     Args:
       correct_core_noise, correct_spurious_noise: [n], or [levels, n], or [levels, trials, n], 0/1.
@@ -205,11 +212,12 @@ def relative_sensitivity(
     if len(labels) == 0:
         return NOTHING
     values = np.concatenate([core, spurious]).T
-    means = np.mean(resampled_means(values, labels, seed), axis=0)  # over classes
-    a_c, a_s = np.split(means, 2, axis=-1)
+    a_c, a_s = np.split(class_means(values, labels, seed), 2, axis=-1)
     mean = (a_c + a_s) / 2
     room = 2 * np.minimum(mean, 1 - mean)
     formula = np.divide(a_s - a_c, room, out=np.zeros_like(room), where=room > 1e-12)
+    if np.all(room[0] <= 1e-12):
+        return Estimate(0.0, -1.0, 1.0, len(labels))
     return percentile(formula.mean(axis=-1), len(labels))
 
 
@@ -223,10 +231,9 @@ def mean_corruption_accuracy(correct):
 
 
 def mean_corruption_error(correct, baseline_errors):
-    """mCE: the mean over corruptions of error / baseline error, 1 as bad as the baseline.
+    """mCE: the mean over corruptions of error / baseline error (Hendrycks & Dietterich, ICLR 2019).
 
-    Errors are means over severities (Hendrycks & Dietterich, ICLR 2019, arXiv 1903.12261, there
-    in percent). Bootstrap over images.
+    Errors are means over severities; 1 is as bad as the baseline. Bootstrap over images.
 
     Args:
       correct: as for `mean_corruption_accuracy`.
@@ -238,7 +245,9 @@ def mean_corruption_error(correct, baseline_errors):
         baseline.shape == errors.shape[:1] and np.all(baseline > 0),
         f"{len(errors)} corruptions need as many baseline errors > 0, got {baseline}",
     )
-    return _mean_over_images(np.mean(errors / baseline[:, None], axis=0))
+    return _mean_over_images(
+        np.mean(errors / baseline[:, None], axis=0), float(np.mean(1 / baseline))
+    )
 
 
 def _weighted_mean(sums, counts, weights):
@@ -253,11 +262,16 @@ def _weighted_mean(sums, counts, weights):
     return Estimate(middle, float(middle - below), float(middle + above), int(counts.sum()))
 
 
-def _mean_over_images(scores):
+def _mean_over_images(scores, scale=1.0):
+    """The mean of scores that are shares times about `scale`."""
     if len(scores) == 0:
         return NOTHING
-    means = resampled_means(scores[:, None], np.zeros(len(scores), int), seed=0)
-    return percentile(means[0, :, 0], len(scores))
+    if np.ptp(scores) > 0:
+        means = resampled_means(scores[:, None], np.zeros(len(scores), int), seed=0)
+        return percentile(means[0, :, 0], len(scores))
+    # Resampling constant scores tells nothing: Wilson's interval of the share.
+    value, low, high, n = wilson(np.clip(scores / scale, 0, 1).sum(), len(scores))
+    return Estimate(float(scores[0]), low * scale, high * scale, n)
 
 
 def _levels(name, correct):
@@ -286,5 +300,5 @@ def _same_length(array, correct):
 
 
 def _pair(a, b):
-    a, b = _outcomes("the first argument", a), _outcomes("the second argument", b)
-    return a, _same_length(b, a)
+    a = _outcomes("the first argument", a)
+    return a, _same_length(_outcomes("the second argument", b), a)

@@ -18,6 +18,7 @@ from advspur.data.layouts import (
     file_table,
     list_classes,
     require_data,
+    require_whole,
     without_unreadable,
 )
 from advspur.data.transforms import center_crop, resize_short
@@ -29,6 +30,7 @@ DIRECTORIES = ("objectnet-1.0", "objectnet", "ObjectNet")
 LAYOUT = "images/<folder>/*.png (and mappings/, which is not needed), as the release unpacks"
 BORDER = 2  # red pixels on each side of every image
 RESIZES = (256, 224)
+SIZES = {"images": 18_514}  # at least: those of version 1.0-beta
 
 
 @functools.lru_cache(maxsize=1)
@@ -44,6 +46,9 @@ def load(data_dir, *, resize=256, allow_partial=False, skip_unreadable=False):
     require_data(root.is_dir(), "ObjectNet", data_dir, LAYOUT)
     labels = {folder: label for label, folder in enumerate(OBJECTNET)}
     paths, numbers = list_classes(root, labels, allow_partial=allow_partial, ignore_others=True)
+    fault = f"{len(paths):,} images, version 1.0-beta had {SIZES['images']:,}"
+    is_whole = allow_partial or len(paths) >= SIZES["images"]
+    require_whole("" if is_whole else fault, root)
     transform = functools.partial(_transform, short=resize)
     table = file_table(len(OBJECTNET), paths, numbers, transform)
     return without_unreadable({"images": table}) if skip_unreadable else {"images": table}

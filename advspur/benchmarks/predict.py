@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advspur._checks import check_choice, check_epsilon, require
+from advspur._checks import InputError, check_choice, check_epsilon, require
 from advspur.attacks import check_perturbation, margin, pgd
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
@@ -34,7 +34,7 @@ def require_classes(classifier, allowed):
 
 
 def replicate(classifier):
-    """The classifier on every local device, where the batches of `for_each_example` are."""
+    """A pytree (a classifier) on every local device, where the batches are split over."""
     return jax.device_put(classifier, _sharding(PartitionSpec()))
 
 
@@ -52,22 +52,24 @@ def for_each_example(
       progress: advanced by the number of images times `passes`.
     Returns: the results of all examples in order, on the host; in every process the same.
     """
-    devices, processes = jax.local_device_count(), jax.process_count()
-    batch_size = -(-batch_size // devices) * devices
+    processes, batch_size = jax.process_count(), whole_batch(batch_size)
     count = len(source) if limit is None else min(limit, len(source))
-    require(batch_size >= 1, f"batch_size = {batch_size}: it must be >= 1")
     require(count > 0, f"{source!r} holds no example to evaluate on")
     shape = {"batch_size": batch_size, "image_size": image_size, "limit": limit}
-    results, kept, last = [], [], None
-    for batch, numbers in _own_batches(source, processes, shape):
-        kept.append(numbers[batch.valid])
-        result = function(*jax.device_put((batch, numbers), _sharding(PartitionSpec("batch"))))
-        if last is not None:  # fetched one batch late, so that the devices are never idle
-            results.append(jax.device_get(last))
-        last = result
-        if progress is not None:
-            progress.advance(len(kept[-1]) * processes * passes)
-    results += [] if last is None else [jax.device_get(last)]
+    results, kept, last, fault = [], [], None, ""
+    try:
+        for batch, numbers in _own_batches(source, processes, shape):
+            kept.append(numbers[batch.valid])
+            result = function(*split_batch((batch, numbers)))
+            if last is not None:  # fetched one batch late, so that the devices are never idle
+                results.append(jax.device_get(last))
+            last = result
+            if progress is not None:
+                progress.advance(len(kept[-1]) * processes * passes)
+        results.append(jax.device_get(last))
+    except InputError as error:
+        fault = str(error)
+    _raise_together(fault)
     sizes = list(map(len, kept))
     results = [jax.tree.map(lambda x, n=n: x[:n], r) for n, r in zip(sizes, results, strict=True)]
     if processes > 1:
@@ -178,6 +180,34 @@ def correct_under_noise(classifier, images, labels, noise, level):
     """[n] bool: right on clip(x + level noise, 0, 1), for uint8 images x."""
     noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
     return jnp.argmax(classifier.logits(noisy), axis=-1) == labels
+
+
+def whole_batch(batch_size):
+    """`batch_size` rounded up to a multiple of the number of local devices."""
+    require(batch_size >= 1, f"batch_size = {batch_size}: it must be >= 1")
+    devices = jax.local_device_count()
+    return -(-batch_size // devices) * devices
+
+
+def split_batch(arrays):
+    """Arrays with a leading batch axis, split over the local devices."""
+    return jax.device_put(arrays, _sharding(PartitionSpec("batch")))
+
+
+def _raise_together(fault):
+    """Raise InputError(fault) in every process where it is not "" in one of them.
+
+    A process that raised alone would leave the others waiting for its results.
+    """
+    if jax.process_count() > 1:
+        text = np.zeros(300, np.uint8)
+        encoded = fault.encode()[:300]
+        text[: len(encoded)] = list(encoded)
+        everywhere = np.asarray(multihost_utils.process_allgather(text))
+        fault = next(
+            (bytes(t).rstrip(b"\0").decode(errors="replace") for t in everywhere if t[0]), ""
+        )
+    require(not fault, fault)
 
 
 def _sharding(spec):

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from advspur._checks import check_nonnegative, require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
     correct_clean,
@@ -49,6 +51,18 @@ class Regions(NamedTuple):
     linf_epsilons: tuple
     attack_steps: int
     num_attacked: int
+
+    def changed(self, changes):
+        """These with other values of some fields, a dict or None, checked."""
+        changes = dict(changes or {})
+        unknown = sorted(changes.keys() - set(self._fields))
+        require(not unknown, f"regions has {unknown}; it knows {', '.join(self._fields)}")
+        new = self._replace(**changes)
+        for name in self._fields[1:]:
+            check_nonnegative(f"regions.{name}", getattr(new, name))
+        for name, used in (("trials", new.noises), ("attack_steps", new.attacks)):
+            require(getattr(new, name) >= 1 or not used, f"regions.{name} must be >= 1")
+        return new
 
     @property
     def noises(self):
@@ -104,12 +118,12 @@ def region_records(
     masked PGD (`<name>_attack_accuracy`, `adversarial_relative_<core>_sensitivity`: RFS with the
     worst perturbation of a region instead of noise); `norm_fraction_spurious`, the mean share of
     the squared input gradient off the core (deep NFS); `spurious_area`, the mean share of pixels.
-    An image of which one region is empty does not take part.
+    An image without a core takes part in `accuracy` only.
 
     Args:
       key: PRNG key of the noise.
       to_regions: masks uint8 [n, h, w, c] -> core and rest, [n, h, w, 1] in [0, 1].
-      protocol: choices that the records of noise carry among their options.
+      protocol: choices that the records carry among their options.
       running: image_size and progress of `for_each_example`.
     """
     start = time.monotonic()
@@ -118,7 +132,7 @@ def region_records(
         image, label, (core, rest) = batch.image, batch.label, to_regions(batch.mask)
         found = {
             "label": label,
-            "counts": _not_empty(core) & _not_empty(rest),
+            "has_core": _not_empty(core),
             "clean": correct_clean(classifier, image, label),
             "share": gradient_share(classifier, image, label, rest),
             "area": jnp.mean(rest, axis=(1, 2, 3)),
@@ -138,16 +152,19 @@ def region_records(
     found = for_each_example(
         measure, table, batch_size=batch_size, passes=regions.passes, **running
     )
-    found = jax.tree.map(lambda x: x[found["counts"]], found)
+    everywhere, protocol = metrics.accuracy(found["clean"]), protocol or {}
+    require(np.any(found["has_core"]), f"no image of {table!r} has a core: all masks are empty")
+    found = jax.tree.map(lambda x: x[found["has_core"]], found)
     labels, seconds = found["label"], time.monotonic() - start
     records = [
-        record(name, estimate, options={}, seconds=seconds)
+        record(name, estimate, options=protocol, seconds=seconds)
         for name, estimate in (
-            ("accuracy", metrics.accuracy(found["clean"])),
+            ("accuracy", everywhere),
             ("norm_fraction_spurious", metrics.mean_value(found["share"])),
             ("spurious_area", metrics.mean_value(found["area"])),
         )
     ]
+    trials = {"trials": regions.trials} if regions.trials > 1 else {}
     for family, levels in regions.noises:
         outcomes = found[family].reshape(len(labels), regions.trials, 2, len(levels))
         records += _sensitivity_records(
@@ -156,15 +173,15 @@ def region_records(
             outcomes.transpose(2, 3, 1, 0),  # [region, level, trial, n]
             labels,
             regions.names,
-            {"family": family} | (protocol or {}),
+            {"family": family} | trials | protocol,
             ("level", levels),
             seconds,
         )
     attack = {"batch_size": batch_size, "to_regions": to_regions, **running}
-    return records + _attack_records(classifier, table, regions, **attack)
+    return records + _attack_records(classifier, table, regions, protocol, **attack)
 
 
-def _attack_records(classifier, table, regions, *, batch_size, to_regions, **running):
+def _attack_records(classifier, table, regions, protocol, *, batch_size, to_regions, **running):
     """The accuracies and the sensitivity under PGD confined to either region."""
     records = []
     chosen = spread(len(table), regions.num_attacked)
@@ -186,20 +203,19 @@ def _attack_records(classifier, table, regions, *, batch_size, to_regions, **run
                 for part in (core, rest)
                 for epsilon in epsilons
             ]
-            counts = _not_empty(core) & _not_empty(rest)
-            return jnp.stack(outcomes, axis=1), batch.label, counts
+            return jnp.stack(outcomes, axis=1), batch.label, _not_empty(core)
 
         passes = 2 * len(epsilons) * attack_passes(regions.attack_steps)
-        outcomes, labels, counts = for_each_example(
+        outcomes, labels, has_core = for_each_example(
             attacked, table.subset(chosen), batch_size=batch_size, passes=passes, **running
         )
-        outcomes = outcomes[counts].reshape(-1, 2, len(epsilons)).transpose(1, 2, 0)
-        options = {"p": "inf" if p == math.inf else p, "num_steps": regions.attack_steps}
+        outcomes = outcomes[has_core].reshape(-1, 2, len(epsilons)).transpose(1, 2, 0)
+        options = {"p": "inf" if p == math.inf else p, "num_steps": regions.attack_steps} | protocol
         records += _sensitivity_records(
             "attack_accuracy",
             f"adversarial_relative_{regions.names[0]}_sensitivity",
             outcomes[:, :, None],
-            labels[counts],
+            labels[has_core],
             regions.names,
             options,
             ("epsilon", epsilons),

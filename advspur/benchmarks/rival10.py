@@ -21,7 +21,9 @@ from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.batches import train_batches
 from advspur.data.label_maps import RIVAL10, rival10_labels
 from advspur.data.layouts import (
+    file_table,
     load_options,
+    missing_text,
     open_file,
     require_count,
     require_data,
@@ -61,7 +63,7 @@ REGIONS = Regions(
 def load(
     data_dir, *, transform="resize", val_only=False, allow_partial=False, skip_unreadable=False
 ):
-    """{"train": Table, "test": Table} with object masks.
+    """{"train": Table, "test": Table}, the latter with object masks.
 
     The mask is the file of entire_object_masks/, else the entry "entire-object" of the image's
     `_attr_dict.pkl`, which is read as data.
@@ -75,34 +77,41 @@ def load(
     check_choice("transform", transform, TRANSFORMS)
     root = Path(data_dir).expanduser()
     splits = {split: root / split / "ordinary" for split in SIZES}
-    require_data(all(d.is_dir() for d in splits.values()), "RIVAL10", root, LAYOUT)
+    require_data(any(d.is_dir() for d in splits.values()), "RIVAL10", root, LAYOUT)
     rows = {}
     for split, folder in splits.items():
+        require_whole("" if folder.is_dir() else f"{folder} is missing", root)
         images = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
         rows[split] = [_row(path, root / split) for path in images]
-        missing = [r["path"].name for r in rows[split] if r["mask_path"] is None]
-        fault = f"{len(missing)} of {len(images)} masks of {split} are missing, first {missing[:1]}"
-        require_whole(fault if missing and not allow_partial else "", root)
-        rows[split] = [row for row in rows[split] if row["mask_path"] is not None]
         require_count(rows[split], SIZES[split], folder, allow_partial)
     if val_only:
         every = rows["train"] + rows["test"]
         rows["test"] = [row for row in every if "ILSVRC2012_val" in row["path"].name]
         rows["train"] = [row for row in rows["train"] if "ILSVRC2012_val" not in row["path"].name]
+    missing = [row["path"].name for row in rows["test"] if row["mask_path"] is None]
+    fault = missing_text(missing, len(rows["test"]), "masks of test images")
+    require_whole("" if allow_partial else fault, root)
+    rows["test"] = [row for row in rows["test"] if row["mask_path"] is not None]
+    change = _square if transform == "resize" else _square_and_crop
     parts = {}
     for split, of_split in rows.items():
-        require_data(of_split, f"{split} images of RIVAL10", root, LAYOUT)
+        require(of_split, f"{root} has no {split} images to use")
         columns = {name: [row[name] for row in of_split] for name in of_split[0]}
-        columns["label"] = np.array(columns["label"])
-        parts[split] = Table(len(RIVAL10), functools.partial(_read, transform), **columns)
+        labels = np.array(columns.pop("label"))
+        if split == "train":  # the head's training needs no masks
+            parts[split] = file_table(len(RIVAL10), columns["path"], labels, change)
+        else:
+            read = functools.partial(_read, change)
+            parts[split] = Table(len(RIVAL10), read, label=labels, **columns)
     return without_unreadable(parts) if skip_unreadable else parts
 
 
 def num_passes(data_dir, *, regions=None, legacy=False, num_epochs=10, **options):
     """Forward passes over an image that `evaluate` makes."""
     parts = load(data_dir, **load_options(load, options))
-    head = num_epochs * len(parts["test"]) if legacy else len(parts["train"])
-    return head + REGIONS._replace(**regions or {}).num_passes(len(parts["test"]))
+    steps = 3 * len(parts["train"]) + len(parts["test"])  # of the legacy head, an epoch
+    head = num_epochs * steps if legacy else len(parts["train"])
+    return head + REGIONS.changed(regions).num_passes(len(parts["test"]))
 
 
 def evaluate(
@@ -139,12 +148,13 @@ def evaluate(
     check_choice("mask", mask, MASKS)
     require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
     parts = load(data_dir, **reading)
+    require(not legacy or jax.process_count() == 1, "legacy trains its head in one process only")
     head_key, noise_key = jax.random.split(key)
     running = {"batch_size": batch_size, "progress": progress}
     fit = {"num_classes": len(RIVAL10), "weight_decay": weight_decay, "num_epochs": num_epochs}
     if legacy:
         classifier = classifier.replace(mean=(0.0,) * 3, std=(1.0,) * 3)
-        batches = functools.partial(_augmented, parts["train"], head_batch_size)
+        batches = functools.partial(_augmented, parts["train"], head_batch_size, progress)
         accuracy = functools.partial(_accuracy, table=parts["test"], **running)
         fit |= {"learning_rate": learning_rate, "key": head_key}
         classifier = fit_head_in_train_mode(classifier, batches, accuracy, **fit)
@@ -168,7 +178,7 @@ def evaluate(
     return region_records(
         classifier,
         parts["test"],
-        REGIONS._replace(**regions or {}),
+        REGIONS.changed(regions),
         key=noise_key,
         to_regions=functools.partial(_regions, mask),
         **running,
@@ -188,8 +198,7 @@ def _row(path, split):
     return {"path": path, "mask_path": found, "label": labels[wnid]}
 
 
-def _read(transform, row):
-    change = _square if transform == "resize" else _square_and_crop
+def _read(change, row):
     mask = _open_mask(row["mask_path"])
     return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
 
@@ -221,7 +230,7 @@ def _regions(kind, masks):
     return core, 1 - core
 
 
-def _augmented(table, batch_size, epoch):
+def _augmented(table, batch_size, progress, epoch):
     """The training batches of one epoch, augmented, as (images in [0, 1], labels)."""
     encoded = Table(
         table.num_classes,
@@ -241,6 +250,8 @@ def _augmented(table, batch_size, epoch):
     )
     for batch in itertools.islice(stream, steps):
         yield to_unit(batch.image), batch.label
+    if progress is not None:
+        progress.advance(3 * len(table))
 
 
 def _accuracy(classifier, *, table, **running):

@@ -1,6 +1,7 @@
 """One model on one benchmark -> records.jsonl, once."""
 
 import functools
+import inspect
 import json
 import time
 from typing import NamedTuple
@@ -9,13 +10,17 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from advspur import models
+from advspur import __version__, models
 from advspur._checks import check_choice, require
 from advspur.benchmarks.predict import replicate
 from advspur.data.layouts import load_options
 from advspur.intervals import Estimate, wilson
 from advspur.models import record_facts
 from advspur.records import COMPLETE, append_records, read_records, record
+
+# Options that say how an evaluation is run, and those whose effect the records show by themselves.
+RUNNING = ("batch_size", "allow_partial", "skip_unreadable", "image_dir", "regions", "shapes")
+RUNNING += ("num_examples", "num_attacked", "l2_epsilons", "linf_epsilons", "attack_steps")
 
 
 class Model(NamedTuple):
@@ -38,7 +43,13 @@ def open_model(run, *, weights="raw", models_dir=None):
 
     @functools.cache
     def classifier():
-        return replicate(models.load(run, weights=weights, models_dir=models_dir))
+        loaded = models.load(run, weights=weights, models_dir=models_dir)
+        leaves = map(np.asarray, jax.tree.leaves(loaded.variables))
+        require(
+            all(np.all(np.isfinite(leaf.astype(np.float32))) for leaf in leaves),
+            f"{run} has weights that are NaN or infinite",
+        )
+        return replicate(loaded)
 
     return Model(models.model_facts(run, models_dir=models_dir), weights, classifier)
 
@@ -53,18 +64,6 @@ def misfit(model, benchmark):
     if allowed and facts["num_classes"] not in allowed:
         return f"it has {facts['num_classes']} classes, not {' or '.join(map(str, allowed))}"
     return ""
-
-
-def is_recorded(model, benchmark, *, path, seed=0, options):
-    """Whether the file holds all numbers of the model on the benchmark with these options."""
-    marker, name = _marker(model, benchmark, seed, options), record_facts(*model[:2])["model"]
-    found = any(
-        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, name, benchmark, marker)
-        for r in read_records(path)
-    )
-    if jax.process_count() > 1:  # the processes take the jobs in step: as the first one sees it
-        found = multihost_utils.broadcast_one_to_all(np.array(found)).item()
-    return found
 
 
 def evaluate_model(
@@ -88,20 +87,28 @@ def evaluate_model(
     check_choice("benchmark", benchmark, tuple(BENCHMARKS))
     fault = misfit(model, benchmark)
     require(not fault, f"{model.facts['model']} cannot be measured on {benchmark}: {fault}")
-    if is_recorded(model, benchmark, path=path, seed=seed, options=options):
+    module, options = BENCHMARKS[benchmark], _all_options(model, benchmark, options)
+    parts = module.load(data_dir, **load_options(module.load, options))
+    marker = _marker(model, parts, seed, options)
+    if _is_recorded(record_facts(*model[:2])["model"], benchmark, marker, path):
         return []
     start = time.monotonic()
-    measured = BENCHMARKS[benchmark].evaluate(
+    measured = module.evaluate(
         model.classifier(),
         data_dir,
         key=jax.random.key(seed),
         progress=progress,
         cache_dir=cache_dir,
-        **_all_options(model, benchmark, options),
+        **options,
     )
-    measured += _unreadable(BENCHMARKS[benchmark], data_dir, options)
+    choices = _choices(module, options)
+    measured = [r._replace(options=choices | r.options) for r in measured]
+    measured += [
+        record("unreadable_share", wilson(t.skipped, len(t) + t.skipped), options={"part": part})
+        for part, t in parts.items()
+        if t.skipped
+    ]
     count, seconds = len(measured), time.monotonic() - start
-    marker = _marker(model, benchmark, seed, options)
     end = record(COMPLETE, Estimate(count, count, count, count), options=marker, seconds=seconds)
     about = record_facts(*model[:2]) | {"benchmark": benchmark}
     measured = [r._replace(**about) for r in measured]
@@ -110,16 +117,14 @@ def evaluate_model(
     return measured
 
 
-def _unreadable(module, data_dir, options):
-    """A record of each part of the data that `skip_unreadable` left images out of."""
-    if not options.get("skip_unreadable"):
-        return []
-    parts = module.load(data_dir, **load_options(module.load, options))
-    return [
-        record("unreadable_share", wilson(t.skipped, len(t) + t.skipped), options={"part": part})
-        for part, t in parts.items()
-        if t.skipped
-    ]
+def _is_recorded(name, benchmark, marker, path):
+    found = any(
+        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, name, benchmark, marker)
+        for r in read_records(path)
+    )
+    if jax.process_count() > 1:  # the processes take the jobs in step: as the first one sees it
+        found = multihost_utils.broadcast_one_to_all(np.array(found)).item()
+    return found
 
 
 def _all_options(model, benchmark, options):
@@ -127,8 +132,27 @@ def _all_options(model, benchmark, options):
     return options | shapes
 
 
-def _marker(model, benchmark, seed, options):
-    """The options of the record that says all is measured: with what, of which weights."""
-    measured_on = {name: model.facts[name] for name in ("step", "checksum")} | {"seed": seed}
-    options = _all_options(model, benchmark, options) | measured_on
+def _choices(module, options):
+    """The options of a protocol that are not the default ones: every record carries them."""
+    defaults = {
+        name: parameter.default
+        for function in (module.load, module.evaluate)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
+    chosen = {name: value for name, value in options.items() if name not in RUNNING}
+    return _as_json({name: v for name, v in chosen.items() if v != defaults.get(name)})
+
+
+def _marker(model, parts, seed, options):
+    """The options of the record that says all is measured: with what, on what, of which weights."""
+    measured_on = {name: model.facts[name] for name in ("step", "checksum")} | {
+        "seed": seed,
+        "advspur": __version__,
+        "examples": sum(map(len, parts.values())),
+        "skipped": sum(table.skipped for table in parts.values()),
+    }
+    return _as_json({k: v for k, v in options.items() if k != "batch_size"} | measured_on)
+
+
+def _as_json(options):
     return json.loads(json.dumps(options))  # tuples become lists, as in the file

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import InputError, check_choice, first_line, require
+from advspur._checks import InputError, check_choice, check_nonnegative, first_line, require
 from advspur.benchmarks.predict import require_classes
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     load_options,
+    missing_text,
     open_file,
     read_rows,
     require_data,
@@ -92,7 +93,7 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
 def num_passes(data_dir, *, regions=None, **options):
     """Forward passes over an image that `evaluate` makes."""
     parts = load(data_dir, **load_options(load, options))
-    return REGIONS._replace(**regions or {}).num_passes(len(parts["images"]))
+    return REGIONS.changed(regions).num_passes(len(parts["images"]))
 
 
 def evaluate(
@@ -122,17 +123,17 @@ def evaluate(
     """
     require_classes(classifier, NUM_CLASSES)
     check_choice("spurious_region", spurious_region, ("complement", "masks"))
-    regions = REGIONS._replace(**regions or {})
-    protocol = {"trials": regions.trials, "dilation_rounds": dilation_rounds}
+    check_nonnegative("dilation_rounds", dilation_rounds)
+    protocol = {"dilation_rounds": dilation_rounds, "spurious_region": spurious_region}
     return region_records(
         classifier,
         load(data_dir, **reading)["images"],
-        regions,
+        REGIONS.changed(regions),
         key=key,
         batch_size=batch_size,
         progress=progress,
         to_regions=functools.partial(_regions, dilation_rounds, spurious_region),
-        protocol=protocol | {"spurious_region": spurious_region},
+        protocol=protocol,
     )
 
 
@@ -152,7 +153,10 @@ def dilate(mask, rounds):
 def _regions(rounds, spurious_region, masks):
     core, spurious = jnp.split(to_unit(masks), 2, axis=-1)
     core = dilate(core, rounds) if rounds else core
-    return core, 1 - core if spurious_region == "complement" else spurious
+    if spurious_region == "complement":
+        return core, 1 - core
+    # Without a spurious mask an image does not take part: as if it had no core.
+    return core * jnp.any(spurious > 0, axis=(1, 2, 3), keepdims=True), spurious
 
 
 def _read(legacy, row):
@@ -177,8 +181,8 @@ def _read_release(root, image_dir, allow_partial):
     wnids = _read_wnids(root / "wordnet_dict.py")
     names = {wnid: root / wnid / "image_names_map.csv" for wnid in wnids.values()}
     missing = [wnid for wnid in imagenet_wnids() if wnid not in names or not names[wnid].is_file()]
-    fault = f"{len(missing)} of {NUM_IMAGENET_CLASSES} classes are missing, first {missing[:1]}"
-    require_whole(fault if missing and not allow_partial else "", root)
+    fault = missing_text(missing, NUM_IMAGENET_CLASSES, "classes")
+    require_whole("" if allow_partial else fault, root)
     spurious = read_answers(_find_answers(root))
     rows = []
     for label, wnid in sorted(wnids.items()):

@@ -35,6 +35,12 @@ REGIONS = Regions(
 )
 
 
+def load(data_dir=None, *, num_examples=2000, shapes=None):
+    """{split: Table}, drawn from the seed in `shapes`."""
+    options = dict(shapes or {})
+    return {s: spurious_shapes(s, num_examples=num_examples, **options) for s in SPLITS}
+
+
 def num_passes(
     data_dir=None,
     *,
@@ -49,7 +55,7 @@ def num_passes(
     """Forward passes over an image that `evaluate` makes."""
     budgets = len(l2_epsilons) + len(linf_epsilons)
     attacked = min(num_attacked, num_examples) * budgets * attack_passes(attack_steps)
-    of_regions = REGIONS._replace(**regions or {}).num_passes(num_examples)
+    of_regions = REGIONS.changed(regions).num_passes(num_examples)
     return len(SPLITS) * num_examples + attacked + of_regions
 
 
@@ -89,10 +95,8 @@ def evaluate(
     num_classes = shapes.get("num_classes", 8)
     require_classes(classifier, (num_classes,))
     require(num_attacked >= 1, f"num_attacked = {num_attacked}: attack at least one image")
-    regions = REGIONS._replace(**regions or {})
-    sources = {
-        split: spurious_shapes(split, num_examples=num_examples, **shapes) for split in SPLITS
-    }
+    regions = REGIONS.changed(regions)
+    sources = load(num_examples=num_examples, shapes=shapes)
     image_size = sources["test"].columns["image"].shape[1]
     running = {"batch_size": batch_size, "image_size": image_size, "progress": progress}
     labels, is_majority = (sources["test"].columns[name] for name in ("label", "is_majority"))

@@ -16,6 +16,7 @@ from advspur.benchmarks.features import cached_features
 from advspur.data.layouts import (
     file_table,
     load_options,
+    missing_text,
     read_rows,
     require_data,
     require_whole,
@@ -47,8 +48,8 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     root = Path(data_dir).expanduser()
     rows = read_metadata(root)
     missing = [row["img_filename"] for row in rows if not (root / row["img_filename"]).is_file()]
-    fault = f"{len(missing)} of {len(rows)} images are missing, first {missing[:1]}"
-    require_whole(fault if missing and not allow_partial else "", root)
+    fault = missing_text(missing, len(rows), "images")
+    require_whole("" if allow_partial else fault, root)
     absent, parts = set(missing), {}
     for number, split in enumerate(SPLITS):
         chosen = [r for r in rows if int(r["split"]) == number and r["img_filename"] not in absent]

@@ -5,6 +5,7 @@ the reading threads, when they are asked for.
 """
 
 import csv
+import functools
 import hashlib
 import inspect
 import os
@@ -20,6 +21,7 @@ from advspur.data.sources import image_files
 from advspur.data.table import Table
 from advspur.data.transforms import center_crop, open_image, resize_short
 
+SMALLEST = 8  # pixels a side of an image that can be meant
 WHERE = "docs/benchmarks.md says where to get it"
 
 
@@ -42,6 +44,11 @@ def require_whole(fault, directory, advice="unpack the archive again"):
     )
 
 
+def missing_text(missing, total, what):
+    """ "3 of 8 masks are missing, first x.npy"; "" where none is."""
+    return f"{len(missing)} of {total} {what} are missing, first {missing[0]}" if missing else ""
+
+
 def list_classes(root, labels, *, allow_partial, ignore_others=False):
     """(paths, labels) of ``root/<folder>/<image>`` for the folders of `labels` (folder -> label).
 
@@ -52,14 +59,13 @@ def list_classes(root, labels, *, allow_partial, ignore_others=False):
     unknown = sorted(folders - set(labels))
     require(
         ignore_others or not unknown,
-        f"{root} has {len(unknown)} folders that are no class, first {unknown[:1]}; classes "
-        f"are {', '.join(list(labels)[:3])}, ...",
+        f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}; "
+        f"classes are {', '.join(list(labels)[:3])}, ...",
     )
     files = {f: image_files(root / f) for f in labels if f in folders}
     missing = [name for name in labels if not files.get(name)]
     if not allow_partial:
-        fault = f"{len(missing)} of {len(labels)} class folders are missing, first {missing[:1]}"
-        require_whole(fault if missing else "", root)
+        require_whole(missing_text(missing, len(labels), "class folders"), root)
     found = [(p, labels[f]) for f, of_class in files.items() for p in of_class]
     require_data(found, "images", root, "<class folder>/<image>.JPEG")
     paths, numbers = zip(*found, strict=True)
@@ -88,19 +94,26 @@ def with_mask(image, mask, transform, mask_path):
         f"{image.size[0]} x {image.size[1]}: mask and image must have the same size",
     )
     return {
-        "image": np.asarray(transform(image)),
-        "mask": np.asarray(transform(mask))[:, :, None],
+        "image": _transformed(image, transform, mask_path),
+        "mask": _transformed(mask, transform, mask_path)[:, :, None],
     }
+
+
+def _transformed(image, transform, path):
+    """The pixels of the transformed image, 224 x 224."""
+    smallest = min(image.size)
+    require(smallest >= SMALLEST, f"{path} is {image.size[0]} x {image.size[1]}: too small")
+    changed = transform(image)
+    require(
+        changed.size == (224, 224),
+        f"{path} is {image.size[0]} x {image.size[1]}: 224 x 224 is needed",
+    )
+    return np.asarray(changed)
 
 
 def standard_transform(image):
     """Short side to 256, central 224 x 224."""
     return center_crop(resize_short(image, 256), 224)
-
-
-def central_crop(image):
-    """The central 224 x 224 of an image that is stored at its final scale."""
-    return center_crop(image, 224)
 
 
 def read_rows(file):
@@ -117,12 +130,8 @@ def file_table(num_classes, paths, labels, transform, *, root="", **columns):
 
     def read(row):
         path = Path(root, row["path"])
-        try:
-            return {"image": np.asarray(transform(open_file(path)))}
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"{path} is too small: {error}") from error
+        image = open_file(path)
+        return {"image": _transformed(image, transform, path)}
 
     return Table(
         num_classes,
@@ -158,6 +167,7 @@ def unreadable(table, progress=None):
     return found
 
 
+@functools.lru_cache(maxsize=4)  # the models of a suite share their data
 def content_digest(table):
     """SHA-256 over the bytes of a Table's image files, in order."""
 

@@ -81,6 +81,7 @@ def fit_linear_probe(
         batch_size=min(batch_size, len(labels)),
         num_epochs=num_epochs,
     )
+    require(np.all(np.isfinite(heads[0])), f"a head diverged at rates {list(learning_rates)}")
     probes = []
     for kernels, biases, of_rate in zip(*map(np.asarray, (*heads, accuracies)), strict=True):
         best = int(np.argmax(of_rate))
