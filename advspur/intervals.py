@@ -94,6 +94,22 @@ def ratio(a, b):
     return Estimate(a.value / b.value, end(a.low, b.high, -1), end(a.high, b.low, 1), n)
 
 
+def weighted_mean(sums, counts, weights):
+    """The Estimate of the weighted mean of shares sums / counts; NaN where a part is empty.
+
+    Wilson intervals of the parts, joined (MOVER for a weighted sum: Zou, Huang & Zhang,
+    Computational Statistics & Data Analysis 53 (2009) 1080).
+    """
+    if len(counts) == 0 or counts.min() == 0:
+        return NOTHING._replace(num_examples=int(counts.sum()))
+    parts = np.array([wilson(s, int(n))[:3] for s, n in zip(sums, counts, strict=True)])
+    weights = weights / weights.sum()
+    value, low, high = parts.T
+    middle = float(weights @ value)
+    below, above = (np.sqrt(weights**2 @ (end - value) ** 2) for end in (low, high))
+    return Estimate(middle, float(middle - below), float(middle + above), int(counts.sum()))
+
+
 def resampled_means(values, strata, seed):
     """[strata, 1 + NUM_RESAMPLES, d]: mean rows of each stratum, as measured and resampled.
 

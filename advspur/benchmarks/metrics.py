@@ -22,6 +22,7 @@ from advspur.intervals import (
     mean_value,
     percentile,
     resampled_means,
+    weighted_mean,
     wilson,
 )
 from advspur.intervals import ratio as accuracy_ratio
@@ -103,7 +104,7 @@ def balanced_accuracy(correct, labels):
     classes, index = np.unique(_same_length(labels, correct), return_inverse=True)
     counts = np.bincount(index, minlength=len(classes))
     sums = np.bincount(index, weights=correct, minlength=len(classes))
-    return _weighted_mean(sums, counts, np.ones(len(classes)))
+    return weighted_mean(sums, counts, np.ones(len(classes)))
 
 
 def adjusted_average_accuracy(correct, groups, *, weights):
@@ -123,7 +124,7 @@ def adjusted_average_accuracy(correct, groups, *, weights):
     in_range = np.all((groups >= 0) & (groups < len(weights)))
     require(in_range, f"groups must lie in [0, {len(weights) - 1}]")
     counts = np.bincount(groups, minlength=len(weights))
-    return _weighted_mean(np.bincount(groups, correct, len(weights)), counts, weights)
+    return weighted_mean(np.bincount(groups, correct, len(weights)), counts, weights)
 
 
 def majority_minority_gap(correct, is_majority):
@@ -248,18 +249,6 @@ def mean_corruption_error(correct, baseline_errors):
     return _mean_over_images(
         np.mean(errors / baseline[:, None], axis=0), float(np.mean(1 / baseline))
     )
-
-
-def _weighted_mean(sums, counts, weights):
-    """Weighted mean of shares sums / counts; NaN where a part is empty."""
-    if len(counts) == 0 or counts.min() == 0:
-        return NOTHING._replace(num_examples=int(counts.sum()))
-    parts = np.array([wilson(s, int(n))[:3] for s, n in zip(sums, counts, strict=True)])
-    weights = weights / weights.sum()
-    value, low, high = parts.T
-    middle = float(weights @ value)
-    below, above = (np.sqrt(weights**2 @ (end - value) ** 2) for end in (low, high))
-    return Estimate(middle, float(middle - below), float(middle + above), int(counts.sum()))
 
 
 def _mean_over_images(scores, scale=1.0):

@@ -96,8 +96,8 @@ def attack_passes(num_steps):
 @jax.jit
 def mask_regions(masks):
     """(r, 1 - r) in [0, 1] of masks uint8 [n, h, w, 1]."""
-    core = to_unit(masks)
-    return core, 1 - core
+    # 1 - 255 / 255 need not be 0 in compiled code, and l2 noise on it would have its full length.
+    return to_unit(masks), to_unit(255 - masks)
 
 
 def region_records(

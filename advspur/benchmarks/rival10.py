@@ -17,7 +17,7 @@ from advspur._checks import InputError, check_choice, first_line, require
 from advspur._inert_pickle import read_pickle
 from advspur.benchmarks.features import cached_features
 from advspur.benchmarks.predict import correct_clean, for_each_example
-from advspur.benchmarks.regions import Regions, region_records
+from advspur.benchmarks.regions import Regions, mask_regions, region_records
 from advspur.data.batches import train_batches
 from advspur.data.label_maps import RIVAL10, rival10_labels
 from advspur.data.layouts import (
@@ -80,7 +80,7 @@ def load(
     require_data(any(d.is_dir() for d in splits.values()), "RIVAL10", root, LAYOUT)
     rows = {}
     for split, folder in splits.items():
-        require_whole("" if folder.is_dir() else f"{folder} is missing", root)
+        require(folder.is_dir(), f"{folder} is missing: both splits are needed")
         images = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
         rows[split] = [_row(path, root / split) for path in images]
         require_count(rows[split], SIZES[split], folder, allow_partial)
@@ -224,10 +224,9 @@ def _square_and_crop(image):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _regions(kind, masks):
-    core = to_unit(masks)
     if kind != "soft":
-        core = (core >= 0.5 if kind == "threshold" else core > 0).astype(core.dtype)
-    return core, 1 - core
+        masks = 255 * (masks >= 128 if kind == "threshold" else masks > 0).astype(masks.dtype)
+    return mask_regions(masks)
 
 
 def _augmented(table, batch_size, progress, epoch):

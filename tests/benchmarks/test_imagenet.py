@@ -72,14 +72,14 @@ def test_a_wrong_place_is_answered_with_the_layout(tmp_path):
 
 
 def test_incomplete_copies_are_refused(root, monkeypatch, fresh):
-    with pytest.raises(InputError, match=r"995 of 1000 class folders .*'n01484850'"):
+    with pytest.raises(InputError, match="995 of 1000 class folders .*first n01484850"):
         imagenet.load(root)
     wnids = sorted(path.name for path in (root / "val").iterdir())
     monkeypatch.setattr(imagenet, "imagenet_wnids", lambda: wnids)
     with pytest.raises(InputError, match="10 images, 50,000 are published"):
         imagenet.load(root)
     (fresh / "val" / "n00000000").mkdir()
-    with pytest.raises(InputError, match="no class, first .'n00000000'"):
+    with pytest.raises(InputError, match="no class, first n00000000"):
         imagenet.load(fresh, allow_partial=True)
 
 

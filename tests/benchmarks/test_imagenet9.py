@@ -250,7 +250,7 @@ def test_incomplete_copies_are_refused(root, monkeypatch, tmp_path):
         imagenet9.load(root)
     (tmp_path / "kept.npy").rename(mask)
     (root / "no_fg" / "val" / "00_dog").rename(root / "no_fg" / "val" / "00_Dog")
-    with pytest.raises(InputError, match="no_fg.val has 1 folders that are no class.*'00_Dog'"):
+    with pytest.raises(InputError, match="no_fg.val has 1 folders that are no class, first 00_Dog"):
         imagenet9.load(root)
     shutil.rmtree(root / "no_fg" / "val" / "00_Dog")
     with pytest.raises(InputError, match="no_fg.val is incomplete: 1 of 9 class folders"):

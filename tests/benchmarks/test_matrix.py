@@ -346,7 +346,7 @@ def test_a_model_that_fits_nothing_is_told_of(small, converted, tmp_path):
         evaluate_matrix(
             [shapes], directories, passes, OPTIONS, progress_of=Recorder, line=lines.append, **call
         )
-    assert lines == ["own fits no benchmark at hand (imagenet: it was trained on spurious_shapes)"]
+    assert lines == ["own is not measured on imagenet: it was trained on spurious_shapes"]
     assert not (tmp_path / "records.jsonl").exists()
     few = converted[0]._replace(facts=converted[0].facts | {"num_classes": 12, "model": "few"})
     with pytest.raises(InputError, match="no model fits"):

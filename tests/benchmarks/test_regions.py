@@ -24,7 +24,7 @@ MASKS = np.zeros((NUM, SIZE, SIZE, 1), np.uint8)
 for _i in range(NUM):
     MASKS[_i, 1 : 3 + _i % 4, 2 : 5 + _i % 3] = 255
 MASKS[3], MASKS[7] = 0, 255
-TAKES_PART = ~np.isin(np.arange(NUM), (3, 7))
+TAKES_PART = np.arange(NUM) != 3
 WEIGHT = RNG.normal(0, 1, (SIZE, SIZE, 3))
 REGIONS = Regions(
     names=("core", "rest"),
@@ -160,15 +160,16 @@ def test_images_without_a_gradient_have_no_share_and_do_not_count():
     assert found.value == pytest.approx(np.mean(share[counted]), rel=1e-5)
 
 
-def test_plain_numbers_are_of_the_images_with_both_regions(records):
+def test_accuracy_is_of_all_images_and_the_rest_of_those_with_a_core(records):
     accuracy = value(records, "accuracy")
-    assert accuracy.value == pytest.approx(np.mean(margins(PIXELS)[TAKES_PART] > 0), abs=1e-9)
+    assert accuracy.value == pytest.approx(np.mean(margins(PIXELS) > 0), abs=1e-9)
+    assert accuracy.num_examples == NUM
     area = value(records, "spurious_area")
     assert area.value == pytest.approx(np.mean(1 - MASKS[TAKES_PART] / 255), rel=1e-6)
     share = np.sum((1 - MASKS / 255) * WEIGHT**2, axis=(1, 2, 3)) / np.sum(WEIGHT**2)
     found = value(records, "norm_fraction_spurious")
     assert found.value == pytest.approx(np.mean(share[TAKES_PART]), rel=1e-5)
-    assert {r.num_examples for r in records} == {TAKES_PART.sum()}
+    assert {r.num_examples for r in records if r is not accuracy} == {TAKES_PART.sum()}
 
 
 def noisy_outcomes(family, levels):
@@ -194,13 +195,13 @@ def test_noise_numbers_agree_with_an_independent_count(records, family, levels):
     accuracies = [[balanced(o, labels) for o in of_region] for of_region in outcomes]
     assert np.any(outcomes[0] != outcomes[1])
     for index, level in enumerate(levels):
-        at_level = {"family": family, "level": level}
+        at_level = {"family": family, "trials": 2, "level": level}
         for name, of_region in zip(REGIONS.names, accuracies, strict=True):
             found = value(records, f"{name}_noise_accuracy", **at_level)
             assert found.value == pytest.approx(of_region[index], abs=1e-9)
         found = value(records, "relative_core_sensitivity", **at_level)
         assert found.value == pytest.approx(formula(*(a[index] for a in accuracies)), abs=1e-9)
-    of_all = {"family": family, "levels": list(levels)}
+    of_all = {"family": family, "trials": 2, "levels": list(levels)}
     found = value(records, "relative_core_sensitivity", **of_all)
     assert found.value == pytest.approx(formula(*map(np.mean, accuracies)), abs=1e-9)
     found = value(records, "mean_relative_core_sensitivity", **of_all)
@@ -247,10 +248,10 @@ def test_attacks_take_soft_regions_from_one_half_on():
     none = {"linf_noise_levels": (), "l2_noise_levels": ()}
     found = measure(source=table(masks), **none)
     core = masks >= 127.5
-    takes_part = core.any((1, 2, 3)) & ~core.all((1, 2, 3))
-    assert takes_part.sum() == NUM - 3
+    takes_part = core.any((1, 2, 3))
+    assert takes_part.sum() == NUM - 2
     assert_attacked_exactly(found, core, ~core, takes_part)
-    assert value(found, "accuracy").num_examples == NUM  # softly, all have both
+    assert value(found, "spurious_area").num_examples == NUM  # softly, all have a core
 
 
 def test_the_attacked_images_are_spread_over_the_data():
@@ -268,7 +269,7 @@ def test_the_attacked_images_are_spread_over_the_data():
 def test_a_sensitivity_without_room_is_0_and_marked():
     always_right = measure(linear(bias=1e4), table(labels=np.ones(NUM, int)))
     found = [r for r in always_right if "sensitivity" in r.metric]
-    assert len(found) >= 8 and all(r[1:4] == (0, 0, 0) for r in found)
+    assert len(found) >= 8 and all(r[1:4] == (0, -1, 1) for r in found)
     marked = [r for r in found if not r.metric.startswith("mean_")]
     assert all(r.options["degenerate"] is True for r in marked)
 
@@ -281,25 +282,30 @@ def test_a_constant_prediction_is_not_marked(records):
     assert not any("degenerate" in r.options for r in records)
 
 
-def nothing_or_refused(**change):
-    try:
-        records = measure(**change)
-    except InputError as error:
-        assert "region" in str(error) or "mask" in str(error)
-        return
-    attacked = [r for r in records if "attack" in r.metric]
-    assert all(r.num_examples == 0 and math.isnan(r.value) for r in attacked)
+def test_data_without_a_core_are_refused_in_words():
+    with pytest.raises(InputError, match="no image of .* has a core: all masks are empty"):
+        measure(source=table(np.zeros_like(MASKS)))
 
 
-@pytest.mark.parametrize("mask", (0, 255))
-def test_data_without_two_regions_give_no_number_or_one_line(mask):
-    nothing_or_refused(source=table(np.full_like(MASKS, mask)))
+def test_changes_of_the_regions_are_checked():
+    assert REGIONS.changed(None) == REGIONS and REGIONS.changed({"trials": 5}).trials == 5
+    for changes, match in (
+        ({"trial": 1}, r"regions has \['trial'\]; it knows names, linf_noise"),
+        ({"trials": 0}, "regions.trials must be >= 1"),
+        ({"attack_steps": 0}, "regions.attack_steps must be >= 1"),
+        ({"l2_epsilons": (-1.0,)}, "regions.l2_epsilons = .*: it must be finite and >= 0"),
+        ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: it must be a number"),
+    ):
+        with pytest.raises(InputError, match=match):
+            REGIONS.changed(changes)
 
 
-def test_attacked_images_without_two_regions_give_no_number_or_one_line():
+def test_attacked_images_without_a_core_give_no_number_or_one_line():
     masks = MASKS.copy()
     masks[[0, 4, 8, 12]] = 0  # the four that are attacked
-    nothing_or_refused(source=table(masks), num_attacked=4)
+    records = measure(source=table(masks), num_attacked=4)
+    attacked = [r for r in records if "attack" in r.metric]
+    assert all(r.num_examples == 0 and math.isnan(r.value) for r in attacked)
 
 
 def test_the_order_of_work_does_not_change_the_numbers(records, monkeypatch):

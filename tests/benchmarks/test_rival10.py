@@ -62,12 +62,12 @@ def test_labels_are_rival10s_and_masks_no_images(written, shared):
 
 @pytest.mark.parametrize("transform", ("resize", "resize_crop"))
 def test_image_and_mask_are_squeezed_alike(written, transform):
-    table = rival10.load(written, transform=transform, allow_partial=True)["train"]
+    table = rival10.load(written, transform=transform, allow_partial=True)["test"]
     grey = list(rival10_labels())[0]
     for stem in (f"{grey}_{grey}_0", f"{grey}_{grey}_1"):
         i = stems(table).index(stem)
         path = table.columns["path"][i]
-        mask_path = written / "train" / "entire_object_masks" / path.name
+        mask_path = written / "test" / "entire_object_masks" / path.name
         with Image.open(path) as image, Image.open(mask_path) as mask:
             assert image.size == (60, 48) and image.mode == ("L" if stem[-1] == "0" else "RGB")
             image, mask = image.convert("RGB"), mask.convert("L")
@@ -183,14 +183,18 @@ def test_incomplete_copies_are_refused(root, tmp_path, monkeypatch):
     assert len(rival10.load(root)["train"]) == 40
     (root / "test" / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl").unlink()
     rival10.load.cache_clear()
-    match = rf"1 of 40 masks of test are missing, first \['{PICKLED}_{PICKLED}_0.JPEG'\]"
+    match = rf"1 of 40 masks of test images are missing, first {PICKLED}_{PICKLED}_0.JPEG"
     with pytest.raises(InputError, match=match):
         rival10.load(root)
     stray = root / "train" / "ordinary" / "n00000001_x.JPEG"
     Image.new("RGB", (9, 9)).save(stray)
     with pytest.raises(InputError, match="n00000001_x.JPEG is named for no RIVAL10 class"):
         rival10.load(root, allow_partial=True)
+    stray.unlink()
     shutil.rmtree(root / "test")
+    with pytest.raises(InputError, match="test/ordinary is missing: both splits are needed"):
+        rival10.load(root, allow_partial=True)
+    shutil.rmtree(root / "train")
     with pytest.raises(MissingData, match="no RIVAL10 in .*entire_object_masks"):
         rival10.load(root, allow_partial=True)
 

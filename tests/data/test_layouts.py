@@ -40,7 +40,7 @@ def test_labels_follow_the_map_whatever_the_order_of_the_folders(tmp_path):
 
 def test_folders_that_are_no_class_are_named_or_ignored(tmp_path):
     tree(tmp_path, ("a", "b bird", "c", "zebra"))
-    with pytest.raises(InputError, match="1 folders that are no class, first .'zebra'."):
+    with pytest.raises(InputError, match="1 folders that are no class, first zebra; classes are"):
         layouts.list_classes(tmp_path, LABELS, allow_partial=True)
     paths, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=False, ignore_others=True)
     assert {p.parent.name for p in paths} == set(LABELS) and len(labels) == 6
@@ -48,7 +48,7 @@ def test_folders_that_are_no_class_are_named_or_ignored(tmp_path):
 
 def test_a_missing_class_folder_is_named(tmp_path):
     tree(tmp_path, ("b bird", "c"))
-    with pytest.raises(InputError, match=r"1 of 3 class folders are missing, first \['a'\]"):
+    with pytest.raises(InputError, match="1 of 3 class folders are missing, first a;"):
         layouts.list_classes(tmp_path, LABELS, allow_partial=False)
     _, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=True)
     assert sorted(labels.tolist()) == [0, 0, 1, 1]
@@ -57,7 +57,7 @@ def test_a_missing_class_folder_is_named(tmp_path):
 def test_an_empty_class_folder_is_as_good_as_missing(tmp_path):
     """A copy that stopped after making the folders must not pass as whole."""
     (tree(tmp_path, ("b bird", "c")) / "a").mkdir()
-    with pytest.raises(InputError, match="'a'"):
+    with pytest.raises(InputError, match="1 of 3 class folders are missing, first a;"):
         layouts.list_classes(tmp_path, LABELS, allow_partial=False)
 
 
@@ -87,12 +87,6 @@ def test_the_standard_transform_is_256_then_the_central_224(size):
     np.testing.assert_array_equal(layouts.standard_transform(image), expected)
 
 
-def test_the_crop_of_a_stored_image_does_not_resize():
-    image, _ = picture(np.random.default_rng(2), (300, 260))
-    expected = np.asarray(image)[18:242, 38:262]
-    np.testing.assert_array_equal(layouts.central_crop(image), expected)
-
-
 @pytest.mark.parametrize("mode", ("L", "CMYK", "RGB"))
 def test_all_jpeg_modes_are_read_as_rgb(tmp_path, mode):
     path = tmp_path / "x.JPEG"
@@ -120,16 +114,18 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 def test_image_and_mask_go_through_one_transform():
-    image, mask = picture(np.random.default_rng(4))
+    image, mask = picture(np.random.default_rng(4), (260, 250))
     mark = Image.new("L", image.size)
     mark.paste(255, (10, 20, 30, 40))
-    shifted = layouts.with_mask(image, mark, lambda x: x.crop((5, 7, 55, 47)), "m.npy")
-    assert shifted["image"].shape == (40, 50, 3) and shifted["mask"].shape == (40, 50, 1)
+    shifted = layouts.with_mask(image, mark, lambda x: x.crop((5, 7, 229, 231)), "m.npy")
+    assert shifted["image"].shape == (224, 224, 3) and shifted["mask"].shape == (224, 224, 1)
     where = np.argwhere(shifted["mask"][..., 0])
     assert (where.min(0).tolist(), where.max(0).tolist()) == ([13, 5], [32, 24])
-    np.testing.assert_array_equal(shifted["image"], np.asarray(image)[7:47, 5:55])
-    with pytest.raises(InputError, match="m.npy is 48 x 60, its image 60 x 48"):
+    np.testing.assert_array_equal(shifted["image"], np.asarray(image)[7:231, 5:229])
+    with pytest.raises(InputError, match="m.npy is 250 x 260, its image 260 x 250"):
         layouts.with_mask(image, mask.transpose(Image.Transpose.TRANSPOSE), None, "m.npy")
+    with pytest.raises(InputError, match="m.npy is 260 x 250: 224 x 224 is needed"):
+        layouts.with_mask(image, mark, lambda x: x, "m.npy")
 
 
 def test_unreadable_images_are_left_out_and_counted(tmp_path):
