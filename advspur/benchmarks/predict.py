@@ -144,8 +144,11 @@ def gradient_share(classifier, images, labels, region):
     """
     grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
     largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
-    energy = jnp.square(grad / largest)  # 0 / 0 is NaN, and small gradients do not underflow
-    return jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.sum(energy, axis=(1, 2, 3))
+    is_there = largest > 0
+    energy = jnp.square(grad / jnp.where(is_there, largest, 1))  # small ones do not underflow
+    total = jnp.sum(energy, axis=(1, 2, 3))
+    share = jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.where(total > 0, total, 1)
+    return jnp.where(is_there[:, 0, 0, 0], share, jnp.nan)
 
 
 @jax.jit
