@@ -72,42 +72,42 @@ def evaluate_matrix(
         for name in directories:
             if (reason := misfit(model, name)) and name != "spurious_shapes":
                 line(f"{model.facts['model']} is not measured on {name}: {reason}")
-    jobs = [(m, name) for m in models for name in directories if not misfit(m, name)]
-    require(jobs, "nothing to evaluate: no model fits a benchmark whose data are at hand")
-    sizes = [_size(model) for model, _ in jobs]  # an image costs about as many operations
-    work = [passes[name] * size for (_, name), size in zip(jobs, sizes, strict=True)]
+    jobs = [[name for name in directories if not misfit(model, name)] for model in models]
+    require(any(jobs), "nothing to evaluate: no model fits a benchmark whose data are at hand")
+    sizes = list(map(_size, models))  # an image costs about as many operations
+    total = sum(passes[n] * size for names, size in zip(jobs, sizes, strict=True) for n in names)
     complete = True
-    with progress_of(sum(work)) as progress:
-        for (model, name), size, amount in zip(jobs, sizes, work, strict=True):
-            title = f"{record_facts(*model[:2])['model']} on {name}"
-            job = {"path": path, "seed": seed, "options": options[name]}
-            start, before = time.monotonic(), progress.done
-            try:
-                part = progress.part(title, size)
-                measured = evaluate_model(
-                    model,
-                    name,
-                    data_dir=directories[name],
-                    cache_dir=cache_dir,
-                    progress=part,
-                    **job,
-                )
-            except (InputError, jax.errors.JaxRuntimeError) as error:
-                if not isinstance(error, InputError) and "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                more = "" if isinstance(error, InputError) else "; lower --config.batch_size"
-                complete, measured = False, []
-                progress.line(f"error: {title}: {first_line(error)}{more}")
-            else:
-                if not measured:
-                    progress.line(f"{title}: no new numbers, all are in {path}")
-                for text in map(_summary, filter(_is_headline, measured)):
-                    progress.line(f"  {text}")
-                if measured:
+    with progress_of(total) as progress:
+        for model, names, size in zip(models, jobs, sizes, strict=True):
+            for name in names:
+                title = f"{record_facts(*model[:2])['model']} on {name}"
+                start, end = time.monotonic(), progress.done + passes[name] * size
+                try:
+                    measured = evaluate_model(
+                        model,
+                        name,
+                        path=path,
+                        data_dir=directories[name],
+                        seed=seed,
+                        options=options[name],
+                        cache_dir=cache_dir,
+                        progress=progress.part(title, size),
+                    )
+                except (InputError, jax.errors.JaxRuntimeError) as error:
+                    if not isinstance(error, InputError) and "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    more = "" if isinstance(error, InputError) else "; lower --config.batch_size"
+                    complete, measured = False, []
+                    progress.line(f"error: {title}: {first_line(error)}{more}")
+                else:
+                    for text in map(_summary, filter(_is_headline, measured)):
+                        progress.line(f"  {text}")
                     seconds = f"(total time {time.monotonic() - start:.1f} s)"
-                    progress.line(f"{title}: {len(measured)} new numbers in {path} {seconds}")
-            rest = max(before + amount - progress.done, 0)
-            (progress.advance if measured else progress.skip)(rest)
+                    found = f"{len(measured)} new numbers in {path} {seconds}"
+                    found = found if measured else f"no new numbers, all are in {path}"
+                    progress.line(f"{title}: {found}")
+                (progress.advance if measured else progress.skip)(max(end - progress.done, 0))
+            model.classifier.cache_clear()  # its weights are not needed any more
     return complete
 
 

@@ -19,8 +19,10 @@ from advspur.models import record_facts
 from advspur.records import COMPLETE, append_records, read_records, record
 
 # Options that say how an evaluation is run, and those whose effect the records show by themselves.
-RUNNING = ("batch_size", "allow_partial", "skip_unreadable", "image_dir", "regions", "shapes")
-RUNNING += ("num_examples", "num_attacked", "l2_epsilons", "linf_epsilons", "attack_steps")
+RUNNING = frozenset(
+    "batch_size allow_partial skip_unreadable image_dir regions shapes num_examples num_attacked "
+    "l2_epsilons linf_epsilons attack_steps".split()
+)
 
 
 class Model(NamedTuple):
