@@ -62,16 +62,7 @@ VARIANTS = (
 NEEDED = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 SIZES = dict.fromkeys(VARIANTS, 4_050)
 TRANSFORMS = ("none", "standard")
-REGIONS = Regions(
-    names=("foreground", "background"),
-    linf_noise_levels=(),
-    l2_noise_levels=(),
-    trials=0,
-    l2_epsilons=(0.25, 0.5, 1.0),
-    linf_epsilons=(0.25 / 255, 0.5 / 255, 1 / 255),
-    attack_steps=10,
-    num_attacked=500,
-)
+REGIONS = Regions(names=("foreground", "background"))
 
 
 @functools.lru_cache(maxsize=1)

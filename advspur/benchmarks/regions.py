@@ -44,13 +44,13 @@ class Regions(NamedTuple):
     """
 
     names: tuple
-    linf_noise_levels: tuple
-    l2_noise_levels: tuple
-    trials: int
-    l2_epsilons: tuple
-    linf_epsilons: tuple
-    attack_steps: int
-    num_attacked: int
+    linf_noise_levels: tuple = ()
+    l2_noise_levels: tuple = ()
+    trials: int = 1
+    l2_epsilons: tuple = (0.25, 0.5, 1.0)
+    linf_epsilons: tuple = (0.25 / 255, 0.5 / 255, 1 / 255)
+    attack_steps: int = 10
+    num_attacked: int = 500
 
     def changed(self, changes):
         """These with other values of some fields, a dict or None, checked."""

@@ -51,11 +51,6 @@ REGIONS = Regions(
     names=("foreground", "background"),
     linf_noise_levels=tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
     l2_noise_levels=tuple(25.0 * k for k in range(1, 9)),
-    trials=1,
-    l2_epsilons=(0.25, 0.5, 1.0),
-    linf_epsilons=(0.25 / 255, 0.5 / 255, 1 / 255),
-    attack_steps=10,
-    num_attacked=500,
 )
 
 

@@ -43,12 +43,7 @@ SPURIOUS_ANSWERS = ("separate_object", "background")
 REGIONS = Regions(
     names=("core", "spurious"),
     linf_noise_levels=(0.25,),
-    l2_noise_levels=(),
     trials=5,
-    l2_epsilons=(0.25, 0.5, 1.0),
-    linf_epsilons=(0.25 / 255, 0.5 / 255, 1 / 255),
-    attack_steps=10,
-    num_attacked=500,
 )
 
 

@@ -4,6 +4,7 @@ Protocols of the real benchmarks, with exact masks: groups as in Waterbirds, bac
 ImageNet-9, foreground against background noise as in RIVAL10 (RFS).
 """
 
+import inspect
 import math
 import time
 
@@ -27,10 +28,8 @@ REGIONS = Regions(
     names=("foreground", "background"),
     linf_noise_levels=tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
     l2_noise_levels=(25.0, 50.0, 100.0, 200.0),
-    trials=1,
     l2_epsilons=(0.25, 0.5),
     linf_epsilons=(2 / 255, 4 / 255),
-    attack_steps=10,
     num_attacked=200,
 )
 
@@ -41,22 +40,15 @@ def load(data_dir=None, *, num_examples=2000, shapes=None):
     return {s: spurious_shapes(s, num_examples=num_examples, **options) for s in SPLITS}
 
 
-def num_passes(
-    data_dir=None,
-    *,
-    num_examples=2000,
-    num_attacked=500,
-    l2_epsilons=(0.125, 0.25, 0.5),
-    linf_epsilons=(1 / 255, 2 / 255, 4 / 255),
-    attack_steps=20,
-    regions=None,
-    **_,
-):
+def num_passes(data_dir=None, **options):
     """Forward passes over an image that `evaluate` makes."""
-    budgets = len(l2_epsilons) + len(linf_epsilons)
-    attacked = min(num_attacked, num_examples) * budgets * attack_passes(attack_steps)
-    of_regions = REGIONS.changed(regions).num_passes(num_examples)
-    return len(SPLITS) * num_examples + attacked + of_regions
+    defaults = inspect.signature(evaluate).parameters.items()
+    options = {name: parameter.default for name, parameter in defaults} | options
+    count = options["num_examples"]
+    budgets = len(options["l2_epsilons"]) + len(options["linf_epsilons"])
+    attacked = min(options["num_attacked"], count) * budgets
+    of_regions = REGIONS.changed(options["regions"]).num_passes(count)
+    return len(SPLITS) * count + attacked * attack_passes(options["attack_steps"]) + of_regions
 
 
 def evaluate(
