@@ -51,14 +51,15 @@ def cut_short(path):
 class Passes:
     """A progress that only counts."""
 
-    def __init__(self):
-        self.done = 0
+    done = skipped = 0
 
     def advance(self, amount=1, note=""):
         """`amount` more are done."""
         self.done += amount
 
-    skip = advance
+    def skip(self, amount):
+        """`amount` were done before."""
+        self.skipped += amount
 
 
 @flax.struct.dataclass

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from layouts import Passes
 from PIL import Image
 
 from advspur._checks import InputError
@@ -33,24 +34,12 @@ def table_of(folder):
     return file_table(2, paths, np.arange(len(paths)) % 2, standard_transform)
 
 
-class Counter:
-    """A progress that counts."""
-
-    done = skipped = 0
-
-    def advance(self, amount=1, note=""):
-        self.done += amount
-
-    def skip(self, amount):
-        self.skipped += amount
-
-
 @pytest.fixture
 def get(tiny_classifier, table, tmp_path):
     """cached_features with changes -> (features, images computed, images skipped)."""
 
     def call(**change):
-        progress = Counter()
+        progress = Passes()
         options = {
             "classifier": tiny_classifier, "table": table, "transform": TRANSFORM,
             "cache_dir": tmp_path / "kept", "batch_size": 8, "progress": progress,

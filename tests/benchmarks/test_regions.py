@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layouts import Passes
 
 from advspur import theory
 from advspur._checks import InputError
@@ -61,18 +62,6 @@ def linear(weight=WEIGHT, bias=None):
 
 def table(masks=MASKS, labels=LABELS):
     return array_source(IMAGES, labels, num_classes=2, mask=masks)
-
-
-class Counter:
-    """A progress that counts."""
-
-    done = skipped = 0
-
-    def advance(self, amount=1, note=""):
-        self.done += amount
-
-    def skip(self, amount):
-        self.skipped += amount
 
 
 def measure(classifier=None, source=None, **change):
@@ -352,14 +341,14 @@ def test_an_image_is_moved_to_the_devices_once_for_all_noise(levels, monkeypatch
     ),
 )
 def test_the_passes_told_are_the_passes_made(change):
-    progress = Counter()
+    progress = Passes()
     measure(progress=progress, **change)
     assert progress.done == REGIONS._replace(**change).num_passes(NUM)
 
 
 def test_attacking_no_image_attacks_none_or_is_refused():
     """`num_passes` tells of no attack then."""
-    progress = Counter()
+    progress = Passes()
     try:
         found = measure(num_attacked=0, progress=progress)
     except InputError as error:
@@ -378,7 +367,7 @@ def test_the_embedded_benchmark_makes_the_passes_it_tells(tiny_classifier, easy_
             "linf_epsilons": (), "attack_steps": 2, "num_attacked": 6,
         },
     }  # fmt: skip
-    module, progress = BENCHMARKS["spurious_shapes"], Counter()
+    module, progress = BENCHMARKS["spurious_shapes"], Passes()
     module.evaluate(
         tiny_classifier, batch_size=8, key=jax.random.key(0), shapes=easy_shapes,
         progress=progress, **options,
@@ -388,7 +377,7 @@ def test_the_embedded_benchmark_makes_the_passes_it_tells(tiny_classifier, easy_
 
 @pytest.mark.parametrize("batch_size, seen", ((1, 4), (4, 4), (5, 8), (13, 16), (50, 52)))
 def test_batches_are_rounded_up_to_the_devices(batch_size, seen):
-    shapes, progress = set(), Counter()
+    shapes, progress = set(), Passes()
 
     def function(batch, numbers):
         shapes.add((batch.image.shape, numbers.shape, len(batch.image.sharding.device_set)))
