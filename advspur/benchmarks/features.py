@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from advspur._files import write_whole
 from advspur.benchmarks.predict import features, for_each_example
 from advspur.data.layouts import content_digest
 from advspur.models import tree_digest
@@ -45,15 +45,9 @@ def cached_features(classifier, table, transform, *, cache_dir, batch_size, prog
     made = compute()
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            content = io.BytesIO()
-            np.save(content, made)
-            content = content.getvalue()
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.save(content, made)
+        write_whole(path, hashlib.sha256(content.getvalue()).digest() + content.getvalue())
     return made
 
 

@@ -42,7 +42,7 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
         paths, labels = list_classes(root / "val", labels, allow_partial=allow_partial)
         table = file_table(NUM_IMAGENET_CLASSES, paths, labels, standard_transform)
     require_count(table, SIZES["val"], root, allow_partial)
-    return without_unreadable({"val": table}) if skip_unreadable else {"val": table}
+    return without_unreadable({"val": table}, skip_unreadable)
 
 
 def num_passes(data_dir, **reading):

@@ -83,7 +83,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
     for variant in VARIANTS:
         folder = root / variant / "val"
         if not folder.is_dir():
-            require_whole("" if allow_partial else f"{folder} is missing", root)
+            require_whole(f"{folder} is missing", root, allow_partial=allow_partial)
             continue
         paths, numbers = list_classes(folder, labels, allow_partial=allow_partial)
         if variant == "original":
@@ -93,7 +93,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
         require_count(parts[variant], SIZES[variant], folder, allow_partial)
     missing = [v for v in NEEDED if v not in parts]
     require(not missing, f"{root} has no {', '.join(missing)}, which the gaps and masks need")
-    return without_unreadable(parts) if skip_unreadable else parts
+    return without_unreadable(parts, skip_unreadable)
 
 
 def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, mapped_only=False, **options):
@@ -181,7 +181,7 @@ def _with_masks(root, paths, labels, change, allow_partial):
     masks = [folder / path.parent.name / f"{path.stem}.npy" for path in paths]
     missing = [mask for mask in masks if not mask.is_file()]
     fault = missing_text(missing, len(masks), "masks")
-    require_whole("" if allow_partial else fault, root)
+    require_whole(fault, root, allow_partial=allow_partial)
     rows = [i for i, mask in enumerate(masks) if mask.is_file()]
     require(rows, f"{folder} has no mask of the images of original")
     table = Table(

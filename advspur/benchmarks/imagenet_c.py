@@ -77,9 +77,9 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
             (set(first) - set(names), cell, next(iter(SIZES))),
             (set(names) - set(first), next(iter(SIZES)), cell),
         ):
-            if lacking and not allow_partial:
-                which = f"{len(lacking)} images that {other} has, first {min(lacking)}"
-                require_whole(f"{of} lacks {which}", root)
+            which = f"{len(lacking)} images that {other} has, first {min(lacking, default='')}"
+            fault = f"{of} lacks {which}" if lacking else ""
+            require_whole(fault, root, allow_partial=allow_partial)
         common &= set(names)
     require(common, f"no image is in all {len(SIZES)} cells of {root}")
     names = [name for name in first if name in common]

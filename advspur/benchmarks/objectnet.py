@@ -47,11 +47,11 @@ def load(data_dir, *, resize=256, allow_partial=False, skip_unreadable=False):
     labels = {folder: label for label, folder in enumerate(OBJECTNET)}
     paths, numbers = list_classes(root, labels, allow_partial=allow_partial, ignore_others=True)
     fault = f"{len(paths):,} images, version 1.0-beta had {SIZES['images']:,}"
-    is_whole = allow_partial or len(paths) >= SIZES["images"]
-    require_whole("" if is_whole else fault, root)
+    fault = fault if len(paths) < SIZES["images"] else ""
+    require_whole(fault, root, allow_partial=allow_partial)
     transform = functools.partial(_transform, short=resize)
     table = file_table(len(OBJECTNET), paths, numbers, transform)
-    return without_unreadable({"images": table}) if skip_unreadable else {"images": table}
+    return without_unreadable({"images": table}, skip_unreadable)
 
 
 def num_passes(data_dir, **options):

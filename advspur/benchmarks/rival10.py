@@ -28,12 +28,13 @@ from advspur.data.layouts import (
     require_count,
     require_data,
     require_whole,
+    squared_transform,
     with_mask,
     without_unreadable,
 )
 from advspur.data.sources import image_files
 from advspur.data.table import Table
-from advspur.data.transforms import center_crop, open_image, resize_square, to_unit
+from advspur.data.transforms import open_image, resize_square, to_unit
 from advspur.models import with_head
 from advspur.training.probe import fit_head_in_train_mode, fit_linear_probe
 
@@ -85,9 +86,9 @@ def load(
         rows["train"] = [row for row in rows["train"] if "ILSVRC2012_val" not in row["path"].name]
     missing = [row["path"].name for row in rows["test"] if row["mask_path"] is None]
     fault = missing_text(missing, len(rows["test"]), "masks of test images")
-    require_whole("" if allow_partial else fault, root)
+    require_whole(fault, root, allow_partial=allow_partial)
     rows["test"] = [row for row in rows["test"] if row["mask_path"] is not None]
-    change = _square if transform == "resize" else _square_and_crop
+    change = _square if transform == "resize" else squared_transform
     parts = {}
     for split, of_split in rows.items():
         require(of_split, f"{root} has no {split} images to use")
@@ -98,7 +99,7 @@ def load(
         else:
             read = functools.partial(_read, change)
             parts[split] = Table(len(RIVAL10), read, label=labels, **columns)
-    return without_unreadable(parts) if skip_unreadable else parts
+    return without_unreadable(parts, skip_unreadable)
 
 
 def num_passes(data_dir, *, regions=None, legacy=False, num_epochs=10, **options):
@@ -211,10 +212,6 @@ def _open_mask(path):
 
 def _square(image):
     return resize_square(image, 224)
-
-
-def _square_and_crop(image):
-    return center_crop(resize_square(image, 256), 224)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -60,7 +60,7 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
         are stored in the frame of the crop already.
     """
     root = Path(data_dir).expanduser()
-    image_dir = Path(image_dir or root.parent / "imagenet" / "train")
+    image_dir = Path(image_dir or root.parent / "imagenet" / "train").expanduser()
     is_listed = (root / "manifest.csv").is_file()
     is_release = (root / "wordnet_dict.py").is_file()
     require_data(is_listed or is_release, "Salient ImageNet", root, LAYOUT)
@@ -75,14 +75,15 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
         whole += [] if lacking else [row]
     fault = f"{files} image or mask files are missing, first {first}" if files else ""
     advice = (
-        "unpack it again, or name ImageNet's train folder with --config.salient_imagenet.image_dir"
+        "unpack it again, or name ImageNet's train folder with "
+        "--config.options.salient_imagenet.image_dir=DIR"
     )
-    require_whole("" if allow_partial else fault, root, advice)
+    require_whole(fault, root, allow_partial=allow_partial, advice=advice)
     require_data(whole, "complete images", root, LAYOUT)
     columns = {name: [row[name] for row in whole] for name in ("path", "core", "spurious")}
     labels = np.array([row["label"] for row in whole])
     table = Table(NUM_IMAGENET_CLASSES, functools.partial(_read, legacy), label=labels, **columns)
-    return without_unreadable({"images": table}) if skip_unreadable else {"images": table}
+    return without_unreadable({"images": table}, skip_unreadable)
 
 
 def num_passes(data_dir, *, regions=None, **options):
@@ -177,7 +178,7 @@ def _read_release(root, image_dir, allow_partial):
     names = {wnid: root / wnid / "image_names_map.csv" for wnid in wnids.values()}
     missing = [wnid for wnid in imagenet_wnids() if wnid not in names or not names[wnid].is_file()]
     fault = missing_text(missing, NUM_IMAGENET_CLASSES, "classes")
-    require_whole("" if allow_partial else fault, root)
+    require_whole(fault, root, allow_partial=allow_partial)
     spurious = read_answers(_find_answers(root))
     rows = []
     for label, wnid in sorted(wnids.items()):

@@ -20,9 +20,9 @@ from advspur.data.layouts import (
     read_rows,
     require_data,
     require_whole,
+    squared_transform,
     without_unreadable,
 )
-from advspur.data.transforms import center_crop, resize_square
 from advspur.records import record
 from advspur.training.probe import fit_linear_probe, fit_logistic_regression
 
@@ -49,7 +49,7 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
     rows = read_metadata(root)
     missing = [row["img_filename"] for row in rows if not (root / row["img_filename"]).is_file()]
     fault = missing_text(missing, len(rows), "images")
-    require_whole("" if allow_partial else fault, root)
+    require_whole(fault, root, allow_partial=allow_partial)
     absent, parts = set(missing), {}
     for number, split in enumerate(SPLITS):
         chosen = [r for r in rows if int(r["split"]) == number and r["img_filename"] not in absent]
@@ -57,11 +57,12 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
         groups = 2 * labels + places
         counts = tuple(np.bincount(groups, minlength=len(GROUPS)).tolist())
         fault = f"groups of {split} have {counts} images, {GROUP_COUNTS[split]} are published"
-        require_whole("" if allow_partial or counts == GROUP_COUNTS[split] else fault, root)
+        fault = "" if counts == GROUP_COUNTS[split] else fault
+        require_whole(fault, root, allow_partial=allow_partial)
         require_data(chosen, f"{split} images", root, LAYOUT)
         paths = [root / row["img_filename"] for row in chosen]
-        parts[split] = file_table(2, paths, labels, _transform, group=groups)
-    return without_unreadable(parts) if skip_unreadable else parts
+        parts[split] = file_table(2, paths, labels, squared_transform, group=groups)
+    return without_unreadable(parts, skip_unreadable)
 
 
 def read_metadata(root):
@@ -169,7 +170,3 @@ def _group_records(correct, groups, options):
     for name, estimate in zip(GROUPS, of_groups, strict=True):
         records.append(record("group_accuracy", estimate, options=options | {"group": name}))
     return records
-
-
-def _transform(image):
-    return center_crop(resize_square(image, 256), 224)

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from advspur._checks import InputError, first_line, require
+from advspur._files import file_checksum
 from advspur._progress import Progress
 from advspur.data.sources import image_files
 from advspur.data.table import Table
-from advspur.data.transforms import center_crop, open_image, resize_short
+from advspur.data.transforms import center_crop, open_image, resize_short, resize_square
 
 SMALLEST = 8  # pixels a side of an image that can be meant
 WHERE = "docs/benchmarks.md says where to get it"
@@ -35,17 +36,17 @@ def require_data(found, name, path, layout):
         raise MissingData(f"no {name} in {path}: expected {layout}; {WHERE}")
 
 
-def require_whole(fault, directory, advice="unpack the archive again"):
+def require_whole(fault, directory, *, allow_partial, advice="unpack the archive again"):
     """Raise InputError where `fault`, a text on what of a data set is missing, is not empty."""
     require(
-        not fault,
+        allow_partial or not fault,
         f"{directory} is incomplete: {fault}; {advice}, or evaluate what is there with "
         "--config.allow_partial=True",
     )
 
 
 def missing_text(missing, total, what):
-    """ "3 of 8 masks are missing, first x.npy"; "" where none is."""
+    """What is said of missing files: 3 of 8 masks are missing, first x.npy; "" where none is."""
     return f"{len(missing)} of {total} {what} are missing, first {missing[0]}" if missing else ""
 
 
@@ -64,8 +65,8 @@ def list_classes(root, labels, *, allow_partial, ignore_others=False):
     )
     files = {f: image_files(root / f) for f in labels if f in folders}
     missing = [name for name in labels if not files.get(name)]
-    if not allow_partial:
-        require_whole(missing_text(missing, len(labels), "class folders"), root)
+    fault = missing_text(missing, len(labels), "class folders")
+    require_whole(fault, root, allow_partial=allow_partial)
     found = [(p, labels[f]) for f, of_class in files.items() for p in of_class]
     require_data(found, "images", root, "<class folder>/<image>.JPEG")
     paths, numbers = zip(*found, strict=True)
@@ -74,8 +75,8 @@ def list_classes(root, labels, *, allow_partial, ignore_others=False):
 
 def require_count(table, expected, directory, allow_partial):
     """Raise InputError where a whole data set should have `expected` examples and has not."""
-    fault = f"{len(table):,} images, {expected:,} are published"
-    require_whole("" if allow_partial or len(table) == expected else fault, directory)
+    fault = f"{len(table):,} images, {expected:,} are published" if len(table) != expected else ""
+    require_whole(fault, directory, allow_partial=allow_partial)
 
 
 def open_file(path, mode="RGB"):
@@ -114,6 +115,11 @@ def _transformed(image, transform, path):
 def standard_transform(image):
     """Short side to 256, central 224 x 224."""
     return center_crop(resize_short(image, 256), 224)
+
+
+def squared_transform(image):
+    """To 256 x 256, the aspect ratio lost, then the central 224 x 224."""
+    return center_crop(resize_square(image, 256), 224)
 
 
 def read_rows(file):
@@ -173,13 +179,12 @@ def content_digest(table):
 
     def digest(path):
         try:
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").digest()
+            return file_checksum(path)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return hashlib.sha256(b"".join(pool.map(digest, table.columns["path"]))).hexdigest()
+        return hashlib.sha256("".join(pool.map(digest, table.columns["path"])).encode()).hexdigest()
 
 
 def load_options(load, options):
@@ -188,8 +193,13 @@ def load_options(load, options):
     return {name: value for name, value in options.items() if name in known}
 
 
-def without_unreadable(parts):
-    """{part: Table} without the examples that cannot be read; a warning says how many and which."""
+def without_unreadable(parts, skip_unreadable):
+    """{part: Table} without the examples that cannot be read; a warning says how many and which.
+
+    As they are, and nothing read, unless `skip_unreadable`.
+    """
+    if not skip_unreadable:
+        return parts
     kept = {}
     for name, table in parts.items():
         with Progress(len(table), f"read {name} for unreadable images", unit="img") as progress:

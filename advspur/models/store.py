@@ -4,7 +4,6 @@ A converted directory holds model.safetensors and model.json; a training run mod
 checkpoints. Nothing is fetched from the network.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -19,6 +18,7 @@ import numpy as np
 
 from advspur import __version__
 from advspur._checks import InputError, require
+from advspur._files import file_checksum
 from advspur.models.array_files import read_safetensors
 from advspur.models.classifier import Classifier
 from advspur.models.convert import convert
@@ -186,12 +186,6 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
             "advspur": __version__,
         },
     }
-
-
-def file_checksum(path):
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_converted(path):

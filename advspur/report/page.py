@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from advspur._checks import require
+from advspur._files import write_whole
 from advspur.records import COMPLETE, read_records
 from advspur.report.claims import claims
 from advspur.report.figures import draw_figures
@@ -57,9 +58,7 @@ def write_report(directory):
         directory=directory,
     )
     path = directory / "report.html"
-    temporary = path.with_name("report.html.tmp")
-    temporary.write_text(page)
-    temporary.replace(path)
+    write_whole(path, page)
     return path
 
 

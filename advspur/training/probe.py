@@ -127,9 +127,7 @@ def fit_head_in_train_mode(
       accuracy: Classifier -> the number to select by.
     """
     features = classifier.variables["params"]["fc"]["kernel"].shape[0]
-    bound = 1 / math.sqrt(features)
-    head = jax.random.uniform(key, (features + 1, num_classes), minval=-bound, maxval=bound)
-    classifier = with_head(classifier, head[:-1], head[-1])
+    classifier = with_head(classifier, *_first_head(key, features, num_classes))
     rates = learning_rate, weight_decay
     state = _adam(*rates).init(classifier.variables["params"]["fc"])
     best, highest = classifier, -math.inf
@@ -139,6 +137,14 @@ def fit_head_in_train_mode(
         if (found := accuracy(classifier)) > highest:
             best, highest = classifier, found
     return best
+
+
+def _first_head(key, num_features, num_classes):
+    """(kernel, bias), uniform within +-1 / sqrt(d) as torch's."""
+    bound = 1 / math.sqrt(num_features)
+    shape = (num_features + 1, num_classes)
+    head = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return head[:-1], head[-1]
 
 
 def _adam(learning_rate, weight_decay):
@@ -185,9 +191,7 @@ def _fit(
     n, d = features.shape
     num_batches = -(-n // batch_size)
     start_key, order_key = jax.random.split(key)
-    bound = 1 / math.sqrt(d)
-    head = jax.random.uniform(start_key, (d + 1, num_classes), minval=-bound, maxval=bound)
-    head = (head[:d], head[d])
+    head = _first_head(start_key, d, num_classes)
 
     def loss(head, indices, weights):
         logits = features[indices] @ head[0] + head[1]

@@ -21,6 +21,7 @@ from advspur._checks import (
     norm_name,
     require,
 )
+from advspur._files import write_whole
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.transforms import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
@@ -161,14 +162,8 @@ def environment():
 
 
 def write_json(path, value):
-    """Write under a temporary name, then rename: the file is whole or not there."""
-    _write_atomically(Path(path), json.dumps(jsonable(value), indent=2) + "\n")
-
-
-def _write_atomically(path, text):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Write a JSON file, whole or not at all."""
+    write_whole(path, json.dumps(jsonable(value), indent=2) + "\n")
 
 
 def jsonable(value):
@@ -190,7 +185,7 @@ class MetricsLog:
         if self.path.exists():
             lines = self.path.read_text().splitlines(keepends=True)
             kept = [x for x in lines if (_parse(x) or {"step": math.inf})["step"] <= step]
-            _write_atomically(self.path, "".join(kept))
+            write_whole(self.path, "".join(kept))
         self._events = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=step + 1, flush_secs=10
         )

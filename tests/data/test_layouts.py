@@ -137,11 +137,11 @@ def test_unreadable_images_are_left_out_and_counted(tmp_path):
     assert sorted(faults) == [1, 4] and all(str(paths[i]) in faults[i] for i in faults)
     first = paths[1].name
     with pytest.warns(UserWarning, match=f"x: 2 of 6 images are unreadable .* first: .*{first}"):
-        kept = layouts.without_unreadable({"x": table})["x"]
+        kept = layouts.without_unreadable({"x": table}, True)["x"]
     rest = [0, 2, 3, 5]
     assert kept.skipped == 2 and kept.columns["path"] == [paths[i] for i in rest]
     np.testing.assert_array_equal(kept.columns["label"], labels[rest])
-    assert layouts.without_unreadable({"x": kept})["x"].skipped == 0  # and no warning
+    assert layouts.without_unreadable({"x": kept}, True)["x"].skipped == 0  # and no warning
 
 
 @pytest.mark.parametrize(
