@@ -9,6 +9,7 @@ Options of the benchmarks are set as --config.options.rival10.val_only=True.
 
 from ml_collections import ConfigDict
 
+from advspur.benchmarks import BENCHMARKS
 from advspur.models import suite
 from configs import quickstart
 
@@ -79,18 +80,6 @@ def options():
         }
     )
     for name in ("rival10", "salient_imagenet", "imagenet9"):
-        options[name].regions = ConfigDict(
-            {
-                "l2_epsilons": (0.25, 0.5, 1.0),  # budgets of PGD confined to a region
-                "linf_epsilons": (0.25 / 255, 0.5 / 255, 1 / 255),
-                "attack_steps": 10,
-                "num_attacked": 500,
-            }
-        )
-    options.rival10.regions.trials = 1  # draws of the noise an image
-    options.rival10.regions.linf_noise_levels = tuple(k / 255 for k in range(30, 211, 30))
-    options.rival10.regions.l2_noise_levels = tuple(25.0 * k for k in range(1, 9))
-    options.salient_imagenet.regions.trials = 5
-    options.salient_imagenet.regions.linf_noise_levels = (0.25,)
+        options[name].regions = quickstart.regions(BENCHMARKS[name])
     options.spurious_shapes = quickstart.evaluation()
     return options

@@ -8,6 +8,7 @@ with three budgets each, evaluated for reliance on the background; minutes on tw
 
 from ml_collections import ConfigDict
 
+from advspur.benchmarks import spurious_shapes
 from configs import default
 
 
@@ -46,9 +47,11 @@ def evaluation():
     options.l2_epsilons = (0.125, 0.25, 0.5)  # PGD budgets of the evaluation
     options.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
     options.attack_steps = 10
-    options.regions = ConfigDict()  # attacks confined to the object or the background
-    options.regions.l2_epsilons = (0.25, 0.5)
-    options.regions.linf_epsilons = (2 / 255, 4 / 255)
-    options.regions.attack_steps = 10
-    options.regions.num_attacked = 200
+    options.regions = regions(spurious_shapes)
     return options.lock()
+
+
+def regions(benchmark):
+    """The fields of a benchmark's REGIONS (explained in benchmarks/regions.py) as config keys."""
+    fields = benchmark.REGIONS._asdict()
+    return ConfigDict({name: value for name, value in fields.items() if name != "names"})

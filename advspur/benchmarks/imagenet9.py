@@ -19,8 +19,7 @@ from PIL import Image
 from advspur._checks import InputError, check_choice, check_nonnegative, require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
-    for_each_example,
-    predicted,
+    correct_on,
     replicate,
     require_classes,
     split_batch,
@@ -137,10 +136,7 @@ def evaluate(
     parts = load(data_dir, **options)
     running = {"batch_size": batch_size, "progress": progress}
 
-    def clean(batch, _):
-        return predicted(classifier, batch.image) == batch.label
-
-    correct = {v: for_each_example(clean, table, **running) for v, table in parts.items()}
+    correct = {v: correct_on(classifier, table, **running) for v, table in parts.items()}
     records = [
         record("accuracy", metrics.accuracy(outcomes), options={"variant": variant})
         for variant, outcomes in correct.items()
@@ -184,14 +180,13 @@ def _with_masks(root, paths, labels, change, allow_partial):
     require_whole(fault, root, allow_partial=allow_partial)
     rows = [i for i, mask in enumerate(masks) if mask.is_file()]
     require(rows, f"{folder} has no mask of the images of original")
-    table = Table(
+    return Table(
         len(IMAGENET9),
         functools.partial(_read_with_mask, change),
         path=[paths[i] for i in rows],
         mask_path=[masks[i] for i in rows],
         label=labels[rows],
     )
-    return table
 
 
 def _read_with_mask(change, row):
@@ -234,8 +229,7 @@ def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
         alive = np.flatnonzero(stands)
         for start in range(0, len(alive), batch_size):
             chosen = alive[start : start + batch_size]
-            padded = np.resize(chosen, batch_size)  # one shape, one compilation
-            padded = split_batch(padded)
+            padded = split_batch(np.resize(chosen, batch_size))  # one shape, one compilation
             classes = _predict_pasted(classifier, images, masks, padded, background)
             stands[chosen] = np.asarray(classes)[: len(chosen)] == labels[chosen]
         if progress is not None:

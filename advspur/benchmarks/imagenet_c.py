@@ -12,7 +12,7 @@ import numpy as np
 from advspur._checks import require
 from advspur._progress import Progress
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
+from advspur.benchmarks.predict import correct_on, require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     file_table,
@@ -114,11 +114,8 @@ def evaluate(
     """
     require_classes(classifier, NUM_CLASSES)
 
-    def clean(batch, _):
-        return correct_clean(classifier, batch.image, batch.label)
-
     cells = {
-        cell: for_each_example(clean, table, batch_size=batch_size, progress=progress)
+        cell: correct_on(classifier, table, batch_size=batch_size, progress=progress)
         for cell, table in load(data_dir, **reading).items()
     }
     correct = np.stack(list(cells.values())).reshape(len(ALEXNET_ERRORS), len(SEVERITIES), -1)

@@ -94,6 +94,15 @@ def correct_clean(classifier, images, labels):
     return predicted(classifier, images) == labels
 
 
+def correct_on(classifier, source, **running):
+    """[n] bool: whether the predictions on a source are right; `running` as `for_each_example`."""
+
+    def clean(batch, _):
+        return correct_clean(classifier, batch.image, batch.label)
+
+    return for_each_example(clean, source, **running)
+
+
 @jax.jit
 def features(classifier, images):
     """[n, d]: what the last layer gets of uint8 images."""

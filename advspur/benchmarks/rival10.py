@@ -16,7 +16,7 @@ import numpy as np
 from advspur._checks import InputError, check_choice, first_line, require
 from advspur._inert_pickle import read_pickle
 from advspur.benchmarks.features import cached_features
-from advspur.benchmarks.predict import correct_clean, for_each_example
+from advspur.benchmarks.predict import correct_on
 from advspur.benchmarks.regions import Regions, mask_regions, region_records
 from advspur.data.batches import train_batches
 from advspur.data.label_maps import RIVAL10, rival10_labels
@@ -246,7 +246,4 @@ def _augmented(table, batch_size, progress, epoch):
 
 
 def _accuracy(classifier, *, table, **running):
-    def clean(batch, _):
-        return correct_clean(classifier, batch.image, batch.label)
-
-    return float(np.mean(for_each_example(clean, table, **running)))
+    return float(np.mean(correct_on(classifier, table, **running)))

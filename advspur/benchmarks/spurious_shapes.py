@@ -9,24 +9,22 @@ import math
 import time
 
 from advspur._checks import require
-from advspur.benchmarks import metrics
+from advspur.benchmarks import metrics, rival10
 from advspur.benchmarks.predict import (
-    correct_clean,
+    correct_on,
     correct_under_pgd,
     for_each_example,
     require_classes,
 )
-from advspur.benchmarks.regions import Regions, attack_passes, region_records
+from advspur.benchmarks.regions import attack_passes, region_records
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.records import record
 
 NUM_CLASSES = ()  # those of its `shapes`
 DIRECTORIES = ()  # the data are embedded
 SPLITS = ("test", "mixed_same", "mixed_rand", "uncorrelated")
-# The levels of the RIVAL10 noise analysis, and four of its l2 lengths.
-REGIONS = Regions(
-    names=("foreground", "background"),
-    linf_noise_levels=tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
+# RIVAL10's noise, with four of its l2 lengths.
+REGIONS = rival10.REGIONS._replace(
     l2_noise_levels=(25.0, 50.0, 100.0, 200.0),
     l2_epsilons=(0.25, 0.5),
     linf_epsilons=(2 / 255, 4 / 255),
@@ -94,10 +92,7 @@ def evaluate(
     labels, is_majority = (sources["test"].columns[name] for name in ("label", "is_majority"))
     start = time.monotonic()
 
-    def clean(batch, _):
-        return correct_clean(classifier, batch.image, batch.label)
-
-    correct = {s: for_each_example(clean, source, **running) for s, source in sources.items()}
+    correct = {s: correct_on(classifier, source, **running) for s, source in sources.items()}
     on_test, same, rand = (correct[s] for s in ("test", "mixed_same", "mixed_rand"))
     estimates = {
         "majority_accuracy": metrics.accuracy(on_test[is_majority]),
