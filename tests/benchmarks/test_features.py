@@ -3,14 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from layouts import Passes
 from PIL import Image
 
 from advspur._checks import InputError
 from advspur.benchmarks import features
 from advspur.data.layouts import file_table, standard_transform
 from advspur.models import with_head
-from tests.benchmarks.layouts import picture, save
+from tests.benchmarks.layouts import Passes, picture, save
 
 NUM = 11
 TRANSFORM = "short side 256, crop 224"

@@ -32,11 +32,6 @@ def written(tmp_path_factory):
     return write_imagenet9(tmp_path_factory.mktemp("imagenet9"), per_class=2)
 
 
-@pytest.fixture
-def root(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "copy")
-
-
 def evaluate(model, root, **options):
     records = imagenet9.evaluate(
         model,

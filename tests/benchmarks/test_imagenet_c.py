@@ -30,11 +30,6 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture
-def root(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "copy")
-
-
-@pytest.fixture
 def two_classes(monkeypatch):
     """As if ImageNet had the two classes that are written."""
     wnids = imagenet_wnids()[3], imagenet_wnids()[500]

@@ -31,11 +31,6 @@ def written(tmp_path_factory):
     return write_rival10(tmp_path_factory.mktemp("rival10"))
 
 
-@pytest.fixture
-def root(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "copy")
-
-
 def stems(table):
     return [path.stem for path in table.columns["path"]]
 
