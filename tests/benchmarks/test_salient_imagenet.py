@@ -15,6 +15,7 @@ from advspur._checks import InputError
 from advspur.benchmarks import salient_imagenet
 from advspur.data.label_maps import imagenet_wnids
 from advspur.data.layouts import MissingData, standard_transform
+from configs import evaluate as evaluate_config
 from tests.benchmarks.layouts import Coded, Passes, coded, cut_short, write_salient
 
 FIRST, SECOND = (imagenet_wnids()[index] for index in (0, 7))  # feature 11 of SECOND is spurious
@@ -329,3 +330,19 @@ def test_noise_on_the_core_turns_what_is_read_there(root):
     # Noise of standard deviation 1 leaves the grey within a twentieth about 4 times in 100.
     assert found["spurious_noise_accuracy"] == pytest.approx(0.5)
     assert found["core_noise_accuracy"] < 0.5 * 5 / 24
+
+
+def test_missing_images_are_answered_with_a_flag_that_exists(tmp_path):
+    (tmp_path / "manifest.csv").write_text(
+        f"image,wnid,core_masks,spurious_masks\ngone.JPEG,{FIRST},mask.JPEG,\n"
+    )
+    with pytest.raises(
+        InputError, match="2 image or mask files are missing, first .*gone.JPEG"
+    ) as e:
+        salient_imagenet.load(tmp_path)
+    flag = next(word for word in str(e.value).split() if "image_dir" in word)
+    keys = flag.rstrip(",").removeprefix("--config.").removesuffix("=DIR").split(".")
+    value = evaluate_config.get_config()
+    for key in keys:
+        value = value[key]
+    assert value == ""
