@@ -8,6 +8,7 @@ import math
 import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 IMAGE_NORMS = (1.0, 2.0, math.inf)
@@ -67,7 +68,7 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0)):
                 f"epsilon = {largest:g} for linf is much of the whole pixel range "
                 f"[{bounds[0]:g}, {bounds[1]:g}]; epsilon is in units of the images: "
                 f"if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -100,6 +101,27 @@ def check_labels(labels, num_examples):
         f"labels have shape {np.shape(labels)} and dtype {labels.dtype}; "
         f"expected {num_examples} integers",
     )
+
+
+def check_targets(targets, labels, num_classes):
+    """One class an image, in range, that is not its label."""
+    check_labels(targets, len(labels))
+    if is_concrete(targets) and is_concrete(labels):
+        given = np.asarray(targets)
+        require(
+            np.all((given >= 0) & (given < num_classes) & (given != np.asarray(labels))),
+            f"targets must be classes from 0 to {num_classes - 1}, and not the labels",
+        )
+
+
+def check_attack(images, labels, *, p, epsilon, bounds):
+    """What every attack is given, checked: (images, labels, epsilon [n]) as arrays."""
+    check_norm(p, IMAGE_NORMS)
+    check_epsilon(epsilon, p, bounds)
+    check_images(images, bounds)
+    check_labels(labels, images.shape[0])
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    return images, labels, jnp.broadcast_to(jnp.asarray(epsilon, images.dtype), len(images))
 
 
 def norm_name(p):

@@ -19,7 +19,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import IMAGE_NORMS, check_nonnegative, check_norm, require
+from advspur._checks import IMAGE_NORMS, check_nonnegative, check_norm
 
 __all__ = ["dual_exponent", "lp_norm", "project_lp_ball", "sample_lp_ball", "steepest_ascent"]
 
@@ -83,7 +83,7 @@ def project_lp_ball(delta, *, p, radius):
     return jnp.where(jnp.sum(size) <= radius, delta, shrunk)
 
 
-def steepest_ascent(grad, *, p, l1_share=None):
+def steepest_ascent(grad, *, p):
     """argmax_{||v||_p <= 1} <v, grad>, the step that attains the dual norm of `grad`.
 
     p = inf: sign(g); p = 2: g / ||g||_2; p = 1: the sign of the largest coordinate alone (the
@@ -92,22 +92,15 @@ def steepest_ascent(grad, *, p, l1_share=None):
     Args:
       grad: one vector of any shape.
       p: norm of the step, in [1, inf].
-      l1_share: for p = 1 only. A share s in (0, 1] spreads the step evenly over the round(s n)
-        largest coordinates (at least one): not steepest, but what makes l1 attacks on images
-        move (the sparse l1 descent of Tramer & Boneh, NeurIPS 2019, arXiv 1904.13000).
     """
     check_norm(p)
     grad = jnp.asarray(grad)
     if p == math.inf:
         return jnp.sign(grad)
     if p == 1:
-        count = 1
-        if l1_share is not None:
-            require(0 < l1_share <= 1, f"l1_share = {l1_share}: it must lie in (0, 1]")
-            count = max(1, round(l1_share * grad.size))
-        _, largest = jax.lax.top_k(jnp.abs(grad).ravel(), count)
-        chosen = jnp.zeros(grad.size, grad.dtype).at[largest].set(1 / count)
-        return jnp.sign(grad) * chosen.reshape(grad.shape)
+        largest = jnp.argmax(jnp.abs(grad))
+        is_largest = jnp.arange(grad.size).reshape(grad.shape) == largest
+        return jnp.sign(grad) * is_largest
     # The largest entry is divided out first: tiny gradients must not underflow when squared.
     largest = jnp.max(jnp.abs(grad))
     scaled = grad / jnp.where(largest > 0, largest, 1)

@@ -45,7 +45,6 @@ def get_config():
     config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon
     config.attack.random_start = "none"  # "none", "ball", "sphere"
     config.attack.loss = "cross_entropy"  # or "margin"
-    config.attack.unroll = "auto"  # "yes", "no"; auto: unroll the attack's loop on CPU only
 
     # Optimisation: SGD with momentum, weight decay added to the gradient
     config.batch_size = 512  # images a step, over all devices and processes

@@ -79,15 +79,6 @@ def test_steepest_ascent_does_not_depend_on_the_scale_of_tiny_gradients(p):
     np.testing.assert_allclose(tiny, steepest_ascent(g, p=p), rtol=1e-5, atol=1e-6)
 
 
-def test_l1_share_spreads_the_step_over_the_largest_coordinates():
-    g = jnp.array([[5.0, -4.0, 3.0], [-2.0, 1.0, 0.5]])
-    step = steepest_ascent(g, p=1, l1_share=0.5)
-    expected = np.array([[1, -1, 1], [0, 0, 0]]) / 3
-    np.testing.assert_allclose(step, expected, rtol=0, atol=1e-7)
-    one = steepest_ascent(g, p=1, l1_share=0.01)
-    np.testing.assert_array_equal(one, [[1, 0, 0], [0, 0, 0]])
-
-
 def project_l1_by_bisection(x, radius):
     x = x.astype(np.float64)
     if np.abs(x).sum() <= radius:

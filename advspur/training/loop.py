@@ -189,7 +189,6 @@ def _train_attack(config):
         relative_step_size=config.attack.relative_step_size,
         random_start=config.attack.random_start,
         loss=config.attack.loss,
-        unroll={"auto": None, "yes": True, "no": False}[config.attack.unroll],
     )
 
 

@@ -52,7 +52,6 @@ def check_config(config):
         ("augmentation", config.augmentation, ("auto", *AUGMENTATIONS)),
         ("attack.random_start", attack.random_start, RANDOM_STARTS),
         ("attack.loss", attack.loss, tuple(LOSSES)),
-        ("attack.unroll", attack.unroll, ("auto", "yes", "no")),
         ("best_metric", config.best_metric, METRICS if config.ema_decay else METRICS[:2]),
     ):
         check_choice(name, value, allowed)

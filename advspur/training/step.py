@@ -26,7 +26,6 @@ class Attack(NamedTuple):
     relative_step_size: float
     random_start: str = "none"
     loss: str = "cross_entropy"
-    unroll: bool | None = None
 
     def __call__(self, logits_fn, images, labels, key, epsilon):
         return pgd(
@@ -40,7 +39,6 @@ class Attack(NamedTuple):
             step_size=epsilon * self.relative_step_size,
             random_start=self.random_start,
             loss=self.loss,
-            unroll=self.unroll,
         )
 
 

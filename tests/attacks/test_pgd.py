@@ -38,8 +38,7 @@ def flat_delta(adversarial, images):
 
 
 def attack(logits_fn, images, labels, key=None, **options):
-    """pgd with a rolled loop, which compiles faster."""
-    return pgd(logits_fn, images, labels, key, **({"num_steps": 5, "unroll": False} | options))
+    return pgd(logits_fn, images, labels, key, **({"num_steps": 5} | options))
 
 
 def images_with_corners(seed=0):
@@ -74,7 +73,7 @@ def test_linf_in_the_box_reaches_the_exact_optimum_of_a_margin(key):
         assert max(w @ got[i] for w in directions) == pytest.approx(best, abs=1e-5)
 
 
-@pytest.mark.parametrize("p, q, l1_share", ((2, 2, 0.05), (1, math.inf, None)))
+@pytest.mark.parametrize("p, q, l1_share", ((2, 2, 0.05), (1, math.inf, 0.02)))
 @pytest.mark.parametrize("loss", ("cross_entropy", "margin"))
 def test_away_from_the_box_the_gain_is_epsilon_times_the_dual_norm(p, q, l1_share, loss):
     epsilon = 0.2
@@ -89,9 +88,9 @@ def test_away_from_the_box_the_gain_is_epsilon_times_the_dual_norm(p, q, l1_shar
 @pytest.mark.parametrize("p", NORMS)
 def test_targeted_lowers_the_loss_of_the_target(p):
     adversarial = attack(
-        binary, GREY, jnp.zeros(N, int), p=p, epsilon=0.1, targeted=True, l1_share=None
+        binary, GREY, jnp.zeros(N, int), p=p, epsilon=0.1, targeted=True, l1_share=0.02
     )
-    opposite = attack(binary, GREY, jnp.ones(N, int), p=p, epsilon=0.1, l1_share=None)
+    opposite = attack(binary, GREY, jnp.ones(N, int), p=p, epsilon=0.1, l1_share=0.02)
     np.testing.assert_allclose(adversarial, opposite, rtol=0, atol=1e-6)
     assert np.all(flat_delta(adversarial, GREY) @ WEIGHTS[:, 0] < -0.05)
 
@@ -130,7 +129,10 @@ def test_restarts_keep_the_best_start_of_each_image(key):
 
     options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
     labels = jnp.zeros(N, int)
-    single = [attack(frozen, GREY, labels, k, **options) for k in jax.random.split(key, 4)]
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    first = jax.random.split(key, N)
+    starts = [first, *(fold(first, restart) for restart in range(1, 4))]
+    single = [attack(frozen, GREY, labels, own, **options) for own in starts]
     union = attack(frozen, GREY, labels, key, restarts=4, **options)
     scores = np.stack([score(x) for x in single])
     assert len(set(scores.argmax(axis=0))) > 1  # else one start would do for all images
@@ -148,7 +150,10 @@ def test_a_success_beats_a_failure_of_higher_loss(key):
 
     options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
     labels = jnp.zeros(N, int)
-    singles = [attack(uneven, GREY, labels, k, **options) for k in jax.random.split(key, 5)]
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    first = jax.random.split(key, N)
+    starts = [first, *(fold(first, restart) for restart in range(1, 5))]
+    singles = [attack(uneven, GREY, labels, own, **options) for own in starts]
     means = np.stack([np.asarray(x).mean(axis=(1, 2, 3)) for x in singles])
     can_succeed = np.any(means > 0.5, axis=0)
     assert np.any(means[0] <= 0.5) and np.any(can_succeed)
@@ -240,14 +245,6 @@ def test_images_may_be_constants_of_a_jitted_function():
 def test_no_gradient_flows_through_the_attack():
     grad = jax.grad(lambda x: attack(linear, x, LABELS, p=2, epsilon=0.1).sum())(GREY)
     np.testing.assert_array_equal(grad, np.zeros(GREY.shape))
-
-
-def test_unrolling_changes_nothing(key):
-    options = {"p": 2, "epsilon": 0.3, "random_start": "ball", "restarts": 2, "num_steps": 3}
-    images = images_with_corners(4)
-    rolled = pgd(linear, images, LABELS, key, unroll=False, **options)
-    unrolled = pgd(linear, images, LABELS, key, unroll=True, **options)
-    np.testing.assert_allclose(rolled, unrolled, rtol=0, atol=1e-6)
 
 
 def test_the_post_condition_refuses_what_is_out_of_bounds():

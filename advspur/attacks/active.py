@@ -1,0 +1,133 @@
+"""Active images in batches of few sizes, one attack of the ensemble on one batch of them."""
+
+import inspect
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from advspur.attacks.checks import check_finite_logits, check_perturbation, perturbation_norms
+from advspur.attacks.ensemble import run_member
+
+FRACTIONS = (8, 4, 2, 1)  # batches are padded to batch_size divided by one of these
+
+
+class Task(NamedTuple):
+    """What is attacked: the same for all attacks and budgets."""
+
+    logits_fn: object  # a pytree: images -> logits, or (images, key) -> logits
+    images: np.ndarray
+    labels: np.ndarray
+    key: object
+    p: float
+    bounds: tuple
+    batch_size: int
+    is_random: bool
+
+
+def as_pytree(logits_fn):
+    """A `jax.tree_util.Partial`: the arrays of a method's object are its leaves.
+
+    One compilation then serves all models that differ in their arrays only.
+    """
+    owner = getattr(logits_fn, "__self__", None)
+    if inspect.ismethod(logits_fn) and not jax.tree_util.all_leaves([owner]):
+        return jax.tree_util.Partial(logits_fn.__func__, owner)
+    if isinstance(logits_fn, jax.tree_util.Partial):
+        return logits_fn
+    return jax.tree_util.Partial(logits_fn)
+
+
+def predict(task, rows, images):
+    """Logits [n, k] of `images`, which are those of `rows` or adversarial ones, on the host."""
+    found = []
+    for start in range(0, len(rows), task.batch_size):
+        part = slice(start, start + task.batch_size)
+        size = _padded_size(len(rows[part]), task.batch_size)
+        x = _place(_pad(np.asarray(images[part]), size))
+        sample = (jax.random.fold_in(task.key, rows[start]),) if task.is_random else ()
+        logits = np.asarray(task.logits_fn(x, *sample), np.float32)[: len(rows[part])]
+        check_finite_logits(logits, rows[part])
+        found.append(logits)
+    return np.concatenate(found)
+
+
+def attack_rows(task, member, epsilon, rows):
+    """One Member of the ensemble on the images `rows` (at most batch_size), checked.
+
+    Each of its runs is on what the one before left robust. Success is what a forward pass outside
+    of the attack says.
+
+    Returns: (entry, fooled rows, their adversarial images); the entry as a dict for JSON.
+    """
+    start, left, tried = time.monotonic(), rows, 0
+    fooled, adversarial, vanished, forwards = [], [], 0, 0
+    for number in range(member.num_runs):
+        if len(left) == 0:
+            break
+        images, labels = task.images[left], task.labels[left]
+        x, no_gradient, queries = _run(task, member, epsilon, left, number)
+        is_lost = np.argmax(predict(task, left, x), axis=1) != labels
+        pairs = x[is_lost], images[is_lost]
+        check_perturbation(*pairs, p=task.p, epsilon=epsilon, bounds=task.bounds)
+        fooled.append(left[is_lost])
+        adversarial.append(x[is_lost])
+        vanished += int(np.sum(no_gradient))
+        forwards += len(left) * (member.forwards + queries + 1)
+        tried += len(left)
+        left = left[~is_lost]
+    fooled, adversarial = np.concatenate(fooled), np.concatenate(adversarial)
+    norms = perturbation_norms(adversarial, task.images[fooled], p=task.p)
+    entry = {
+        "rows": rows.tolist(),
+        "fooled": fooled.tolist(),
+        "vanished": vanished,
+        "gradients": tried * member.gradients,
+        "forwards": forwards,
+        "largest": norms.max(initial=0),
+        "low": float(adversarial.min(initial=task.bounds[1])),
+        "high": float(adversarial.max(initial=task.bounds[0])),
+        "seconds": time.monotonic() - start,
+    }
+    return entry, fooled, adversarial
+
+
+def _run(task, member, epsilon, rows, number):
+    """Run `number` of a Member: (images, whether a first gradient was 0, queries) on the host."""
+    size = _padded_size(len(rows), task.batch_size)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task.key, _pad(rows, size))
+    batch = task.images[rows], task.labels[rows]
+    x, no_gradient, queries = run_member(
+        task.logits_fn,
+        *(_place(_pad(a, size)) for a in batch),
+        _place(keys),
+        np.asarray(epsilon, task.images.dtype),
+        number,
+        member=member,
+        p=task.p,
+        bounds=task.bounds,
+    )
+    return np.asarray(x)[: len(rows)], np.asarray(no_gradient)[: len(rows)], int(queries)
+
+
+def _padded_size(count, batch_size):
+    """The least of batch_size / 8, / 4, / 2 and itself that holds `count`; whole on all devices."""
+    devices = jax.local_device_count()
+    sizes = (-(-batch_size // fraction) for fraction in FRACTIONS)
+    return next(-(-size // devices) * devices for size in sizes if size >= count)
+
+
+def _pad(array, size):
+    """`array` with its first row repeated up to `size` rows."""
+    return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
+
+
+def _place(array):
+    """On the local devices, split along the first axis where there are several."""
+    if jax.local_device_count() == 1:
+        return jnp.asarray(array)
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
+    return jax.device_put(array, NamedSharding(mesh, PartitionSpec("batch")))

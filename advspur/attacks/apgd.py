@@ -1,0 +1,266 @@
+"""Auto-PGD: projected gradient ascent that chooses its step size by itself.
+
+    z = P(x_t + eta v(grad loss)),   x_{t+1} = P(x_t + a (z - x_t) + (1 - a)(x_t - x_{t-1}))
+
+with a = 0.75, eta = 2 epsilon at first. At checkpoints, ever closer, an image goes back to its best
+point with half the step where too few steps raised its loss (Croce & Hein, ICML 2020, arXiv
+2003.01690). In l1 a step moves the largest coordinates of the gradient only, how many adapts, P is
+exact, and balls of 3, 2 and 1 epsilon are searched in turn (Croce & Hein, ICML 2021, arXiv
+2103.01208). Memory does not grow with the number of steps.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import check_attack, require
+from advspur._convolutions import for_loops
+from advspur.attacks.box import confine
+from advspur.attacks.losses import loss_function
+from advspur.attacks.parts import (
+    best_restart,
+    image_keys,
+    keep,
+    largest_signs,
+    per_image,
+    start_points,
+)
+from advspur.norms import steepest_ascent
+
+MOMENTUM = 0.75
+RISING = 0.75  # share of steps that must raise the loss between checkpoints
+L1_STAGES = ((3, 0.3), (2, 0.3), (1, 0.4))  # (multiple of epsilon, share of the steps)
+L1_DENSITY = 1.5  # a step moves 1 / L1_DENSITY as many coordinates as the best point changes
+L1_SHRINK, L1_SMALLEST = 1.5, 0.1  # of the step size: its decrease, and its least share
+
+
+class _State(NamedTuple):
+    x: object
+    x_before: object
+    grad: object
+    loss: object
+    best_x: object  # misclassified if one was found, else of the largest loss
+    best_grad: object
+    best_loss: object
+    success: object
+    step_size: object
+    rises: object  # steps since the last checkpoint that raised the loss
+    was_halved: object  # at the last checkpoint
+    best_loss_before: object  # at the last checkpoint
+    changed: object  # l1: coordinates that the best point changed, at the last checkpoint
+    moved: object  # l1: coordinates that a step moves
+
+
+def apgd(
+    logits_fn,
+    images,
+    labels,
+    key,
+    *,
+    p,
+    epsilon,
+    num_steps=100,
+    loss="cross_entropy",
+    targets=None,
+    restarts=1,
+    num_samples=None,
+    bounds=(0.0, 1.0),
+):
+    """Adversarial images in the l_p ball of radius `epsilon` around `images`.
+
+    Args:
+      logits_fn: [n, h, w, c] images -> [n, num_classes] logits; with `num_samples`,
+        (images, key) -> logits.
+      images: [n, h, w, c] float inside `bounds`.
+      labels: [n] int, the true classes.
+      key: PRNG key, or one an image.
+      p: 1, 2 or inf.
+      epsilon: budget in the units of `images`; a number or [n]. May be traced.
+      num_steps: gradient evaluations after the first, over all stages.
+      loss: "cross_entropy", "margin" or "dlr".
+      targets: [n] int; classes to be reached, which make the loss targeted. Any wrong class is a
+        success all the same.
+      restarts: random starts; per image the first success wins, then the loss.
+      num_samples: average loss and gradient over so many samples of a random model (expectation
+        over transformation, Athalye et al., ICML 2018).
+      bounds: smallest and largest pixel value.
+    Returns:
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss.
+    Raises: InputError for arguments out of range.
+    """
+    return run_apgd(
+        logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps, loss=loss,
+        targets=targets, restarts=restarts, num_samples=num_samples, bounds=bounds,
+    )[0]  # fmt: skip
+
+
+def run_apgd(
+    logits_fn, images, labels, key, *,
+    p, epsilon, num_steps, loss, targets, restarts, num_samples, bounds,
+):  # fmt: skip
+    """`apgd`, with success [n] bool and whether the first gradient vanished [n] bool."""
+    images, labels, epsilon = check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    require(num_steps >= 1, f"num_steps = {num_steps}: at least one step is needed")
+    require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
+    keys = image_keys(key, len(images))
+    sample = () if num_samples is None else (keys[0],)
+    num_classes = jax.eval_shape(logits_fn, images, *sample).shape[-1]
+    loss_fn = loss_function(loss, num_classes, targeted=targets is not None)
+
+    def objective(x, *key):
+        logits = logits_fn(x, *key)
+        value = loss_fn(logits, labels, targets)
+        return jnp.sum(value), (value, logits)
+
+    one_gradient = for_loops(jax.grad(objective, has_aux=True))
+
+    def one_start(keys):
+        def gradient(x, step):
+            if num_samples is None:
+                grad, (value, logits) = one_gradient(x)
+            else:
+                samples = jax.random.split(jax.random.fold_in(keys[0], step), num_samples)
+                grad, (value, logits) = _mean(lambda key: one_gradient(x, key), samples)
+            return grad, value, jnp.argmax(logits, axis=-1) != labels
+
+        stages = L1_STAGES if p == 1 else ((1, 1.0),)
+        counts = [math.ceil(share * num_steps) for _, share in stages[:-1]]
+        counts.append(max(num_steps - sum(counts), 0))
+        ball = {"p": p, "bounds": bounds}
+        x = start_points(keys, images, epsilon=stages[0][0] * epsilon, kind="sphere", **ball)
+        vanished = jnp.zeros(labels.shape, bool)
+        for (scale, _), count in zip(stages, counts, strict=True):
+            ball["epsilon"] = scale * epsilon
+            x, value, success, no_grad = _search(gradient, images, x, count, **ball)
+            vanished |= no_grad
+        return x, value, success, vanished
+
+    best = best_restart(one_start, keys, restarts)
+    is_lost = jnp.argmax(logits_fn(images, *sample), axis=-1) != labels  # without an attack
+    x = keep(best[0], images, is_lost & ~best[2])
+    return jax.lax.stop_gradient((x, best[2] | is_lost, best[3]))
+
+
+def _search(gradient, images, x, num_steps, *, p, epsilon, bounds):
+    """The best point of one ball: (images, loss, success, whether the first gradient is 0)."""
+    x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
+    size = math.prod(images.shape[1:])
+    largest_step = (1 if p == 1 else 2) * epsilon
+    grad, loss, success = gradient(x, 0)
+    changed = _count_changed(x, images)
+    state = _State(
+        x=x,
+        x_before=x,
+        grad=grad,
+        loss=loss,
+        best_x=x,
+        best_grad=grad,
+        best_loss=loss,
+        success=success,
+        step_size=largest_step,
+        rises=jnp.zeros_like(epsilon),
+        was_halved=jnp.ones(loss.shape, bool),
+        best_loss_before=loss,
+        changed=changed,
+        moved=changed / L1_DENSITY,
+    )
+
+    def advance(state, momentum):
+        def inside(x):
+            return confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
+
+        if p == 1:
+            count = jnp.clip(jnp.ceil(state.moved), 1, size)
+            direction = jax.vmap(largest_signs)(state.grad, count)
+        else:
+            direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(state.grad)
+        ahead = inside(state.x + per_image(state.step_size) * direction)
+        if p == 1:
+            return ahead
+        inertia = (1 - momentum) * (state.x - state.x_before)
+        return inside(state.x + momentum * (ahead - state.x) + inertia)
+
+    def step(state, now):
+        number, momentum, interval = now
+        x = advance(state, momentum)
+        grad, loss, hit = gradient(x, number)
+        state = state._replace(
+            x=x,
+            x_before=state.x,
+            grad=grad,
+            loss=loss,
+            rises=state.rises + (loss > state.loss),
+        )
+        better = ~state.success & (hit | (loss > state.best_loss))
+        best = keep((state.best_x, state.best_grad, state.best_loss), (x, grad, loss), better)
+        state = state._replace(success=state.success | hit)
+        state = state._replace(best_x=best[0], best_grad=best[1], best_loss=best[2])
+        checked = _check_l1(state, images, largest_step) if p == 1 else _check(state, interval)
+        return keep(state, checked, jnp.broadcast_to(interval > 0, loss.shape)), None
+
+    steps = jnp.arange(num_steps)
+    momenta = jnp.where(steps == 0, 1, MOMENTUM).astype(x.dtype)
+    plan = steps + 1, momenta, jnp.asarray(_checkpoints(num_steps, p), x.dtype)
+    state, _ = jax.lax.scan(step, state, plan)
+    return state.best_x, state.best_loss, state.success, jnp.all(grad == 0, axis=(1, 2, 3))
+
+
+def _checkpoints(num_steps, p):
+    """For each step 0, or at a checkpoint the number of steps since the one before."""
+
+    def steps(share):
+        return max(int(share * num_steps), 1)
+
+    intervals = np.zeros(num_steps)
+    interval, at = steps(0.04 if p == 1 else 0.22), -1
+    while (at := at + interval) < num_steps:
+        intervals[at] = interval
+        interval = interval if p == 1 else max(interval - steps(0.03), steps(0.06))
+    return intervals
+
+
+def _check(state, interval):
+    """Halve the step and go back to the best point where the search does not get on."""
+    stalls = state.rises <= RISING * interval
+    stalls |= ~state.was_halved & (state.best_loss_before >= state.best_loss)
+    x, grad = keep((state.x, state.grad), (state.best_x, state.best_grad), stalls)
+    return state._replace(
+        x=x,
+        grad=grad,
+        step_size=jnp.where(stalls, state.step_size / 2, state.step_size),
+        rises=jnp.zeros_like(state.rises),
+        was_halved=stalls,
+        best_loss_before=state.best_loss,
+    )
+
+
+def _check_l1(state, images, largest_step):
+    """Adapt how many coordinates a step moves; start again with a long one where few are left."""
+    changed = _count_changed(state.best_x, images)
+    sparser = changed < 0.95 * state.changed
+    x, grad = keep((state.x, state.grad), (state.best_x, state.best_grad), sparser)
+    shorter = jnp.maximum(state.step_size / L1_SHRINK, L1_SMALLEST * largest_step)
+    return state._replace(
+        x=x,
+        grad=grad,
+        step_size=jnp.where(sparser, largest_step, shorter),
+        changed=changed,
+        moved=changed / L1_DENSITY,
+    )
+
+
+def _count_changed(x, images):
+    return jnp.sum(x != images, axis=(1, 2, 3), dtype=x.dtype)
+
+
+def _mean(function, keys):
+    """The mean of function(key) over keys, one after the other."""
+
+    def add(total, key):
+        return jax.tree.map(jnp.add, total, function(key)), None
+
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, keys[0]))
+    return jax.tree.map(lambda x: x / len(keys), jax.lax.scan(add, zero, keys)[0])

@@ -1,0 +1,230 @@
+"""AutoAttack: an image counts as robust if a fixed ensemble of attacks finds nothing.
+
+Each attack is run only on the images that all before it left robust (Croce & Hein, ICML 2020,
+arXiv 2003.01690; l1: Croce & Hein, ICML 2021, arXiv 2103.01208). Active images are packed into
+batches of few sizes, so that compilations stay few, and split over the local devices.
+
+>>> logits_fn = lambda x: jnp.stack([x.sum((1, 2, 3)), 6 - x.sum((1, 2, 3))], axis=1)
+>>> x = np.full((1, 2, 2, 1), 0.9, "float32")  # 3.6 against 2.4
+>>> [bool(autoattack(logits_fn, x, [0], p=math.inf, epsilon=e).robust[0]) for e in (0.1, 0.2)]
+[True, False]
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from advspur._checks import check_attack, norm_name, require
+from advspur.attacks.active import Task, as_pytree, attack_rows, predict
+from advspur.attacks.checks import SEE, check_labels_in_range, model_warnings
+from advspur.attacks.ensemble import members
+from advspur.attacks.ledger import Ledger, checksum
+
+TOLERANCE = 0.002  # of an accuracy, before it counts as inconsistent with another
+
+
+class AttackCost(NamedTuple):
+    """One attack of the ensemble: what it left robust, and what it took."""
+
+    name: str
+    robust_accuracy: float  # after it and all before it
+    num_attacked: int
+    gradients: int
+    forwards: int
+    seconds: float
+
+
+class AutoAttackResult(NamedTuple):
+    """Images, flags and costs of one budget, on the host."""
+
+    images: object  # [n, h, w, c]: adversarial where one was found, else as they were; or None
+    robust: np.ndarray  # [n] bool: right, and no attack succeeded
+    clean_correct: np.ndarray  # [n] bool
+    fooled_by: np.ndarray  # [n] str: the attack, "clean" where wrong before, "" where robust
+    attacks: tuple  # AttackCost of each
+    warnings: tuple  # str; docs/attacks.md explains each
+    p: float
+    epsilon: float
+
+    @property
+    def robust_accuracy(self):
+        """Share of all images that are robust."""
+        return float(np.mean(self.robust))
+
+    @property
+    def clean_accuracy(self):
+        """Share of all images that are right without an attack."""
+        return float(np.mean(self.clean_correct))
+
+
+def autoattack(logits_fn, images, labels, key=None, *, p, epsilon, **options):
+    """The AutoAttackResult of one budget; all arguments as in `security_curve`."""
+    (result,) = security_curve(logits_fn, images, labels, key, p=p, epsilons=[epsilon], **options)
+    return result
+
+
+def security_curve(
+    logits_fn,
+    images,
+    labels,
+    key=None,
+    *,
+    p,
+    epsilons,
+    version="standard",
+    attacks=None,
+    batch_size=250,
+    bounds=(0.0, 1.0),
+    directory=None,
+    keep_images=True,
+    log=None,
+    advance=None,
+):
+    """AutoAttack at several budgets; an image lost at one of them counts as lost at larger ones.
+
+    Args:
+      logits_fn: [n, h, w, c] images -> [n, num_classes] logits, a pure function that JAX can trace
+        and differentiate; for `version="rand"` (images, key) -> logits. A method of a pytree (as
+        `Classifier.logits`) is compiled once for all models of its kind.
+      images: [n, h, w, c] float inside `bounds`.
+      labels: [n] int, the true classes.
+      key: PRNG key; None: jax.random.key(0). What an image meets depends on the key and its
+        position alone.
+      p: 1, 2 or inf.
+      epsilons: budgets in the units of `images`.
+      version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "plus" (with APGD-DLR,
+        FAB and restarts) or "rand" (random models: APGD with expectation over transformation).
+      attacks: names of another list of attacks, with the settings of `version`.
+      batch_size: images an attack takes at once.
+      bounds: smallest and largest pixel value.
+      directory: where progress is kept: the same call goes on there after a kill.
+      keep_images: whether the adversarial images are returned (and kept in `directory`).
+      log: function of a line of text, as AutoAttack prints them.
+      advance: function of a number of forward passes (a gradient counts as three).
+    Returns: [AutoAttackResult], in the order of `epsilons`.
+    Raises: InputError for bad arguments, for logits that are not finite, for a random model, and
+      where a perturbation violates ball or box.
+    """
+    epsilons = [float(e) for e in epsilons]
+    require(epsilons, "epsilons is empty: give at least one budget")
+    require(batch_size >= 1, f"batch_size = {batch_size}: it must be >= 1")
+    images, labels = np.asarray(images), np.asarray(labels)
+    require(len(images) > 0, "there are no images to attack")
+    for epsilon in epsilons:
+        check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    key = jax.random.key(0) if key is None else key
+    log, advance = log or (lambda text: None), advance or (lambda passes: None)
+    is_random = version == "rand"
+    version = "custom" if attacks is not None and version == "standard" else version
+    task = Task(as_pytree(logits_fn), images, labels, key, p, bounds, batch_size, is_random)
+
+    clean = predict(task, np.arange(len(labels)), images)
+    again = predict(task, np.arange(len(labels))[:batch_size], images[:batch_size])
+    check_labels_in_range(labels, clean.shape[1])
+    warnings = model_warnings(clean, again, is_random=is_random)
+    advance(len(images))
+    ensemble, notes = members(version, attacks, p=p, num_classes=clean.shape[1])
+    names = [member.name for member in ensemble]
+    predictions = np.argmax(clean, axis=1)
+    asked = {
+        "p": norm_name(p),
+        "epsilons": sorted(epsilons),
+        "version": version,
+        "attacks": names,
+        "batch_size": batch_size,
+        "bounds": list(bounds),
+        "images and labels": checksum(images, labels),
+        "clean predictions": checksum(predictions),
+        "key": checksum(jax.random.key_data(key)),
+    }
+    ledger = Ledger(directory, asked, images if keep_images else None, len(epsilons))
+
+    results, fooled_by = {}, np.where(predictions == labels, "", "clean").astype("<U16")
+    for number, epsilon in enumerate(sorted(epsilons)):
+        log(f"using {version} version including {', '.join(names)}.")
+        for text in (*notes, *(f"Warning: {text}" for text in warnings)):
+            log(text)
+        result = _one_budget(task, ensemble, epsilon, number, fooled_by, ledger, log, advance)
+        if keep_images:
+            lost_before = (fooled_by != "") & (fooled_by != "clean")
+            ledger.images[number, lost_before] = ledger.images[number - 1, lost_before]
+            result = result._replace(images=ledger.images[number])
+        fooled_by = result.fooled_by
+        results[epsilon] = result._replace(warnings=(*warnings, *result.warnings))
+    return [results[epsilon] for epsilon in epsilons]
+
+
+def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advance):
+    """All attacks at one budget, on the images that were not lost at a smaller one."""
+    fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
+
+    def run(member, name, rows):
+        """The entries of a member on `rows`, a batch each; from the ledger where it has them."""
+        found = []
+        batches = [rows[i : i + task.batch_size] for i in range(0, len(rows), task.batch_size)]
+        for index, batch in enumerate(batches):
+            entry = ledger.entries.get((number, name, index))
+            if entry is None:
+                entry, fooled, adversarial = attack_rows(task, member, epsilon, batch)
+                ledger.add((number, name, index), entry, fooled, adversarial)
+            require(entry["rows"] == batch.tolist(), "the ledger does not fit: delete its folder")
+            found.append(entry)
+            advance(3 * entry["gradients"] + entry["forwards"])
+            log(
+                f"{name} - {index + 1}/{len(batches)} - {len(entry['fooled'])} out of {len(batch)} "
+                "successfully perturbed"
+            )
+        entries.extend(found)
+        return found
+
+    def warn(text):
+        warnings.append(f"{text} {SEE}")
+        log(f"Warning: {warnings[-1]}")
+
+    log(f"initial accuracy: {np.mean(fooled_by != 'clean'):.2%}")
+    for member in ensemble:
+        rows, before = np.flatnonzero(fooled_by == ""), np.mean(fooled_by == "")
+        found = run(member, member.name, rows)
+        for entry in found:
+            fooled_by[entry["fooled"]] = member.name
+        accuracy = float(np.mean(fooled_by == ""))
+        gradients, forwards, seconds, vanished = (
+            sum(entry[what] for entry in found)
+            for what in ("gradients", "forwards", "seconds", "vanished")
+        )
+        costs.append(AttackCost(member.name, accuracy, len(rows), gradients, forwards, seconds))
+        if vanished:
+            warn(f"there are {vanished} points with zero gradient in {member.name}.")
+        log(
+            f"robust accuracy after {member.name.upper()}: {accuracy:.2%} "
+            f"(total time {sum(cost.seconds for cost in costs):.1f} s)"
+        )
+        if member.name == "square" and len(costs) > 1 and before - accuracy > TOLERANCE:
+            warn(f"Square has lowered the robust accuracy by {before - accuracy:.2%}.")
+        again = np.flatnonzero(lost_before == "apgd-ce")
+        if member.name == "apgd-ce" and len(again):
+            missed = len(again) - sum(len(e["fooled"]) for e in run(member, "apgd-ce again", again))
+            if missed > TOLERANCE * len(rows):
+                warn(
+                    f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of {len(again)} "
+                    "images that it fooled with a smaller one."
+                )
+    largest = max((entry["largest"] for entry in entries), default=0.0)
+    high = max((entry["high"] for entry in entries), default=task.bounds[1])
+    low = min((entry["low"] for entry in entries), default=task.bounds[0])
+    log(
+        f"max {norm_name(task.p).capitalize()} perturbation: {largest:.5f}, nan in tensor: 0, "
+        f"max: {high:.5f}, min: {low:.5f}"
+    )
+    log(f"robust accuracy: {np.mean(fooled_by == ''):.2%}")
+    return AutoAttackResult(
+        images=None,
+        robust=fooled_by == "",
+        clean_correct=fooled_by != "clean",
+        fooled_by=fooled_by,
+        attacks=tuple(costs),
+        warnings=tuple(warnings),
+        p=task.p,
+        epsilon=epsilon,
+    )

@@ -1,0 +1,56 @@
+"""The share of what is possible that each attack finds, on random linear classifiers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur.attacks.apgd import apgd
+from advspur.attacks.fab import fab
+from advspur.attacks.linear_oracle import linear_logits, worst_case
+from advspur.attacks.pgd import pgd
+from advspur.attacks.square import square
+
+
+def calibrate(key, *, p, num_images=256, size=16, num_classes=10, num_queries=1000):
+    """(epsilon, number of images that can be attacked, {attack: number that it attacks}).
+
+    Images are random, a third of the pixels 0 and a third 1; the labels are what a random linear
+    classifier says. Epsilon is the median of the images' exact least budgets.
+    """
+    key_image, key_corner, key_weight, key_attack = jax.random.split(key, 4)
+    shape = (num_images, size, size, 3)
+    corner = jax.random.randint(key_corner, shape, -1, 2)  # -1: 0, 1: 1
+    images = jnp.where(corner == 0, jax.random.uniform(key_image, shape), (corner > 0) * 1.0)
+    weights = jax.random.normal(key_weight, (*shape[1:], num_classes))
+    bias = jnp.zeros(num_classes)
+    logits_fn = linear_logits(weights, bias)
+    labels = jnp.argmax(logits_fn(images), axis=-1)
+
+    def count_lost(adversarial):
+        return int(jnp.sum(jnp.argmax(logits_fn(adversarial), axis=-1) != labels))
+
+    @jax.jit
+    def is_lost(epsilon):  # by the strongest perturbation of budget epsilon, [n]
+        worst = worst_case(weights, bias, images, labels, p=p, epsilon=epsilon)
+        return jnp.argmax(logits_fn(worst), axis=-1) != labels
+
+    low, high = np.zeros(num_images), np.full(num_images, float(np.prod(shape[1:])))
+    for _ in range(30):
+        middle = (low + high) / 2
+        lost = np.asarray(is_lost(middle.astype(np.float32)))
+        low, high = np.where(lost, low, middle), np.where(lost, middle, high)
+    epsilon = float(np.median(high))
+    ball = {"p": p, "epsilon": epsilon}
+    steps = {"loss": "margin", "num_steps": 100}
+    attacks = {
+        "pgd": lambda *call: pgd(*call, **steps, **ball),
+        "apgd-ce": lambda *call: apgd(*call, **ball),
+        "apgd-dlr": lambda *call: apgd(*call, loss="dlr", **ball),
+        "fab": lambda *call: fab(*call, **ball),
+        "square": lambda *call: square(*call, num_queries=num_queries, **ball),
+    }
+    found = {
+        name: count_lost(jax.jit(lambda k, a=attack: a(logits_fn, images, labels, k))(key_attack))
+        for name, attack in attacks.items()
+    }
+    return epsilon, int(jnp.sum(is_lost(jnp.float32(epsilon)))), found

@@ -1,0 +1,86 @@
+"""What must hold after an attack, and what tells that a model cannot be attacked as it is."""
+
+import math
+
+import numpy as np
+
+from advspur._checks import norm_name, require
+
+
+def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
+    """Raise unless every adversarial image is finite, in the box, and within epsilon (1 + 1e-6).
+
+    The post-condition of every attack, checked on the host, in float64. `epsilon` is a number or
+    [n].
+    """
+    adversarial, images = np.asarray(adversarial, np.float64), np.asarray(images, np.float64)
+    require(np.all(np.isfinite(adversarial)), "the attack returned pixels that are not finite")
+    low, high = adversarial.min(initial=bounds[0]), adversarial.max(initial=bounds[1])
+    require(
+        bounds[0] <= low and high <= bounds[1],
+        f"the attack left the box: pixels in [{low}, {high}], allowed {list(bounds)}",
+    )
+    norms = perturbation_norms(adversarial, images, p=p)
+    excess = np.max(norms - np.asarray(epsilon) * (1 + 1e-6), initial=-math.inf)
+    require(
+        excess <= 0,
+        f"the attack left the {norm_name(p)} ball of radius {np.max(epsilon):g}: "
+        f"the largest perturbation is {norms.max(initial=0):.8g}",
+    )
+
+
+def perturbation_norms(adversarial, images, *, p):
+    """||adversarial - image||_p of each image, [n], in float64."""
+    difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+    flat = difference.reshape(len(difference), math.prod(difference.shape[1:]))
+    return np.linalg.norm(flat, ord=p, axis=1)
+
+
+SEE = "See docs/attacks.md."
+
+
+def check_finite_logits(logits, rows):
+    """Raise InputError naming the first image [of `rows`] whose logits are not finite."""
+    bad = ~np.all(np.isfinite(logits), axis=1)
+    require(
+        not bad.any(),
+        f"the logits of {bad.sum()} images are not finite, first image {rows[bad][:1]}: "
+        "check the model's weights and dtype",
+    )
+
+
+def check_labels_in_range(labels, num_classes):
+    """Labels from 0 to num_classes - 1."""
+    low, high = int(np.min(labels)), int(np.max(labels))
+    require(
+        low >= 0 and high < num_classes,
+        f"labels lie in [{low}, {high}]; the model has {num_classes} classes, so they must lie in "
+        f"[0, {num_classes - 1}]",
+    )
+
+
+def model_warnings(logits, again, *, is_random):
+    """What AutoAttack says of clean logits [n, k], the first of which were computed twice.
+
+    Raises: InputError where two calls predict different classes and no random model is expected.
+    """
+    warnings = []
+    if not is_random:
+        first = logits[: len(again)]
+        changed = np.sum(np.argmax(first, axis=1) != np.argmax(again, axis=1))
+        require(
+            changed == 0,
+            f"the model is random: two calls predict different classes for {changed} of "
+            f"{len(again)} images; use version='rand' with logits_fn(images, key)",
+        )
+        scale = np.linalg.norm(first, axis=1) + 1e-10
+        if np.max(np.linalg.norm(first - again, axis=1) / scale, initial=0) > 1e-4:
+            warnings.append(
+                f"two calls give different logits: it seems to be a randomized defense! {SEE}"
+            )
+    is_distribution = np.abs(logits.sum(axis=1) - 1) < 1e-5
+    if logits.min() > -1e-5 and logits.max() < 1 + 1e-5 and is_distribution.all():
+        warnings.append(
+            f"it seems that the output is a probability distribution, not logits! {SEE}"
+        )
+    return warnings

@@ -1,0 +1,177 @@
+"""The fast adaptive boundary attack: the nearest misclassified image, for every budget at once.
+
+    x <- (1 - a) (x + eta d(x)) + a (x_0 + eta d(x_0)),
+    a = min(||d(x)|| / (||d(x)|| + ||d(x_0)||), 0.1)
+
+with d(z) the step of least l_p norm from z, inside the box, onto the linearised decision boundary
+<grad f(x), z + d - x> + f(x) = 0, and f a difference of two logits; once x is misclassified it goes
+back towards x_0 by a tenth. A search on the line to the nearest point found ends it (Croce & Hein,
+ICML 2020, arXiv 1907.02044).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import check_attack, check_targets, require
+from advspur._convolutions import for_loops
+from advspur.attacks.box import nearest_on_hyperplane
+from advspur.attacks.losses import margin
+from advspur.attacks.parts import best_restart, image_keys, keep, per_image, start_points
+from advspur.norms import dual_exponent, lp_norm
+
+OVERSHOOT = 1.05  # eta
+BACKWARD = 0.9
+NUM_HALVINGS = 10  # of the final search
+LARGEST_WEIGHT = 0.1  # of the original image
+
+
+def fab(
+    logits_fn,
+    images,
+    labels,
+    key=None,
+    *,
+    p,
+    epsilon=None,
+    num_steps=100,
+    targets=None,
+    restarts=1,
+    bounds=(0.0, 1.0),
+):
+    """The misclassified images nearest to `images` in l_p, of those that are found.
+
+    Args:
+      logits_fn: [n, h, w, c] images -> [n, num_classes] logits.
+      images: [n, h, w, c] float inside `bounds`.
+      labels: [n] int, the true classes.
+      key: PRNG key, or one an image; needed for restarts only, the first start is the image.
+      p: 1, 2 or inf.
+      epsilon: the largest distance that counts, a number or [n]; None: any.
+      num_steps: iterations, of one gradient and one more forward pass each; without `targets`, of
+        as many gradients as there are classes.
+      targets: [n] int: the boundary to this class is searched for, rather than to the nearest.
+        Any wrong class is a success all the same.
+      restarts: the second and later ones start from random points half an epsilon away.
+      bounds: smallest and largest pixel value.
+    Returns:
+      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself.
+    Raises: InputError for arguments out of range.
+    """
+    return run_fab(
+        logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps,
+        targets=targets, restarts=restarts, bounds=bounds,
+    )[0]  # fmt: skip
+
+
+def run_fab(
+    logits_fn, images, labels, key, *, p, epsilon, num_steps, targets, restarts, bounds
+):  # fmt: skip
+    """`fab`, with success [n] bool."""
+    require(
+        epsilon is not None or restarts == 1,
+        "restarts start half an epsilon away: restarts > 1 need epsilon",
+    )
+    limit = jnp.inf if epsilon is None else epsilon
+    images, labels, epsilon = check_attack(
+        images, labels, p=p, epsilon=0.0 if epsilon is None else epsilon, bounds=bounds
+    )
+    limit = jnp.broadcast_to(limit, epsilon.shape)
+    require(num_steps >= 1, f"num_steps = {num_steps}: at least one step is needed")
+    require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
+    keys = image_keys(key, len(images)) if restarts > 1 else None
+    num_classes = jax.eval_shape(logits_fn, images).shape[-1]
+    linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
+    predict = for_loops(lambda x: jnp.argmax(logits_fn(x), axis=-1) != labels)
+    is_lost = predict(images)
+    norm = jax.vmap(lambda d: lp_norm(d, p))
+
+    def onto_boundary(x, gradient, gain):
+        return jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))(
+            gradient, gain, bounds[0] - x, bounds[1] - x
+        )
+
+    def step(state, _):
+        x, best_x, best_norm = state
+        value, gradient = linearise(x)
+        shift = jnp.sum(gradient * (x - images), axis=(1, 2, 3))
+        from_x = onto_boundary(x, gradient, -value)
+        from_image = onto_boundary(images, gradient, shift - value)
+        far, near = (jnp.maximum(norm(d), 1e-8) for d in (from_x, from_image))
+        weight = per_image(jnp.minimum(far / (far + near), LARGEST_WEIGHT))
+        x = (1 - weight) * (x + OVERSHOOT * from_x) + weight * (images + OVERSHOOT * from_image)
+        x = jnp.clip(x, *bounds)
+        hit, distance = predict(x), norm(x - images)
+        nearer = hit & (distance < best_norm)
+        best_x, best_norm = keep((best_x, best_norm), (x, distance), nearer)
+        x = keep(x, images + BACKWARD * (x - images), hit)
+        return (x, best_x, best_norm), None
+
+    def one_start(keys, is_first):
+        x = images
+        if not is_first:
+            x = start_points(keys, images, p=p, epsilon=epsilon / 2, bounds=bounds, kind="sphere")
+        start = x, images, jnp.where(is_lost, 0, jnp.inf).astype(images.dtype)
+        (_, best, distance), _ = jax.lax.scan(step, start, length=num_steps)
+        best = _bisect(predict, images, best)
+        distance = jnp.where(jnp.isinf(distance), jnp.inf, norm(best - images))
+        found = distance <= limit
+        return keep(images, best, found), -distance, found
+
+    first = one_start(keys, True)
+    if restarts > 1:
+        others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
+        first = keep(first, others, ~first[2] & others[2])
+    return jax.lax.stop_gradient((first[0], first[2]))
+
+
+def _bisect(predict, images, lost):
+    """The point on the way from `images` to misclassified ones where the prediction changes."""
+
+    def halve(ends, _):
+        low, high = ends
+        middle = (low + high) / 2
+        hit = predict(images + per_image(middle) * (lost - images))
+        return (jnp.where(hit, low, middle), jnp.where(hit, middle, high)), None
+
+    zero = jnp.zeros(len(images), images.dtype)
+    (_, share), _ = jax.lax.scan(halve, (zero, zero + 1), length=NUM_HALVINGS)
+    return images + per_image(share) * (lost - images)
+
+
+def _linearisation(logits_fn, labels, targets, num_classes, p):
+    """x -> (f(x), grad f(x)) of the boundary to the targets, or else of the nearest one."""
+    if targets is not None:
+        check_targets(targets, labels, num_classes)
+
+        def difference(x):
+            value = margin(logits_fn(x), labels, targets)
+            return jnp.sum(value), value
+
+        gradient = for_loops(jax.grad(difference, has_aux=True))
+        return lambda x: gradient(x)[::-1]
+
+    q = dual_exponent(p)
+    dual_norm = jax.vmap(lambda g: lp_norm(g, q))
+
+    def to_class(x, other):
+        def difference(x):
+            value = margin(logits_fn(x), labels, jnp.full_like(labels, other))
+            return jnp.sum(value), value
+
+        return jax.grad(difference, has_aux=True)(x)
+
+    gradient_to = for_loops(to_class)
+
+    def nearest(x):
+        def compare(best, other):
+            gradient, value = gradient_to(x, other)
+            distance = jnp.where(
+                labels == other, jnp.inf, jnp.abs(value) / (dual_norm(gradient) + 1e-12)
+            )
+            return keep(best, (distance, value, gradient), distance < best[0]), None
+
+        start = jnp.full(len(x), jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros_like(x)
+        (_, value, gradient), _ = jax.lax.scan(compare, start, jnp.arange(num_classes))
+        return value, gradient
+
+    return nearest

@@ -1,0 +1,94 @@
+"""What an attack has done so far, on disk: a kill loses the batch it was in, and no more.
+
+The folder holds ledger.jsonl (first what was asked for, then a line a batch) and adversarial.npy,
+[number of epsilons, n, h, w, c] float32, whose rows are valid where an image was fooled.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from advspur._checks import require
+
+
+class Ledger:
+    """Entries of batches by (epsilon number, attack, batch number); in memory without a folder.
+
+    Args:
+      directory: the folder, or None.
+      asked: dict of what determines the results; another call's folder is refused.
+      images: the images [n, h, w, c] that adversarial ones are made of; None: keep none.
+      num_epsilons: how many budgets.
+    """
+
+    def __init__(self, directory, asked, images, num_epsilons):
+        self.entries, self._file = {}, None
+        self.images = None
+        if directory is not None:
+            self._open(Path(directory), asked)
+        if images is None:
+            return
+        shape = (num_epsilons, *images.shape)
+        if directory is None:
+            self.images = np.broadcast_to(images, shape).copy()
+            return
+        path = Path(directory) / "adversarial.npy"
+        if not path.exists():
+            require(not self.entries, f"{path} is gone: delete {directory} and start again")
+            np.lib.format.open_memmap(path, "w+", np.float32, shape).flush()
+        self.images = np.load(path, mmap_mode="r+")
+        require(self.images.shape == shape, f"{path} is damaged: delete {directory}, start again")
+
+    def _open(self, directory, asked):
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "ledger.jsonl"
+        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+        found = [entry for entry in map(_parse, lines) if entry is not None]
+        if found:
+            before = found[0]
+            other = [k for k in asked if before.get(k) != asked[k]]
+            require(
+                not other,
+                f"{directory} holds another attack: "
+                + ", ".join(f"{k} {before.get(k)}, now {asked[k]}" for k in other)
+                + "; name another directory, or delete it",
+            )
+            self.entries = {tuple(entry["of"]): entry for entry in found[1:] if "of" in entry}
+        self._file = path.open("a")
+        if not found:
+            self._write(asked)
+        elif lines[-1]:
+            self._file.write("\n")  # the last write was cut short: leave its half line alone
+
+    def add(self, of, entry, rows, adversarial):
+        """Note a batch as done: `rows` of epsilon number of[0] became `adversarial`."""
+        if self.images is not None and len(rows):
+            self.images[of[0], rows] = adversarial
+            if self._file is not None:
+                self.images.flush()
+        self.entries[of] = entry
+        if self._file is not None:
+            self._write({"of": list(of)} | entry)
+
+    def _write(self, entry):
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def checksum(*arrays):
+    """SHA-256 of the arrays' bytes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _parse(line):
+    try:
+        return json.loads(line) if line else None
+    except json.JSONDecodeError:  # cut short by a kill
+        return None

@@ -1,0 +1,68 @@
+"""What attacks raise: losses of logits [n, k] and labels [n], per example, [n].
+
+Each also takes `targets` [n], the class to be reached, where it has a targeted form. The larger,
+the worse for the model.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advspur._checks import check_choice, require
+
+TINY = 1e-12
+
+
+def cross_entropy(logits, labels, targets=None):
+    """-log softmax(logits)[label]; targeted: log softmax(logits)[target]."""
+    if targets is not None:
+        return -cross_entropy(logits, targets)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def margin(logits, labels, targets=None):
+    """max_{k != label} logits_k - logits_label: positive where the label is lost.
+
+    Targeted: logits_target - logits_label.
+    """
+    if targets is not None:
+        return _pick(logits, targets) - _pick(logits, labels)
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return jnp.max(logits, axis=-1, where=~is_label, initial=-jnp.inf) - jnp.sum(
+        logits, axis=-1, where=is_label
+    )
+
+
+def dlr(logits, labels, targets=None):
+    """The difference of logits ratio: the margin over the spread of the largest logits.
+
+    margin / (z_(1) - z_(3)), targeted: margin / (z_(1) - (z_(3) + z_(4)) / 2), z_(i) the i-th
+    largest logit. Unlike cross entropy it does not vanish where logits are large (Croce & Hein,
+    ICML 2020, arXiv 2003.01690). Needs 3 classes, 4 if targeted.
+    """
+    if targets is None:
+        largest = jax.lax.top_k(logits, 3)[0]
+        spread = largest[:, 0] - largest[:, 2]
+    else:
+        largest = jax.lax.top_k(logits, 4)[0]
+        spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
+    return margin(logits, labels, targets) / (spread + TINY)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+def loss_function(name, num_classes, *, targeted=False):
+    """The loss of that name; InputError where there are too few classes for it."""
+    check_choice("loss", name, tuple(LOSSES))
+    needed = {"dlr": 3 + targeted}.get(name, 2)
+    require(
+        num_classes >= needed,
+        f"loss = {name!r}{' with targets' if targeted else ''} needs {needed} classes, the model "
+        f"has {num_classes}: use loss = 'margin'",
+    )
+    return LOSSES[name]
+
+
+def _pick(logits, classes):
+    return jnp.take_along_axis(logits, classes[:, None], axis=-1)[:, 0]

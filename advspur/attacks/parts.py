@@ -1,0 +1,75 @@
+"""What attacks share: keys and starts, restarts, and the direction of an l1 step."""
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import require
+from advspur.attacks.box import confine, kth_largest
+from advspur.norms import lp_norm, sample_lp_ball
+
+
+def image_keys(key, count):
+    """One key an image, [count]: those given, or split from a single one.
+
+    An image's attack then depends on its own key alone, not on the batch it is in.
+    """
+    require(key is not None, "a random start needs a PRNG key: give key=jax.random.key(0)")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    require(
+        key.shape in ((), (count,)),
+        f"key has shape {key.shape}; give one key, or one an image, {(count,)}",
+    )
+    return key if key.ndim else jax.random.split(key, count)
+
+
+def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
+    """Random points around `images`, cut to mask and box.
+
+    Uniform in the ball (`kind` "ball"), or in a uniformly random direction at distance epsilon
+    [n] ("sphere").
+    """
+    draw = jax.vmap(
+        lambda k, r: sample_lp_ball(k, images.shape[1:], p=p, radius=r, dtype=images.dtype)
+    )
+    delta = draw(keys, epsilon)
+    if kind == "sphere":
+        length = jax.vmap(lambda d: lp_norm(d, p))(delta)
+        delta = delta * per_image(epsilon / jnp.where(length > 0, length, 1))
+    return confine(images + delta * mask, images, p=p, epsilon=epsilon, bounds=bounds)
+
+
+def best_restart(attack, keys, restarts):
+    """The best of `restarts` runs of attack(keys) -> (images, loss, success) for each image.
+
+    The first success wins, else the largest loss.
+    """
+
+    def next_run(best, restart):
+        new = attack(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart))
+        better = (new[2] & ~best[2]) | ((new[2] == best[2]) & (new[1] > best[1]))
+        return keep(best, new, better), None
+
+    best = attack(keys)
+    if restarts > 1:
+        best, _ = jax.lax.scan(next_run, best, jnp.arange(1, restarts))
+    return best
+
+
+def largest_signs(grad, count):
+    """The signs of the `count` largest entries, of l1 norm 1."""
+    size = jnp.abs(grad)
+    signs = jnp.sign(grad) * (size >= kth_largest(size, count))
+    return signs / jnp.maximum(jnp.sum(jnp.abs(signs)), 1)
+
+
+def per_image(values):
+    """[n] as [n, 1, 1, 1]."""
+    return values[:, None, None, None]
+
+
+def keep(old, new, is_better):
+    """A pytree that takes the images `is_better` [n] from `new`, the others from `old`."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(is_better.reshape((-1,) + (1,) * (a.ndim - 1)), b, a), old, new
+    )
