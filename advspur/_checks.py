@@ -58,16 +58,20 @@ def check_nonnegative(name, value):
         )
 
 
-def check_epsilon(epsilon, p, bounds=(0.0, 1.0)):
-    """The attack budget is finite and >= 0; warn where it looks like 0-255 units."""
+def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
+    """The attack budget is finite and >= 0; warn where it looks like 0-255 units.
+
+    For p other than inf that needs the number of pixel values of an image.
+    """
     check_nonnegative("epsilon", epsilon)
-    if p == math.inf and is_concrete(epsilon):
-        largest, width = float(np.max(epsilon)), bounds[1] - bounds[0]
-        if largest > 0.31 * width:
+    if is_concrete(epsilon) and (p == math.inf or num_pixels):
+        largest = float(np.max(epsilon))
+        diameter = (bounds[1] - bounds[0]) * (num_pixels ** (1 / p) if p < math.inf else 1)
+        if largest > 0.31 * diameter:
             warnings.warn(
-                f"epsilon = {largest:g} for linf is much of the whole pixel range "
-                f"[{bounds[0]:g}, {bounds[1]:g}]; epsilon is in units of the images: "
-                f"if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
+                f"epsilon = {largest:g} for {norm_name(p)} is much of the {diameter:g} between "
+                f"the farthest images in [{bounds[0]:g}, {bounds[1]:g}]; epsilon is in units of the "
+                f"images: if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
                 stacklevel=4,
             )
 
@@ -117,8 +121,8 @@ def check_targets(targets, labels, num_classes):
 def check_attack(images, labels, *, p, epsilon, bounds):
     """What every attack is given, checked: (images, labels, epsilon [n]) as arrays."""
     check_norm(p, IMAGE_NORMS)
-    check_epsilon(epsilon, p, bounds)
     check_images(images, bounds)
+    check_epsilon(epsilon, p, bounds, num_pixels=math.prod(images.shape[1:]))
     check_labels(labels, images.shape[0])
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     return images, labels, jnp.broadcast_to(jnp.asarray(epsilon, images.dtype), len(images))

@@ -13,7 +13,7 @@ from advspur._checks import InputError
 
 COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
 # Options that a number has which goes into others, or is of a part of the examples.
-DETAILS = frozenset({"level", "epsilon", "severity", "classes", "group"})
+DETAILS = frozenset({"level", "epsilon", "severity", "classes", "group", "after"})
 
 
 class Record(NamedTuple):

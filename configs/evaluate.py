@@ -9,7 +9,7 @@ Options of the benchmarks are set as --config.options.rival10.val_only=True.
 
 from ml_collections import ConfigDict
 
-from advspur.benchmarks import BENCHMARKS
+from advspur.benchmarks import AUTOATTACK, BENCHMARKS
 from advspur.models import suite
 from configs import quickstart
 
@@ -28,10 +28,10 @@ def get_config():
         "imagenet9",
         "waterbirds",
         "spurious_shapes",  # models trained on it are evaluated on it, and on nothing else
-    )
+    )  # and, much slower, autoattack_{imagenet,cifar10,rival10,spurious_shapes}; autoattack: all
     config.data_dir = ""  # folder that holds the data sets' folders; "": $ADVSPUR_DATA
     config.directories = ConfigDict()  # of single data sets; "": below data_dir
-    for name in config.benchmarks[:-1]:
+    for name in (*config.benchmarks[:-1], "cifar10"):
         config.directories[name] = ""
     config.batch_size = 100  # images a forward pass
     config.allow_partial = False  # evaluate on what is there of an incomplete data set
@@ -82,4 +82,18 @@ def options():
     for name in ("rival10", "salient_imagenet", "imagenet9"):
         options[name].regions = quickstart.regions(BENCHMARKS[name])
     options.spurious_shapes = quickstart.evaluation()
+    for name, benchmark in AUTOATTACK.items():
+        options[name] = autoattack(benchmark)
+    for name in ("transform", "val_only", "learning_rate", "weight_decay", "num_epochs"):
+        options.autoattack_rival10[name] = options.rival10[name]  # of the head, as there
+    options.autoattack_cifar10.batch_size = 250  # images an attack takes at once
+    options.autoattack_spurious_shapes.batch_size = 250
+    return options
+
+
+def autoattack(benchmark):
+    """Options of one of AUTOATTACK."""
+    options = ConfigDict({"version": "standard"})  # or "plus"
+    options.l1_epsilons, options.l2_epsilons, options.linf_epsilons = (), (), ()
+    options.update(benchmark.OPTIONS)  # num_images; image_list: a file that names them instead
     return options

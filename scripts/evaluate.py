@@ -21,7 +21,7 @@ def main(flags, *runs):
 
     from advspur._checks import InputError, require
     from advspur._progress import Progress
-    from advspur.benchmarks import BENCHMARKS, open_model
+    from advspur.benchmarks import AUTOATTACK, BENCHMARKS, open_model
     from advspur.benchmarks.matrix import evaluate_matrix, find_data
     from advspur.benchmarks.run import misfit
     from advspur.models import find_model
@@ -35,9 +35,10 @@ def main(flags, *runs):
         not file.exists() or "benchmarks" in read_json(file).get("config", ()),
         f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
     )
-    benchmarks, weights = _cli.words(config.benchmarks), _cli.words(config.weights)
+    groups, weights = {"autoattack": tuple(AUTOATTACK)}, _cli.words(config.weights)
+    benchmarks = [n for word in _cli.words(config.benchmarks) for n in groups.get(word, (word,))]
     unknown = [name for name in benchmarks if name not in BENCHMARKS]
-    require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join(BENCHMARKS)}")
+    require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join([*BENCHMARKS, *groups])}")
     stream = _cli.talking_stream()
 
     def line(text):

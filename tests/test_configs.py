@@ -1,6 +1,7 @@
 """Every config loads, is locked, and names a network and a run that can be built."""
 
 import importlib
+import inspect
 import math
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from advspur.benchmarks import AUTOATTACK, BENCHMARKS
 from advspur.models import build_network
 from advspur.training.run_dir import check_config
 
@@ -56,3 +58,29 @@ def test_the_recipe_of_the_paper_models():
 
 def test_standard_training_is_epsilon_zero():
     assert load("standard").attack.epsilon == 0
+
+
+def test_the_options_of_an_evaluation_are_those_of_its_benchmarks():
+    for name, options in load("evaluate").options.items():
+        takes = [BENCHMARKS[name].evaluate, BENCHMARKS[name].load]
+        if name == "autoattack_rival10":
+            takes.append(BENCHMARKS["autoattack_imagenet"].evaluate)  # it hands on what it gets
+        known = {p for function in takes for p in inspect.signature(function).parameters}
+        assert set(options) <= known, name
+
+
+def test_autoattack_is_of_four_data_sets_and_made_where_asked_for():
+    config = load("evaluate")
+    assert not set(AUTOATTACK) & set(config.benchmarks)
+    budgets = {
+        name.removeprefix("autoattack_"): [tuple(o[f"{p}_epsilons"]) for p in ("l1", "l2", "linf")]
+        for name, o in config.options.items()
+        if name in AUTOATTACK
+    }
+    assert budgets == {
+        "imagenet": [(), (), (4 / 255,)],
+        "cifar10": [(12.0,), (0.5,), (8 / 255,)],
+        "rival10": [(), (), (4 / 255,)],
+        "spurious_shapes": [(), (0.25,), (2 / 255,)],
+    }
+    assert [config.options[name].num_images for name in AUTOATTACK] == [5000, 1000, 1000, 500]

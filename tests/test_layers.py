@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 L0 = {
     "_checks",
     "_constants",
+    "_convolutions",
     "_files",
     "_inert_pickle",
     "_progress",
@@ -26,6 +27,7 @@ ALLOWED = {
     "": set(),
     "_checks": set(),
     "_constants": set(),
+    "_convolutions": set(),
     "_files": set(),
     "_inert_pickle": {"_checks"},
     "_progress": {"_checks"},

@@ -157,7 +157,8 @@ def _start(keys, shape, epsilon, p):
 def _signed_window(key, shape, size):
     """+-1 inside a random window, one sign a channel; 0 elsewhere."""
     key_window, key_sign = jax.random.split(key)
-    return _window(key_window, shape, size)[0] * _signs(key_sign, (1, 1, shape[-1]))
+    rows, columns = (_is_inside(r, size) for r in _from_corner(key_window, shape, size))
+    return (rows[:, None] * columns)[..., None] * _signs(key_sign, (1, 1, shape[-1]))
 
 
 def _move_budget(key, delta, radius, size, bumps, p):
@@ -166,8 +167,11 @@ def _move_budget(key, delta, radius, size, bumps, p):
     For l2 the result has the norm `radius`.
     """
     key_first, key_second, key_sign, key_turn = jax.random.split(key, 4)
-    first, (rows, columns) = _window(key_first, delta.shape, size)
-    second, _ = _window(key_second, delta.shape, size)
+    places = _from_corner(key_first, delta.shape, size)
+    rows, columns = (_is_inside(r, size) for r in places)
+    other_rows, other_columns = (
+        _is_inside(r, size) for r in _from_corner(key_second, delta.shape, size)
+    )
     channels = delta.shape[-1]
 
     def power(x):
@@ -176,26 +180,46 @@ def _move_budget(key, delta, radius, size, bumps, p):
     def norm(powers):
         return jnp.sqrt(powers) if p == 2 else powers
 
-    each = power(delta)
-    sums = [jnp.sum(each * w, axis=(0, 1)) for w in (first, jnp.maximum(first, second))]
+    ones = jnp.ones_like(rows), jnp.ones_like(columns)
+    everywhere, first, second, both = _window_sums(
+        power(delta),
+        jnp.stack([ones[0], rows, other_rows, rows * other_rows]),
+        jnp.stack([ones[1], columns, other_columns, columns * other_columns]),
+    )
+    union = first + second - both
     bump = bumps[jax.random.randint(key_turn, (), 0, 2)]
-    largest = len(bump) - 1
-    bump = bump[jnp.clip(rows, 0, largest)][:, jnp.clip(columns, 0, largest)][..., None]
-    bump = first * bump * _signs(key_sign, (1, 1, channels))
-    new = bump + first * delta / (TINY + norm(sums[0]))
-    unused = jnp.maximum(power(radius) - jnp.sum(each), 0) / channels
-    budget = norm(unused + sums[1]) * (channels if p == 1 else 1)
-    new_norm = TINY + norm(jnp.sum(power(new), axis=(0, 1)))
-    delta = jnp.where(first > 0, new * (budget / new_norm), delta * (1 - second))
-    return delta if p == 1 else delta * (radius / (TINY + norm(jnp.sum(power(delta)))))
+    picked = (jnp.clip(r, 0, len(bump) - 1) for r in places)
+    bump = bump[jnp.ix_(*picked)][..., None] * _signs(key_sign, (1, 1, channels))
+    window = (rows[:, None] * columns)[..., None]
+    new = window * (bump + delta / (TINY + norm(first)))
+    (new_norm,) = norm(_window_sums(power(new), ones[0][None], ones[1][None]))
+    unused = jnp.maximum(power(radius) - jnp.sum(everywhere), 0) / channels
+    budget = norm(unused + union) * (channels if p == 1 else 1)
+    outside = 1 - jnp.maximum(window, (other_rows[:, None] * other_columns)[..., None])
+    delta = delta * outside + new * (budget / (TINY + new_norm))
+    if p == 1:
+        return delta
+    return delta * (
+        radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + jnp.maximum(everywhere - union, 0))))
+    )
 
 
-def _window(key, shape, size):
-    """([h, w, 1], 1 inside a random square window; its (rows, columns) counted from its corner)."""
+def _window_sums(values, rows, columns):
+    """The sums of `values` [h, w, c] over windows rows [k, h] x columns [k, w], [k, c].
+
+    Rows first, as a matrix product: a sum over both at once is slow where channels are few.
+    """
+    return jnp.sum(jnp.tensordot(rows, values, axes=1) * columns[..., None], axis=1)
+
+
+def _from_corner(key, shape, size):
+    """Rows [h] and columns [w], counted from the corner of a random window."""
     corner = jax.random.randint(key, (2,), 0, jnp.array(shape[:2]) - size + 1)
-    rows, columns = (jnp.arange(n) - c for n, c in zip(shape[:2], corner, strict=True))
-    inside = ((rows >= 0) & (rows < size))[:, None] & ((columns >= 0) & (columns < size))
-    return inside[..., None].astype(jnp.float32), (rows, columns)
+    return [jnp.arange(n) - c for n, c in zip(shape[:2], corner, strict=True)]
+
+
+def _is_inside(places, size):
+    return ((places >= 0) & (places < size)).astype(jnp.float32)
 
 
 def _signs(key, shape):

@@ -1,5 +1,7 @@
 """The benchmarks: each a module that maps a classifier to records of measured numbers.
 
+Those of AUTOATTACK are no modules: one evaluation with the data and defaults of each.
+
 ``BENCHMARKS[name].evaluate(classifier, data_dir, *, batch_size, key, **options)`` -> [Record];
 `load(data_dir, ...)` reads the official layout, its `num_passes` tells the work.
 """
@@ -15,6 +17,7 @@ from advspur.benchmarks import (
     spurious_shapes,
     waterbirds,
 )
+from advspur.benchmarks.autoattack_data import AUTOATTACK
 from advspur.benchmarks.run import evaluate_model, open_model
 
 BENCHMARKS = {
@@ -26,6 +29,7 @@ BENCHMARKS = {
     "imagenet9": imagenet9,
     "waterbirds": waterbirds,
     "spurious_shapes": spurious_shapes,
+    **AUTOATTACK,
 }
 
-__all__ = ["BENCHMARKS", "evaluate_model", "metrics", "open_model"]
+__all__ = ["AUTOATTACK", "BENCHMARKS", "evaluate_model", "metrics", "open_model"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from advspur._checks import InputError, first_line, require
-from advspur.benchmarks.run import evaluate_model, misfit
+from advspur.benchmarks.run import evaluate_model, is_of_shapes, misfit
 from advspur.data.layouts import MissingData
 from advspur.models import described_network, record_facts, variable_shapes
 from advspur.records import DETAILS
@@ -20,7 +20,8 @@ def find_data(names, options, *, data_dir, directories, required, line):
       names: the benchmarks that are wanted.
       options: {benchmark: options of its `evaluate`}.
       data_dir: the folder with the data sets' folders, named as each benchmark's DIRECTORIES.
-      directories: {benchmark: directory} of those that lie elsewhere.
+      directories: {benchmark: directory} of those that lie elsewhere; AutoAttack's data lie where
+        those of the benchmark of the same name do.
       required: whether a missing data set is an error; else `line` is told of it.
       line: function of a text.
     """
@@ -31,9 +32,10 @@ def find_data(names, options, *, data_dir, directories, required, line):
         module = BENCHMARKS[name]
         root = Path(data_dir).expanduser()
         places = [root / folder for folder in module.DIRECTORIES] if data_dir else []
-        if directories.get(name):
-            places = [Path(directories[name]).expanduser()]
-            require(places[0].is_dir(), f"directories.{name} = {directories[name]}: no such folder")
+        key = name.removeprefix("autoattack_")
+        if directories.get(key):
+            places = [Path(directories[key]).expanduser()]
+            require(places[0].is_dir(), f"directories.{key} = {directories[key]}: no such folder")
         directory = next((p for p in places if p.is_dir()), next(iter(places), None))
         try:
             if directory is None and module.DIRECTORIES:
@@ -70,7 +72,7 @@ def evaluate_matrix(
     """
     for model in models:
         for name in directories:
-            if (reason := misfit(model, name)) and name != "spurious_shapes":
+            if (reason := misfit(model, name)) and not is_of_shapes(name):
                 line(f"{model.facts['model']} is not measured on {name}: {reason}")
     jobs = [[name for name in directories if not misfit(model, name)] for model in models]
     require(any(jobs), "nothing to evaluate: no model fits a benchmark whose data are at hand")
@@ -112,7 +114,7 @@ def evaluate_matrix(
 
 
 def _is_headline(record):
-    is_variant = record.metric.startswith(("mean_relative", "mean_adversarial"))
+    is_variant = record.metric.startswith(("mean_relative", "mean_adversarial", "autoattack_warn"))
     return not is_variant and not (DETAILS - {"epsilon"}) & record.options.keys()
 
 

@@ -7,6 +7,7 @@ split over the local devices, and over the processes where there are several.
 """
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def for_each_example(
         results.append(jax.device_get(last))
     except InputError as error:
         fault = str(error)
-    _raise_together(fault)
+    raise_together(fault)
     sizes = list(map(len, kept))
     results = [jax.tree.map(lambda x, n=n: x[:n], r) for n, r in zip(sizes, results, strict=True)]
     if processes > 1:
@@ -111,7 +112,6 @@ def features(classifier, images):
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
 def _attack(classifier, images, labels, epsilon, mask, *, p, num_steps):
-    images = to_unit(images)
     adversarial = pgd(
         classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps, mask=mask
     )
@@ -130,11 +130,13 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, mask
     """
     check_epsilon(epsilon, p)
     mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
+    # Divided once: compiled code may round pixels / 255 in two ways.
+    images = to_unit(images)
     survives, adversarial, outside = _attack(
         classifier, images, labels, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
     )
-    check_perturbation(adversarial, to_unit(images), p=p, epsilon=epsilon)
-    # Compiled code may round pixels / 255 in two ways: half a unit of float32 is allowed.
+    check_perturbation(adversarial, images, p=p, epsilon=epsilon)
+    # Half a unit of float32 is allowed.
     require(outside <= 2**-24, f"the attack changed pixels outside of its mask by {outside}")
     return survives
 
@@ -206,20 +208,24 @@ def split_batch(arrays):
     return jax.device_put(arrays, _sharding(PartitionSpec("batch")))
 
 
-def _raise_together(fault):
+def raise_together(fault):
     """Raise InputError(fault) in every process where it is not "" in one of them.
 
     A process that raised alone would leave the others waiting for its results.
     """
-    if jax.process_count() > 1:
-        text = np.zeros(300, np.uint8)
-        encoded = fault.encode()[:300]
-        text[: len(encoded)] = list(encoded)
-        everywhere = np.asarray(multihost_utils.process_allgather(text))
-        fault = next(
-            (bytes(t).rstrip(b"\0").decode(errors="replace") for t in everywhere if t[0]), ""
-        )
+    fault = next(filter(None, gather(fault)), "")
     require(not fault, fault)
+
+
+def gather(value):
+    """[the `value` of each process]; values are such that JSON can hold them."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(text)))
+    padded = np.pad(text, (0, lengths.max() - len(text)))
+    texts = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(bytes(t[:n])) for t, n in zip(texts, lengths, strict=True)]
 
 
 def _sharding(spec):

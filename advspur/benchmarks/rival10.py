@@ -147,30 +147,26 @@ def evaluate(
     require(not legacy or jax.process_count() == 1, "legacy trains its head in one process only")
     head_key, noise_key = jax.random.split(key)
     running = {"batch_size": batch_size, "progress": progress}
-    fit = {"num_classes": len(RIVAL10), "weight_decay": weight_decay, "num_epochs": num_epochs}
+    fit = {"weight_decay": weight_decay, "num_epochs": num_epochs}
     if legacy:
         classifier = classifier.replace(mean=(0.0,) * 3, std=(1.0,) * 3)
         batches = functools.partial(_augmented, parts["train"], head_batch_size, progress)
         accuracy = functools.partial(_accuracy, table=parts["test"], **running)
-        fit |= {"learning_rate": learning_rate, "key": head_key}
+        fit |= {"num_classes": len(RIVAL10), "learning_rate": learning_rate, "key": head_key}
         classifier = fit_head_in_train_mode(classifier, batches, accuracy, **fit)
     else:
-        transform = f"rival10: {reading.get('transform', 'resize')}"
-        train = parts["train"]
-        features = cached_features(classifier, train, transform, cache_dir=cache_dir, **running)
-        order = np.random.default_rng(0).permutation(len(train))
-        kept, chosen_on = np.split(order, [len(train) - max(1, round(held_out * len(train)))])
-        labels = train.columns["label"]
-        (probe,) = fit_linear_probe(
-            features[kept],
-            labels[kept],
-            (features[chosen_on], labels[chosen_on]),
-            learning_rates=(learning_rate,),
-            batch_size=head_batch_size,
+        classifier = with_probe(
+            classifier,
+            parts["train"],
+            transform=reading.get("transform", "resize"),
             key=head_key,
+            learning_rate=learning_rate,
+            head_batch_size=head_batch_size,
+            held_out=held_out,
+            cache_dir=cache_dir,
             **fit,
+            **running,
         )
-        classifier = with_head(classifier, probe.kernel, probe.bias)
     return region_records(
         classifier,
         parts["test"],
@@ -179,6 +175,41 @@ def evaluate(
         to_regions=functools.partial(_regions, mask),
         **running,
     )
+
+
+def with_probe(
+    classifier,
+    train,
+    *,
+    transform,
+    key,
+    learning_rate,
+    weight_decay,
+    num_epochs,
+    cache_dir,
+    head_batch_size=32,
+    held_out=0.1,
+    **running,
+):
+    """The classifier with a linear head for the ten classes, fitted to its features of `train`."""
+    features = cached_features(
+        classifier, train, f"rival10: {transform}", cache_dir=cache_dir, **running
+    )
+    order = np.random.default_rng(0).permutation(len(train))
+    kept, chosen_on = np.split(order, [len(train) - max(1, round(held_out * len(train)))])
+    labels = train.columns["label"]
+    (probe,) = fit_linear_probe(
+        features[kept],
+        labels[kept],
+        (features[chosen_on], labels[chosen_on]),
+        num_classes=len(RIVAL10),
+        learning_rates=(learning_rate,),
+        weight_decay=weight_decay,
+        batch_size=head_batch_size,
+        num_epochs=num_epochs,
+        key=key,
+    )
+    return with_head(classifier, probe.kernel, probe.bias)
 
 
 def _row(path, split):

@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from advspur import __version__, models
 from advspur._checks import check_choice, require
+from advspur._files import file_checksum
 from advspur.benchmarks.predict import replicate
 from advspur.data.layouts import load_options
 from advspur.intervals import Estimate, wilson
@@ -21,7 +23,7 @@ from advspur.records import COMPLETE, append_records, read_records, record
 # Options that say how an evaluation is run, and those whose effect the records show by themselves.
 RUNNING = frozenset(
     "batch_size allow_partial skip_unreadable image_dir regions shapes num_examples num_attacked "
-    "l2_epsilons linf_epsilons attack_steps".split()
+    "l1_epsilons l2_epsilons linf_epsilons attack_steps num_images image_list version".split()
 )
 
 
@@ -61,11 +63,17 @@ def misfit(model, benchmark):
     from advspur.benchmarks import BENCHMARKS
 
     facts, allowed = model.facts, BENCHMARKS[benchmark].NUM_CLASSES
-    if (benchmark == "spurious_shapes") != bool(facts["shapes"]):
+    dataset = getattr(BENCHMARKS[benchmark], "DATASET", "") or facts["dataset"]
+    if is_of_shapes(benchmark) != bool(facts["shapes"]) or facts["dataset"] != dataset:
         return f"it was trained on {facts['dataset']}"
     if allowed and facts["num_classes"] not in allowed:
         return f"it has {facts['num_classes']} classes, not {' or '.join(map(str, allowed))}"
     return ""
+
+
+def is_of_shapes(benchmark):
+    """Whether a benchmark is on the embedded data, for models trained on them."""
+    return benchmark.endswith("spurious_shapes")
 
 
 def evaluate_model(
@@ -130,7 +138,7 @@ def _is_recorded(name, benchmark, marker, path):
 
 
 def _all_options(model, benchmark, options):
-    shapes = {"shapes": model.facts["shapes"]} if benchmark == "spurious_shapes" else {}
+    shapes = {"shapes": model.facts["shapes"]} if is_of_shapes(benchmark) else {}
     return options | shapes
 
 
@@ -153,6 +161,8 @@ def _marker(model, parts, seed, options):
         "examples": sum(map(len, parts.values())),
         "skipped": sum(table.skipped for table in parts.values()),
     }
+    if options.get("image_list"):  # what it names may change
+        measured_on["image_list"] = file_checksum(Path(options["image_list"]).expanduser())
     return _as_json({k: v for k, v in options.items() if k != "batch_size"} | measured_on)
 
 

@@ -10,7 +10,15 @@ import pytest
 
 from advspur._checks import InputError
 from advspur._progress import Progress
-from advspur.benchmarks import BENCHMARKS, open_model, predict, regions, rival10, salient_imagenet
+from advspur.benchmarks import (
+    AUTOATTACK,
+    BENCHMARKS,
+    open_model,
+    predict,
+    regions,
+    rival10,
+    salient_imagenet,
+)
 from advspur.benchmarks.matrix import evaluate_matrix, find_data
 from advspur.models import Classifier, classifier, resnet_small, store
 from advspur.models.convert import Conversion
@@ -18,7 +26,7 @@ from advspur.records import COMPLETE, read_records
 from advspur.training import probe
 from tests.benchmarks import layouts
 
-NAMES = tuple(name for name, module in BENCHMARKS.items() if module.DIRECTORIES)
+NAMES = tuple(n for n, module in BENCHMARKS.items() if module.DIRECTORIES and n not in AUTOATTACK)
 READING = {"batch_size": 8, "allow_partial": True, "skip_unreadable": False}
 REGIONS = {
     "linf_noise_levels": (0.2,),

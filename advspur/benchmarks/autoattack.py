@@ -1,0 +1,245 @@
+"""AutoAttack on a named list of images: clean and robust accuracy, and what each attack took.
+
+Lists longer than SHARE are cut into shares of every k-th image, each attacked by itself and with a
+folder of its own: memory is bounded, several processes take turns at the shares, and the numbers
+do not depend on how many processes there are. A killed evaluation goes on with the batch it was in.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from advspur import __version__
+from advspur._checks import InputError, check_choice, norm_name, require
+from advspur.attacks import security_curve
+from advspur.attacks.ensemble import most_passes
+from advspur.benchmarks.predict import gather, raise_together, require_classes
+from advspur.data.batches import eval_batches
+from advspur.data.layouts import load_options
+from advspur.data.transforms import to_unit
+from advspur.intervals import Estimate, wilson
+from advspur.models import tree_digest
+from advspur.records import record
+
+SHARE = 1000  # images at most
+VERSIONS = ("standard", "plus")  # "rand" is for random models; a Classifier is none
+
+
+class Data(NamedTuple):
+    """A data set as `evaluate` sees it."""
+
+    load: object  # as a benchmark's
+    images: object  # (what `load` returned, num_images, image_list) -> (name of the list, Table)
+    num_classes: int  # of the models; the most where they differ
+
+
+class Budget(NamedTuple):
+    """What AutoAttack found at one budget; sums over the shares."""
+
+    counts: np.ndarray  # [4]: images, right without an attack, robust, warnings
+    costs: np.ndarray  # [attacks, 5]: attacked, fooled, gradients, forwards, seconds
+    names: tuple  # of the attacks
+
+
+def num_passes(
+    data,
+    data_dir=None,
+    *,
+    num_images,
+    image_list="",
+    l1_epsilons=(),
+    l2_epsilons=(),
+    linf_epsilons=(),
+    version="standard",
+    **options,
+):
+    """The most forward passes over an image that `evaluate` makes: if no attack succeeds."""
+    curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
+    options |= {"num_images": num_images}
+    parts = data.load(data_dir, **load_options(data.load, options))
+    _, table = data.images(parts, num_images, image_list)
+    return sum(_most(curve, table, version, data.num_classes) for curve in curves)
+
+
+def evaluate(
+    data,
+    classifier,
+    data_dir=None,
+    *,
+    batch_size,
+    key,
+    progress=None,
+    cache_dir=None,
+    num_images,
+    image_list="",
+    l1_epsilons=(),
+    l2_epsilons=(),
+    linf_epsilons=(),
+    version="standard",
+    **reading,
+):
+    """`accuracy` and, of every budget, `autoattack_accuracy` with what each attack took.
+
+    Args:
+      data: a `Data`.
+      classifier: with the classes of the data.
+      batch_size: images an attack takes at once.
+      key: of the attacks.
+      cache_dir: where the attacks keep what is done.
+      num_images: length of the list.
+      image_list: a text file that names the images instead, one a line; "": none.
+      l1_epsilons, l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
+      version: "standard" or "plus".
+      reading: of the data's `load`.
+    """
+    curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
+    drawn = load_options(data.load, {"num_images": num_images})
+    parts = data.load(data_dir, **drawn, **reading)
+    require_classes(classifier, (next(iter(parts.values())).num_classes,))
+    name, table = data.images(parts, num_images, image_list)
+    call = {"version": version, "batch_size": batch_size}
+    records = []
+    for p, epsilons in curves:
+        budgets = _curve(classifier, table, p, epsilons, call, key, cache_dir, progress)
+        if not records:
+            count, clean = budgets[0].counts[:2]
+            records.append(record("accuracy", wilson(clean, count), options={"images": name}))
+        for epsilon, budget in zip(epsilons, budgets, strict=True):
+            norm = "inf" if p == math.inf else p
+            about = {"p": norm, "epsilon": epsilon, "version": version, "images": name}
+            records += _records(budget, about)
+            if progress is not None:
+                title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
+                for text in _cost_table(budget, title):
+                    progress.line(text)
+    return records
+
+
+def _curves(l1_epsilons, l2_epsilons, linf_epsilons, version):
+    """[(p, budgets in ascending order)] of the norms that have any."""
+    check_choice("version", version, VERSIONS)
+    of_norms = ((1.0, l1_epsilons), (2.0, l2_epsilons), (math.inf, linf_epsilons))
+    for p, epsilons in of_norms:
+        are_numbers = all(isinstance(epsilon, (int, float)) for epsilon in epsilons)
+        require(are_numbers, f"{norm_name(p)}_epsilons = {epsilons}: give numbers, or () for none")
+    curves = [(p, sorted(set(map(float, epsilons)))) for p, epsilons in of_norms if epsilons]
+    require(curves, "no budget is given: set l1_epsilons, l2_epsilons or linf_epsilons")
+    return curves
+
+
+def _most(curve, table, version, num_classes):
+    p, epsilons = curve
+    passes = most_passes(version, None, p=p, num_classes=num_classes)
+    return passes * len(epsilons) * len(table)
+
+
+def _curve(classifier, table, p, epsilons, call, key, cache_dir, progress):
+    """[Budget] of the epsilons of one norm, in every process the same."""
+    left = _most((p, epsilons), table, call["version"], classifier.num_classes)
+    num_shares = -(-len(table) // SHARE)
+
+    def advance(passes):
+        nonlocal left
+        passes = min(passes * jax.process_count(), left)  # the others go on alike
+        left -= passes
+        if progress is not None:
+            progress.advance(passes)
+
+    own, fault = [], ""
+    try:
+        for share in range(jax.process_index(), num_shares, jax.process_count()):
+            own_table = table.subset(range(share, len(table), num_shares))
+            images, labels = _read(own_table, call["batch_size"])
+            asked = call | {"p": p, "epsilons": epsilons}
+            if progress is not None and num_shares > 1:
+                progress.line(f"share {share + 1} of {num_shares}: {len(labels)} images")
+            results = security_curve(
+                classifier.logits,
+                to_unit(images),
+                labels,
+                jax.random.fold_in(key, share),
+                **asked,
+                directory=_directory(cache_dir, classifier, asked, key, share, images, labels),
+                keep_images=False,
+                log=None if progress is None else progress.line,
+                advance=advance,
+            )
+            own.append([_found(result) for result in results])
+    except InputError as error:
+        fault = str(error)
+    raise_together(fault)
+    if progress is not None:
+        progress.skip(left)  # what was fooled early takes no more
+    shares = [share for of_process in gather(own) for share in of_process]
+    return [_together(of_shares) for of_shares in zip(*shares, strict=True)]
+
+
+def _read(table, batch_size):
+    """(uint8 images, labels) of a Table."""
+    size = len(table[0]["image"])
+    batches = list(eval_batches(table, batch_size=batch_size, image_size=size))
+    return [np.concatenate([batch[i][batch.valid] for batch in batches]) for i in (0, 1)]
+
+
+def _directory(cache_dir, classifier, asked, key, share, *arrays):
+    """The folder of an attack, named by all that it depends on; None without `cache_dir`."""
+    if cache_dir is None:
+        return None
+    of_key = jax.random.key_data(key).tolist()
+    parts = [tree_digest((classifier, arrays)), jax.tree.structure(classifier), asked, of_key]
+    text = "\n".join(map(str, [*parts, share, __version__]))
+    return Path(cache_dir) / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.autoattack"
+
+
+def _found(result):
+    """The Budget of one AutoAttackResult, as lists."""
+    count = len(result.robust)
+    counts = [count, result.clean_correct.sum(), result.robust.sum(), len(result.warnings)]
+    costs = []
+    for cost in result.attacks:
+        fooled = cost.num_attacked - round(cost.robust_accuracy * count)
+        costs.append([cost.num_attacked, fooled, cost.gradients, cost.forwards, cost.seconds])
+    return [list(map(int, counts)), costs, [cost.name for cost in result.attacks]]
+
+
+def _together(of_shares):
+    """One Budget from those of the shares."""
+    counts, costs, names = zip(*of_shares, strict=True)
+    return Budget(np.sum(counts, axis=0), np.sum(costs, axis=0), tuple(names[0]))
+
+
+def _records(budget, about):
+    """The numbers of one budget; a count has no interval."""
+    count, _, robust, warnings = map(int, budget.counts)
+    seconds = float(budget.costs[:, -1].sum())
+    records = [
+        record("autoattack_accuracy", wilson(robust, count), options=about, seconds=seconds),
+        record("autoattack_warnings", _count(warnings, count), options=about),
+    ]
+    for name, cost in zip(budget.names, budget.costs, strict=True):
+        attacked, fooled, gradients, forwards, seconds = cost.tolist()
+        of_attack = {"options": about | {"after": name}, "seconds": seconds}
+        left = wilson(attacked - fooled, count)
+        records += [
+            record("autoattack_accuracy", left, **of_attack),
+            record("autoattack_gradients", _count(gradients, count), **of_attack),
+            record("autoattack_forwards", _count(forwards, count), **of_attack),
+        ]
+    return records
+
+
+def _count(value, num_examples):
+    return Estimate(value, value, value, num_examples)
+
+
+def _cost_table(budget, title):
+    """The lines of a table: what each attack was given, found and took."""
+    columns = ("attacked", "fooled", "gradients", "forwards", "seconds")
+    yield f"{title}: what each attack took"
+    yield f"{'attack':10}" + "".join(f"{column:>12}" for column in columns)
+    for name, (*counts, seconds) in zip(budget.names, budget.costs, strict=True):
+        yield f"{name:10}" + "".join(f"{n:12,.0f}" for n in counts) + f"{seconds:12,.1f}"

@@ -1,0 +1,314 @@
+"""APGD against a plain NumPy version of it, one image at a time, and its promises."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.attacks import apgd, check_perturbation
+from advspur.attacks.apgd import _checkpoints, run_apgd
+from advspur.attacks.parts import image_keys, start_points
+from tests.attacks.oracles import (
+    NORMS,
+    images_with_corners,
+    linear_params,
+    logits_of,
+    network,
+    project,
+    random_params,
+)
+
+N, SHAPE, SIZE, CLASSES = 6, (3, 2, 3), 18, 4
+IMAGES = images_with_corners((N, *SHAPE))
+GREY = np.full((N, *SHAPE), 0.5, np.float32)
+PARAMS = random_params((N, *SHAPE), CLASSES)
+LABELS = np.argmax(logits_of(PARAMS, IMAGES), axis=1)
+KEYS = jax.random.split(jax.random.key(3), N)
+EPSILON = {1: 0.9, 2: 0.35, math.inf: 0.12}
+NUM_STEPS = 25
+RUGGED = np.float32(6)
+
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
+
+
+@functools.partial(jax.jit, static_argnames=("p", "loss", "restarts"))
+def run(params, images, labels, keys, epsilon, targets=None, *, p, loss, restarts):
+    logits_fn = functools.partial(network, params)
+    return run_apgd(
+        logits_fn, images, labels, keys, p=p, epsilon=epsilon, num_steps=NUM_STEPS, loss=loss,
+        targets=targets, restarts=restarts, num_samples=None, bounds=(0.0, 1.0),
+    )  # fmt: skip
+
+
+def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None, **options):
+    """(images, success, whether the first gradient vanished), with one compilation a norm."""
+    epsilon = np.broadcast_to(np.float32(EPSILON[p] if epsilon is None else epsilon), N)
+    call = {"loss": "margin", "restarts": 1} | options
+    return list(map(np.asarray, run(params, images, labels, keys, epsilon, p=p, **call)))
+
+
+def loss_and_gradient(params, x, label):
+    """The margin of the network, its gradient by hand, and whether the label is lost."""
+    hidden = np.tanh(x @ params["B"])
+    logits = x @ params["A"] + hidden @ params["C"] + params["b"]
+    one = np.eye(len(logits))
+    back = one[np.argmax(logits - 1e9 * one[label])] - one[label]
+    grad = params["A"] @ back + params["B"] @ ((1 - hidden**2) * (params["C"] @ back))
+    return back @ logits, grad, back @ logits > 0
+
+
+def search(params, image, x, label, p, epsilon, num_steps):
+    """Algorithm 1 of the paper for one image; l1: algorithm 1 of the l1 paper."""
+
+    def inside(x):
+        return image + project(x - image, -image, 1 - image, p=p, radius=epsilon)
+
+    x = before = inside(x)
+    loss, grad, lost = loss_and_gradient(params, x, label)
+    best, best_grad, best_loss, success = x, grad, loss, lost
+    step = largest = epsilon if p == 1 else 2 * epsilon
+    changed = np.sum(np.abs(x - image) > 1e-9)
+    interval = max(int((0.04 if p == 1 else 0.22) * num_steps), 1)
+    next_check, rises, halved, loss_then, moved = interval, 0, True, loss, changed / 1.5
+    for number in range(num_steps):
+        if p == 1:
+            count = int(np.clip(np.ceil(moved), 1, x.size))
+            way = np.sign(grad) * (np.abs(grad) >= np.sort(np.abs(grad))[-count])
+            new = inside(x + step * way / np.abs(way).sum())
+        else:
+            way = np.sign(grad) if p == math.inf else grad / np.linalg.norm(grad)
+            a = 1 if number == 0 else 0.75
+            ahead = inside(x + step * way)
+            new = inside(x + a * (ahead - x) + (1 - a) * (x - before))
+        x, before, loss_before = new, x, loss
+        loss, grad, lost = loss_and_gradient(params, x, label)
+        rises += loss > loss_before
+        if not success and (lost or loss > best_loss):
+            best, best_grad, best_loss = x, grad, loss
+        success |= lost
+        if number + 1 == next_check:
+            if p == 1:
+                now = np.sum(np.abs(best - image) > 1e-9)
+                back = now < 0.95 * changed
+                step = largest if back else max(step / 1.5, largest / 10)
+                changed, moved = now, now / 1.5
+            else:
+                back = rises <= 0.75 * interval or (not halved and loss_then >= best_loss)
+                step = step / 2 if back else step
+                halved, loss_then, rises = back, best_loss, 0
+                interval = max(
+                    interval - max(int(0.03 * num_steps), 1), max(int(0.06 * num_steps), 1)
+                )
+            x, grad = (best, best_grad) if back else (x, grad)
+            next_check += interval
+    return best
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_the_search_is_that_of_the_papers(p):
+    """The best point is that of a plain version, in float64, from the same random start.
+
+    The network is rugged, so that the way matters; a bias of the label keeps all images
+    robust, so that the largest loss decides.
+    """
+    params = PARAMS | {"b": np.float32([0, 25, 0, 0]), "B": RUGGED * PARAMS["B"]}
+    labels, epsilon = np.ones(N, int), (2.5 if p == math.inf else 1) * EPSILON[p]
+    scales, counts = ((3, 2, 1), (8, 8, 9)) if p == 1 else ((1,), (NUM_STEPS,))
+    starts = start_points(
+        KEYS, jnp.asarray(IMAGES), p=p, epsilon=jnp.full(N, scales[0] * epsilon),
+        bounds=(0.0, 1.0), kind="sphere",
+    )  # fmt: skip
+    got, success, _ = attack(p, params, labels=labels, epsilon=epsilon)
+    assert not success.any()
+    exact = jax.tree.map(np.float64, params)
+    for i in range(N):
+        image, x = (np.float64(a[i]).ravel() for a in (IMAGES, starts))
+        for scale, count in zip(scales, counts, strict=True):
+            x = search(exact, image, x, labels[i], p, scale * epsilon, count)
+        np.testing.assert_allclose(got[i].ravel(), x, rtol=0, atol=2e-3)  # float32's steps
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_ball_and_box_hold_and_success_is_what_the_network_says(p):
+    epsilon = EPSILON[p] * np.float32([0, 0.3, 0.6, 1, 1.5, 3])
+    got, success, _ = attack(p, epsilon=epsilon)
+    check_perturbation(got, IMAGES, p=p, epsilon=epsilon)
+    np.testing.assert_array_equal(got[0], IMAGES[0])
+    lost = np.argmax(logits_of(PARAMS, got), axis=1) != LABELS
+    np.testing.assert_array_equal(success, lost)
+    assert 0 < lost.sum() < N
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_what_is_misclassified_already_is_returned_misclassified(p):
+    """The label is lost at exactly these images, and at no other point nearby."""
+    params = linear_params((N, *SHAPE), 1e-3 * PARAMS["A"], [9, 0, 0, 0])
+    params |= {"spot": IMAGES, "jump": np.float32(20)}
+    got, success, _ = attack(p, params, labels=np.zeros(N, int))
+    np.testing.assert_array_equal(got, IMAGES)
+    assert success.all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_an_image_meets_the_same_in_every_company(p):
+    """With its own key; other images and their order do not matter."""
+    got = attack(p)[0]
+    order = np.array([3, 0, 5, 1, 4, 2])
+    permuted = attack(p, images=IMAGES[order], labels=LABELS[order], keys=KEYS[order])[0]
+    np.testing.assert_allclose(permuted, got[order], rtol=0, atol=1e-5)
+    company = np.concatenate([IMAGES[:1], 1 - IMAGES[1:]])
+    keys = KEYS.at[1:].set(KEYS[0])
+    np.testing.assert_allclose(attack(p, images=company, keys=keys)[0][0], got[0], atol=1e-5)
+
+
+def test_one_key_is_split_into_one_an_image():
+    keys = image_keys(jax.random.key(3), N)
+    np.testing.assert_array_equal(jax.random.key_data(keys), jax.random.key_data(KEYS))
+    old = image_keys(jax.random.PRNGKey(3), N)
+    np.testing.assert_array_equal(jax.random.key_data(old), jax.random.key_data(KEYS))
+    assert image_keys(KEYS, N) is KEYS
+
+
+def test_a_target_is_the_class_that_is_reached():
+    """On a linear model the best point is exactly as far towards the target as the box allows."""
+    params = linear_params((N, *SHAPE), PARAMS["A"], [90.0, 0, 0, 0])  # no way out of class 0
+    targets = np.array([1, 2, 3, 1, 2, 3])
+    for epsilon in (0.05, 0.3):
+        got, success, _ = attack(
+            math.inf, params, labels=np.zeros(N, int), epsilon=epsilon, targets=targets,
+            loss="margin",
+        )  # fmt: skip
+        way = np.sign(PARAMS["A"][:, targets].T - PARAMS["A"][:, 0]).reshape(N, *SHAPE)
+        np.testing.assert_allclose(got, np.clip(IMAGES + epsilon * way, 0, 1), rtol=0, atol=1e-6)
+        assert not success.any()
+
+
+def test_a_success_is_kept_though_other_points_have_a_higher_loss():
+    """The brighter, the higher the loss towards class 1; but only darker images are lost, to 2."""
+    weights = np.zeros((SIZE, CLASSES))
+    weights[:, 0], weights[:, 1] = 1, 3
+    params = linear_params((N, *SHAPE), weights, [-9, -127, -0.01, -999])
+    got, success, _ = attack(
+        math.inf, params, GREY, np.zeros(N, int), targets=np.ones(N, int), loss="margin"
+    )
+    assert 0 < success.sum() < N  # those whose random start is darker
+    np.testing.assert_array_equal(np.argmax(logits_of(params, got), axis=1) == 2, success)
+
+
+def test_targeted_dlr_finds_what_can_be_found_and_sees_vanished_gradients():
+    targets = (LABELS + 1) % CLASSES
+    found = []
+    for epsilon in (0.02, 0.2, 0.4, 0.6, 0.8, 3.0):
+        got, success, vanished = attack(2, targets=targets, loss="dlr", epsilon=epsilon)
+        lost = np.argmax(logits_of(PARAMS, got), axis=1) != LABELS
+        np.testing.assert_array_equal(success, lost)
+        found.append(success.sum())
+    assert found[0] < 2 and found[-1] >= N - 1 and not vanished.any()
+    flat = linear_params((N, *SHAPE), 0 * PARAMS["A"], [3.0, 2, 1, 0])
+    _, success, vanished = attack(2, flat, labels=np.zeros(N, int), targets=targets, loss="dlr")
+    assert vanished.all() and not success.any()
+
+
+def test_restarts_are_a_union_over_keys_of_their_own():
+    """Restart r has the key folded with r; on a very rugged network the largest loss wins."""
+    rugged = linear_params((N, *SHAPE), 0 * PARAMS["A"], [30.0, 0, 0, 0])
+    rugged |= {"B": 150 * PARAMS["B"], "C": PARAMS["C"]}
+    call = {"params": rugged, "labels": np.zeros(N, int), "epsilon": 0.3}
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+    def loss(x):
+        z = logits_of(rugged, x)
+        return z[:, 1:].max(axis=1) - z[:, 0]
+
+    keys = [KEYS, *(fold(KEYS, r) for r in (1, 2))]
+    losses = [loss(attack(math.inf, keys=own, **call)[0]) for own in keys]
+    union, success, _ = attack(math.inf, restarts=3, **call)
+    assert len(set(np.argmax(losses, axis=0))) == 3 and not success.any()
+    assert np.min(np.ptp(losses, axis=0)) > 1
+    np.testing.assert_allclose(loss(union), np.max(losses, axis=0), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "num_steps, expected",
+    [
+        (100, [22, 41, 57, 70, 80, 87, 93, 99]),  # BENCHMARKS.md 9.3
+        (20, [4, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]),  # by hand: 4, 3, 2, 1, 1, ...
+    ],
+)
+def test_checkpoints_come_at_the_published_iterations(num_steps, expected):
+    intervals = _checkpoints(num_steps, 2)
+    np.testing.assert_array_equal(np.flatnonzero(intervals) + 1, expected)
+    np.testing.assert_array_equal(intervals[np.array(expected) - 1], np.diff(expected, prepend=0))
+
+
+def test_l1_checkpoints_come_every_25th_of_a_stage():
+    np.testing.assert_array_equal(np.flatnonzero(_checkpoints(100, 1)) + 1, np.arange(4, 101, 4))
+    np.testing.assert_array_equal(_checkpoints(30, 1), np.ones(30))
+
+
+def test_a_random_model_is_attacked_in_expectation():
+    """Weights with noise of twice their size: 64 samples of a gradient nearly end that noise."""
+    weights = np.float32(np.random.default_rng(5).choice([-1, 1], SIZE))
+
+    def noisy(x, key):
+        noise = 2 * jax.random.normal(key, weights.shape)
+        score = x.reshape(len(x), -1) @ (weights + noise)
+        return jnp.stack([jnp.full_like(score, 50), score], axis=1)
+
+    call = jax.jit(
+        lambda images, samples: apgd(
+            noisy, images, np.zeros(N, int), KEYS, p=math.inf, epsilon=0.1, num_steps=10,
+            loss="margin", num_samples=samples,
+        ), static_argnums=1,
+    )  # fmt: skip
+    got = np.asarray(call(GREY, 64))
+    check_perturbation(got, GREY, p=math.inf, epsilon=0.1)
+    gain = (got - GREY).reshape(N, -1) @ weights / (0.1 * SIZE)
+    assert np.all(gain > 0.85)
+
+
+def test_no_gradient_flows_through_the_attack():
+    def total(x):
+        adversarial = apgd(
+            functools.partial(network, PARAMS), x, LABELS, KEYS, p=2, epsilon=0.1, num_steps=2
+        )
+        return jnp.sum(adversarial)
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(IMAGES), np.zeros_like(IMAGES))
+
+
+@pytest.mark.parametrize("num_steps", (1, 2, 3))
+def test_stages_of_l1_may_have_no_steps(num_steps):
+    found = jax.eval_shape(lambda x: apgd(
+        functools.partial(network, PARAMS), x, LABELS, KEYS, p=1, epsilon=0.2, num_steps=num_steps
+    ), IMAGES)  # fmt: skip
+    assert found.shape == IMAGES.shape
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": IMAGES * 255}, "images lie in"),
+        ({"images": IMAGES[0]}, "images have shape"),
+        ({"labels": LABELS[:2]}, "labels have shape"),
+        ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
+        ({"epsilon": -0.1}, "epsilon = -0.1"),
+        ({"num_steps": 0}, "num_steps = 0"),
+        ({"restarts": 0}, "restarts = 0"),
+        ({"key": None}, "needs a PRNG key"),
+        ({"key": KEYS[:2]}, r"key has shape \(2,\)"),
+        ({"loss": "ce"}, "loss = 'ce' is not known"),
+        ({"logits_fn": lambda x: x[:, 0, 0, :2], "loss": "dlr"}, "needs 3 classes"),
+        ({"logits_fn": lambda x: x[:, 0, 0], "loss": "dlr", "targets": LABELS}, "needs 4 classes"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(change, message):
+    call = {"logits_fn": functools.partial(network, PARAMS), "images": IMAGES, "labels": LABELS}
+    call |= {"key": jax.random.key(0), "p": 2, "epsilon": 0.1, "num_steps": 1} | change
+    arrays = [call.pop(name) for name in ("logits_fn", "images", "labels", "key")]
+    with pytest.raises(InputError, match=message):
+        apgd(*arrays, **call)

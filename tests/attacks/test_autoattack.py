@@ -1,0 +1,770 @@
+"""The ensemble: its bookkeeping against hand arithmetic, its strength against exact optima.
+
+Bookkeeping is tested with attacks of known reach in place of the real ones (`toy`): on a grey
+image of value v, label 1, `double` is right while v > 0.5, and an attack of reach r darkens it by
+r * epsilon. So which attack fools which image can be read off the values.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.attacks import active, autoattack, check_perturbation, ensemble, security_curve
+from advspur.attacks.losses import loss_function
+
+INF = math.inf
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+REACH = {"apgd-ce": 0.5, "apgd-t": 0.75, "fab-t": 0.75, "square": 1.0, "apgd-dlr": 0.5, "fab": 0.5}
+LINES = (  # of AutoAttack's log
+    r"using \w+ version including [\w-]+(, [\w-]+)*\.",
+    r"[\w-]+: (DLR needs \d classes, its loss is the margin|\d targets instead of \d)",
+    r"initial accuracy: \d+\.\d\d%",
+    r"[\w-]+( again)? - \d+/\d+ - \d+ out of \d+ successfully perturbed",
+    r"robust accuracy after [A-Z-]+: \d+\.\d\d% \(total time \d+\.\d s\)",
+    r"Warning: there are \d+ points with zero gradient.* See [\w/]+\.md( for details)?\.",
+    r"Warning: .* See [\w/]+\.md( for details)?\.",
+    r"max [Ll](1|2|inf) perturbation: \d\.\d{5}, nan in tensor: 0, max: \d\.\d{5}, min: \d\.\d{5}",
+    r"robust accuracy: \d+\.\d\d%",
+)
+
+
+def double(x):
+    """Ten classes; label 1 is right where the mean pixel exceeds 0.5, label 0 elsewhere."""
+    score = jnp.mean(x, axis=(1, 2, 3)) - 0.5
+    rest = jnp.full((8, len(x)), -99.0)
+    return jnp.concatenate([jnp.zeros((1, len(x))), score[None], rest]).T
+
+
+def grey(*values):
+    """Images of one value each, and the label 1."""
+    values = np.asarray(values, np.float32)[:, None, None, None]
+    return np.broadcast_to(values, (len(values), 2, 2, 1)).copy(), np.ones(len(values), int)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Attacks of known reach; the list of calls, each (name, run, images, keys, epsilon)."""
+    calls = []
+
+    def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
+        hash((member, p, bounds))  # as jit does
+        keys = np.asarray(jax.random.key_data(keys))
+        calls.append((member.name, run, np.asarray(images), keys, float(epsilon)))
+        last = run == member.num_runs - 1
+        reach = REACH[member.name] * (1 if last else 0.25)
+        queries = 7 if member.name == "square" else 0
+        return jnp.maximum(images - reach * epsilon, 0), np.zeros(len(images), bool), queries
+
+    monkeypatch.setattr(active, "run_member", run_member)
+    return calls
+
+
+def linf(images, labels, epsilon=0.1, logits_fn=double, **options):
+    return autoattack(logits_fn, images, labels, p=INF, epsilon=epsilon, **options)
+
+
+# --- which images are attacked, and what is counted ---
+
+MIXED = grey(0.4, 0.51, 0.53, 0.56, 0.57, 0.58, 0.59, 0.62, 0.9)
+MIXED_FOOLED = ["clean", *["apgd-ce"] * 2, *["apgd-t"] * 2, *["square"] * 2, "", ""]
+
+
+def test_each_attack_gets_the_images_that_those_before_it_left(toy):
+    result = linf(*MIXED, batch_size=16)
+    assert result.fooled_by.tolist() == MIXED_FOOLED
+    np.testing.assert_array_equal(result.robust, [name == "" for name in MIXED_FOOLED])
+    np.testing.assert_array_equal(result.clean_correct, [False] + [True] * 8)
+    assert (result.clean_accuracy, result.robust_accuracy) == (8 / 9, 2 / 9)
+    assert [cost.name for cost in result.attacks] == list(STANDARD)
+    assert [cost.num_attacked for cost in result.attacks] == [8, 6, 4, 4]
+    left = [cost.robust_accuracy for cost in result.attacks]
+    np.testing.assert_allclose(left, [6 / 9, 4 / 9, 4 / 9, 2 / 9])
+    values = MIXED[0][:, 0, 0, 0]
+    for name, rows in zip(STANDARD, ([*range(1, 9)], [*range(3, 9)], [*range(5, 9)]), strict=False):
+        given = next(call[2] for call in toy if call[0] == name)
+        assert set(given[:, 0, 0, 0]) == set(values[rows])
+
+
+def test_each_run_of_an_attack_gets_what_the_one_before_left(toy):
+    images, labels = grey(0.51, 0.56, 0.9)  # fooled by the first target, the ninth, none
+    result = linf(images, labels, attacks=["apgd-t"])
+    distinct = [len(set(call[2][:, 0, 0, 0])) for call in toy]
+    assert [call[1] for call in toy] == list(range(9)) and distinct == [3] + 8 * [2]
+    tried = 3 + 8 * 2
+    assert result.attacks[0].gradients == 101 * tried
+    assert result.attacks[0].forwards == 3 * tried
+    assert result.robust.tolist() == [False, False, True]
+
+
+def test_runs_end_when_no_image_is_left(toy):
+    linf(*grey(0.51, 0.515), attacks=["apgd-t", "square"])
+    assert [call[:2] for call in toy] == [("apgd-t", 0)]
+
+
+def test_queries_of_square_are_counted_per_image(toy):
+    (cost,) = linf(*grey(0.9, 0.8, 0.7), attacks=["square"]).attacks
+    assert (cost.gradients, cost.forwards) == (0, 3 * (7 + 3))
+
+
+def test_images_are_adversarial_where_one_was_found_and_else_as_they_were(toy):
+    images, labels = MIXED
+    images = images + np.linspace(0, 0.01, 4, dtype="f").reshape(2, 2, 1)
+    result = linf(images, labels)
+    fooled = result.clean_correct & ~result.robust
+    assert fooled.sum() == 6
+    np.testing.assert_array_equal(result.images[~fooled], images[~fooled])
+    assert np.all(np.argmax(double(result.images[fooled]), axis=1) != 1)
+    check_perturbation(result.images, images, p=INF, epsilon=0.1)
+    assert linf(images, labels, keep_images=False).images is None
+
+
+@pytest.mark.parametrize("batch_size", (1, 3, 8, 100))
+def test_flags_and_keys_do_not_depend_on_the_batch_size(toy, batch_size):
+    result = linf(*MIXED, batch_size=batch_size)
+    assert result.fooled_by.tolist() == MIXED_FOOLED
+    values = MIXED[0][:, 0, 0, 0].tolist()
+    for _, _, images, keys, _ in toy:
+        for value, own in zip(images[:, 0, 0, 0].tolist(), keys, strict=True):
+            row = values.index(value)
+            expected = jax.random.fold_in(jax.random.key(0), row)
+            np.testing.assert_array_equal(own, jax.random.key_data(expected))
+
+
+def test_the_key_reaches_the_attacks(toy):
+    for seed in (0, 0, 1):
+        linf(*grey(0.9), key=jax.random.key(seed), attacks=["square"])
+    first, same, other = (call[3] for call in toy)
+    np.testing.assert_array_equal(first, same)
+    assert np.all(first[0] != other[0])
+
+
+def test_few_shapes_reach_the_attacks(toy):
+    """Four sizes at most, whole on four devices, and no more than the batch needs."""
+    sizes = {}
+    for count in (1, 7, 8, 9, 16, 17, 32, 33, 63, 64, 65, 130):
+        toy.clear()
+        linf(*grey(*[0.9] * count), batch_size=64, attacks=["square"])
+        sizes[count] = [len(call[2]) for call in toy]
+    assert sizes == {
+        1: [8], 7: [8], 8: [8], 9: [16], 16: [16], 17: [32], 32: [32], 33: [64], 63: [64],
+        64: [64], 65: [64, 8], 130: [64, 64, 8],
+    }  # fmt: skip
+    toy.clear()
+    linf(*grey(*[0.9] * 3), batch_size=2, attacks=["square"])
+    assert [len(call[2]) for call in toy] == [4, 4]  # the devices that conftest.py forces
+
+
+def test_padded_rows_are_not_counted(monkeypatch):
+    """Padding repeats the first row, which is fooled and has no gradient."""
+
+    def run_member(_, images, labels, keys, epsilon, run, *, member, p, bounds):
+        change = 0.1 if run == member.num_runs - 1 else 0
+        vanished = np.zeros(len(images), bool) | (run < 2)  # of the padding as well
+        return images - change, vanished, 0
+
+    monkeypatch.setattr(active, "run_member", run_member)
+    for name in ("apgd-dlr", "apgd-t"):  # one run, and nine of which the last one succeeds
+        log = []
+        result = linf(*grey(0.52, 0.54, 0.53), log=log.append, batch_size=64, attacks=[name])
+        assert f"{name} - 1/1 - 3 out of 3 successfully perturbed" in log
+        assert result.warnings == (
+            f"there are 3 points with zero gradient in {name}. See docs/attacks.md.",
+        )
+        assert result.robust_accuracy == 0
+
+
+def test_no_attack_is_run_where_all_is_lost_without_one(toy):
+    result = linf(*grey(0.1, 0.2, 0.3))
+    assert toy == [] and result.fooled_by.tolist() == ["clean"] * 3
+    assert [cost.num_attacked for cost in result.attacks] == [0] * 4
+    assert result.robust_accuracy == result.clean_accuracy == 0
+
+
+@pytest.mark.parametrize("count", (1, 5))
+def test_all_attacks_are_run_on_all_images_where_nothing_succeeds(toy, count):
+    images, labels = grey(*[0.9] * count)
+    passes = []
+    result = linf(images, labels, advance=passes.append, batch_size=2)
+    assert result.robust.all() and result.robust_accuracy == 1
+    assert [cost.num_attacked for cost in result.attacks] == [count] * 4
+    np.testing.assert_array_equal(result.images, images)
+    most = ensemble.most_passes("standard", None, p=INF, num_classes=10)
+    assert sum(passes) == count * (most - ensemble.NUM_QUERIES + 7)  # `toy` makes 7 queries
+
+
+def test_success_is_what_a_forward_pass_outside_of_the_attack_says(monkeypatch):
+    """An attack that leaves its ball where it fails is no harm; where it succeeds, an error."""
+    values = {"fails": 0.9, "succeeds": 0.1}
+    for what, value in values.items():
+
+        def run_member(_, images, *args, value=value, **kwargs):
+            return jnp.full_like(images, value), np.zeros(len(images), bool), 0
+
+        monkeypatch.setattr(active, "run_member", run_member)
+        if what == "fails":
+            assert linf(*grey(0.52), attacks=["square"]).robust.all()
+        else:
+            with pytest.raises(InputError, match="left the linf ball of radius 0.1"):
+                linf(*grey(0.52), attacks=["square"])
+
+
+# --- log lines ---
+
+
+def test_the_log_has_the_lines_of_autoattack(toy):
+    log = []
+    linf(*MIXED, log=log.append, batch_size=5)
+    assert all(any(re.fullmatch(line, text) for line in LINES) for text in log), log
+    assert [re.sub(r"time \d+\.\d s", "time T s", text) for text in log] == [
+        "using standard version including apgd-ce, apgd-t, fab-t, square.",
+        "initial accuracy: 88.89%",
+        "apgd-ce - 1/2 - 2 out of 5 successfully perturbed",
+        "apgd-ce - 2/2 - 0 out of 3 successfully perturbed",
+        "robust accuracy after APGD-CE: 66.67% (total time T s)",
+        "apgd-t - 1/2 - 2 out of 5 successfully perturbed",
+        "apgd-t - 2/2 - 0 out of 1 successfully perturbed",
+        "robust accuracy after APGD-T: 44.44% (total time T s)",
+        "fab-t - 1/1 - 0 out of 4 successfully perturbed",
+        "robust accuracy after FAB-T: 44.44% (total time T s)",
+        "square - 1/1 - 2 out of 4 successfully perturbed",
+        "robust accuracy after SQUARE: 22.22% (total time T s)",
+        "Warning: Square has lowered the robust accuracy by 22.22%. See docs/attacks.md.",
+        "max Linf perturbation: 0.10000, nan in tensor: 0, max: 0.90000, min: 0.40000",
+        "robust accuracy: 22.22%",
+    ]
+
+
+def test_the_log_of_a_larger_budget_starts_at_the_accuracy_without_an_attack(toy):
+    log = []
+    security_curve(double, *MIXED, p=INF, epsilons=[0.1, 0.3], attacks=["square"], log=log.append)
+    share = [text for text in log if "accuracy:" in text]
+    assert share == [
+        "initial accuracy: 88.89%",
+        "robust accuracy: 22.22%",
+        "initial accuracy: 88.89%",
+        "robust accuracy: 11.11%",
+    ]
+
+
+def test_the_log_of_attacks_that_find_nothing_shows_the_images(toy):
+    log = []
+    linf(*grey(0.8, 0.9), log=log.append, attacks=["square"])
+    assert log[-2] == (
+        "max Linf perturbation: 0.00000, nan in tensor: 0, max: 0.90000, min: 0.80000"
+    )
+
+
+# --- too few classes ---
+
+
+@pytest.mark.parametrize("num_classes", (2, 3, 4, 9, 10, 1000))
+@pytest.mark.parametrize("version, p", (("standard", INF), ("standard", 1), ("plus", 1)))
+def test_attacks_that_need_more_classes_are_changed_and_that_is_said(version, p, num_classes):
+    found, notes = ensemble.members(version, None, p=p, num_classes=num_classes)
+    assert [m.name for m in found] == list(ensemble.VERSIONS[version])
+    expected = []
+    for member in found:
+        least = {"apgd-dlr": 3, "apgd-t": 4}.get(member.name, 0)
+        if num_classes < least:
+            expected.append(f"{member.name}: DLR needs {least} classes, its loss is the margin")
+        else:
+            assert member.loss == {"apgd-ce": "cross_entropy"}.get(
+                member.name, "dlr" if "apgd" in member.name else ""
+            )
+        if member.name.endswith("-t"):
+            usual = 5 if (member.name, version, p) == ("apgd-t", "standard", 1) else 9
+            assert member.num_runs == min(usual, num_classes - 1)
+            if member.num_runs < usual:
+                expected.append(f"{member.name}: {member.num_runs} targets instead of {usual}")
+        elif "apgd" in member.name:
+            assert member.num_runs == (1 if (version, p) == ("standard", INF) else 5)
+        else:
+            assert member.num_runs == 1
+        if member.loss:
+            loss_function(member.loss, num_classes, targeted=member.is_targeted)  # else it raises
+    assert notes == expected
+
+
+def test_rand_is_two_attacks_over_samples():
+    found, notes = ensemble.members("rand", None, p=1, num_classes=10)
+    assert [(m.name, m.num_runs, m.num_samples) for m in found] == [
+        ("apgd-ce", 1, 20),
+        ("apgd-dlr", 1, 20),
+    ]
+    assert notes == [] and [m.gradients for m in found] == [103 * 20] * 2
+
+
+@pytest.mark.parametrize("num_classes", (2, 3, 4, 9, 10, 1000))
+def test_targets_are_the_wrong_classes_in_the_order_of_their_logits(monkeypatch, num_classes):
+    """Under `run_apgd` in place of which the target itself is returned."""
+    weights = jnp.asarray(np.random.default_rng(num_classes).normal(size=(4, num_classes)))
+
+    def logits_fn(x):
+        return x.reshape(len(x), -1) @ weights.astype(x.dtype)
+
+    losses = []
+
+    def run_apgd(logits_fn, images, labels, keys, *, loss, targets, **call):
+        losses.append(loss)
+        value = loss_function(loss, num_classes, targeted=True)(logits_fn(images), labels, targets)
+        assert value.shape == labels.shape
+        shown = jnp.zeros_like(images) + targets[:, None, None, None]
+        return shown, jnp.zeros(len(labels), bool), jnp.zeros(len(labels), bool)
+
+    monkeypatch.setattr(ensemble, "run_apgd", run_apgd)
+    images = np.random.default_rng(1).random((4, 2, 2, 1), "float32")
+    labels = np.array([0, 1, num_classes - 1, 1])
+    (member,), _ = ensemble.members("standard", ["apgd-t"], p=INF, num_classes=num_classes)
+    call = active.as_pytree(logits_fn), images, labels, jax.random.split(jax.random.key(0), 4), 0.1
+    shown = [
+        ensemble.run_member(*call, run, member=member, p=INF, bounds=(0.0, 1.0))[0][:, 0, 0, 0]
+        for run in range(member.num_runs)
+    ]
+    order = np.argsort(-np.asarray(logits_fn(images)), axis=1)
+    for row, label in enumerate(labels):
+        wrong = [k for k in order[row] if k != label][: member.num_runs]
+        assert [int(target[row]) for target in shown] == wrong
+    assert losses == ["dlr" if num_classes > 3 else "margin"]  # and one trace for all targets
+
+
+def test_notes_on_few_classes_stand_in_the_log(toy):
+    log = []
+    linf(*grey(0.9), logits_fn=lambda x: double(x)[:, :3], log=log.append)
+    assert log[1:4] == [
+        "apgd-t: DLR needs 4 classes, its loss is the margin",
+        "apgd-t: 2 targets instead of 9",
+        "fab-t: 2 targets instead of 9",
+    ]
+    assert sorted({run for name, run, *_ in toy if name == "apgd-t"}) == [0, 1]
+
+
+# --- several budgets ---
+
+
+def test_a_curve_is_in_the_order_asked_and_falls(toy):
+    images, labels = MIXED
+    epsilons = [0.1, 0.0, 0.3, 0.02]
+    curve = security_curve(double, images, labels, p=INF, epsilons=epsilons)
+    assert [result.epsilon for result in curve] == epsilons
+    value = images[:, 0, 0, 0]
+    for epsilon, result in zip(epsilons, curve, strict=True):
+        np.testing.assert_array_equal(result.robust, value - epsilon > 0.5)
+        check_perturbation(result.images, images, p=INF, epsilon=epsilon)
+        fooled = result.clean_correct & ~result.robust
+        assert np.all(np.argmax(double(result.images[fooled]), axis=1) != 1)
+        np.testing.assert_array_equal(result.images[~fooled], images[~fooled])
+        assert result.warnings == () or "Square" in result.warnings[0]
+
+
+def test_what_is_lost_at_a_budget_is_not_attacked_again_at_larger_ones(toy):
+    """But by apgd-ce, on what it fooled before, for the flag."""
+    small, large = security_curve(double, *MIXED, p=INF, epsilons=[0.1, 0.2], batch_size=16)
+    assert [cost.num_attacked for cost in large.attacks] == [2, 2, 1, 1]
+    assert large.fooled_by.tolist() == [*MIXED_FOOLED[:7], "apgd-t", ""]
+    lost = ~small.robust
+    np.testing.assert_array_equal(large.images[lost], small.images[lost])
+    again = [call[2][:, 0, 0, 0] for call in toy if call[0] == "apgd-ce" and call[4] > 0.15]
+    assert [set(a.tolist()) for a in again] == [
+        {float(v) for v in MIXED[0][rows, 0, 0, 0]} for rows in ([7, 8], [1, 2])
+    ]
+
+
+def test_the_same_budget_twice_gives_the_same_twice(toy):
+    first, second = security_curve(double, *MIXED, p=INF, epsilons=[0.1, 0.1])
+    np.testing.assert_array_equal(first.robust, second.robust)
+    np.testing.assert_array_equal(first.images, second.images)
+
+
+def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
+    def run_member(_, images, labels, keys, epsilon, run, **kwargs):
+        reach = np.where(epsilon < 0.15, epsilon, 0)  # finds nothing at larger budgets
+        return jnp.maximum(images - reach, 0), np.zeros(len(images), bool), 0
+
+    monkeypatch.setattr(active, "run_member", run_member)
+    log = []
+    small, large = security_curve(
+        double, *MIXED, p=INF, epsilons=[0.1, 0.2], attacks=["apgd-ce"], log=log.append
+    )
+    expected = (
+        "accuracy is not monotone in epsilon: apgd-ce misses 6 of 6 images that it fooled with a "
+        "smaller one. See docs/attacks.md."
+    )
+    assert (small.warnings, large.warnings) == ((), (expected,))
+    assert f"Warning: {expected}" in log
+    assert large.robust_accuracy == small.robust_accuracy == 2 / 9  # lost ones stay lost
+
+
+def test_passes_never_exceed_the_announced(toy):
+    passes = []
+    security_curve(double, *MIXED, p=INF, epsilons=[0.01, 0.1, 0.3], advance=passes.append)
+    most = ensemble.most_passes("standard", None, p=INF, num_classes=10)
+    assert 0 < sum(passes) <= 3 * len(MIXED[1]) * most
+
+
+# --- how models are given ---
+
+
+@flax.struct.dataclass
+class Model:
+    """A pytree with a method, as Classifier."""
+
+    weights: jax.Array
+    traces = 0
+
+    def logits(self, x):
+        Model.traces += isinstance(x, jax.core.Tracer)
+        return x.reshape(len(x), -1) @ self.weights
+
+
+def test_models_of_one_kind_are_compiled_once(monkeypatch):
+    """A method of a pytree and a Partial share it; a plain function works as well."""
+
+    def run_apgd(logits_fn, images, labels, keys, *, epsilon, **call):  # one signed step
+        grad = jax.grad(lambda x: jnp.sum(logits_fn(x)[:, 0]))(images)
+        none = jnp.zeros(len(labels), bool)
+        return jnp.clip(images - epsilon * jnp.sign(grad), 0, 1), none, none
+
+    monkeypatch.setattr(ensemble, "run_apgd", run_apgd)
+    images = np.float32([0.9, 0.5, 0.5, 0.4]).reshape(1, 2, 2, 1)
+    weights = [[1.0, 1, -1, -1], [1, -1, 1, -1]]
+    models = [Model(jnp.array([w, [0.0] * 4]).T) for w in weights]
+    expected = [[0.6, 0.2, 0.8, 0.7], [0.6, 0.8, 0.2, 0.7]]
+    counts = []
+    for logits_fn, number in (
+        (models[0].logits, 0),
+        (models[1].logits, 1),
+        (jax.tree_util.Partial(Model.logits, models[1]), 1),
+        (lambda x: models[1].logits(x), 1),
+    ):
+        Model.traces = 0
+        result = linf(images, [0], logits_fn=logits_fn, attacks=["apgd-ce"], epsilon=0.3)
+        counts.append(Model.traces)
+        np.testing.assert_allclose(result.images.ravel(), expected[number], rtol=0, atol=1e-6)
+    assert counts[0] > 0 and counts[1:3] == [0, 0] and counts[3] > 0
+
+
+# --- warnings and refusals ---
+
+
+def test_probabilities_are_warned_of_and_logits_are_not(toy):
+    log = []
+    result = linf(*grey(0.9), logits_fn=lambda x: jax.nn.softmax(double(x)), log=log.append)
+    expected = (
+        "it seems that the output is a probability distribution, not logits! See docs/attacks.md."
+    )
+    assert result.warnings == (expected,) and log[1] == f"Warning: {expected}"
+    assert linf(*grey(0.9)).warnings == ()
+
+
+def stateful(change):
+    """`double` that gives changed logits at every other call."""
+    calls = []
+
+    def logits_fn(x):
+        calls.append(x)
+        return double(x) if len(calls) % 2 else change(double(x))
+
+    return logits_fn
+
+
+def test_a_model_that_predicts_otherwise_the_second_time_is_refused(toy):
+    with pytest.raises(InputError, match="for 2 of 2 images; use version='rand'") as caught:
+        linf(*grey(0.9, 0.7), logits_fn=stateful(lambda logits: -logits))
+    assert "\n" not in str(caught.value) and toy == []
+
+
+def test_a_model_whose_logits_change_is_warned_of(toy):
+    result = linf(*grey(0.9, 0.7), logits_fn=stateful(lambda logits: logits * 1.01))
+    assert result.warnings == (
+        "two calls give different logits: it seems to be a randomized defense! "
+        "See docs/attacks.md.",
+    )
+
+
+def at(images, value):
+    images = images.copy()
+    images[0, 0, 0, 0] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": lambda x: at(x, 1.2)}, r"images lie in \[0.7, 1.2\].*owns its normalisation"),
+        ({"images": lambda x: at(x, -0.1)}, r"images lie in \[-0.1, 0.9\]"),
+        ({"images": lambda x: (x * 255).astype("uint8")}, "images have dtype uint8"),
+        ({"images": lambda x: at(x, math.nan)}, "images contain NaN"),
+        ({"images": lambda x: x[0]}, r"images have shape \(2, 2, 1\)"),
+        ({"images": lambda x: x[:0], "labels": []}, "there are no images"),
+        ({"labels": [1]}, r"labels have shape \(1,\).*expected 2 integers"),
+        ({"labels": [1.0, 1.0]}, "labels have .* dtype float64"),
+        ({"labels": [1, 10]}, r"labels lie in \[1, 10\]; the model has 10 classes"),
+        ({"labels": [-1, 1]}, r"labels lie in \[-1, 1\]"),
+        ({"logits_fn": lambda x: double(x) / (x[:, 0, 0] < 0.8)}, r"logits of 1 images.*\[0\]"),
+        ({"logits_fn": lambda x: double(x) * math.nan}, "logits of 2 images are not finite"),
+        ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
+        ({"p": "inf"}, "p = 'inf'"),
+        ({"epsilons": [0.1, -0.1]}, "epsilon = -0.1"),
+        ({"epsilons": [math.nan]}, "epsilon = nan"),
+        ({"epsilons": []}, "epsilons is empty"),
+        ({"version": "fast"}, "version = 'fast' is not known; allowed: 'standard', 'plus', 'rand'"),
+        ({"attacks": ["pgd"]}, "attacks = .'pgd'.: allowed are apgd-ce, apgd-dlr, apgd-t, fab, "),
+        ({"attacks": []}, "attacks = .*: allowed are"),
+        ({"attacks": ["square"], "version": "fast"}, "version = 'fast' is not known"),
+        ({"attacks": ["square", "square"]}, "square"),
+        (
+            {"attacks": ["square"], "version": "rand", "logits_fn": lambda x, key: double(x)},
+            "square",
+        ),
+        ({"logits_fn": lambda x: double(x)[:, 0]}, "logits .* have shape"),
+        ({"logits_fn": lambda x: double(x)[:1]}, "logits .* have shape"),
+        ({"logits_fn": lambda x: double(x)[:, :1], "labels": [0, 0]}, "classes"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"batch_size": -4}, "batch_size = -4"),
+        ({"bounds": (0.0, 0.8)}, r"images lie in \[0.7, 0.9\]; expected \[0, 0.8\]"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(toy, tmp_path, change, message):
+    images, labels = grey(0.9, 0.7)
+    call = {"logits_fn": double, "p": INF, "epsilons": [0.1], "images": lambda x: x} | change
+    images, labels = call.pop("images")(images), np.asarray(call.pop("labels", labels))
+    with pytest.raises(InputError, match=message) as caught:
+        security_curve(call.pop("logits_fn"), images, labels, directory=tmp_path / "ledger", **call)
+    assert "\n" not in str(caught.value)
+    assert toy == [] and not (tmp_path / "ledger").exists()
+
+
+def test_epsilon_in_8_bit_units_warns_with_both_readings(toy):
+    with pytest.warns(UserWarning, match=r"epsilon = 8 .* 8/255 = 0\.03137"):
+        linf(*grey(0.9), epsilon=8, attacks=["square"])
+
+
+@pytest.mark.parametrize("bounds", ((-1.0, 3.0), [-1, 3]))
+def test_bounds_are_those_of_the_caller(toy, bounds):
+    result = linf(*grey(2.0, -0.5, 0.6), epsilon=0.2, bounds=bounds)
+    assert result.fooled_by.tolist() == ["", "clean", "apgd-ce"]
+
+
+def test_float64_images_are_attacked(toy):
+    """8-bit pixels / 255 are float64 in NumPy; rounding to 24 bits exceeds 1e-6 of the budget."""
+    images = np.linspace(0.5001, 0.503, 400).repeat(4).reshape(400, 2, 2, 1)
+    result = linf(images, np.ones(400, int), epsilon=1 / 255, attacks=["square"])
+    assert not result.robust.any()
+
+
+# --- real attacks ---
+
+SIDE, NUM_CLASSES = 4, 5
+WEIGHTS = np.random.default_rng(0).normal(size=(SIDE * SIDE * 3, NUM_CLASSES)).astype(np.float32)
+
+
+def linear(x):
+    return x.reshape(len(x), -1) @ WEIGHTS
+
+
+def linear_images(count):
+    """Images with a third of the pixels 0 and a third 1; one label in eight is wrong."""
+    rng = np.random.default_rng(1)
+    shape = (count, SIDE, SIDE, 3)
+    values = np.stack([np.zeros(shape), np.ones(shape), rng.random(shape)])
+    images = rng.permuted(values, axis=0)[0].astype(np.float32)
+    labels = np.argmax(images.reshape(count, -1) @ WEIGHTS, axis=1)
+    labels[::8] = (labels[::8] + 1) % NUM_CLASSES
+    return images, labels
+
+
+def exact_margins(images, labels, epsilon, num_classes=NUM_CLASSES):
+    """The largest margin in ball and box, in float64: coordinate by coordinate, class by class."""
+    x, weights = images.reshape(len(images), -1).astype(float), WEIGHTS.astype(float)
+    found = []
+    for pixels, label in zip(x, labels, strict=True):
+        towards = [weights[:, k] - weights[:, label] for k in range(num_classes) if k != label]
+        found.append(max(w @ np.clip(pixels + epsilon * np.sign(w), 0, 1) for w in towards))
+    return np.array(found)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Few steps: linear models need no more."""
+    monkeypatch.setattr(ensemble, "NUM_STEPS", 10)
+    monkeypatch.setattr(ensemble, "NUM_QUERIES", 20)
+    monkeypatch.setattr(ensemble, "NUM_SAMPLES", 2)
+
+
+def test_flags_on_a_linear_model_are_the_exact_ones_whatever_the_batch(short):
+    """And real runs have AutoAttack's log lines. Nine images, as two shapes."""
+    images, labels = linear_images(9)
+    epsilon = 0.03
+    margins = exact_margins(images, labels, epsilon)
+    assert np.abs(margins).min() > 0.01 and 3 <= np.sum(margins < 0) <= 6
+    log = []
+    call = {"p": INF, "epsilon": epsilon}
+    result = autoattack(linear, images, labels, batch_size=4, log=log.append, **call)
+    np.testing.assert_array_equal(result.robust, margins < 0)
+    check_perturbation(result.images, images, p=INF, epsilon=epsilon)
+    assert all(any(re.fullmatch(line, text) for line in LINES) for text in log), log
+    mates = autoattack(linear, images[::-1], labels[::-1], batch_size=8, **call)
+    np.testing.assert_array_equal(mates.robust[::-1], result.robust)
+
+
+def test_two_classes_are_attacked_by_their_margin(short):
+    images, _ = linear_images(9)
+    labels = np.argmax(images.reshape(9, -1) @ WEIGHTS[:, :2], axis=1)
+    margins = exact_margins(images, labels, 0.06, num_classes=2)
+    assert np.abs(margins).min() > 0.01 and 3 <= np.sum(margins < 0) <= 6
+    result = linf(
+        images, labels, epsilon=0.06, logits_fn=lambda x: linear(x)[:, :2], attacks=["apgd-t"],
+        batch_size=16,
+    )  # fmt: skip
+    np.testing.assert_array_equal(result.robust, margins < 0)
+
+
+PROGRAM = """
+import importlib.util, sys
+import numpy as np
+spec = importlib.util.spec_from_file_location("tests_of_autoattack", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.one_device_flags(sys.argv[2])
+"""
+
+
+def few_attacks(images, labels):
+    call = {"p": INF, "epsilon": 0.03, "attacks": ("apgd-ce", "square"), "batch_size": 4}
+    return autoattack(linear, images, labels, **call)
+
+
+def one_device_flags(path):
+    """In a process with one device: the flags of the images in the file, into it."""
+    ensemble.NUM_STEPS, ensemble.NUM_QUERIES = 10, 20
+    assert jax.local_device_count() == 1
+    data = np.load(path)
+    result = few_attacks(data["images"], data["labels"])
+    np.savez(path, fooled_by=result.fooled_by, found=result.images)
+
+
+def test_one_device_finds_what_several_find(short, tmp_path):
+    images, labels = linear_images(9)
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, __file__, str(tmp_path / "images.npz")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one = np.load(tmp_path / "images.npz")
+    assert jax.local_device_count() > 1
+    several = few_attacks(images, labels)
+    assert one["fooled_by"].tolist() == several.fooled_by.tolist()
+    assert len(set(several.fooled_by)) >= 3
+    np.testing.assert_allclose(one["found"], several.images, rtol=0, atol=1e-6)
+
+
+def test_a_model_without_gradients_is_told_by_zero_gradients_and_by_square(short):
+    """Rounding: three classes, as few as the DLR loss takes."""
+
+    def rounded(x):
+        exact = (x.reshape(len(x), -1) @ WEIGHTS[:, :3]) * 4
+        return jnp.round(exact) + jnp.array([0.1, 0.0, -0.1])
+
+    images = np.random.default_rng(3).uniform(0.3, 0.7, (12, SIDE, SIDE, 3)).astype(np.float32)
+    labels = np.argmax(rounded(images), axis=1)
+    result = linf(
+        images, labels, epsilon=0.25, logits_fn=rounded, attacks=["apgd-dlr", "square"],
+        batch_size=12,
+    )  # fmt: skip
+    zero, square = result.warnings
+    left = result.attacks[1].num_attacked
+    assert left >= 3 and not result.robust.all()
+    assert zero == "there are 12 points with zero gradient in apgd-dlr. See docs/attacks.md."
+    lowered = result.attacks[0].robust_accuracy - result.robust_accuracy
+    assert square.startswith(f"Square has lowered the robust accuracy by {lowered:.2%}.")
+
+
+def test_a_random_model_is_attacked_with_keys(short):
+    """Noise that fools without an attack half of the time, where the margin is small."""
+
+    def noisy(x, key):
+        return double(x).at[:, 1].add(0.01 * jax.random.normal(key, (len(x),)))
+
+    images, labels = grey(0.9, 0.55, 0.2, 0.65)
+    result = linf(images, labels, epsilon=0.2, logits_fn=noisy, version="rand", attacks=["apgd-ce"])
+    assert result.fooled_by.tolist() == ["", "apgd-ce", "clean", "apgd-ce"]
+    assert result.warnings == () and result.attacks[0].gradients == 3 * 11 * 2
+
+
+# --- the reference implementation ---
+
+NORM_OF = {"Linf": INF, "L2": 2, "L1": 1}
+# How many that the reference fools, and how many that it does not: these are dear. Its 500 images
+# are right and fooled 34, 73 and 39 times.
+PARITY = {"Linf": (34, 4), "L2": (40, 0), "L1": (20, 0)}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """(rows of autoattack.json, images, labels, folder of weights)."""
+    folder = Path(__file__).resolve().parents[3] / "shared"
+    path = folder / "reference" / "autoattack.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent: what the reference implementation measured")
+    sys.path.insert(0, str(folder / "data"))
+    try:
+        from load_cifar10 import load_cifar10
+    finally:
+        sys.path.remove(str(folder / "data"))
+    rows = {row["norm"]: row for row in json.loads(path.read_text())["rows"]}
+    images, labels = load_cifar10("test", limit=rows["Linf"]["n"])
+    return rows, np.float32(images) / np.float32(255), labels, folder / "reference" / "weights"
+
+
+def network(path):
+    """Two strided convolutions and two linear layers; PyTorch's layout of weights."""
+    w = dict(np.load(path))
+    stride = {"window_strides": (2, 2), "padding": ((1, 1), (1, 1))}
+    order = {"dimension_numbers": ("NHWC", "OIHW", "NHWC")}
+
+    def logits_fn(x):
+        x = (x - np.float32([0.485, 0.456, 0.406])) / 0.225
+        for layer in ("0", "2"):
+            x = jax.lax.conv_general_dilated(x, w[f"{layer}.weight"], **stride, **order)
+            x = jax.nn.relu(x + w[f"{layer}.bias"])
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        x = jax.nn.relu(x @ w["5.weight"].T + w["5.bias"])
+        return x @ w["7.weight"].T + w["7.bias"]
+
+    return logits_fn
+
+
+@pytest.mark.parametrize("norm", NORM_OF)
+def test_what_the_reference_fools_is_fooled_but_for_one_image(reference, norm):
+    """At full settings: never more than one image weaker in 100."""
+    rows, images, labels, weights = reference
+    row = rows[norm]
+    assert all(any(re.fullmatch(line, text) for line in LINES) for text in row["log"])
+    logits_fn = network(weights / f"{row['model']}.npz")
+    is_robust = np.array(list(row["robust_flags"])) == "1"
+    is_right = np.argmax(logits_fn(images), axis=1) == labels
+    assert np.mean(is_right) == pytest.approx(row["clean"], abs=1e-6)
+    assert np.all(is_right[is_robust])
+    num_lost, num_robust = PARITY[norm]
+    lost = np.flatnonzero(is_right & ~is_robust)[:num_lost]
+    picked = np.concatenate([lost, np.flatnonzero(is_robust)[:num_robust]])
+    p, images, labels = NORM_OF[norm], images[picked], labels[picked]
+    result = autoattack(logits_fn, images, labels, p=p, epsilon=row["eps"], batch_size=40)
+    assert len(lost) == num_lost and result.clean_correct.all()
+    assert np.sum(result.robust & ~is_robust[picked]) <= 1  # weaker
+    assert np.sum(~result.robust & is_robust[picked]) <= 1  # stronger
+    check_perturbation(result.images, images, p=p, epsilon=row["eps"])
+    assert all("zero gradient" in text for text in result.warnings)

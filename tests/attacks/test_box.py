@@ -1,0 +1,287 @@
+"""Ball, hyperplane and box against SciPy's general solvers, on problems with every corner case."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import brentq, linprog, minimize
+
+from advspur.attacks import check_perturbation
+from advspur.attacks.box import (
+    add,
+    ascend,
+    confine,
+    fill,
+    kth_largest,
+    nearest_on_hyperplane,
+    project_ball,
+)
+from tests.attacks.oracles import NORMS, images_with_corners, norms, project
+
+COUNT, SIZE = 36, 6
+RADII = {1: (0.2, 0.9, 2.5), 2: (0.1, 0.5, 1.2), math.inf: (0.05, 0.3, 0.8)}
+
+
+class Problems:
+    """`COUNT` vectors; in turn plain, with ties, with zeros, with equal sizes of both signs."""
+
+    rng = np.random.default_rng(0)
+    images = images_with_corners((COUNT, SIZE))
+    low, high = 0 - images, 1 - images
+    vector = rng.normal(size=(COUNT, SIZE)).astype(np.float32)
+    vector[1::4] = np.round(vector[1::4])
+    vector[2::4, ::2] = 0
+    vector[3::4] = 0.7 * np.sign(vector[3::4])
+    share = rng.uniform(0.05, 0.95, COUNT)  # of the largest gain, that is wanted
+
+    @staticmethod
+    def radii(p):
+        return np.resize(np.float32(RADII[p]), COUNT)
+
+
+def solve(objective, gradient, bounds, constraints):
+    start = np.zeros(len(bounds))
+    options = {"ftol": 1e-14, "maxiter": 300}
+    return minimize(
+        objective, start, jac=gradient, bounds=bounds, constraints=constraints, method="SLSQP",
+        options=options,
+    ).x  # fmt: skip
+
+
+def at_most(function, limit, gradient):
+    return {"type": "ineq", "fun": lambda z: limit - function(z), "jac": lambda z: -gradient(z)}
+
+
+def box_of(low, high):
+    return list(zip(low, high, strict=True))
+
+
+def l1_parts(low, high):
+    """z = u - v with u, v >= 0 makes the l1 norm linear."""
+    return [*((0, h) for h in high), *((0, -lo) for lo in low)]
+
+
+def nearest_in_ball(delta, low, high, p, radius):
+    """By SLSQP."""
+    if p == 1:
+        fold = np.concatenate([np.eye(SIZE), -np.eye(SIZE)])
+        length = at_most(np.sum, radius, np.ones_like)
+        z = solve(
+            lambda z: np.sum((z @ fold - delta) ** 2), lambda z: 2 * fold @ (z @ fold - delta),
+            l1_parts(low, high), length,
+        )  # fmt: skip
+        return z @ fold
+    if p == math.inf:
+        low, high = np.maximum(low, -radius), np.minimum(high, radius)
+    length = at_most(lambda z: z @ z, radius**2, lambda z: 2 * z) if p == 2 else ()
+    return solve(
+        lambda z: np.sum((z - delta) ** 2), lambda z: 2 * (z - delta), box_of(low, high), length
+    )
+
+
+def largest_gain(weights, low, high, p, radius):
+    """By linear programming, l2 by SLSQP."""
+    if p == 2:
+        length = at_most(lambda z: z @ z, radius**2, lambda z: 2 * z)
+        return weights @ solve(
+            lambda z: -weights @ z, lambda z: -weights, box_of(low, high), length
+        )
+    if p == math.inf:
+        low, high = np.maximum(low, -radius), np.minimum(high, radius)
+        return -linprog(-weights, bounds=box_of(low, high)).fun
+    both = np.concatenate([weights, -weights])
+    ones = np.ones((1, 2 * SIZE))
+    return -linprog(-both, A_ub=ones, b_ub=[radius], bounds=l1_parts(low, high)).fun
+
+
+def least_norm(weights, gain, low, high, p):
+    """By linear programming, l2 by SLSQP."""
+    if p == 1:
+        both = np.concatenate([weights, -weights])[None]
+        ones = np.ones(2 * SIZE)
+        return linprog(ones, A_eq=both, b_eq=[gain], bounds=l1_parts(low, high)).fun
+    if p == 2:
+        reach = {"type": "eq", "fun": lambda z: weights @ z - gain, "jac": lambda z: weights}
+        z = solve(lambda z: z @ z, lambda z: 2 * z, box_of(low, high), reach)
+        return np.linalg.norm(z)
+    cost, eye, one = np.r_[np.zeros(SIZE), 1], np.eye(SIZE), -np.ones((SIZE, 1))
+    return linprog(
+        cost, A_ub=np.block([[eye, one], [-eye, one]]), b_ub=np.zeros(2 * SIZE),
+        A_eq=np.r_[weights, 0][None], b_eq=[gain], bounds=[*box_of(low, high), (0, None)],
+    ).fun  # fmt: skip
+
+
+def for_each(oracle, *arrays):
+    """oracle(row of each array), in float64."""
+    return np.stack([oracle(*map(np.float64, row)) for row in zip(*arrays, strict=True)])
+
+
+def on_batch(function, p, *arrays):
+    """function(..., p=p[, radius]) on the rows of arrays; the fourth is the radius."""
+    names = ("radius",) if len(arrays) == 4 else ()
+
+    def one(a, b, c, *rest):
+        return function(a, b, c, p=p, **dict(zip(names, rest, strict=True)))
+
+    return np.asarray(jax.jit(jax.vmap(one))(*arrays), np.float64)
+
+
+def in_box(z):
+    return np.all((z >= Problems.low) & (z <= Problems.high))
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_the_projection_is_the_nearest_point_of_ball_and_box(p):
+    radii, low, high = Problems.radii(p), Problems.low, Problems.high
+    got = on_batch(project_ball, p, Problems.vector, low, high, radii)
+    expected = for_each(
+        lambda d, lo, hi, r: nearest_in_ball(d, lo, hi, p, r), Problems.vector, low, high, radii
+    )
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5)  # what SLSQP is good for
+    assert in_box(got)
+    assert np.all(np.linalg.norm(got, ord=p, axis=1) <= radii * (1 + 2e-6))
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_the_projection_is_exact_in_many_dimensions_and_in_float64(p, x64):
+    """Against bisecting the multiplier; l1 stops at 5e-7 of the radius."""
+    size, count = 300, 6
+    low = -images_with_corners((count, size)).astype(float)
+    delta = np.random.default_rng(1).normal(size=(count, size))
+    radii = np.array([0, 1e-3, 0.1, 1, 3, 1e3]) * (1 if p != 1 else 10)
+    got = on_batch(project_ball, p, delta, low, 1 + low, radii)
+    expected = for_each(lambda d, lo, r: project(d, lo, 1 + lo, p=p, radius=r), delta, low, radii)
+    np.testing.assert_allclose(got[1:], expected[1:], rtol=0, atol=1e-6 if p == 1 else 1e-12)
+    np.testing.assert_array_equal(got[0], np.zeros(size))
+    np.testing.assert_array_equal(got[5], np.clip(delta[5], low[5], 1 + low[5]))
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_ascend_goes_as_far_as_ball_and_box_allow(p):
+    radii, low, high = Problems.radii(p), Problems.low, Problems.high
+    weights = Problems.vector
+    got = on_batch(ascend, p, weights, low, high, radii)
+    assert in_box(got)
+    assert np.all(np.linalg.norm(got, ord=p, axis=1) <= radii * (1 + 2e-6))
+    expected = for_each(
+        lambda w, lo, hi, r: largest_gain(w, lo, hi, p, r), weights, low, high, radii
+    )
+    np.testing.assert_allclose(np.sum(weights * got, axis=1), expected, rtol=0, atol=1e-5)
+    assert np.all(got[weights == 0] == 0)
+
+
+@pytest.mark.parametrize("function", (project_ball, ascend))
+@pytest.mark.parametrize("p", NORMS)
+def test_extreme_radii_give_nothing_and_everything(function, p):
+    vector, room = Problems.vector, np.where(Problems.vector > 0, Problems.high, -Problems.low)
+    boxes = vector, Problems.low, Problems.high
+    zero = on_batch(function, p, *boxes, np.zeros(COUNT, np.float32))
+    np.testing.assert_array_equal(zero, np.zeros_like(zero))
+    everything = on_batch(function, p, *boxes, np.full(COUNT, 1e4, np.float32))
+    far = np.abs(vector) if function is project_ball else np.where(vector == 0, 0, np.inf)
+    np.testing.assert_array_equal(everything, np.sign(vector) * np.minimum(room, far))
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_the_hyperplane_is_reached_by_the_least_norm(p):
+    weights, low, high = Problems.vector, Problems.low, Problems.high
+    sign = np.where(np.arange(COUNT) % 3 == 0, -1, 1)[:, None]  # gains of both signs
+    room = np.where(sign * weights > 0, high, -low)
+    largest = np.sum(np.abs(weights) * room, axis=1)
+    gain = np.float32(sign[:, 0] * Problems.share * largest)
+    got = np.asarray(
+        jax.jit(jax.vmap(lambda *a: nearest_on_hyperplane(*a, p=p)))(weights, gain, low, high),
+        np.float64,
+    )
+    assert in_box(got) and np.all(got[weights == 0] == 0)
+    np.testing.assert_allclose(np.sum(weights * got, axis=1), gain, rtol=1e-5, atol=1e-6)
+    expected = for_each(lambda w, g, lo, hi: least_norm(w, g, lo, hi, p), weights, gain, low, high)
+    np.testing.assert_allclose(np.linalg.norm(got, ord=p, axis=1), expected, rtol=1e-4, atol=1e-5)
+    beyond = np.asarray(
+        jax.jit(jax.vmap(lambda *a: nearest_on_hyperplane(*a, p=p)))(
+            weights, np.float32(sign[:, 0] * (1.5 * largest + 1)), low, high
+        )
+    )
+    np.testing.assert_array_equal(beyond, sign * np.sign(weights) * room)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_hyperplane_through_the_point_or_without_direction_moves_nothing(p):
+    box = -np.full(SIZE, 0.5, np.float32), np.full(SIZE, 0.5, np.float32)
+    weights = Problems.vector[0]
+    for w, gain in ((weights, 0.0), (0 * weights, 1.0), (0 * weights, 0.0)):
+        got = nearest_on_hyperplane(jnp.asarray(w), jnp.float32(gain), *box, p=p)
+        np.testing.assert_array_equal(got, np.zeros(SIZE))
+
+
+def test_fill_finds_the_time_at_which_vessels_hold_the_target():
+    rng = np.random.default_rng(2)
+    rates = rng.exponential(size=(30, 8)).astype(np.float32)
+    capacities = rng.exponential(size=(30, 8)).astype(np.float32)
+    rates[::3, ::2], capacities[1::3, ::2] = 0, 0  # vessels that never fill, and full ones
+    rates[2::3, 1:], capacities[2::3, 1:] = 1, 0.5  # all full at once
+    held = np.sum(capacities * (rates > 0), axis=1)
+    target = np.float32(held * np.linspace(0.02, 0.98, 30))
+    got = jax.jit(jax.vmap(fill))(rates, capacities, target)
+    expected = for_each(
+        lambda r, c, t: brentq(lambda s: np.minimum(s * r, c).sum() - t, 0, 1e6, xtol=1e-12),
+        rates, capacities, target,
+    )  # fmt: skip
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=0)
+    assert np.all(np.isinf(jax.jit(jax.vmap(fill))(rates, capacities, held * 1.01 + 0.01)))
+    np.testing.assert_array_equal(jax.jit(jax.vmap(fill))(rates, capacities, 0 * target), 0)
+
+
+def test_fill_by_hand():
+    """1 a second into 1 and 3 a second into 9: at 1 the first is full, 4 in all; at 2, 7."""
+    rates, capacities = jnp.array([1.0, 3.0]), jnp.array([1.0, 9.0])
+    for target, time in ((2.0, 0.5), (4.0, 1.0), (7.0, 2.0), (9.7, 2.9)):
+        assert float(fill(rates, capacities, target)) == pytest.approx(time)
+
+
+def test_kth_largest_is_what_sorting_gives():
+    rng = np.random.default_rng(3)
+    values = np.abs(rng.normal(size=(4, 9))).astype(np.float32)
+    values[1] = np.round(values[1])  # ties
+    values[2, 3:] = 0
+    values[3] = 1e-40 * np.arange(9)  # subnormal
+    pick = jax.jit(jax.vmap(jax.vmap(kth_largest, in_axes=(None, 0)), in_axes=(0, None)))
+    got = pick(values, np.arange(1.0, 10, dtype=np.float32))
+    np.testing.assert_array_equal(got, -np.sort(-values, axis=1))
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_confined_images_keep_the_post_condition_in_spite_of_rounding(p):
+    """Flat images with equal changes, where all rounding goes one way, and random ones.
+
+    A dense l1 change once left the ball by 3e-6.
+    """
+    shape = 32, 32, 3
+    rng = np.random.default_rng(4)
+    flat = np.linspace(0, 0.95, 7, dtype=np.float32)
+    images = np.broadcast_to(flat[:, None, None, None], (7, *shape))
+    images = np.concatenate([images, images_with_corners((3, *shape), seed=5)])
+    moved = images + np.where(np.arange(10) % 2, -0.04, 0.04)[:, None, None, None]
+    moved[8:] = images[8:] + rng.normal(size=(2, *shape))
+    epsilon = np.float32({1: 30.0, 2: 1.2, math.inf: 0.031}[p] * np.linspace(0.3, 1, 10))
+    inside = jax.jit(lambda a, b, e: confine(a, b, p=p, epsilon=e, bounds=(0.0, 1.0)))
+    got = inside(np.float32(moved), images, epsilon)
+    check_perturbation(got, images, p=p, epsilon=epsilon)
+    rounding = 1e-7 if p == math.inf else 0  # of one pixel; sums have a margin for theirs
+    assert np.all(norms(got, images, p) <= epsilon * (1 + rounding))
+    assert np.all(norms(got, images, p) > epsilon * (1 - 2e-5))  # and the ball is used up
+
+
+def test_add_never_moves_farther_than_asked_nor_out_of_the_box():
+    rng = np.random.default_rng(6)
+    images = rng.uniform(-1, 2, 20_000).astype(np.float32)
+    delta = (10.0 ** rng.uniform(-6, 0.5, 20_000) * rng.choice([-1, 1], 20_000)).astype(np.float32)
+    got = np.asarray(jax.jit(lambda a, b: add(a, b, bounds=(-1.0, 2.0)))(images, delta))
+    assert got.min() >= -1 and got.max() <= 2
+    exact = np.clip(images.astype(float) + delta, -1, 2)
+    np.testing.assert_allclose(got, exact, rtol=0, atol=3e-7)
+    limit = np.abs(delta.astype(float)) * (1 + 2.0**-23)  # half a unit in the last place hides
+    assert np.all(np.abs(np.float64(got) - images) <= limit)
+    assert np.mean(np.abs(np.float64(images + delta) - images) > limit) > 0.2

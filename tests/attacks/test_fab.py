@@ -1,0 +1,200 @@
+"""FAB: exact least distances on linear models, and its promises on all others."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.attacks import check_perturbation, fab
+from advspur.attacks.fab import run_fab
+from tests.attacks.oracles import (
+    NORMS,
+    images_with_corners,
+    least_norm,
+    linear_params,
+    logits_of,
+    network,
+    norms,
+    random_params,
+)
+
+N, SHAPE, SIZE, CLASSES = 6, (3, 2, 3), 18, 4
+IMAGES = images_with_corners((N, *SHAPE))
+GREY = np.full((N, *SHAPE), 0.5, np.float32)
+PARAMS = random_params((N, *SHAPE), CLASSES)
+LABELS = np.argmax(logits_of(PARAMS, IMAGES), axis=1)
+FAR = 1e6
+OUT_OF_REACH = -1e5  # a bias
+
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
+
+
+@functools.partial(jax.jit, static_argnames=("p", "restarts"))
+def run(params, images, labels, epsilon, targets=None, key=None, *, p, restarts):
+    return run_fab(
+        functools.partial(network, params), images, labels, key, p=p, epsilon=epsilon,
+        num_steps=30, targets=targets, restarts=restarts, bounds=(0.0, 1.0),
+    )  # fmt: skip
+
+
+def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, epsilon=FAR, restarts=1, **options):
+    """(images, success), with one compilation a norm."""
+    epsilon = np.broadcast_to(np.float32(epsilon), N)
+    found = run(params, images, labels, epsilon, p=p, restarts=restarts, **options)
+    return list(map(np.asarray, found))
+
+
+def exact_distances(weights, labels, bias, p):
+    """From IMAGES to the boundary of a binary model of logits (0, <weights, x> + bias)."""
+    found = []
+    for image, label in zip(np.float64(IMAGES).reshape(N, -1), labels, strict=True):
+        way = weights if label == 0 else -weights
+        gap = (weights @ image + bias) * (-1 if label == 0 else 1)
+        found.append(least_norm(way, gap, -image, 1 - image, p=p))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_distances_are_the_least_there_are_on_a_binary_linear_model(p):
+    """Two more classes are out of reach. The last search halves ten times."""
+    weights = np.float64(PARAMS["A"][:, 0])
+    bias = -np.median(IMAGES.reshape(N, -1) @ weights) + 0.07
+    columns = np.stack([0 * weights, weights, 0 * weights, 0 * weights], axis=1)
+    params = linear_params((N, *SHAPE), columns, [0, bias, OUT_OF_REACH, OUT_OF_REACH])
+    labels = np.argmax(logits_of(params, IMAGES)[:, :2], axis=1)
+    assert 0 < labels.sum() < N
+    got, success = attack(p, params, labels=labels)
+    assert np.all(success & (np.argmax(logits_of(params, got), axis=1) != labels))
+    check_perturbation(got, IMAGES, p=p, epsilon=FAR)
+    exact = exact_distances(weights, labels, bias, p)
+    ratio = norms(got, IMAGES, p) / exact
+    assert np.all((ratio > 1 - 1e-5) & (ratio < 1.005))
+    # A budget between the distances keeps the nearer ones, and the others as they were.
+    half = np.median(exact)
+    limited, success = attack(p, params, labels=labels, epsilon=half)
+    np.testing.assert_array_equal(success, exact < half)
+    np.testing.assert_array_equal(
+        limited, np.where((exact < half)[:, None, None, None], got, IMAGES)
+    )
+
+
+def test_without_epsilon_any_distance_counts():
+    got = jax.jit(lambda x: fab(
+        functools.partial(network, PARAMS), x, LABELS, p=2, epsilon=None, num_steps=30
+    ))(IMAGES)  # fmt: skip
+    np.testing.assert_allclose(got, attack(2)[0], rtol=0, atol=1e-5)
+    assert np.all(np.argmax(logits_of(PARAMS, np.asarray(got)), axis=1) != LABELS)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_ball_and_box_hold_and_success_is_what_the_network_says(p):
+    epsilon = np.median(norms(attack(p)[0], IMAGES, p)) * np.float32([0, 0.5, 0.9, 1.1, 2, 9])
+    got, success = attack(p, epsilon=epsilon)
+    check_perturbation(got, IMAGES, p=p, epsilon=epsilon)
+    lost = np.argmax(logits_of(PARAMS, got), axis=1) != LABELS
+    np.testing.assert_array_equal(success, lost)
+    assert 0 < lost.sum() < N
+    np.testing.assert_array_equal(got[~lost], IMAGES[~lost])
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_what_is_misclassified_already_is_returned_as_it_is(p):
+    labels = np.where(np.arange(N) % 2, (LABELS + 1) % CLASSES, LABELS)
+    got, success = attack(p, labels=labels, epsilon=0.0)
+    np.testing.assert_array_equal(got, IMAGES)
+    np.testing.assert_array_equal(success, np.arange(N) % 2)
+    spot = linear_params((N, *SHAPE), PARAMS["A"], [9, 0, 0, 0])
+    spot |= {"spot": IMAGES, "jump": np.float32(20)}  # lost at exactly these images
+    got, success = attack(p, spot, labels=np.zeros(N, int))
+    np.testing.assert_array_equal(got, IMAGES)
+    assert success.all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_an_image_meets_the_same_in_every_company(p):
+    order = np.array([3, 0, 5, 1, 4, 2])
+    got, permuted = attack(p)[0], attack(p, images=IMAGES[order], labels=LABELS[order])[0]
+    np.testing.assert_allclose(permuted, got[order], rtol=0, atol=1e-5)
+    company = np.concatenate([IMAGES[:1], 1 - IMAGES[1:]])
+    np.testing.assert_allclose(attack(p, images=company)[0][0], got[0], rtol=0, atol=1e-5)
+
+
+def test_a_target_is_the_class_whose_boundary_is_reached():
+    """Class 1 asks for the first third of the pixels, class 2 for the second, and is nearer."""
+    weights = np.zeros((SIZE, CLASSES))
+    weights[:6, 1], weights[6:12, 2] = 1, 2
+    params = linear_params((N, *SHAPE), weights, [0, -5, -9, OUT_OF_REACH])
+    labels = np.zeros(N, int)
+    nearest = attack(2, params, GREY, labels)[0].reshape(N, -1) - 0.5
+    expected = np.zeros((N, SIZE))  # 2 * 6 * (0.5 + d) = 9
+    expected[:, 6:12] = 0.25
+    np.testing.assert_allclose(nearest, expected, rtol=0, atol=1e-3)
+    targets = np.resize([1, 2], N)
+    got = attack(2, params, GREY, labels, targets=targets)[0].reshape(N, -1) - 0.5
+    expected[::2] = 0  # 6 * (0.5 + d) = 5
+    expected[::2, :6] = 1 / 3
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("p, nearest", ((1, 0.4), (math.inf, 1 / 6)))
+def test_the_nearest_boundary_is_that_of_the_norm(p, nearest):
+    """Class 1 is 1.6 away at 4 a unit of one pixel, class 2 is 2 away at 1 a unit of twelve.
+
+    By hand: in l1 0.4 against 2, in linf 0.4 against 1/6.
+    """
+    weights = np.zeros((SIZE, CLASSES))
+    weights[0, 1], weights[6:, 2] = 4, 1
+    params = linear_params((N, *SHAPE), weights, [0, -3.6, -8, OUT_OF_REACH])
+    got, success = attack(p, params, GREY, np.zeros(N, int))
+    assert success.all()
+    np.testing.assert_allclose(norms(got, GREY, p), nearest, rtol=5e-3, atol=0)
+
+
+def test_restarts_begin_half_an_epsilon_away_and_are_a_union():
+    """A bowl around the images has no gradient there, so that only a later start finds its rim."""
+    params = linear_params((N, *SHAPE), 0 * PARAMS["A"], [1.0, 0, OUT_OF_REACH, OUT_OF_REACH])
+
+    def bowl(x):
+        logits = network(params, x)
+        return logits.at[:, 1].add(2 * jnp.sum((x - GREY) ** 2, axis=(1, 2, 3)))
+
+    got = jax.jit(lambda x: fab(
+        bowl, x, np.zeros(N, int), jax.random.key(0), p=2, epsilon=1.0, num_steps=30, restarts=2
+    ))(GREY)  # fmt: skip
+    check_perturbation(got, GREY, p=2, epsilon=1.0)
+    np.testing.assert_allclose(norms(got, GREY, 2), math.sqrt(0.5), rtol=5e-3, atol=0)
+
+
+def test_no_gradient_flows_through_the_attack():
+    def total(x):
+        adversarial = fab(functools.partial(network, PARAMS), x, LABELS, p=2, num_steps=2)
+        return jnp.sum(adversarial)
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(IMAGES), np.zeros_like(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": IMAGES * 255}, "images lie in"),
+        ({"labels": LABELS[:2]}, "labels have shape"),
+        ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
+        ({"epsilon": -0.1}, "epsilon = -0.1"),
+        ({"num_steps": 0}, "num_steps = 0"),
+        ({"restarts": 0}, "restarts = 0"),
+        ({"restarts": 2}, "needs a PRNG key"),
+        ({"restarts": 2, "epsilon": None}, "restarts > 1 need epsilon"),
+        ({"targets": LABELS}, "targets must be classes from 0 to 3, and not the labels"),
+        ({"targets": LABELS + 4}, "targets must be classes"),
+        ({"targets": LABELS[:3]}, "have shape"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(change, message):
+    call = {"images": IMAGES, "labels": LABELS, "p": 2, "epsilon": 0.1, "num_steps": 1} | change
+    arrays = [call.pop(name) for name in ("images", "labels")]
+    with pytest.raises(InputError, match=message):
+        fab(functools.partial(network, PARAMS), *arrays, **call)

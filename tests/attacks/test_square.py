@@ -1,0 +1,260 @@
+"""Square: its schedule by hand, its moves on grey images, and its promises on any model."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.attacks import check_perturbation, square
+from advspur.attacks.square import _bumps, _move_budget, run_square, window_sizes
+from tests.attacks.oracles import (
+    NORMS,
+    images_with_corners,
+    linear_params,
+    logits_of,
+    network,
+    norms,
+    random_params,
+)
+
+N, SHAPE, SIZE, CLASSES = 6, (6, 9, 2), 108, 4  # not square
+IMAGES = images_with_corners((N, *SHAPE))
+GREY = np.full((N, *SHAPE), 0.5, np.float32)
+PARAMS = random_params((N, *SHAPE), CLASSES)
+KEYS = jax.random.split(jax.random.key(3), N)
+EPSILON = {1: 6.0, 2: 1.0, math.inf: 0.12}
+QUERIES = 200
+
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
+
+
+def rounded(params, x):
+    """A network without a gradient."""
+    return jnp.round(64 * jax.lax.stop_gradient(network(params, x))) / 64
+
+
+def predict(params, x):
+    return np.argmax(np.round(64 * logits_of(params, x)), axis=1)
+
+
+LABELS = predict(PARAMS, IMAGES)
+
+
+@functools.partial(jax.jit, static_argnames=("p", "restarts"))
+def run(params, images, labels, keys, epsilon, *, p, restarts):
+    return run_square(
+        functools.partial(rounded, params), images, labels, keys, p=p, epsilon=epsilon,
+        num_queries=QUERIES, restarts=restarts, bounds=(0.0, 1.0),
+    )  # fmt: skip
+
+
+def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None, restarts=1):
+    """(images, success, queries), with one compilation a norm."""
+    epsilon = np.broadcast_to(np.float32(EPSILON[p] if epsilon is None else epsilon), len(images))
+    found = run(params, images, labels, keys, epsilon, p=p, restarts=restarts)
+    return list(map(np.asarray, found))
+
+
+def smooth_params(bias):
+    """Class 1 gains where pixels rise on the left and fall on the right."""
+    weights = np.zeros((*SHAPE, CLASSES))
+    weights[:, :, :, 1] = np.linspace(1, -1, SHAPE[1])[:, None]
+    return linear_params((N, *SHAPE), weights.reshape(SIZE, CLASSES), [bias, 0, -99, -99])
+
+
+def gains(adversarial, params):
+    """Of logit 1, as a share of what the ball allows far from the box."""
+    return (adversarial - GREY).reshape(len(adversarial), -1) @ params["A"][:, 1]
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_ball_and_box_hold_and_success_is_what_the_network_says(p):
+    epsilon = EPSILON[p] * np.float32([0, 0.2, 0.5, 1, 2, 3])
+    got, success, queries = attack(p, epsilon=epsilon)
+    check_perturbation(got, IMAGES, p=p, epsilon=epsilon)
+    np.testing.assert_array_equal(got[0], IMAGES[0])
+    np.testing.assert_array_equal(success, predict(PARAMS, got) != LABELS)
+    assert 0 < success.sum() < N and queries == QUERIES
+
+
+@pytest.mark.parametrize("p, least", ((1, 0.5), (2, 0.5), (math.inf, 0.9)))
+def test_the_whole_ball_is_used_and_most_of_what_it_allows_is_gained(p, least):
+    """Far from the box, on a smooth linear model: by hand, epsilon times the dual norm."""
+    params, epsilon = smooth_params(bias=90), EPSILON[p] / 8
+    got, success, _ = attack(p, params, GREY, np.zeros(N, int), epsilon=epsilon)
+    assert not success.any()
+    np.testing.assert_allclose(norms(got, GREY, p), epsilon, rtol=1e-4, atol=0)
+    if p == math.inf:
+        np.testing.assert_allclose(np.abs(got - 0.5), epsilon, rtol=1e-5, atol=0)
+    dual = np.linalg.norm(params["A"][:, 1], ord={1: math.inf, 2: 2, math.inf: 1}[p])
+    share = gains(got, params) / (epsilon * dual)
+    assert np.all((share > least) & (share < 1.0001))
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_what_is_misclassified_already_is_returned_misclassified(p):
+    """The label is lost at exactly these images, and at no other point nearby."""
+    params = linear_params((N, *SHAPE), 1e-3 * PARAMS["A"], [9, 0, 0, 0])
+    params |= {"spot": IMAGES, "jump": np.float32(20)}
+    got, success, _ = attack(p, params, labels=np.zeros(N, int))
+    np.testing.assert_array_equal(got, IMAGES)
+    assert success.all()
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_queries_end_when_all_images_are_lost(p):
+    lost = np.full(N, 3)
+    params = linear_params((N, *SHAPE), 0 * PARAMS["A"], [0, 9, 0, 0])
+    got, success, queries = attack(p, params, labels=lost)
+    assert success.all() and queries == 0
+    check_perturbation(got, IMAGES, p=p, epsilon=EPSILON[p])
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_an_image_meets_the_same_in_every_company(p):
+    got = attack(p)[0]
+    order = np.array([3, 0, 5, 1, 4, 2])
+    permuted = attack(p, images=IMAGES[order], labels=LABELS[order], keys=KEYS[order])[0]
+    np.testing.assert_allclose(permuted, got[order], rtol=0, atol=1e-6)
+    company = np.concatenate([IMAGES[:1], 1 - IMAGES[1:]])
+    keys = KEYS.at[1:].set(KEYS[0])
+    np.testing.assert_allclose(attack(p, images=company, keys=keys)[0][0], got[0], atol=1e-6)
+
+
+def test_restarts_are_a_union_over_keys_of_their_own():
+    weights = np.zeros((SIZE, CLASSES))
+    weights[:, 1] = 9 * PARAMS["A"][:, 1]
+    params, labels = linear_params((N, *SHAPE), weights, [99, 0, -99, -99]), np.zeros(N, int)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    call = {"params": params, "images": GREY, "labels": labels, "epsilon": 0.1}
+    singles = [gains(attack(math.inf, keys=k, **call)[0], params) for k in (KEYS, fold(KEYS, 1))]
+    union = gains(attack(math.inf, restarts=2, **call)[0], params)
+    assert len(set(np.argmax(singles, axis=0))) > 1 and np.max(np.ptp(singles, axis=0)) > 0.1
+    np.testing.assert_allclose(union, np.max(singles, axis=0), rtol=0, atol=1 / 64)  # rounded
+
+
+@pytest.mark.parametrize("p", (2, math.inf))  # l1 has the windows of l2
+def test_tiny_images_of_one_channel_are_attacked(p):
+    shape = 3, 3, 1
+    params = random_params((N, *shape), 3)
+    images = images_with_corners((N, *shape))
+    labels = predict(params, images)
+    epsilon = 0.9 if p == 2 else 0.5
+    got, success, _ = attack(p, params, images, labels, epsilon=epsilon)
+    check_perturbation(got, images, p=p, epsilon=epsilon)
+    np.testing.assert_array_equal(success, predict(params, got) != labels)
+    assert np.all(norms(got, images, p) > 0.01)
+
+
+def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
+    """Tried are all pairs of windows, turns and signs, with the formulas of the paper's l2 attack.
+
+    Per channel the first window gets bump + delta / ||delta|| of the norm that both windows had,
+    and a share of what was unused; the second gets 0.
+    """
+    size, radius, (height, width, channels) = 3, 2.0, SHAPE
+    delta = np.random.default_rng(1).normal(size=SHAPE)
+    delta *= 0.8 * radius / np.linalg.norm(delta)
+    bumps = _bumps([size], 2)[0]
+    move = jax.jit(jax.vmap(
+        lambda k: _move_budget(k, jnp.float32(delta), radius, size, jnp.asarray(bumps), 2)
+    ))  # fmt: skip
+    got = np.float64(move(KEYS[:3]))
+    corners = list(itertools.product(range(height - size + 1), range(width - size + 1)))
+    turns_and_signs = list(itertools.product(bumps, itertools.product((-1, 1), repeat=channels)))
+    nearest = np.full(3, np.inf)
+    for (a, b), (c, d) in itertools.product(corners, corners):
+        first, second = (slice(a, a + size), slice(b, b + size)), (slice(c, c + 3), slice(d, d + 3))
+        union = np.zeros(SHAPE, bool)
+        union[first] = union[second] = True
+        rest = np.where(union, 0, delta)
+        outside = ~union
+        if not np.any([np.allclose(g[outside], delta[outside], atol=1e-5) for g in got]):
+            continue
+        budget = np.sqrt(
+            0.36 * radius**2 / channels + np.sum(np.where(union, delta, 0) ** 2, axis=(0, 1))
+        )
+        own = delta[first] / np.linalg.norm(delta[first], axis=(0, 1))
+        for bump, signs in turns_and_signs:
+            new = bump[:, :, None] * np.array(signs) + own
+            expected = rest.copy()
+            expected[first] = new / np.linalg.norm(new, axis=(0, 1)) * budget
+            nearest = np.minimum(nearest, np.abs(got - expected).max(axis=(1, 2, 3)))
+    assert np.all(nearest < 1e-5)
+    np.testing.assert_allclose(np.linalg.norm(got.reshape(3, -1), axis=1), radius, rtol=1e-5)
+
+
+def test_bumps_are_two_of_opposite_signs_side_by_side_or_one_below_the_other():
+    """By hand for l2 and side 3: a row of one bump, then two of the other; each pair of norm 1."""
+    bumps = _bumps([3, 5], 2)
+    assert bumps.shape == (2, 2, 5, 5)
+    np.testing.assert_allclose(np.linalg.norm(bumps, axis=(2, 3)), 1, rtol=1e-6)
+    np.testing.assert_array_equal(bumps[:, 0], bumps[:, 1].swapaxes(1, 2))
+    small = bumps[0, 0, :3, :3]
+    assert np.all(bumps[0, 0, 3:] == 0) and np.all(small[0] > 0) and np.all(small[1:] < 0)
+    near, middle = 1 / 4, 1 + 1 / 4  # distance 1: 1 / 2^2; distance 0: 1 + 1 / 2^2
+    np.testing.assert_allclose(small[0] / small[0, 1], [near / middle, 1, near / middle], rtol=1e-5)
+
+
+def sides(sizes):
+    """[(side, how many queries)] of equal windows in a row."""
+    changes = np.flatnonzero(np.diff(sizes)) + 1
+    starts = [0, *changes, len(sizes)]
+    return [(sizes[a], b - a) for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def test_windows_of_linf_shrink_as_published():
+    """round(sqrt(share * 1024)); the share halves after queries 10, 50, 200, ... of 0, 1, 2, ..."""
+    expected = [(29, 11), (20, 40), (14, 150), (10, 300), (7, 500), (5, 1000), (4, 2000), (3, 2000)]
+    assert sides(window_sizes(6001, (32, 32), smallest=1)) == expected
+    late = window_sizes(9000, (32, 32), smallest=1)
+    assert (late[6000], late[6001], late[8000], late[8001]) == (3, 2, 2, 1)
+
+
+def test_windows_of_l2_and_l1_are_odd_and_at_least_3():
+    expected = [(29, 11), (21, 40), (15, 150), (11, 300), (7, 500), (5, 3000), (3, 999)]
+    assert sides(window_sizes(5000, (32, 32), smallest=3)) == expected
+
+
+@pytest.mark.parametrize("smallest", (1, 3))
+@pytest.mark.parametrize("shape", ((3, 3), (2, 40), (40, 2), (1, 1), (28, 28)))
+def test_windows_fit_into_the_image(shape, smallest):
+    sizes = window_sizes(300, shape, smallest=smallest)
+    assert min(sizes) >= 1 and max(sizes) <= min(shape)
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_no_gradient_flows_through_the_attack():
+    def total(x):
+        adversarial = square(
+            functools.partial(network, PARAMS), x, LABELS, KEYS, p=2, epsilon=0.1, num_queries=2
+        )
+        return jnp.sum(adversarial)
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(IMAGES), np.zeros_like(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": IMAGES * 255}, "images lie in"),
+        ({"labels": LABELS[:2]}, "labels have shape"),
+        ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
+        ({"epsilon": -0.1}, "epsilon = -0.1"),
+        ({"num_queries": 0}, "num_queries = 0"),
+        ({"restarts": 0}, "restarts = 0"),
+        ({"key": None}, "needs a PRNG key"),
+        ({"key": KEYS[:2]}, r"key has shape \(2,\)"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(change, message):
+    call = {"images": IMAGES, "labels": LABELS, "key": jax.random.key(0), "p": 2}
+    call |= {"epsilon": 0.1, "num_queries": 1} | change
+    arrays = [call.pop(name) for name in ("images", "labels", "key")]
+    with pytest.raises(InputError, match=message):
+        square(functools.partial(network, PARAMS), *arrays, **call)

@@ -1,0 +1,235 @@
+"""Convolutions reordered for loops: the same values, and no slow order left in the program."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from advspur._convolutions import for_loops
+
+FAST = "b01f_01io->b01f"
+RNG = np.random.default_rng(0)
+NHWC = ("NHWC", "HWIO", "NHWC")
+NCHW = ("NCHW", "OIHW", "NCHW")
+
+
+def array(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def same_values(function, *args):
+    expected, got = jax.jit(function)(*args), jax.jit(for_loops(function))(*args)
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def conv(x, kernel, strides=(1, 1), padding="SAME", dimensions=NHWC, **options):
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=dimensions, **options
+    )
+
+
+IMAGES, KERNEL = array(2, 7, 6, 4), array(3, 2, 4, 6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": (2, 3), "padding": "VALID"},
+        {"padding": ((2, 1), (0, 3))},
+        {"rhs_dilation": (2, 1)},
+        {"lhs_dilation": (2, 2), "rhs_dilation": (1, 2), "padding": ((1, 1), (1, 1))},
+    ],
+)
+def test_options_of_a_convolution_and_of_its_gradients_are_kept(options):
+    def total(x, kernel):
+        return jnp.sum(jnp.sin(conv(x, kernel, **options)))
+
+    same_values(jax.value_and_grad(total, argnums=(0, 1)), IMAGES, KERNEL)
+
+
+@pytest.mark.parametrize("options", ({}, {"strides": (2, 2), "lhs_dilation": (1, 2)}))
+def test_other_orders_of_axes_give_the_same(options):
+    padding = {"padding": ((1, 1), (1, 1))}
+    same_values(
+        lambda x, k: conv(x, k, dimensions=NCHW, **options, **padding),
+        IMAGES.transpose(0, 3, 1, 2), KERNEL.transpose(3, 2, 0, 1),
+    )  # fmt: skip
+    mixed = ("HNCW", "IWOH", "CWHN")
+    same_values(
+        lambda x, k: conv(x, k, dimensions=mixed, **options, **padding),
+        IMAGES.transpose(1, 0, 3, 2), KERNEL.transpose(2, 1, 3, 0),
+    )  # fmt: skip
+
+
+def test_groups_are_kept():
+    kernel = array(3, 3, 2, 6)
+
+    def total(x, k):
+        return jnp.sum(jnp.sin(conv(x, k, strides=(2, 2), feature_group_count=2)))
+
+    same_values(jax.value_and_grad(total, argnums=(0, 1)), IMAGES, kernel)
+    padding = {"padding": ((1, 1), (1, 1))}
+    for dilation in ((1, 1), (2, 2)):
+        same_values(
+            lambda x, k, d=dilation: conv(x, k, lhs_dilation=d, batch_group_count=2, **padding),
+            IMAGES, array(2, 2, 4, 6),
+        )  # fmt: skip
+
+
+def test_one_and_three_dimensions():
+    def total(x, k, dimensions):
+        out = lax.conv_general_dilated(
+            x, k, (2,) * (x.ndim - 2), "SAME", dimension_numbers=dimensions
+        )
+        return jnp.sum(jnp.sin(out))
+
+    line, cube = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
+    gradient = jax.value_and_grad(total)
+    same_values(lambda x, k: gradient(x, k, line), array(2, 9, 3), array(4, 3, 2))
+    same_values(lambda x, k: gradient(x, k, cube), array(2, 4, 4, 4, 2), array(2, 2, 2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "size, side, strides, padding, channels",
+    [
+        ((8, 8), (2, 2), (2, 2), "VALID", 6),  # sides that the strides divide: patches
+        ((9, 7), (4, 2), (2, 2), "SAME", 6),
+        ((9, 10), (3, 6), (1, 3), "SAME", 6),
+        ((11, 12), (7, 7), (2, 2), ((3, 3), (3, 3)), 3),  # few channels: patches
+        ((8, 9), (3, 3), (2, 2), "SAME", 3),
+        ((8, 9), (1, 1), (2, 2), "VALID", 3),  # a kernel smaller than its stride
+        ((10, 10), (2, 3), (4, 2), "VALID", 1),
+        ((8, 9), (3, 3), (2, 2), ((0, 4), (5, 0)), 2),  # more zeros than the kernel is wide
+        ((9, 9), (4, 4), (2, 2), ((-1, 1), (0, -2)), 2),  # some pixels are cut off
+        ((8, 8), (3, 3), (2, 2), "SAME", 6),  # neither
+    ],
+)
+def test_gradients_of_strided_convolutions_are_those_of_jax(size, side, strides, padding, channels):
+    x, kernel = array(2, *size, channels), array(*side, channels, 5)
+
+    def gradient(x, kernel):
+        return jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, kernel, strides, padding))))(x)
+
+    same_values(gradient, x, kernel)
+
+
+def test_strided_gradients_are_products_of_matrices():
+    """2 x 2 by strides of 2 at 6 channels: no convolution of an image with zeros is left."""
+    x, kernel = array(2, 8, 8, 6), array(2, 2, 6, 5)
+
+    def gradient(x):
+        return jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, kernel, (2, 2), "VALID"))))(x)
+
+    dilated = [str(jax.make_jaxpr(f)(x)).count("lhs_dilation=(2, 2)") for f in (
+        gradient, for_loops(gradient))]  # fmt: skip
+    assert dilated == [1, 0]
+
+
+def test_bodies_of_calls_are_looked_into():
+    """Nested jit, relu (custom_jvp) and a custom_vjp, each with a convolution of slow order."""
+    kernel = KERNEL.transpose(3, 2, 0, 1)
+
+    @jax.custom_vjp
+    def doubled(x):
+        return 2 * conv(x, kernel, dimensions=NCHW)
+
+    doubled.defvjp(lambda x: (doubled(x), None), lambda _, g: (g[:, :4],))
+
+    @jax.custom_jvp
+    def tripled(x):
+        return 3 * conv(x, kernel, dimensions=NCHW)
+
+    tripled.defjvp(lambda x, t: (tripled(*x), tripled(*t)))
+
+    def function(x):
+        inner = jax.jit(lambda y: conv(y, kernel, dimensions=NCHW))
+        return inner(x), jax.nn.relu(doubled(x)), tripled(x), jax.jit(jax.jit(inner))(2 * x)
+
+    x = IMAGES.transpose(0, 3, 1, 2)
+    same_values(function, x)
+    text = str(jax.make_jaxpr(for_loops(function))(x))
+    assert "lhs_spec=(0, 3, 1, 2)" in text and "lhs_spec=(0, 1, 2, 3)" not in text
+
+
+def test_control_flow_inside_is_left_as_it_is():
+    def function(x, flag):
+        y = lax.cond(flag, lambda x: conv(x, KERNEL), lambda x: jnp.zeros((2, 7, 6, 6)), x)
+        z, seen = lax.scan(lambda c, t: (c * t, conv(c, KERNEL)), x, jnp.arange(3.0))
+        return y, z, seen, lax.while_loop(lambda i: i < 4, lambda i: i + 1, 0)
+
+    same_values(function, IMAGES, True)
+    same_values(function, IMAGES, False)
+
+
+def test_pytrees_constants_and_unused_results_pass():
+    def function(tree, scale):
+        x = tree["x"] * scale
+        unused = conv(x, KERNEL)
+        del unused
+        return {"y": (conv(x, tree["k"][0]), x), "one": 1.0, "none": None, "given": tree["k"][1]}
+
+    same_values(function, {"x": IMAGES, "k": [KERNEL, jnp.arange(3)]}, 2.0)
+
+
+def test_traced_values_of_the_surrounding_function_may_be_used():
+    """As an attack's loss uses the weights of the network that jit was given."""
+
+    def outer(x, kernel, prepare):
+        return jax.vmap(prepare(lambda row: conv(row[None], kernel)[0] * kernel.sum()))(x)
+
+    expected = jax.jit(functools.partial(outer, prepare=lambda f: f))(IMAGES, KERNEL)
+    got = jax.jit(functools.partial(outer, prepare=for_loops))(IMAGES, KERNEL)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        for_loops(lambda x: conv(x, KERNEL))(IMAGES), conv(IMAGES, KERNEL), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "lhs_dilation",
+    [
+        (1, 1),
+        pytest.param(
+            (2, 2), marks=pytest.mark.xfail(strict=True, reason="_add_patches forgets the type")
+        ),
+    ],
+)
+def test_the_type_of_the_result_is_kept(lhs_dilation):
+    half = IMAGES.astype(jnp.bfloat16), KERNEL[..., :2].astype(jnp.bfloat16)
+    same_values(
+        lambda x, k: conv(
+            x, k, padding=((1, 1), (1, 1)), lhs_dilation=lhs_dilation,
+            preferred_element_type=jnp.float32,
+        ), *half,
+    )  # fmt: skip
+
+
+def orders_in_a_loop(prepare):
+    """The orders of axes of convolutions in the compiled gradient steps of a small network."""
+    kernels = array(3, 3, 3, 8), array(3, 3, 8, 8), array(3, 3, 8, 8), array(1, 1, 8, 4)
+
+    def loss(x):
+        for kernel, stride in zip(kernels, (1, 2, 1, 2), strict=True):
+            x = jax.nn.relu(conv(x, kernel, (stride, stride)))
+        return jnp.sum(x)
+
+    gradient = prepare(jax.grad(loss))
+
+    def steps(x):
+        return lax.scan(lambda x, _: (x + 0.1 * gradient(x), None), x, length=3)[0]
+
+    text = jax.jit(steps).lower(array(2, 8, 8, 3)).compile().as_text()
+    return set(re.findall(r"dim_labels=([\w>-]+)", text))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the order matters on CPU")
+def test_no_convolution_of_slow_order_is_left_in_a_loop():
+    assert orders_in_a_loop(for_loops) == {FAST}
+    assert orders_in_a_loop(lambda f: f) - {FAST}  # else this test could not fail
