@@ -69,9 +69,9 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
         diameter = (bounds[1] - bounds[0]) * (num_pixels ** (1 / p) if p < math.inf else 1)
         if largest > 0.31 * diameter:
             warnings.warn(
-                f"epsilon = {largest:g} for {norm_name(p)} is much of the {diameter:g} between "
-                f"the farthest images in [{bounds[0]:g}, {bounds[1]:g}]; epsilon is in units of the "
-                f"images: if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
+                f"epsilon = {largest:g} for {norm_name(p)} is much of the {diameter:g} between the "
+                f"farthest images in [{bounds[0]:g}, {bounds[1]:g}]; it is in units of the images: "
+                f"if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
                 stacklevel=4,
             )
 
@@ -97,19 +97,19 @@ def check_images(images, bounds=(0.0, 1.0)):
         )
 
 
-def check_labels(labels, num_examples):
+def check_labels(labels, num_examples, *, name="labels"):
     """[num_examples] integers."""
     labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
     require(
         np.shape(labels) == (num_examples,) and np.issubdtype(labels.dtype, np.integer),
-        f"labels have shape {np.shape(labels)} and dtype {labels.dtype}; "
+        f"{name} have shape {np.shape(labels)} and dtype {labels.dtype}; "
         f"expected {num_examples} integers",
     )
 
 
 def check_targets(targets, labels, num_classes):
     """One class an image, in range, that is not its label."""
-    check_labels(targets, len(labels))
+    check_labels(targets, len(labels), name="targets")
     if is_concrete(targets) and is_concrete(labels):
         given = np.asarray(targets)
         require(
@@ -119,11 +119,16 @@ def check_targets(targets, labels, num_classes):
 
 
 def check_attack(images, labels, *, p, epsilon, bounds):
-    """What every attack is given, checked: (images, labels, epsilon [n]) as arrays."""
+    """What every attack is given: images, labels and a ball."""
     check_norm(p, IMAGE_NORMS)
     check_images(images, bounds)
     check_epsilon(epsilon, p, bounds, num_pixels=math.prod(images.shape[1:]))
     check_labels(labels, images.shape[0])
+
+
+def attack_arrays(images, labels, *, p, epsilon, bounds):
+    """The same, checked, as arrays: (images, labels, epsilon [n])."""
+    check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     return images, labels, jnp.broadcast_to(jnp.asarray(epsilon, images.dtype), len(images))
 

@@ -71,7 +71,7 @@ def _convolution(images, kernel, *, dimension_numbers, **params):
     last, between = rank - 1, tuple(range(1, rank - 1))
     images, kernel = images.transpose(n, *space, c), kernel.transpose(*window, c_in, c_out)
     if _is_faster_by_patches(kernel, **params):
-        result = _add_patches(images, kernel, params["lhs_dilation"], params["padding"])
+        result = _add_patches(images, kernel, **params)
     else:
         order = jax.lax.ConvDimensionNumbers(
             (0, last, *between), (last, last - 1, *range(rank - 2)), (0, last, *between)
@@ -89,14 +89,23 @@ def _is_faster_by_patches(kernel, *, window_strides, lhs_dilation, rhs_dilation,
     return is_plain and max(lhs_dilation) > 1 and (divides or channels <= FEW_CHANNELS)
 
 
-def _add_patches(images, kernel, strides, padding):
-    """The convolution of `images` with strides - 1 zeros between their pixels."""
+def _add_patches(
+    images, kernel, *, lhs_dilation, padding, precision, preferred_element_type, **_
+):  # fmt: skip
+    """The convolution of `images` with lhs_dilation - 1 zeros between their pixels."""
+    strides = lhs_dilation
     n, *sizes, _ = images.shape
     *sides, _, channels = kernel.shape
     blocks = [-(-side // stride) for side, stride in zip(sides, strides, strict=True)]
     whole = [(0, b * s - k) for b, s, k in zip(blocks, strides, sides, strict=True)]
     kernel = jnp.pad(kernel[::-1, ::-1], (*whole, (0, 0), (0, 0)))
-    patches = jnp.tensordot(images, kernel, axes=((3,), (2,)))
+    patches = jax.lax.dot_general(
+        images,
+        kernel,
+        (((3,), (2,)), ((), ())),
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
     (down, right), (s, t) = blocks, strides
     patches = patches.reshape(n, *sizes, down, s, right, t, channels)
     total = sum(

@@ -15,6 +15,8 @@ COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
 # Options that a number has which goes into others, or is of a part of the examples.
 DETAILS = frozenset({"level", "epsilon", "severity", "classes", "group", "after"})
 
+COUNTS = frozenset({"autoattack_gradients", "autoattack_forwards", "autoattack_warnings"})
+
 
 class Record(NamedTuple):
     """One measured number of one model."""

@@ -157,7 +157,8 @@ def _guarded(main, given, allowed):
         raise
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is on disk", file=sys.stderr)
-        sys.exit(130)
+        sys.stderr.flush()
+        os._exit(130)  # XLA may still be computing: taking Python down around it crashes
 
 
 def _join_processes():

@@ -14,7 +14,6 @@ flags.DEFINE_integer("num_images", 256, "Random images of each norm.")
 flags.DEFINE_integer("size", 16, "Pixels a side.")
 flags.DEFINE_integer("num_classes", 10, "Classes of the linear classifier.")
 flags.DEFINE_integer("seed", 0, "Of images, weights and attacks.")
-flags.DEFINE_integer("num_queries", 1000, "Of Square.")
 
 
 def main(flags):
@@ -31,7 +30,6 @@ def main(flags):
             num_images=flags.num_images,
             size=flags.size,
             num_classes=flags.num_classes,
-            num_queries=flags.num_queries,
         )
         for name, count in found.items():
             share = count / possible if possible else math.nan

@@ -196,9 +196,7 @@ def test_traced_values_of_the_surrounding_function_may_be_used():
     "lhs_dilation",
     [
         (1, 1),
-        pytest.param(
-            (2, 2), marks=pytest.mark.xfail(strict=True, reason="_add_patches forgets the type")
-        ),
+        (2, 2),
     ],
 )
 def test_the_type_of_the_result_is_kept(lhs_dilation):

@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advspur.attacks.checks import check_finite_logits, check_perturbation, perturbation_norms
+from advspur.attacks.checks import (
+    check_finite_logits,
+    check_logits_shape,
+    check_perturbation,
+    perturbation_norms,
+)
 from advspur.attacks.ensemble import run_member
 
 FRACTIONS = (8, 4, 2, 1)  # batches are padded to batch_size divided by one of these
@@ -49,7 +54,9 @@ def predict(task, rows, images):
         size = _padded_size(len(rows[part]), task.batch_size)
         x = _place(_pad(np.asarray(images[part]), size))
         sample = (jax.random.fold_in(task.key, rows[start]),) if task.is_random else ()
-        logits = np.asarray(task.logits_fn(x, *sample), np.float32)[: len(rows[part])]
+        logits = np.asarray(task.logits_fn(x, *sample), np.float32)
+        check_logits_shape(logits, size)
+        logits = logits[: len(rows[part])]
         check_finite_logits(logits, rows[part])
         found.append(logits)
     return np.concatenate(found)
@@ -64,7 +71,7 @@ def attack_rows(task, member, epsilon, rows):
     Returns: (entry, fooled rows, their adversarial images); the entry as a dict for JSON.
     """
     start, left, tried = time.monotonic(), rows, 0
-    fooled, adversarial, vanished, forwards = [], [], 0, 0
+    fooled, adversarial, vanished, forwards = [], [], [], 0
     for number in range(member.num_runs):
         if len(left) == 0:
             break
@@ -75,7 +82,7 @@ def attack_rows(task, member, epsilon, rows):
         check_perturbation(*pairs, p=task.p, epsilon=epsilon, bounds=task.bounds)
         fooled.append(left[is_lost])
         adversarial.append(x[is_lost])
-        vanished += int(np.sum(no_gradient))
+        vanished.append(left[no_gradient])
         forwards += len(left) * (member.forwards + queries + 1)
         tried += len(left)
         left = left[~is_lost]
@@ -84,7 +91,7 @@ def attack_rows(task, member, epsilon, rows):
     entry = {
         "rows": rows.tolist(),
         "fooled": fooled.tolist(),
-        "vanished": vanished,
+        "vanished": len(np.unique(np.concatenate(vanished))),  # images, in any of the runs
         "gradients": tried * member.gradients,
         "forwards": forwards,
         "largest": norms.max(initial=0),

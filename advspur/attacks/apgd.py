@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_attack, require
+from advspur._checks import attack_arrays, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import loss_function
@@ -102,7 +102,7 @@ def run_apgd(
     p, epsilon, num_steps, loss, targets, restarts, num_samples, bounds,
 ):  # fmt: skip
     """`apgd`, with success [n] bool and whether the first gradient vanished [n] bool."""
-    images, labels, epsilon = check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     require(num_steps >= 1, f"num_steps = {num_steps}: at least one step is needed")
     require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
     keys = image_keys(key, len(images))

@@ -13,6 +13,7 @@ batches of few sizes, so that compilations stay few, and split over the local de
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import check_attack, norm_name, require
@@ -113,6 +114,10 @@ def security_curve(
     require(len(images) > 0, "there are no images to attack")
     for epsilon in epsilons:
         check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    # As JAX will have them, so that what is checked is what was attacked; 16 bits are too few.
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    images = images.astype(jax.dtypes.canonicalize_dtype(dtype))
+    bounds = tuple(map(float, bounds))
     key = jax.random.key(0) if key is None else key
     log, advance = log or (lambda text: None), advance or (lambda passes: None)
     is_random = version == "rand"
@@ -136,6 +141,7 @@ def security_curve(
         "bounds": list(bounds),
         "images and labels": checksum(images, labels),
         "clean predictions": checksum(predictions),
+        "weights": checksum(*jax.tree.leaves(task.logits_fn)),  # those of a plain function: unseen
         "key": checksum(jax.random.key_data(key)),
     }
     ledger = Ledger(directory, asked, images if keep_images else None, len(epsilons))
@@ -205,14 +211,14 @@ def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advan
         again = np.flatnonzero(lost_before == "apgd-ce")
         if member.name == "apgd-ce" and len(again):
             missed = len(again) - sum(len(e["fooled"]) for e in run(member, "apgd-ce again", again))
-            if missed > TOLERANCE * len(rows):
+            if missed > TOLERANCE * len(fooled_by):
                 warn(
                     f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of {len(again)} "
                     "images that it fooled with a smaller one."
                 )
     largest = max((entry["largest"] for entry in entries), default=0.0)
-    high = max((entry["high"] for entry in entries), default=task.bounds[1])
-    low = min((entry["low"] for entry in entries), default=task.bounds[0])
+    high = max([task.images.max(), *(entry["high"] for entry in entries)])
+    low = min([task.images.min(), *(entry["low"] for entry in entries)])
     log(
         f"max {norm_name(task.p).capitalize()} perturbation: {largest:.5f}, nan in tensor: 0, "
         f"max: {high:.5f}, min: {low:.5f}"

@@ -1,5 +1,7 @@
 """The share of what is possible that each attack finds, on random linear classifiers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,16 @@ from advspur.attacks.linear_oracle import linear_logits, worst_case
 from advspur.attacks.pgd import pgd
 from advspur.attacks.square import square
 
+ATTACKS = {  # (logits_fn, images, labels, key, *, p, epsilon) -> images
+    "pgd": functools.partial(pgd, loss="margin", num_steps=100),
+    "apgd-ce": apgd,
+    "apgd-dlr": functools.partial(apgd, loss="dlr"),
+    "fab": fab,
+    "square": functools.partial(square, num_queries=1000),
+}
 
-def calibrate(key, *, p, num_images=256, size=16, num_classes=10, num_queries=1000):
+
+def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=10):
     """(epsilon, number of images that can be attacked, {attack: number that it attacks}).
 
     Images are random, a third of the pixels 0 and a third 1; the labels are what a random linear
@@ -40,17 +50,10 @@ def calibrate(key, *, p, num_images=256, size=16, num_classes=10, num_queries=10
         lost = np.asarray(is_lost(middle.astype(np.float32)))
         low, high = np.where(lost, low, middle), np.where(lost, middle, high)
     epsilon = float(np.median(high))
-    ball = {"p": p, "epsilon": epsilon}
-    steps = {"loss": "margin", "num_steps": 100}
-    attacks = {
-        "pgd": lambda *call: pgd(*call, **steps, **ball),
-        "apgd-ce": lambda *call: apgd(*call, **ball),
-        "apgd-dlr": lambda *call: apgd(*call, loss="dlr", **ball),
-        "fab": lambda *call: fab(*call, **ball),
-        "square": lambda *call: square(*call, num_queries=num_queries, **ball),
-    }
+    call = {"p": p, "epsilon": epsilon}
+    given = images, labels, key_attack
     found = {
-        name: count_lost(jax.jit(lambda k, a=attack: a(logits_fn, images, labels, k))(key_attack))
+        name: count_lost(jax.jit(functools.partial(attack, logits_fn, **call))(*given))
         for name, attack in attacks.items()
     }
     return epsilon, int(jnp.sum(is_lost(jnp.float32(epsilon)))), found

@@ -39,6 +39,15 @@ def perturbation_norms(adversarial, images, *, p):
 SEE = "See docs/attacks.md."
 
 
+def check_logits_shape(logits, count):
+    """[count, two classes or more]."""
+    require(
+        logits.ndim == 2 and len(logits) == count and logits.shape[1] >= 2,
+        f"the logits of {count} images have shape {logits.shape}; expected {count} rows of as many "
+        "numbers as there are classes, 2 or more",
+    )
+
+
 def check_finite_logits(logits, rows):
     """Raise InputError naming the first image [of `rows`] whose logits are not finite."""
     bad = ~np.all(np.isfinite(logits), axis=1)

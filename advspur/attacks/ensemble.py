@@ -35,12 +35,14 @@ class Member(NamedTuple):
 
 def members(version, attacks, *, p, num_classes):
     """([Member], what was changed because there are too few classes, as texts)."""
-    if attacks is None:
+    if version != "custom":
         check_choice("version", version, tuple(VERSIONS))
-        attacks = VERSIONS[version]
-    unknown = [name for name in attacks if name not in (*LOSSES, "fab", "fab-t", "square")]
-    allowed = sorted({name for names in VERSIONS.values() for name in names})
+    attacks = VERSIONS[version] if attacks is None else attacks
+    # Only these take logits_fn(images, key).
+    allowed = VERSIONS["rand"] if version == "rand" else sorted((*LOSSES, "fab", "fab-t", "square"))
+    unknown = [name for name in attacks if name not in allowed]
     require(attacks and not unknown, f"attacks = {attacks}: allowed are {', '.join(allowed)}")
+    require(len(set(attacks)) == len(attacks), f"attacks = {attacks}: an attack is named twice")
     found, notes = [], []
     for name in attacks:
         loss, is_targeted = LOSSES.get(name, ""), name.endswith("-t")

@@ -12,7 +12,7 @@ ICML 2020, arXiv 1907.02044).
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import check_attack, check_targets, require
+from advspur._checks import attack_arrays, check_targets, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import nearest_on_hyperplane
 from advspur.attacks.losses import margin
@@ -72,7 +72,7 @@ def run_fab(
         "restarts start half an epsilon away: restarts > 1 need epsilon",
     )
     limit = jnp.inf if epsilon is None else epsilon
-    images, labels, epsilon = check_attack(
+    images, labels, epsilon = attack_arrays(
         images, labels, p=p, epsilon=0.0 if epsilon is None else epsilon, bounds=bounds
     )
     limit = jnp.broadcast_to(limit, epsilon.shape)

@@ -1,7 +1,7 @@
 """What an attack has done so far, on disk: a kill loses the batch it was in, and no more.
 
 The folder holds ledger.jsonl (first what was asked for, then a line a batch) and adversarial.npy,
-[number of epsilons, n, h, w, c] float32, whose rows are valid where an image was fooled.
+[number of epsilons, n, h, w, c] float32: adversarial where an image was fooled, else as it was.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advspur._checks import require
+from advspur._checks import InputError, require
 
 
 class Ledger:
@@ -25,7 +25,7 @@ class Ledger:
     """
 
     def __init__(self, directory, asked, images, num_epsilons):
-        self.entries, self._file = {}, None
+        self.entries, self._path = {}, None
         self.images = None
         if directory is not None:
             self._open(Path(directory), asked)
@@ -38,9 +38,12 @@ class Ledger:
         path = Path(directory) / "adversarial.npy"
         if not path.exists():
             require(not self.entries, f"{path} is gone: delete {directory} and start again")
-            np.lib.format.open_memmap(path, "w+", np.float32, shape).flush()
-        self.images = np.load(path, mmap_mode="r+")
-        require(self.images.shape == shape, f"{path} is damaged: delete {directory}, start again")
+            part = path.with_suffix(".part")
+            file = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+            file[:] = images
+            file.flush()
+            part.replace(path)
+        self.images = _opened(path, shape)
 
     def _open(self, directory, asked):
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,34 +60,46 @@ class Ledger:
                 + "; name another directory, or delete it",
             )
             self.entries = {tuple(entry["of"]): entry for entry in found[1:] if "of" in entry}
-        self._file = path.open("a")
+        self._path = path
+        if lines and lines[-1]:
+            self._append("\n")  # the last write was cut short: leave its half line alone
         if not found:
-            self._write(asked)
-        elif lines[-1]:
-            self._file.write("\n")  # the last write was cut short: leave its half line alone
+            self._append(json.dumps(asked) + "\n")
 
     def add(self, of, entry, rows, adversarial):
         """Note a batch as done: `rows` of epsilon number of[0] became `adversarial`."""
         if self.images is not None and len(rows):
             self.images[of[0], rows] = adversarial
-            if self._file is not None:
+            if self._path is not None:
                 self.images.flush()
         self.entries[of] = entry
-        if self._file is not None:
-            self._write({"of": list(of)} | entry)
+        if self._path is not None:
+            self._append(json.dumps({"of": list(of)} | entry) + "\n")
 
-    def _write(self, entry):
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def _append(self, text):
+        with self._path.open("a") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def checksum(*arrays):
     """SHA-256 of the arrays' bytes."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 as well
     return digest.hexdigest()
+
+
+def _opened(path, shape):
+    """The array in a file, to be written to; InputError where it is not whole."""
+    advice = f"{path} is damaged: delete {path.parent} and start again"
+    try:
+        found = np.load(path, mmap_mode="r").shape  # "r+" would lengthen a file cut short
+    except (ValueError, EOFError) as error:
+        raise InputError(advice) from error
+    require(found == shape, advice)
+    return np.load(path, mmap_mode="r+")
 
 
 def _parse(line):

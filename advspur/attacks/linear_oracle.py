@@ -9,7 +9,7 @@ what is possible that an attack finds is its calibration (scripts/calibrate.py).
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import check_attack, require
+from advspur._checks import attack_arrays, require
 from advspur.attacks.box import add, ascend, safe_radius
 from advspur.attacks.parts import keep
 
@@ -33,7 +33,7 @@ def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     Returns: [n, h, w, c]; an image can be attacked if and only if it is misclassified there.
     Raises: InputError for arguments out of range.
     """
-    images, labels, epsilon = check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     weights, bias = jnp.asarray(weights, images.dtype), jnp.asarray(bias, images.dtype)
     require(
         weights.shape[:-1] == images.shape[1:] and bias.shape == weights.shape[-1:],

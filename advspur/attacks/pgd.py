@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_attack, check_choice, is_concrete, require
+from advspur._checks import attack_arrays, check_choice, is_concrete, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import LOSSES
@@ -81,7 +81,7 @@ def pgd(
       [n, h, w, c], inside ball and box; no gradient flows through it.
     Raises: InputError for arguments out of range.
     """
-    images, labels, epsilon = check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("random_start", random_start, RANDOM_STARTS)
     check_choice("loss", loss, tuple(LOSSES))
     require(0 < l1_share <= 1, f"l1_share = {l1_share}: it must lie in (0, 1]")

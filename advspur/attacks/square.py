@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_attack, require
+from advspur._checks import attack_arrays, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import add, confine, safe_radius
 from advspur.attacks.losses import margin
@@ -62,7 +62,7 @@ def run_square(
     logits_fn, images, labels, key, *, p, epsilon, num_queries, restarts, bounds
 ):  # fmt: skip
     """`square`, with success [n] bool and the number of queries made."""
-    images, labels, epsilon = check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     require(num_queries >= 1, f"num_queries = {num_queries}: at least one query is needed")
     require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
     sizes = window_sizes(num_queries, images.shape[1:3], smallest=1 if p == math.inf else 3)

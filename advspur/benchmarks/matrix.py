@@ -10,7 +10,7 @@ from advspur._checks import InputError, first_line, require
 from advspur.benchmarks.run import evaluate_model, is_of_shapes, misfit
 from advspur.data.layouts import MissingData
 from advspur.models import described_network, record_facts, variable_shapes
-from advspur.records import DETAILS
+from advspur.records import COUNTS, DETAILS
 
 
 def find_data(names, options, *, data_dir, directories, required, line):
@@ -114,7 +114,8 @@ def evaluate_matrix(
 
 
 def _is_headline(record):
-    is_variant = record.metric.startswith(("mean_relative", "mean_adversarial", "autoattack_warn"))
+    is_variant = record.metric.startswith(("mean_relative", "mean_adversarial"))
+    is_variant |= record.metric in COUNTS
     return not is_variant and not (DETAILS - {"epsilon"}) & record.options.keys()
 
 

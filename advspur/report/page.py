@@ -8,7 +8,7 @@ import jinja2
 
 from advspur._checks import require
 from advspur._files import write_whole
-from advspur.records import COMPLETE, read_records
+from advspur.records import COMPLETE, COUNTS, read_records
 from advspur.report.claims import claims
 from advspur.report.figures import draw_figures
 from advspur.report.measures import HEADLINES, TITLES
@@ -110,6 +110,8 @@ def _model_row(model, cost, evaluation):
 
 def _number_row(record):
     value, interval = _percent(record)
+    if record.metric in COUNTS:
+        value, interval = f"{record.value:,.0f}", ""
     return {
         "benchmark": TITLES.get(record.benchmark, record.benchmark),
         "metric": record.metric.replace("_", " "),

@@ -190,7 +190,7 @@ def test_no_gradient_flows_through_the_attack():
         ({"restarts": 2, "epsilon": None}, "restarts > 1 need epsilon"),
         ({"targets": LABELS}, "targets must be classes from 0 to 3, and not the labels"),
         ({"targets": LABELS + 4}, "targets must be classes"),
-        ({"targets": LABELS[:3]}, "have shape"),
+        ({"targets": LABELS[:3]}, "targets have shape"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(change, message):
