@@ -157,8 +157,8 @@ def _start(keys, shape, epsilon, p):
 def _signed_window(key, shape, size):
     """+-1 inside a random window, one sign a channel; 0 elsewhere."""
     key_window, key_sign = jax.random.split(key)
-    rows, columns = (_is_inside(r, size) for r in _from_corner(key_window, shape, size))
-    return (rows[:, None] * columns)[..., None] * _signs(key_sign, (1, 1, shape[-1]))
+    window = _window(_from_corner(key_window, shape, size), size)
+    return window * _signs(key_sign, (1, 1, shape[-1]))
 
 
 def _move_budget(key, delta, radius, size, bumps, p):
@@ -168,48 +168,30 @@ def _move_budget(key, delta, radius, size, bumps, p):
     """
     key_first, key_second, key_sign, key_turn = jax.random.split(key, 4)
     places = _from_corner(key_first, delta.shape, size)
-    rows, columns = (_is_inside(r, size) for r in places)
-    other_rows, other_columns = (
-        _is_inside(r, size) for r in _from_corner(key_second, delta.shape, size)
-    )
+    first = _window(places, size)
+    both = jnp.maximum(first, _window(_from_corner(key_second, delta.shape, size), size))
     channels = delta.shape[-1]
 
-    def power(x):
+    def powers(x):
         return x * x if p == 2 else jnp.abs(x)
 
-    def norm(powers):
-        return jnp.sqrt(powers) if p == 2 else powers
+    def norm(sums):
+        return jnp.sqrt(sums) if p == 2 else sums
 
-    ones = jnp.ones_like(rows), jnp.ones_like(columns)
-    everywhere, first, second, both = _window_sums(
-        power(delta),
-        jnp.stack([ones[0], rows, other_rows, rows * other_rows]),
-        jnp.stack([ones[1], columns, other_columns, columns * other_columns]),
-    )
-    union = first + second - both
+    each = powers(delta)
+    in_first, in_both, total = (jnp.sum(each * w, axis=(0, 1)) for w in (first, both, 1))
     bump = bumps[jax.random.randint(key_turn, (), 0, 2)]
-    picked = (jnp.clip(r, 0, len(bump) - 1) for r in places)
+    picked = (jnp.clip(place, 0, len(bump) - 1) for place in places)
     bump = bump[jnp.ix_(*picked)][..., None] * _signs(key_sign, (1, 1, channels))
-    window = (rows[:, None] * columns)[..., None]
-    new = window * (bump + delta / (TINY + norm(first)))
-    (new_norm,) = norm(_window_sums(power(new), ones[0][None], ones[1][None]))
-    unused = jnp.maximum(power(radius) - jnp.sum(everywhere), 0) / channels
-    budget = norm(unused + union) * (channels if p == 1 else 1)
-    outside = 1 - jnp.maximum(window, (other_rows[:, None] * other_columns)[..., None])
-    delta = delta * outside + new * (budget / (TINY + new_norm))
+    new = first * (bump + delta / (TINY + norm(in_first)))
+    unused = jnp.maximum(powers(radius) - jnp.sum(total), 0) / channels
+    budget = norm(unused + in_both) * (channels if p == 1 else 1)
+    new_norm = norm(jnp.sum(powers(new), axis=(0, 1)))
+    delta = delta * (1 - both) + new * (budget / (TINY + new_norm))
     if p == 1:
         return delta
-    return delta * (
-        radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + jnp.maximum(everywhere - union, 0))))
-    )
-
-
-def _window_sums(values, rows, columns):
-    """The sums of `values` [h, w, c] over windows rows [k, h] x columns [k, w], [k, c].
-
-    Rows first, as a matrix product: a sum over both at once is slow where channels are few.
-    """
-    return jnp.sum(jnp.tensordot(rows, values, axes=1) * columns[..., None], axis=1)
+    left = jnp.maximum(total - in_both, 0)  # outside of both windows
+    return delta * (radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + left))))
 
 
 def _from_corner(key, shape, size):
@@ -218,8 +200,10 @@ def _from_corner(key, shape, size):
     return [jnp.arange(n) - c for n, c in zip(shape[:2], corner, strict=True)]
 
 
-def _is_inside(places, size):
-    return ((places >= 0) & (places < size)).astype(jnp.float32)
+def _window(places, size):
+    """[h, w, 1]: 1 inside the window, 0 elsewhere."""
+    rows, columns = ((place >= 0) & (place < size) for place in places)
+    return (rows[:, None] & columns)[..., None].astype(jnp.float32)
 
 
 def _signs(key, shape):
