@@ -83,7 +83,7 @@ def attack_rows(task, member, epsilon, rows):
         fooled.append(left[is_lost])
         adversarial.append(x[is_lost])
         vanished.append(left[no_gradient])
-        forwards += len(left) * (member.forwards + queries + 1)
+        forwards += len(left) * (member.forwards + 1) + int(np.sum(queries))
         tried += len(left)
         left = left[~is_lost]
     fooled, adversarial = np.concatenate(fooled), np.concatenate(adversarial)
@@ -103,11 +103,11 @@ def attack_rows(task, member, epsilon, rows):
 
 
 def _run(task, member, epsilon, rows, number):
-    """Run `number` of a Member: (images, whether a first gradient was 0, queries) on the host."""
+    """Run `number` of a Member: [images, whether a first gradient was 0, queries] on the host."""
     size = _padded_size(len(rows), task.batch_size)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task.key, _pad(rows, size))
     batch = task.images[rows], task.labels[rows]
-    x, no_gradient, queries = run_member(
+    found = run_member(
         task.logits_fn,
         *(_place(_pad(a, size)) for a in batch),
         _place(keys),
@@ -117,7 +117,7 @@ def _run(task, member, epsilon, rows, number):
         p=task.p,
         bounds=task.bounds,
     )
-    return np.asarray(x)[: len(rows)], np.asarray(no_gradient)[: len(rows)], int(queries)
+    return [np.asarray(array)[: len(rows)] for array in found]
 
 
 def _padded_size(count, batch_size):

@@ -6,7 +6,7 @@ batches of few sizes, so that compilations stay few, and split over the local de
 
 >>> logits_fn = lambda x: jnp.stack([x.sum((1, 2, 3)), 6 - x.sum((1, 2, 3))], axis=1)
 >>> x = np.full((1, 2, 2, 1), 0.9, "float32")  # 3.6 against 2.4
->>> [bool(autoattack(logits_fn, x, [0], p=math.inf, epsilon=e).robust[0]) for e in (0.1, 0.2)]
+>>> [bool(autoattack(logits_fn, x, [0], p=np.inf, epsilon=e).robust[0]) for e in (0.1, 0.2)]
 [True, False]
 """
 

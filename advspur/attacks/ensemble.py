@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from advspur._checks import check_choice, require
 from advspur.attacks.apgd import run_apgd
@@ -80,16 +82,31 @@ def most_passes(version, attacks, *, p, num_classes):
 
 @functools.partial(jax.jit, static_argnames=("member", "p", "bounds"))
 def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
-    """Run number `run` of a Member: (images, zero gradients [n], queries made).
+    """Run number `run` of a Member: (images, zero gradients [n], queries [n]).
+
+    Split over the local devices; each runs loops of its own and waits for no other.
 
     Args:
       logits_fn: a pytree (`jax.tree_util.Partial`): one compilation serves all models of a kind.
       keys: one an image.
       run: number of the restart, or rank of the target among the wrong classes; traced.
     """
+    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
+    everywhere, split = PartitionSpec(), PartitionSpec("batch")
+    on_device = jax.shard_map(
+        functools.partial(_on_one_device, member=member, p=p, bounds=bounds),
+        mesh=mesh,
+        in_specs=(everywhere, split, split, split, everywhere, everywhere),
+        out_specs=split,
+        check_vma=False,
+    )
+    return on_device(logits_fn, images, labels, keys, epsilon, run)
+
+
+def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, run)
     call = {"p": p, "epsilon": epsilon, "bounds": bounds, "restarts": 1}
-    no_flags, queries = jnp.zeros(labels.shape, bool), jnp.zeros((), int)
+    no_flags, no_queries = jnp.zeros(labels.shape, bool), jnp.zeros(labels.shape, int)
     if member.name == "square":
         x, _, queries = run_square(logits_fn, images, labels, keys, num_queries=NUM_QUERIES, **call)
         return x, no_flags, queries
@@ -103,7 +120,7 @@ def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, boun
     if member.name.startswith("apgd"):
         call |= {"loss": member.loss, "num_samples": member.num_samples}
         x, _, vanished = run_apgd(logits_fn, images, labels, keys, **call)
-        return x, vanished & (member.loss == "dlr"), queries
+        return x, vanished & (member.loss == "dlr"), no_queries
     if not member.is_targeted:
         call["restarts"] = FAB_RESTARTS
-    return run_fab(logits_fn, images, labels, keys, **call)[0], no_flags, queries
+    return run_fab(logits_fn, images, labels, keys, **call)[0], no_flags, no_queries

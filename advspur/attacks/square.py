@@ -61,7 +61,7 @@ def square(
 def run_square(
     logits_fn, images, labels, key, *, p, epsilon, num_queries, restarts, bounds
 ):  # fmt: skip
-    """`square`, with success [n] bool and the number of queries made."""
+    """`square`, with success [n] bool and the queries [n] asked until then (of the best run)."""
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     require(num_queries >= 1, f"num_queries = {num_queries}: at least one query is needed")
     require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
@@ -92,24 +92,26 @@ def run_square(
         x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
 
         def is_going(state):
-            _, value, query = state
+            _, value, _, query = state
             return (query < num_queries) & jnp.any(value <= 0)
 
         def ask(state):
-            x, value, query = state
+            x, value, asked, query = state
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, query)
             new = propose(own, x, query)
             new_value = score(new)
             better = (new_value > value) & (value <= 0)  # found ones stay as they are
-            return *keep((x, value), (new, new_value), better), query + 1
+            x, new_value = keep((x, value), (new, new_value), better)
+            return x, new_value, asked + (value <= 0), query + 1
 
-        x, value, queries = jax.lax.while_loop(is_going, ask, (x, score(x), 0))
-        return x, value, value > 0, jnp.full(len(x), queries)
+        start = x, score(x), jnp.zeros(labels.shape, int), 0
+        x, value, asked, _ = jax.lax.while_loop(is_going, ask, start)
+        return x, value, value > 0, asked
 
     best = best_restart(one_start, image_keys(key, len(images)), restarts)
     is_lost = score(images) > 0  # without an attack
     x = keep(best[0], images, is_lost & ~best[2])
-    return jax.lax.stop_gradient((x, best[2] | is_lost, jnp.max(best[3])))
+    return jax.lax.stop_gradient((x, best[2] | is_lost, best[3]))
 
 
 def window_sizes(num_queries, shape, *, smallest):

@@ -63,7 +63,7 @@ def toy(monkeypatch):
         calls.append((member.name, run, np.asarray(images), keys, float(epsilon)))
         last = run == member.num_runs - 1
         reach = REACH[member.name] * (1 if last else 0.25)
-        queries = 7 if member.name == "square" else 0
+        queries = np.full(len(images), 7 if member.name == "square" else 0)
         return jnp.maximum(images - reach * epsilon, 0), np.zeros(len(images), bool), queries
 
     monkeypatch.setattr(active, "run_member", run_member)
@@ -171,7 +171,7 @@ def test_padded_rows_are_not_counted(monkeypatch):
     def run_member(_, images, labels, keys, epsilon, run, *, member, p, bounds):
         change = 0.1 if run == member.num_runs - 1 else 0
         vanished = np.zeros(len(images), bool) | (run < 2)  # of the padding as well
-        return images - change, vanished, 0
+        return images - change, vanished, np.zeros(len(images), int)
 
     monkeypatch.setattr(active, "run_member", run_member)
     for name in ("apgd-dlr", "apgd-t"):  # one run, and nine of which the last one succeeds
@@ -209,7 +209,11 @@ def test_success_is_what_a_forward_pass_outside_of_the_attack_says(monkeypatch):
     for what, value in values.items():
 
         def run_member(_, images, *args, value=value, **kwargs):
-            return jnp.full_like(images, value), np.zeros(len(images), bool), 0
+            return (
+                jnp.full_like(images, value),
+                np.zeros(len(images), bool),
+                np.zeros(len(images), int),
+            )
 
         monkeypatch.setattr(active, "run_member", run_member)
         if what == "fails":
@@ -389,7 +393,11 @@ def test_the_same_budget_twice_gives_the_same_twice(toy):
 def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
     def run_member(_, images, labels, keys, epsilon, run, **kwargs):
         reach = np.where(epsilon < 0.15, epsilon, 0)  # finds nothing at larger budgets
-        return jnp.maximum(images - reach, 0), np.zeros(len(images), bool), 0
+        return (
+            jnp.maximum(images - reach, 0),
+            np.zeros(len(images), bool),
+            np.zeros(len(images), int),
+        )
 
     monkeypatch.setattr(active, "run_member", run_member)
     log = []

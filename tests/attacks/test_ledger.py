@@ -153,7 +153,7 @@ def run_member(_, images, labels, keys, epsilon, run, *, member, p, bounds):
     CALLS.append((member.name, run, round(float(epsilon), 6)))
     noise = 0.01 * jax.vmap(jax.random.uniform)(keys)[:, None, None, None]
     reach = (REACH[member.name] - noise) * epsilon
-    return jnp.maximum(images - reach, 0), np.zeros(len(images), bool), 3
+    return jnp.maximum(images - reach, 0), np.zeros(len(images), bool), np.full(len(images), 3)
 
 
 def attack(directory=None, images=IMAGES, labels=LABELS, key=None, model=logits_fn, **options):
