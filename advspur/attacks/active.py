@@ -17,7 +17,7 @@ from advspur.attacks.checks import (
 )
 from advspur.attacks.ensemble import run_member
 
-FRACTIONS = (8, 4, 2, 1)  # batches are padded to batch_size divided by one of these
+SIZES = 8  # batches are padded to a multiple of batch_size / SIZES
 
 
 class Task(NamedTuple):
@@ -121,10 +121,10 @@ def _run(task, member, epsilon, rows, number):
 
 
 def _padded_size(count, batch_size):
-    """The least of batch_size / 8, / 4, / 2 and itself that holds `count`; whole on all devices."""
-    devices = jax.local_device_count()
-    sizes = (-(-batch_size // fraction) for fraction in FRACTIONS)
-    return next(-(-size // devices) * devices for size in sizes if size >= count)
+    """The least multiple of batch_size / SIZES that holds `count`; whole on all devices."""
+    step = -(-batch_size // SIZES)
+    step = -(-step // jax.local_device_count()) * jax.local_device_count()
+    return -(-count // step) * step
 
 
 def _pad(array, size):

@@ -6,6 +6,7 @@ two opposite bumps, and the budget of a second window (Andriushchenko, Croce, Fl
 ECCV 2020, arXiv 1912.00049; l1: Croce & Hein, ICML 2021, arXiv 2103.01208).
 """
 
+import functools
 import math
 
 import jax
@@ -67,25 +68,22 @@ def run_square(
     require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
     sizes = window_sizes(num_queries, images.shape[1:3], smallest=1 if p == math.inf else 3)
     distinct = sorted(set(sizes), reverse=True)
-    bumps = None if p == math.inf else jnp.asarray(_bumps(distinct, p), images.dtype)
-    which, sizes = (jnp.asarray(x) for x in ([distinct.index(s) for s in sizes], sizes))
+    which = jnp.asarray([distinct.index(size) for size in sizes])
     score = for_loops(lambda x: margin(logits_fn(x), labels))
-
     radius = safe_radius(epsilon, p=p)
+    if p == math.inf:
+        moves = [functools.partial(_set_window, size=size, bounds=bounds) for size in distinct]
+    else:
+        moves = [
+            functools.partial(_move_budget, bumps=_bumps(size, p), p=p, bounds=bounds)
+            for size in distinct
+        ]
+    # The size is fixed in each branch, so that a query touches its windows alone.
+    branches = [_of_images(move, images, radius) for move in moves]
 
     def propose(keys, x, query):
-        size = sizes[query]
-        if p == math.inf:
-            change = jax.vmap(lambda k: _signed_window(k, images.shape[1:], size))(keys)
-            limit = per_image(radius)
-            return add(
-                images, jnp.clip(x - images + 2 * limit * change, -limit, limit), bounds=bounds
-            )
-        one = jax.vmap(lambda k, d, r: _move_budget(k, d, r, size, bumps[which[query]], p))
-        delta = one(keys, x - images, radius)
-        if p == 1:
-            return confine(images + delta, images, p=p, epsilon=epsilon, bounds=bounds)
-        return add(images, delta, bounds=bounds)
+        x = jax.lax.switch(which[query], branches, keys, x)
+        return confine(x, images, p=p, epsilon=epsilon, bounds=bounds) if p == 1 else x
 
     def one_start(keys):
         x = images + _start(keys, images.shape[1:], epsilon, p)
@@ -137,7 +135,7 @@ def _start(keys, shape, epsilon, p):
         return jnp.broadcast_to(draw(keys) * per_image(epsilon), (len(keys), *shape))
     side = max(height // 5, 1)
     rows, columns = height // side, width // side
-    bumps = _bumps([side], p)[0]
+    bumps = _bumps(side, p)
     margins = [((n - k * side) // 2, n - k * side - (n - k * side) // 2)
                for n, k in ((height, rows), (width, columns))]  # fmt: skip
 
@@ -156,75 +154,82 @@ def _start(keys, shape, epsilon, p):
     return delta * per_image(epsilon / (length + TINY))
 
 
-def _signed_window(key, shape, size):
-    """+-1 inside a random window, one sign a channel; 0 elsewhere."""
-    key_window, key_sign = jax.random.split(key)
-    window = _window(_from_corner(key_window, shape, size), size)
-    return window * _signs(key_sign, (1, 1, shape[-1]))
+def _of_images(move, images, radius):
+    """`move` of one image as a function of (keys [n], x [n, ...])."""
+    return lambda keys, x: jax.vmap(move)(keys, x, images, radius)
 
 
-def _move_budget(key, delta, radius, size, bumps, p):
-    """A bump in one window of `delta`, paid for by all that another window had.
+def _set_window(key, x, image, radius, *, size, bounds):
+    """linf: a random window set to the edge of the ball, on a random side for each channel."""
+    key_corner, key_sign = jax.random.split(key)
+    corner = _corner(key_corner, x.shape, size)
+    old, centre = (_cut(a, corner, size) for a in (x, image))
+    change = 2 * radius * _signs(key_sign, (1, 1, x.shape[-1]))
+    new = add(centre, jnp.clip(old - centre + change, -radius, radius), bounds=bounds)
+    return _paste(x, new, corner)
 
-    For l2 the result has the norm `radius`.
+
+def _move_budget(key, x, image, radius, *, bumps, p, bounds):
+    """l2, l1: a bump in one window, paid for by all that another window had.
+
+    For l2 the result has the norm `radius`; for l1 it is still to be projected.
     """
     key_first, key_second, key_sign, key_turn = jax.random.split(key, 4)
-    places = _from_corner(key_first, delta.shape, size)
-    first = _window(places, size)
-    both = jnp.maximum(first, _window(_from_corner(key_second, delta.shape, size), size))
-    channels = delta.shape[-1]
+    size, channels = bumps.shape[1], x.shape[-1]
+    first, second = (_corner(k, x.shape, size) for k in (key_first, key_second))
+    delta = x - image
 
     def powers(x):
         return x * x if p == 2 else jnp.abs(x)
 
+    def sums(x):
+        return jnp.sum(powers(x), axis=(0, 1))
+
     def norm(sums):
         return jnp.sqrt(sums) if p == 2 else sums
 
-    each = powers(delta)
-    in_first, in_both, total = (jnp.sum(each * w, axis=(0, 1)) for w in (first, both, 1))
-    bump = bumps[jax.random.randint(key_turn, (), 0, 2)]
-    picked = (jnp.clip(place, 0, len(bump) - 1) for place in places)
-    bump = bump[jnp.ix_(*picked)][..., None] * _signs(key_sign, (1, 1, channels))
-    new = first * (bump + delta / (TINY + norm(in_first)))
+    old = _cut(delta, first, size)
+    without = _paste(delta, jnp.zeros_like(old), first)
+    other = _cut(without, second, size)
+    total, in_first = sums(delta), sums(old)
+    in_both = in_first + sums(other)
+    bump = jnp.asarray(bumps)[jax.random.randint(key_turn, (), 0, 2)]
+    new = bump[..., None] * _signs(key_sign, (1, 1, channels)) + old / (TINY + norm(in_first))
     unused = jnp.maximum(powers(radius) - jnp.sum(total), 0) / channels
     budget = norm(unused + in_both) * (channels if p == 1 else 1)
-    new_norm = norm(jnp.sum(powers(new), axis=(0, 1)))
-    delta = delta * (1 - both) + new * (budget / (TINY + new_norm))
+    new = new * (budget / (TINY + norm(sums(new))))
+    delta = _paste(_paste(without, jnp.zeros_like(other), second), new, first)
     if p == 1:
-        return delta
+        return image + delta
     left = jnp.maximum(total - in_both, 0)  # outside of both windows
-    return delta * (radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + left))))
+    delta = delta * (radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + left))))
+    return add(image, delta, bounds=bounds)
 
 
-def _from_corner(key, shape, size):
-    """Rows [h] and columns [w], counted from the corner of a random window."""
-    corner = jax.random.randint(key, (2,), 0, jnp.array(shape[:2]) - size + 1)
-    return [jnp.arange(n) - c for n, c in zip(shape[:2], corner, strict=True)]
+def _corner(key, shape, size):
+    """(row, column, 0) of a random window."""
+    row, column = jax.random.randint(key, (2,), 0, jnp.array(shape[:2]) - size + 1)
+    return row, column, 0
 
 
-def _window(places, size):
-    """[h, w, 1]: 1 inside the window, 0 elsewhere."""
-    rows, columns = ((place >= 0) & (place < size) for place in places)
-    return (rows[:, None] & columns)[..., None].astype(jnp.float32)
+def _cut(x, corner, size):
+    return jax.lax.dynamic_slice(x, corner, (size, size, x.shape[-1]))
+
+
+def _paste(x, window, corner):
+    return jax.lax.dynamic_update_slice(x, window, corner)
 
 
 def _signs(key, shape):
     return jax.random.rademacher(key, shape, jnp.float32)
 
 
-def _bumps(sizes, p):
-    """[number of sizes, 2, s, s], s the largest: opposite bumps side by side, and one below.
-
-    Each of l_p norm 1, in the corner of its array, 0 elsewhere.
-    """
-    largest = max(sizes)
-    table = np.zeros((len(sizes), 2, largest, largest), np.float32)
-    for row, size in zip(table, sizes, strict=True):
-        half = size // 2
-        pair = np.concatenate([_bump(half, size, p), -_bump(size - half, size, p)])
-        pair /= np.linalg.norm(pair.ravel(), ord=p)
-        row[0, :size, :size], row[1, :size, :size] = pair, pair.T
-    return table
+def _bumps(size, p):
+    """[2, size, size]: opposite bumps, one below the other and side by side, of l_p norm 1."""
+    half = size // 2
+    pair = np.concatenate([_bump(half, size, p), -_bump(size - half, size, p)])
+    pair /= np.linalg.norm(pair.ravel(), ord=p)
+    return np.stack([pair, pair.T]).astype(np.float32)
 
 
 def _bump(height, width, p):

@@ -39,6 +39,7 @@ def parse():
     parser.add_argument("--norm", choices=tuple(NORMS), default="linf")
     parser.add_argument("--epsilon", type=float, default=8 / 255)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices that we split over")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--standard", action="store_true")
     return parser.parse_args()
@@ -49,6 +50,7 @@ def main(args):
     from autoattack.autopgd_base import APGDAttack
 
     torch.set_num_threads(args.threads)
+    jax.config.update("jax_num_cpu_devices", args.devices)
     network, logits_fn = networks(args.network, args.weights)
     if args.images:
         data = np.load(args.images)
@@ -64,6 +66,7 @@ def main(args):
         correct = (network(x).argmax(1) == y).numpy()
     p, norm = NORMS[args.norm]
     facts = environment() | {"torch": torch.__version__, "threads": args.threads}
+    facts["cpu_devices"] = args.devices
     facts |= {"network": args.network, "norm": args.norm, "epsilon": args.epsilon}
     facts["largest_logit_difference"] = float(same)
 

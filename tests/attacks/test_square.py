@@ -161,9 +161,9 @@ def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
     size, radius, (height, width, channels) = 3, 2.0, SHAPE
     delta = np.random.default_rng(1).normal(size=SHAPE)
     delta *= 0.8 * radius / np.linalg.norm(delta)
-    bumps = _bumps([size], 2)[0]
+    bumps, image, box = _bumps(size, 2), jnp.zeros(SHAPE), (-9.0, 9.0)  # a box far away
     move = jax.jit(jax.vmap(
-        lambda k: _move_budget(k, jnp.float32(delta), radius, size, jnp.asarray(bumps), 2)
+        lambda k: _move_budget(k, jnp.float32(delta), image, radius, bumps=bumps, p=2, bounds=box)
     ))  # fmt: skip
     got = np.float64(move(KEYS[:3]))
     corners = list(itertools.product(range(height - size + 1), range(width - size + 1)))
@@ -192,12 +192,12 @@ def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
 
 def test_bumps_are_two_of_opposite_signs_side_by_side_or_one_below_the_other():
     """By hand for l2 and side 3: a row of one bump, then two of the other; each pair of norm 1."""
-    bumps = _bumps([3, 5], 2)
-    assert bumps.shape == (2, 2, 5, 5)
-    np.testing.assert_allclose(np.linalg.norm(bumps, axis=(2, 3)), 1, rtol=1e-6)
-    np.testing.assert_array_equal(bumps[:, 0], bumps[:, 1].swapaxes(1, 2))
-    small = bumps[0, 0, :3, :3]
-    assert np.all(bumps[0, 0, 3:] == 0) and np.all(small[0] > 0) and np.all(small[1:] < 0)
+    bumps = _bumps(3, 2)
+    assert bumps.shape == (2, 3, 3)
+    np.testing.assert_allclose(np.linalg.norm(bumps, axis=(1, 2)), 1, rtol=1e-6)
+    np.testing.assert_array_equal(bumps[0], bumps[1].T)
+    small = bumps[0]
+    assert np.all(small[0] > 0) and np.all(small[1:] < 0)
     near, middle = 1 / 4, 1 + 1 / 4  # distance 1: 1 / 2^2; distance 0: 1 + 1 / 2^2
     np.testing.assert_allclose(small[0] / small[0, 1], [near / middle, 1, near / middle], rtol=1e-5)
 
