@@ -17,7 +17,7 @@ from advspur.attacks.checks import (
 )
 from advspur.attacks.ensemble import run_member
 
-SIZES = 8  # batches are padded to a multiple of batch_size / SIZES
+SIZES = 16  # batches are padded to a multiple of batch_size / SIZES
 
 
 class Task(NamedTuple):

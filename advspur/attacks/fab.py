@@ -85,17 +85,16 @@ def run_fab(
     is_lost = predict(images)
     norm = jax.vmap(lambda d: lp_norm(d, p))
 
-    def onto_boundary(x, gradient, gain):
-        return jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))(
-            gradient, gain, bounds[0] - x, bounds[1] - x
-        )
+    onto = jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))
 
     def step(state, _):
         x, best_x, best_norm = state
         value, gradient = linearise(x)
         shift = jnp.sum(gradient * (x - images), axis=(1, 2, 3))
-        from_x = onto_boundary(x, gradient, -value)
-        from_image = onto_boundary(images, gradient, shift - value)
+        both = jnp.concatenate([x, images])  # in one go: their iterations cost the same
+        gains = jnp.concatenate([-value, shift - value])
+        steps = onto(jnp.tile(gradient, (2, 1, 1, 1)), gains, bounds[0] - both, bounds[1] - both)
+        from_x, from_image = jnp.split(steps, 2)
         far, near = (jnp.maximum(norm(d), 1e-8) for d in (from_x, from_image))
         weight = per_image(jnp.minimum(far / (far + near), LARGEST_WEIGHT))
         x = (1 - weight) * (x + OVERSHOOT * from_x) + weight * (images + OVERSHOOT * from_image)

@@ -150,15 +150,15 @@ def test_the_key_reaches_the_attacks(toy):
 
 
 def test_few_shapes_reach_the_attacks(toy):
-    """Eight sizes at most, whole on four devices, and no more than the batch needs."""
+    """Sixteen sizes at most, whole on four devices, and no more than the batch needs."""
     sizes = {}
     for count in (1, 7, 8, 9, 16, 17, 32, 33, 63, 64, 65, 130):
         toy.clear()
         linf(*grey(*[0.9] * count), batch_size=64, attacks=["square"])
         sizes[count] = [len(call[2]) for call in toy]
     assert sizes == {
-        1: [8], 7: [8], 8: [8], 9: [16], 16: [16], 17: [24], 32: [32], 33: [40], 63: [64],
-        64: [64], 65: [64, 8], 130: [64, 64, 8],
+        1: [4], 7: [8], 8: [8], 9: [12], 16: [16], 17: [20], 32: [32], 33: [36], 63: [64],
+        64: [64], 65: [64, 4], 130: [64, 64, 4],
     }  # fmt: skip
     toy.clear()
     linf(*grey(*[0.9] * 3), batch_size=2, attacks=["square"])
