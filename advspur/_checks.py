@@ -58,6 +58,11 @@ def check_nonnegative(name, value):
         )
 
 
+def check_count(name, value):
+    """`value` is at least 1."""
+    require(value >= 1, f"{name} = {value}: it must be >= 1")
+
+
 def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
     """The attack budget is finite and >= 0; warn where it looks like 0-255 units.
 

@@ -5,10 +5,9 @@ import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from advspur._devices import split_batch, whole_batch
 from advspur.attacks.checks import (
     check_finite_logits,
     check_logits_shape,
@@ -52,7 +51,7 @@ def predict(task, rows, images):
     for start in range(0, len(rows), task.batch_size):
         part = slice(start, start + task.batch_size)
         size = _padded_size(len(rows[part]), task.batch_size)
-        x = _place(_pad(np.asarray(images[part]), size))
+        x = split_batch(_pad(np.asarray(images[part]), size))
         sample = (jax.random.fold_in(task.key, rows[start]),) if task.is_random else ()
         logits = np.asarray(task.logits_fn(x, *sample), np.float32)
         check_logits_shape(logits, size)
@@ -109,8 +108,8 @@ def _run(task, member, epsilon, rows, number):
     batch = task.images[rows], task.labels[rows]
     found = run_member(
         task.logits_fn,
-        *(_place(_pad(a, size)) for a in batch),
-        _place(keys),
+        *(split_batch(_pad(a, size)) for a in batch),
+        split_batch(keys),
         np.asarray(epsilon, task.images.dtype),
         number,
         member=member,
@@ -122,19 +121,10 @@ def _run(task, member, epsilon, rows, number):
 
 def _padded_size(count, batch_size):
     """The least multiple of batch_size / SIZES that holds `count`; whole on all devices."""
-    step = -(-batch_size // SIZES)
-    step = -(-step // jax.local_device_count()) * jax.local_device_count()
+    step = whole_batch(-(-batch_size // SIZES))
     return -(-count // step) * step
 
 
 def _pad(array, size):
     """`array` with its first row repeated up to `size` rows."""
     return np.concatenate([array, np.repeat(array[:1], size - len(array), axis=0)])
-
-
-def _place(array):
-    """On the local devices, split along the first axis where there are several."""
-    if jax.local_device_count() == 1:
-        return jnp.asarray(array)
-    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
-    return jax.device_put(array, NamedSharding(mesh, PartitionSpec("batch")))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import attack_arrays, require
+from advspur._checks import attack_arrays, check_count
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import loss_function
@@ -103,8 +103,8 @@ def run_apgd(
 ):  # fmt: skip
     """`apgd`, with success [n] bool and whether the first gradient vanished [n] bool."""
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
-    require(num_steps >= 1, f"num_steps = {num_steps}: at least one step is needed")
-    require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
+    check_count("num_steps", num_steps)
+    check_count("restarts", restarts)
     keys = image_keys(key, len(images))
     sample = () if num_samples is None else (keys[0],)
     num_classes = jax.eval_shape(logits_fn, images, *sample).shape[-1]

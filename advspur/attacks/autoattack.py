@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_attack, norm_name, require
+from advspur._checks import check_attack, check_count, norm_name, require
 from advspur.attacks.active import Task, as_pytree, attack_rows, predict
 from advspur.attacks.checks import SEE, check_labels_in_range, model_warnings
 from advspur.attacks.ensemble import members
@@ -109,7 +109,7 @@ def security_curve(
     """
     epsilons = [float(e) for e in epsilons]
     require(epsilons, "epsilons is empty: give at least one budget")
-    require(batch_size >= 1, f"batch_size = {batch_size}: it must be >= 1")
+    check_count("batch_size", batch_size)
     images, labels = np.asarray(images), np.asarray(labels)
     require(len(images) > 0, "there are no images to attack")
     for epsilon in epsilons:

@@ -6,6 +6,8 @@ import numpy as np
 
 from advspur._checks import norm_name, require
 
+SEE = "See docs/attacks.md."
+
 
 def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
     """Raise unless every adversarial image is finite, in the box, and within epsilon (1 + 1e-6).
@@ -34,9 +36,6 @@ def perturbation_norms(adversarial, images, *, p):
     difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
     flat = difference.reshape(len(difference), math.prod(difference.shape[1:]))
     return np.linalg.norm(flat, ord=p, axis=1)
-
-
-SEE = "See docs/attacks.md."
 
 
 def check_logits_shape(logits, count):

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
 from advspur._checks import check_choice, require
+from advspur._devices import EVERYWHERE, SPLIT, device_mesh
 from advspur.attacks.apgd import run_apgd
-from advspur.attacks.fab import NUM_HALVINGS, run_fab
+from advspur.attacks.fab import NUM_HALVINGS, fab
 from advspur.attacks.square import run_square
 
 VERSIONS = {
@@ -91,13 +90,11 @@ def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, boun
       keys: one an image.
       run: number of the restart, or rank of the target among the wrong classes; traced.
     """
-    mesh = Mesh(np.array(jax.local_devices()), ("batch",))
-    everywhere, split = PartitionSpec(), PartitionSpec("batch")
     on_device = jax.shard_map(
         functools.partial(_on_one_device, member=member, p=p, bounds=bounds),
-        mesh=mesh,
-        in_specs=(everywhere, split, split, split, everywhere, everywhere),
-        out_specs=split,
+        mesh=device_mesh(),
+        in_specs=(EVERYWHERE, SPLIT, SPLIT, SPLIT, EVERYWHERE, EVERYWHERE),
+        out_specs=SPLIT,
         check_vma=False,
     )
     return on_device(logits_fn, images, labels, keys, epsilon, run)
@@ -123,4 +120,4 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
         return x, vanished & (member.loss == "dlr"), no_queries
     if not member.is_targeted:
         call["restarts"] = FAB_RESTARTS
-    return run_fab(logits_fn, images, labels, keys, **call)[0], no_flags, no_queries
+    return fab(logits_fn, images, labels, keys, **call), no_flags, no_queries

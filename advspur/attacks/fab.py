@@ -12,7 +12,7 @@ ICML 2020, arXiv 1907.02044).
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import attack_arrays, check_targets, require
+from advspur._checks import attack_arrays, check_count, check_targets, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import nearest_on_hyperplane
 from advspur.attacks.losses import margin
@@ -57,16 +57,6 @@ def fab(
       [n, h, w, c]: misclassified where one was found within epsilon, else the image itself.
     Raises: InputError for arguments out of range.
     """
-    return run_fab(
-        logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps,
-        targets=targets, restarts=restarts, bounds=bounds,
-    )[0]  # fmt: skip
-
-
-def run_fab(
-    logits_fn, images, labels, key, *, p, epsilon, num_steps, targets, restarts, bounds
-):  # fmt: skip
-    """`fab`, with success [n] bool."""
     require(
         epsilon is not None or restarts == 1,
         "restarts start half an epsilon away: restarts > 1 need epsilon",
@@ -76,8 +66,8 @@ def run_fab(
         images, labels, p=p, epsilon=0.0 if epsilon is None else epsilon, bounds=bounds
     )
     limit = jnp.broadcast_to(limit, epsilon.shape)
-    require(num_steps >= 1, f"num_steps = {num_steps}: at least one step is needed")
-    require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
+    check_count("num_steps", num_steps)
+    check_count("restarts", restarts)
     keys = image_keys(key, len(images)) if restarts > 1 else None
     num_classes = jax.eval_shape(logits_fn, images).shape[-1]
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
@@ -120,7 +110,7 @@ def run_fab(
     if restarts > 1:
         others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
         first = keep(first, others, ~first[2] & others[2])
-    return jax.lax.stop_gradient((first[0], first[2]))
+    return jax.lax.stop_gradient(first[0])
 
 
 def _bisect(predict, images, lost):

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import attack_arrays, check_choice, is_concrete, require
+from advspur._checks import attack_arrays, check_choice, check_count, is_concrete, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import LOSSES
@@ -85,8 +85,8 @@ def pgd(
     check_choice("random_start", random_start, RANDOM_STARTS)
     check_choice("loss", loss, tuple(LOSSES))
     require(0 < l1_share <= 1, f"l1_share = {l1_share}: it must lie in (0, 1]")
-    require(num_steps >= 1, f"num_steps = {num_steps}: at least one step is needed")
-    require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
+    check_count("num_steps", num_steps)
+    check_count("restarts", restarts)
     require(
         restarts == 1 or random_start != "none",
         "restarts > 1 need random_start = 'ball' or 'sphere': without it all are the same",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import attack_arrays, require
+from advspur._checks import attack_arrays, check_count
 from advspur._convolutions import for_loops
 from advspur.attacks.box import add, confine, safe_radius
 from advspur.attacks.losses import margin
@@ -64,8 +64,8 @@ def run_square(
 ):  # fmt: skip
     """`square`, with success [n] bool and the queries [n] asked until then (of the best run)."""
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
-    require(num_queries >= 1, f"num_queries = {num_queries}: at least one query is needed")
-    require(restarts >= 1, f"restarts = {restarts}: at least one start is needed")
+    check_count("num_queries", num_queries)
+    check_count("restarts", restarts)
     sizes = window_sizes(num_queries, images.shape[1:3], smallest=1 if p == math.inf else 3)
     distinct = sorted(set(sizes), reverse=True)
     which = jnp.asarray([distinct.index(size) for size in sizes])

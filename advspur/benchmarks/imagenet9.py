@@ -17,13 +17,11 @@ import numpy as np
 from PIL import Image
 
 from advspur._checks import InputError, check_choice, check_nonnegative, require
+from advspur._devices import replicate, split_batch, whole_batch
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
     correct_on,
-    replicate,
     require_classes,
-    split_batch,
-    whole_batch,
 )
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES, imagenet9_map

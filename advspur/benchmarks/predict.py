@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advspur._checks import InputError, check_choice, check_epsilon, require
+from advspur._checks import InputError, check_choice, check_count, check_epsilon, require
+from advspur._devices import split_batch, whole_batch
 from advspur.attacks import check_perturbation, margin, pgd
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
@@ -34,11 +34,6 @@ def require_classes(classifier, allowed):
     )
 
 
-def replicate(classifier):
-    """A pytree (a classifier) on every local device, where the batches are split over."""
-    return jax.device_put(classifier, _sharding(PartitionSpec()))
-
-
 def for_each_example(
     function, source, *, batch_size, image_size=IMAGE_SIZE, limit=None, progress=None, passes=1
 ):
@@ -53,6 +48,7 @@ def for_each_example(
       progress: advanced by the number of images times `passes`.
     Returns: the results of all examples in order, on the host; in every process the same.
     """
+    check_count("batch_size", batch_size)
     processes, batch_size = jax.process_count(), whole_batch(batch_size)
     count = len(source) if limit is None else min(limit, len(source))
     require(count > 0, f"{source!r} holds no example to evaluate on")
@@ -196,18 +192,6 @@ def correct_under_noise(classifier, images, labels, noise, level):
     return jnp.argmax(classifier.logits(noisy), axis=-1) == labels
 
 
-def whole_batch(batch_size):
-    """`batch_size` rounded up to a multiple of the number of local devices."""
-    require(batch_size >= 1, f"batch_size = {batch_size}: it must be >= 1")
-    devices = jax.local_device_count()
-    return -(-batch_size // devices) * devices
-
-
-def split_batch(arrays):
-    """Arrays with a leading batch axis, split over the local devices."""
-    return jax.device_put(arrays, _sharding(PartitionSpec("batch")))
-
-
 def raise_together(fault):
     """Raise InputError(fault) in every process where it is not "" in one of them.
 
@@ -226,10 +210,6 @@ def gather(value):
     padded = np.pad(text, (0, lengths.max() - len(text)))
     texts = np.asarray(multihost_utils.process_allgather(padded))
     return [json.loads(bytes(t[:n])) for t, n in zip(texts, lengths, strict=True)]
-
-
-def _sharding(spec):
-    return NamedSharding(Mesh(np.array(jax.local_devices()), ("batch",)), spec)
 
 
 def _own_batches(source, processes, shape):

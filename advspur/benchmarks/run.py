@@ -13,8 +13,8 @@ from jax.experimental import multihost_utils
 
 from advspur import __version__, models
 from advspur._checks import check_choice, require
+from advspur._devices import replicate
 from advspur._files import file_checksum
-from advspur.benchmarks.predict import replicate
 from advspur.data.layouts import load_options
 from advspur.intervals import Estimate, wilson
 from advspur.models import record_facts

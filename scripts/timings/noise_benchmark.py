@@ -17,6 +17,7 @@ import numpy as np
 from _paired import print_ratio
 from PIL import Image
 
+from advspur._devices import replicate
 from advspur.benchmarks import predict
 from advspur.benchmarks.regions import region_records
 from advspur.benchmarks.rival10 import REGIONS
@@ -32,7 +33,7 @@ BATCH = 32
 def main(pairs=5, count=64):
     network = resnet18(10)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    classifier = predict.replicate(Classifier(variables, network, (0.5,) * 3, (0.25,) * 3))
+    classifier = replicate(Classifier(variables, network, (0.5,) * 3, (0.25,) * 3))
     regions = REGIONS._replace(l2_noise_levels=(), l2_epsilons=(), linf_epsilons=())
     with tempfile.TemporaryDirectory() as folder:
         table = written(Path(folder), count)

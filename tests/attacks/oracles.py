@@ -96,3 +96,14 @@ def least_norm(weights, gain, low, high, *, p):
         reaches = size @ np.minimum(room, middle * rate) >= gain
         below, above = (below, middle) if reaches else (middle, above)
     return np.linalg.norm(np.minimum(room, above * rate), ord=p)
+
+
+def assert_company_does_not_matter(attack, images, labels, keys, *, atol):
+    """attack(images=, labels=, keys=) gives an image of its own key the same in every batch."""
+    got = attack(images=images, labels=labels, keys=keys)
+    order = np.random.default_rng(0).permutation(len(images))
+    permuted = attack(images=images[order], labels=labels[order], keys=keys[order])
+    np.testing.assert_allclose(permuted, got[order], rtol=0, atol=atol)
+    company = np.concatenate([images[:1], 1 - images[1:]])
+    others = attack(images=company, labels=labels, keys=keys.at[1:].set(keys[0]))
+    np.testing.assert_allclose(others[0], got[0], rtol=0, atol=atol)
