@@ -5,9 +5,14 @@ channels, and kernels as space, in, out. It brings others into that order, but o
 only; inside a loop they take a naive path, several times slower (JAX issue 12868). The gradient
 with respect to the input is always among those. So what goes into a loop is ordered here.
 
-The gradient of a strided convolution is one of an image with zeros between its pixels. Where that
-is faster (measured: kernels whose side the stride divides, or few channels), it is done as a matrix
-product instead, whose results, a patch a pixel, are added where they overlap.
+Some strided convolutions are matrix products instead, where that is faster (measured): of an image
+with few channels, by strides that divide the kernel's sides, the product with its patches, a patch
+a pixel of the result. The gradient of a strided convolution is one of an image with zeros between
+its pixels; where the strides divide the sides, or its result has few channels, it is the sum of the
+product's results, a patch a pixel, where they overlap.
+
+jax 0.10 hands convolutions to a library (YNNPACK) that runs those to few channels on one thread,
+unless their result is larger than their image. So they are given a row more.
 """
 
 import jax
@@ -16,6 +21,7 @@ from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
 FEW_CHANNELS = 4
+HAS_ONE_THREAD = jax.__version_info__ < (0, 11)
 # Calls whose body is looked into; a body under any other primitive is left as it is.
 CALLS = {
     "jit": "jaxpr",
@@ -70,23 +76,75 @@ def _convolution(images, kernel, *, dimension_numbers, **params):
     rank = len(dimension_numbers[0])
     last, between = rank - 1, tuple(range(1, rank - 1))
     images, kernel = images.transpose(n, *space, c), kernel.transpose(*window, c_in, c_out)
-    if _is_faster_by_patches(kernel, **params):
-        result = _add_patches(images, kernel, **params)
+    product = _faster_product(kernel, **params)
+    if product is not None:
+        result = product(images, kernel, **params)
     else:
-        order = jax.lax.ConvDimensionNumbers(
+        params["dimension_numbers"] = jax.lax.ConvDimensionNumbers(
             (0, last, *between), (last, last - 1, *range(rank - 2)), (0, last, *between)
         )
-        result = conv_general_dilated_p.bind(images, kernel, dimension_numbers=order, **params)
+        result = _on_all_threads(images, kernel, **params)
     place = {axis: i for i, axis in enumerate((n_new, *space_new, c_new))}
     return result.transpose([place[axis] for axis in range(rank)])
 
 
-def _is_faster_by_patches(kernel, *, window_strides, lhs_dilation, rhs_dilation, **groups):
-    *sides, _, channels = kernel.shape
+def _on_all_threads(images, kernel, *, padding, **params):
+    """The convolution, of images [n, h, w, c]."""
+    size, side = images.shape[1], kernel.shape[0]
+    *_, channels, channels_after = kernel.shape
+    strides, dilations = (params[name] for name in ("window_strides", "rhs_dilation"))
+    rows = size + sum(padding[0]) - dilations[0] * (side - 1)
+    missing = 0
+    if HAS_ONE_THREAD and kernel.ndim == 4 and {*strides, *params["lhs_dilation"]} == {1}:
+        if max(channels, channels_after) > 16 and channels_after <= 64:  # measured
+            missing = max(size + 1 - rows, 0)
+    (low, high), *others = padding
+    padding = ((low, high + missing), *others)
+    result = conv_general_dilated_p.bind(images, kernel, padding=padding, **params)
+    return result[:, :rows] if missing else result
+
+
+def _faster_product(kernel, *, window_strides, lhs_dilation, rhs_dilation, **groups):
+    """What does the same faster than the convolution, or None."""
+    *sides, channels, channels_after = kernel.shape
+    strides = [max(pair) for pair in zip(window_strides, lhs_dilation, strict=True)]
     is_plain = groups["feature_group_count"] == groups["batch_group_count"] == 1
-    is_plain &= len(sides) == 2 and {*window_strides, *rhs_dilation} == {1}
-    divides = all(side % stride == 0 for side, stride in zip(sides, lhs_dilation, strict=True))
-    return is_plain and max(lhs_dilation) > 1 and (divides or channels <= FEW_CHANNELS)
+    is_plain &= len(sides) == 2 and {*rhs_dilation} == {1} and max(strides) > 1
+    divides = all(side % stride == 0 for side, stride in zip(sides, strides, strict=True))
+    if is_plain and {*lhs_dilation} == {1} and divides and channels <= FEW_CHANNELS:
+        return _gather_patches
+    if is_plain and {*window_strides} == {1} and (divides or channels_after <= FEW_CHANNELS):
+        return _add_patches
+    return None
+
+
+def _gather_patches(
+    images, kernel, *, window_strides, padding, precision, preferred_element_type, **_
+):  # fmt: skip
+    """The convolution by strides that divide the kernel's sides."""
+    n, *sizes, channels = images.shape
+    *sides, _, channels_after = kernel.shape
+    results, crop = [], [(0, 0, 0)]
+    for size, stride, side, (before, after) in zip(
+        sizes, window_strides, sides, padding, strict=True
+    ):
+        results.append(max((before + size + after - side) // stride + 1, 0))
+        used = (results[-1] - 1) * stride + side
+        crop.append((before, used - before - size, 0))
+    images = jax.lax.pad(images, jnp.zeros((), images.dtype), (*crop, (0, 0, 0)))
+    (s, t), (height, width) = window_strides, results
+    down, right = sides[0] // s, sides[1] // t
+    tiles = images.reshape(n, height - 1 + down, s, width - 1 + right, t, channels).swapaxes(2, 3)
+    tiles = tiles.reshape(*tiles.shape[:3], s * t * channels)
+    patches = [tiles[:, i : i + height, j : j + width] for i in range(down) for j in range(right)]
+    kernel = kernel.reshape(down, s, right, t, channels, channels_after).swapaxes(1, 2)
+    return jax.lax.dot_general(
+        jnp.concatenate(patches, axis=-1),
+        kernel.reshape(-1, channels_after),
+        (((3,), (0,)), ((), ())),
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
 
 
 def _add_patches(

@@ -120,6 +120,30 @@ def test_gradients_of_strided_convolutions_are_those_of_jax(size, side, strides,
     same_values(gradient, x, kernel)
 
 
+@pytest.mark.parametrize(
+    "size, side, strides, padding",
+    [
+        ((8, 8), (4, 4), (2, 2), ((1, 1), (1, 1))),
+        ((9, 12), (2, 6), (2, 3), "SAME"),
+        ((9, 7), (2, 4), (1, 2), "VALID"),  # a row is left over
+        ((8, 8), (4, 4), (4, 4), "VALID"),
+        ((9, 9), (4, 2), (2, 2), ((-1, 1), (0, -2))),  # some pixels are cut off
+        ((6, 7), (2, 2), (2, 2), ((5, 0), (0, 4))),  # more zeros than the kernel is wide
+    ],
+)
+def test_strided_convolutions_of_few_channels_are_products_of_matrices(
+    size, side, strides, padding
+):  # fmt: skip
+    x, kernel = array(2, *size, 3), array(*side, 3, 5)
+    same_values(lambda x, k: conv(x, k, strides, padding), x, kernel)
+    text = str(jax.make_jaxpr(for_loops(lambda x: conv(x, kernel, strides, padding)))(x))
+    assert "conv_general_dilated" not in text
+
+
+def test_a_convolution_without_a_result_is_empty():
+    same_values(lambda x, k: conv(x, k, (2, 2), "VALID"), array(2, 3, 5, 3), array(4, 4, 3, 5))
+
+
 def test_strided_gradients_are_products_of_matrices():
     """2 x 2 by strides of 2 at 6 channels: no convolution of an image with zeros is left."""
     x, kernel = array(2, 8, 8, 6), array(2, 2, 6, 5)
@@ -207,6 +231,23 @@ def test_the_type_of_the_result_is_kept(lhs_dilation):
             preferred_element_type=jnp.float32,
         ), *half,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="only jax 0.10 is slow there")
+def test_narrow_convolutions_are_kept_from_the_library_that_runs_them_on_one_thread():
+    """Their results are larger than their images; those of wide and of tiny ones are not."""
+
+    def results(*channels):
+        x, kernel = array(2, 6, 6, channels[0]), array(3, 3, *channels)
+        text = str(jax.make_jaxpr(for_loops(lambda x: conv(x, kernel)))(x))
+        return re.findall(r":f32\[2,(\d),6,\d+\] = conv_general_dilated", text)
+
+    assert results(5, 64) == results(17, 3) == ["7"]
+    assert results(5, 65) == results(16, 16) == ["6"]
+    kernel = array(3, 2, 4, 20)
+    for padding in ("VALID", ((5, 0), (0, 3)), ((-1, 0), (0, 0))):
+        same_values(lambda x, k, p=padding: conv(x, k, padding=p), IMAGES, kernel)
+    same_values(lambda x, k: conv(x, k, padding="VALID", rhs_dilation=(2, 1)), IMAGES, kernel)
 
 
 def orders_in_a_loop(prepare):
