@@ -5,6 +5,7 @@ look at, so of tracers only shape and dtype are checked.
 """
 
 import math
+import numbers
 import warnings
 
 import jax
@@ -39,7 +40,7 @@ def check_choice(name, value, allowed):
 
 def check_norm(p, allowed=None):
     """`p` is a number >= 1 (inf included), and one of `allowed` where that is given."""
-    number = isinstance(p, (int, float)) and not isinstance(p, bool)
+    number = isinstance(p, numbers.Real) and not isinstance(p, bool)
     if allowed is None:
         require(number and p >= 1, f"p = {p!r}: the norm must be a number in [1, inf]")
     else:
@@ -59,8 +60,9 @@ def check_nonnegative(name, value):
 
 
 def check_count(name, value):
-    """`value` is at least 1."""
-    require(value >= 1, f"{name} = {value}: it must be >= 1")
+    """`value` is a whole number, at least 1."""
+    is_whole = isinstance(value, numbers.Integral) and value >= 1
+    require(is_whole, f"{name} = {value!r}: it must be a whole number >= 1")
 
 
 def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
@@ -72,7 +74,7 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
     if is_concrete(epsilon) and (p == math.inf or num_pixels):
         largest = float(np.max(epsilon))
         diameter = (bounds[1] - bounds[0]) * (num_pixels ** (1 / p) if p < math.inf else 1)
-        if largest > 0.31 * diameter:
+        if largest > (0.05 if p == 1 else 0.31) * diameter:  # 79/255 in linf
             warnings.warn(
                 f"epsilon = {largest:g} for {norm_name(p)} is much of the {diameter:g} between the "
                 f"farthest images in [{bounds[0]:g}, {bounds[1]:g}]; it is in units of the images: "
@@ -83,6 +85,10 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
 
 def check_images(images, bounds=(0.0, 1.0)):
     """[n, h, w, c] floats inside `bounds`, no NaN."""
+    require(
+        len(bounds) == 2 and -math.inf < bounds[0] < bounds[1] < math.inf,
+        f"bounds = {bounds}: give the smallest and the largest pixel value",
+    )
     require(
         getattr(images, "ndim", None) == 4,
         f"images have shape {np.shape(images)}; expected [n, height, width, channels]",
@@ -132,9 +138,15 @@ def check_attack(images, labels, *, p, epsilon, bounds):
 
 
 def attack_arrays(images, labels, *, p, epsilon, bounds):
-    """The same, checked, as arrays: (images, labels, epsilon [n])."""
+    """The same, checked, as arrays: (images, labels, epsilon [n]); 16 bits are too few."""
     check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    size = np.shape(epsilon)
+    require(
+        size in ((), (len(images),)),
+        f"epsilon has shape {size}: give one budget, or one an image, {(len(images),)}",
+    )
     return images, labels, jnp.broadcast_to(jnp.asarray(epsilon, images.dtype), len(images))
 
 

@@ -157,6 +157,7 @@ def _guarded(main, given, allowed):
         raise
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is on disk", file=sys.stderr)
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # XLA may still be computing: taking Python down around it crashes
 

@@ -52,7 +52,9 @@ def predict(task, rows, images):
         part = slice(start, start + task.batch_size)
         size = _padded_size(len(rows[part]), task.batch_size)
         x = split_batch(_pad(np.asarray(images[part]), size))
-        sample = (jax.random.fold_in(task.key, rows[start]),) if task.is_random else ()
+        # The attacks' own keys are those of the rows, 0 to n - 1.
+        of_model = jax.random.fold_in(task.key, len(task.images))
+        sample = (jax.random.fold_in(of_model, rows[start]),) if task.is_random else ()
         logits = np.asarray(task.logits_fn(x, *sample), np.float32)
         check_logits_shape(logits, size)
         logits = logits[: len(rows[part])]
@@ -76,9 +78,8 @@ def attack_rows(task, member, epsilon, rows):
             break
         images, labels = task.images[left], task.labels[left]
         x, no_gradient, queries = _run(task, member, epsilon, left, number)
+        check_perturbation(x, images, p=task.p, epsilon=epsilon, bounds=task.bounds)
         is_lost = np.argmax(predict(task, left, x), axis=1) != labels
-        pairs = x[is_lost], images[is_lost]
-        check_perturbation(*pairs, p=task.p, epsilon=epsilon, bounds=task.bounds)
         fooled.append(left[is_lost])
         adversarial.append(x[is_lost])
         vanished.append(left[no_gradient])
@@ -102,7 +103,7 @@ def attack_rows(task, member, epsilon, rows):
 
 
 def _run(task, member, epsilon, rows, number):
-    """Run `number` of a Member: [images, whether a first gradient was 0, queries] on the host."""
+    """Run `number` of a Member: [images, gradients of no use, queries] on the host."""
     size = _padded_size(len(rows), task.batch_size)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task.key, _pad(rows, size))
     batch = task.images[rows], task.labels[rows]

@@ -22,6 +22,7 @@ from advspur.attacks.box import confine
 from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import (
     best_restart,
+    count_classes,
     image_keys,
     keep,
     largest_signs,
@@ -101,13 +102,16 @@ def run_apgd(
     logits_fn, images, labels, key, *,
     p, epsilon, num_steps, loss, targets, restarts, num_samples, bounds,
 ):  # fmt: skip
-    """`apgd`, with success [n] bool and whether the first gradient vanished [n] bool."""
+    """`apgd`, with success [n] bool and whether a first gradient was of no use [n] bool.
+
+    It is not finite; or zero, of another loss than cross entropy, which may saturate.
+    """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
     keys = image_keys(key, len(images))
     sample = () if num_samples is None else (keys[0],)
-    num_classes = jax.eval_shape(logits_fn, images, *sample).shape[-1]
+    num_classes = count_classes(logits_fn, images, labels, *sample, targets=targets)
     loss_fn = loss_function(loss, num_classes, targeted=targets is not None)
 
     def objective(x, *key):
@@ -131,25 +135,30 @@ def run_apgd(
         counts.append(max(num_steps - sum(counts), 0))
         ball = {"p": p, "bounds": bounds}
         x = start_points(keys, images, epsilon=stages[0][0] * epsilon, kind="sphere", **ball)
-        vanished = jnp.zeros(labels.shape, bool)
+        useless, asked = jnp.zeros(labels.shape, bool), 0
         for (scale, _), count in zip(stages, counts, strict=True):
             ball["epsilon"] = scale * epsilon
-            x, value, success, no_grad = _search(gradient, images, x, count, **ball)
-            vanished |= no_grad
-        return x, value, success, vanished
+            x, value, success, grad = _search(gradient, images, x, asked, count, **ball)
+            asked += count + 1  # a random model answers each time anew
+            useless |= ~jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
+            if loss != "cross_entropy":
+                useless |= jnp.all(grad == 0, axis=(1, 2, 3))
+        return x, value, success, useless
 
     best = best_restart(one_start, keys, restarts)
-    is_lost = jnp.argmax(logits_fn(images, *sample), axis=-1) != labels  # without an attack
+    if num_samples is not None:  # one answer of a random model does not tell that an image is lost
+        return jax.lax.stop_gradient((best[0], best[2], best[3]))
+    is_lost = jnp.argmax(logits_fn(images), axis=-1) != labels  # without an attack
     x = keep(best[0], images, is_lost & ~best[2])
     return jax.lax.stop_gradient((x, best[2] | is_lost, best[3]))
 
 
-def _search(gradient, images, x, num_steps, *, p, epsilon, bounds):
-    """The best point of one ball: (images, loss, success, whether the first gradient is 0)."""
+def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
+    """The best point of one ball, after `asked` gradients: (images, loss, success, first)."""
     x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
     size = math.prod(images.shape[1:])
     largest_step = (1 if p == 1 else 2) * epsilon
-    grad, loss, success = gradient(x, 0)
+    grad, loss, success = gradient(x, asked)
     changed = _count_changed(x, images)
     state = _State(
         x=x,
@@ -203,9 +212,9 @@ def _search(gradient, images, x, num_steps, *, p, epsilon, bounds):
 
     steps = jnp.arange(num_steps)
     momenta = jnp.where(steps == 0, 1, MOMENTUM).astype(x.dtype)
-    plan = steps + 1, momenta, jnp.asarray(_checkpoints(num_steps, p), x.dtype)
+    plan = steps + asked + 1, momenta, jnp.asarray(_checkpoints(num_steps, p), x.dtype)
     state, _ = jax.lax.scan(step, state, plan)
-    return state.best_x, state.best_loss, state.success, jnp.all(grad == 0, axis=(1, 2, 3))
+    return state.best_x, state.best_loss, state.success, grad
 
 
 def _checkpoints(num_steps, p):

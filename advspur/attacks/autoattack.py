@@ -10,23 +10,28 @@ batches of few sizes, so that compilations stay few, and split over the local de
 [True, False]
 """
 
+import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_attack, check_count, norm_name, require
+from advspur._checks import check_attack, check_choice, check_count, norm_name, require
 from advspur.attacks.active import Task, as_pytree, attack_rows, predict
 from advspur.attacks.checks import SEE, check_labels_in_range, model_warnings
-from advspur.attacks.ensemble import members
+from advspur.attacks.ensemble import VERSIONS, members
 from advspur.attacks.ledger import Ledger, checksum
 
 TOLERANCE = 0.002  # of an accuracy, before it counts as inconsistent with another
 
 
 class AttackCost(NamedTuple):
-    """One attack of the ensemble: what it left robust, and what it took."""
+    """One attack of the ensemble: what it left robust, and what it took.
+
+    With what APGD-CE takes on images that it fooled at a smaller budget, to see whether it is
+    monotone.
+    """
 
     name: str
     robust_accuracy: float  # after it and all before it
@@ -86,12 +91,12 @@ def security_curve(
 
     Args:
       logits_fn: [n, h, w, c] images -> [n, num_classes] logits, a pure function that JAX can trace
-        and differentiate; for `version="rand"` (images, key) -> logits. A method of a pytree (as
-        `Classifier.logits`) is compiled once for all models of its kind.
+        and differentiate; for `version="rand"` (images, key) -> logits, one key a batch. A method
+        of a pytree (as `Classifier.logits`) is compiled once for all models of its kind.
       images: [n, h, w, c] float inside `bounds`.
       labels: [n] int, the true classes.
       key: PRNG key; None: jax.random.key(0). What an image meets depends on the key and its
-        position alone.
+        position alone, but for a random model's answers.
       p: 1, 2 or inf.
       epsilons: budgets in the units of `images`.
       version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "plus" (with APGD-DLR,
@@ -107,9 +112,12 @@ def security_curve(
     Raises: InputError for bad arguments, for logits that are not finite, for a random model, and
       where a perturbation violates ball or box.
     """
-    epsilons = [float(e) for e in epsilons]
-    require(epsilons, "epsilons is empty: give at least one budget")
+    are_numbers = all(isinstance(epsilon, numbers.Real) for epsilon in epsilons)
+    require(epsilons and are_numbers, f"epsilons = {epsilons}: give one number or more")
+    epsilons = [float(epsilon) for epsilon in epsilons]
     check_count("batch_size", batch_size)
+    check_choice("version", version, tuple(VERSIONS))
+    require(callable(logits_fn), "logits_fn must be a function: of a Classifier, give its .logits")
     images, labels = np.asarray(images), np.asarray(labels)
     require(len(images) > 0, "there are no images to attack")
     for epsilon in epsilons:
@@ -141,7 +149,9 @@ def security_curve(
         "bounds": list(bounds),
         "images and labels": checksum(images, labels),
         "clean predictions": checksum(predictions),
+        "size of the clean logits": f"{np.linalg.norm(clean):.4g}",
         "weights": checksum(*jax.tree.leaves(task.logits_fn)),  # those of a plain function: unseen
+        "images kept": keep_images,
         "key": checksum(jax.random.key_data(key)),
     }
     ledger = Ledger(directory, asked, images if keep_images else None, len(epsilons))
@@ -174,7 +184,10 @@ def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advan
             if entry is None:
                 entry, fooled, adversarial = attack_rows(task, member, epsilon, batch)
                 ledger.add((number, name, index), entry, fooled, adversarial)
-            require(entry["rows"] == batch.tolist(), "the ledger does not fit: delete its folder")
+            require(
+                entry.get("rows") == batch.tolist(),
+                f"{ledger.name} does not fit: delete its folder",
+            )
             found.append(entry)
             advance(3 * entry["gradients"] + entry["forwards"])
             log(
@@ -195,27 +208,29 @@ def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advan
         for entry in found:
             fooled_by[entry["fooled"]] = member.name
         accuracy = float(np.mean(fooled_by == ""))
+        again = np.flatnonzero(lost_before == "apgd-ce") if member.name == "apgd-ce" else []
+        if len(again):
+            found_again = run(member, "apgd-ce again", again)
+            missed = len(again) - sum(len(entry["fooled"]) for entry in found_again)
+            if missed > TOLERANCE * len(fooled_by):
+                warn(
+                    f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of {len(again)} "
+                    "images that it fooled with a smaller one."
+                )
+            found += found_again
         gradients, forwards, seconds, vanished = (
             sum(entry[what] for entry in found)
             for what in ("gradients", "forwards", "seconds", "vanished")
         )
         costs.append(AttackCost(member.name, accuracy, len(rows), gradients, forwards, seconds))
         if vanished:
-            warn(f"there are {vanished} points with zero gradient in {member.name}.")
+            warn(f"there are {vanished} points with zero gradient (or NaN) in {member.name}.")
         log(
             f"robust accuracy after {member.name.upper()}: {accuracy:.2%} "
             f"(total time {sum(cost.seconds for cost in costs):.1f} s)"
         )
         if member.name == "square" and len(costs) > 1 and before - accuracy > TOLERANCE:
             warn(f"Square has lowered the robust accuracy by {before - accuracy:.2%}.")
-        again = np.flatnonzero(lost_before == "apgd-ce")
-        if member.name == "apgd-ce" and len(again):
-            missed = len(again) - sum(len(e["fooled"]) for e in run(member, "apgd-ce again", again))
-            if missed > TOLERANCE * len(fooled_by):
-                warn(
-                    f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of {len(again)} "
-                    "images that it fooled with a smaller one."
-                )
     largest = max((entry["largest"] for entry in entries), default=0.0)
     high = max([task.images.max(), *(entry["high"] for entry in entries)])
     low = min([task.images.min(), *(entry["low"] for entry in entries)])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advspur._checks import check_count, require
 from advspur.attacks.apgd import apgd
 from advspur.attacks.fab import fab
 from advspur.attacks.linear_oracle import linear_logits, worst_case
@@ -27,6 +28,11 @@ def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=1
     Images are random, a third of the pixels 0 and a third 1; the labels are what a random linear
     classifier says. Epsilon is the median of the images' exact least budgets.
     """
+    check_count("num_images", num_images)
+    check_count("size", size)
+    require(num_classes >= 2, f"num_classes = {num_classes}: a classifier has two or more")
+    if num_classes < 3:  # too few for DLR
+        attacks = {name: attack for name, attack in attacks.items() if name != "apgd-dlr"}
     key_image, key_corner, key_weight, key_attack = jax.random.split(key, 4)
     shape = (num_images, size, size, 3)
     corner = jax.random.randint(key_corner, shape, -1, 2)  # -1: 0, 1: 1

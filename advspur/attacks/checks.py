@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from advspur._checks import norm_name, require
+from advspur._checks import IMAGE_NORMS, check_norm, norm_name, require
 
 SEE = "See docs/attacks.md."
 
@@ -16,7 +16,15 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
     [n].
     """
     adversarial, images = np.asarray(adversarial, np.float64), np.asarray(images, np.float64)
-    require(np.all(np.isfinite(adversarial)), "the attack returned pixels that are not finite")
+    check_norm(p, IMAGE_NORMS)
+    require(
+        adversarial.shape == images.shape,
+        f"adversarial images have shape {adversarial.shape}, images {images.shape}",
+    )
+    require(
+        np.all(np.isfinite(adversarial)),
+        "the attack returned pixels that are not finite: are the model's gradients?",
+    )
     low, high = adversarial.min(initial=bounds[0]), adversarial.max(initial=bounds[1])
     require(
         bounds[0] <= low and high <= bounds[1],
@@ -59,7 +67,8 @@ def check_finite_logits(logits, rows):
 
 def check_labels_in_range(labels, num_classes):
     """Labels from 0 to num_classes - 1."""
-    low, high = int(np.min(labels)), int(np.max(labels))
+    labels = np.asarray(labels)  # under jit, even a constant's own .min() would be traced
+    low, high = int(labels.min()), int(labels.max())
     require(
         low >= 0 and high < num_classes,
         f"labels lie in [{low}, {high}]; the model has {num_classes} classes, so they must lie in "

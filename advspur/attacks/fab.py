@@ -12,11 +12,18 @@ ICML 2020, arXiv 1907.02044).
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import attack_arrays, check_count, check_targets, require
+from advspur._checks import attack_arrays, check_count, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import nearest_on_hyperplane
 from advspur.attacks.losses import margin
-from advspur.attacks.parts import best_restart, image_keys, keep, per_image, start_points
+from advspur.attacks.parts import (
+    best_restart,
+    count_classes,
+    image_keys,
+    keep,
+    per_image,
+    start_points,
+)
 from advspur.norms import dual_exponent, lp_norm
 
 OVERSHOOT = 1.05  # eta
@@ -69,7 +76,7 @@ def fab(
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
     keys = image_keys(key, len(images)) if restarts > 1 else None
-    num_classes = jax.eval_shape(logits_fn, images).shape[-1]
+    num_classes = count_classes(logits_fn, images, labels, targets=targets)
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
     predict = for_loops(lambda x: jnp.argmax(logits_fn(x), axis=-1) != labels)
     is_lost = predict(images)
@@ -109,7 +116,7 @@ def fab(
     first = one_start(keys, True)
     if restarts > 1:
         others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
-        first = keep(first, others, ~first[2] & others[2])
+        first = keep(first, others, others[2] & (others[1] > first[1]))
     return jax.lax.stop_gradient(first[0])
 
 
@@ -130,7 +137,6 @@ def _bisect(predict, images, lost):
 def _linearisation(logits_fn, labels, targets, num_classes, p):
     """x -> (f(x), grad f(x)) of the boundary to the targets, or else of the nearest one."""
     if targets is not None:
-        check_targets(targets, labels, num_classes)
 
         def difference(x):
             value = margin(logits_fn(x), labels, targets)

@@ -25,7 +25,7 @@ class Ledger:
     """
 
     def __init__(self, directory, asked, images, num_epsilons):
-        self.entries, self._path = {}, None
+        self.entries, self._path, self.name = {}, None, f"the ledger in {directory}"
         self.images = None
         if directory is not None:
             self._open(Path(directory), asked)
@@ -36,7 +36,7 @@ class Ledger:
             self.images = np.broadcast_to(images, shape).copy()
             return
         path = Path(directory) / "adversarial.npy"
-        if not path.exists():
+        if not self.entries or not path.exists():
             require(not self.entries, f"{path} is gone: delete {directory} and start again")
             part = path.with_suffix(".part")
             file = np.lib.format.open_memmap(part, "w+", np.float32, shape)
@@ -56,7 +56,7 @@ class Ledger:
             require(
                 not other,
                 f"{directory} holds another attack: "
-                + ", ".join(f"{k} {before.get(k)}, now {asked[k]}" for k in other)
+                + ", ".join(_told(k, before.get(k), asked[k]) for k in other)
                 + "; name another directory, or delete it",
             )
             self.entries = {tuple(entry["of"]): entry for entry in found[1:] if "of" in entry}
@@ -91,19 +91,25 @@ def checksum(*arrays):
     return digest.hexdigest()
 
 
+def _told(name, before, now):
+    """What differs; of checksums the values say nothing."""
+    return f"other {name}" if len(str(now)) == 64 else f"{name} {before}, now {now}"
+
+
 def _opened(path, shape):
     """The array in a file, to be written to; InputError where it is not whole."""
     advice = f"{path} is damaged: delete {path.parent} and start again"
     try:
-        found = np.load(path, mmap_mode="r").shape  # "r+" would lengthen a file cut short
+        found = np.load(path, mmap_mode="r")  # "r+" would lengthen a file cut short
     except (ValueError, EOFError) as error:
         raise InputError(advice) from error
-    require(found == shape, advice)
+    require((found.shape, found.dtype) == (shape, np.float32), advice)
     return np.load(path, mmap_mode="r+")
 
 
 def _parse(line):
     try:
-        return json.loads(line) if line else None
+        found = json.loads(line) if line else None
     except json.JSONDecodeError:  # cut short by a kill
         return None
+    return found if isinstance(found, dict) else None

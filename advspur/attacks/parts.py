@@ -3,9 +3,20 @@
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import require
+from advspur._checks import check_targets, is_concrete, require
 from advspur.attacks.box import confine, kth_largest
+from advspur.attacks.checks import check_labels_in_range
 from advspur.norms import lp_norm, sample_lp_ball
+
+
+def count_classes(logits_fn, images, labels, *sample, targets=None):
+    """The number of classes, with labels and targets checked against it."""
+    num_classes = jax.eval_shape(logits_fn, images, *sample).shape[-1]
+    if is_concrete(labels) and len(labels):
+        check_labels_in_range(labels, num_classes)
+    if targets is not None:
+        check_targets(targets, labels, num_classes)
+    return num_classes
 
 
 def image_keys(key, count):
@@ -13,7 +24,9 @@ def image_keys(key, count):
 
     An image's attack then depends on its own key alone, not on the batch it is in.
     """
-    require(key is not None, "a random start needs a PRNG key: give key=jax.random.key(0)")
+    require(
+        hasattr(key, "dtype"), f"key = {key}: what is random needs a PRNG key: jax.random.key(0)"
+    )
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     require(

@@ -17,7 +17,7 @@ from advspur._checks import attack_arrays, check_count
 from advspur._convolutions import for_loops
 from advspur.attacks.box import add, confine, safe_radius
 from advspur.attacks.losses import margin
-from advspur.attacks.parts import best_restart, image_keys, keep, per_image
+from advspur.attacks.parts import best_restart, count_classes, image_keys, keep, per_image
 from advspur.norms import lp_norm
 
 FIRST_SHARE = 0.8  # of the pixels, that the first windows cover
@@ -66,6 +66,7 @@ def run_square(
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_queries", num_queries)
     check_count("restarts", restarts)
+    count_classes(logits_fn, images, labels)
     sizes = window_sizes(num_queries, images.shape[1:3], smallest=1 if p == math.inf else 3)
     distinct = sorted(set(sizes), reverse=True)
     which = jnp.asarray([distinct.index(size) for size in sizes])

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from advspur import __version__
-from advspur._checks import InputError, check_choice, norm_name, require
+from advspur._checks import InputError, check_choice, check_count, norm_name, require
 from advspur.attacks import security_curve
 from advspur.attacks.ensemble import most_passes
 from advspur.benchmarks.predict import gather, raise_together, require_classes
@@ -96,6 +96,7 @@ def evaluate(
       version: "standard" or "plus".
       reading: of the data's `load`.
     """
+    check_count("batch_size", batch_size)
     curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
     drawn = load_options(data.load, {"num_images": num_images})
     parts = data.load(data_dir, **drawn, **reading)

@@ -8,6 +8,7 @@ split over the local devices, and over the processes where there are several.
 
 import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +125,7 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, mask
     Args:
       mask: bool, broadcastable to the images: where they may be changed.
     """
-    check_epsilon(epsilon, p)
+    check_epsilon(epsilon, p, num_pixels=math.prod(images.shape[1:]))
     mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
     # Divided once: compiled code may round pixels / 255 in two ways.
     images = to_unit(images)

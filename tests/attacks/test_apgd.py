@@ -286,6 +286,10 @@ def test_stages_of_l1_may_have_no_steps(num_steps):
     assert found.shape == IMAGES.shape
 
 
+ONES = np.ones(len(LABELS), int)
+FEW = {"labels": 0 * ONES, "loss": "dlr"}  # classes
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -299,8 +303,10 @@ def test_stages_of_l1_may_have_no_steps(num_steps):
         ({"key": None}, "needs a PRNG key"),
         ({"key": KEYS[:2]}, r"key has shape \(2,\)"),
         ({"loss": "ce"}, "loss = 'ce' is not known"),
-        ({"logits_fn": lambda x: x[:, 0, 0, :2], "loss": "dlr"}, "needs 3 classes"),
-        ({"logits_fn": lambda x: x[:, 0, 0], "loss": "dlr", "targets": LABELS}, "needs 4 classes"),
+        (FEW | {"logits_fn": lambda x: x[:, 0, 0, :2]}, "needs 3 classes"),
+        (FEW | {"logits_fn": lambda x: x[:, 0, 0], "targets": ONES}, "needs 4 classes"),
+        ({"labels": LABELS + 4}, r"labels lie in \[\d, \d\]; the model has 4 classes"),
+        ({"targets": LABELS}, "targets must be classes from 0 to 3, and not the labels"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(change, message):

@@ -71,6 +71,14 @@ def test_pixels_that_are_not_finite_are_refused(pixel):
         check_perturbation(moved(GREY, pixel), GREY, p=2, epsilon=9)
 
 
+def test_what_cannot_be_compared_is_refused():
+    image = np.zeros((2, 1, 1, 1))
+    with pytest.raises(InputError, match="p = 3: the norm"):
+        check_perturbation(image, image, p=3, epsilon=0.1)
+    with pytest.raises(InputError, match=r"shape \(1, 1, 1, 1\), images \(2, 1, 1, 1\)"):
+        check_perturbation(image[:1], image, p=2, epsilon=0.1)
+
+
 def test_no_images_have_no_norms():
     none = np.zeros((0, 2, 2, 3), np.float32)
     assert perturbation_norms(none, none, p=2).shape == (0,)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from advspur import attacks
 from advspur._checks import InputError
 from advspur.attacks import active, autoattack, check_perturbation, ensemble, security_curve
 from advspur.attacks.losses import loss_function
@@ -179,7 +180,7 @@ def test_padded_rows_are_not_counted(monkeypatch):
         result = linf(*grey(0.52, 0.54, 0.53), log=log.append, batch_size=64, attacks=[name])
         assert f"{name} - 1/1 - 3 out of 3 successfully perturbed" in log
         assert result.warnings == (
-            f"there are 3 points with zero gradient in {name}. See docs/attacks.md.",
+            f"there are 3 points with zero gradient (or NaN) in {name}. See docs/attacks.md.",
         )
         assert result.robust_accuracy == 0
 
@@ -203,24 +204,15 @@ def test_all_attacks_are_run_on_all_images_where_nothing_succeeds(toy, count):
     assert sum(passes) == count * (most - ensemble.NUM_QUERIES + 7)  # `toy` makes 7 queries
 
 
-def test_success_is_what_a_forward_pass_outside_of_the_attack_says(monkeypatch):
-    """An attack that leaves its ball where it fails is no harm; where it succeeds, an error."""
-    values = {"fails": 0.9, "succeeds": 0.1}
-    for what, value in values.items():
+@pytest.mark.parametrize("value", (0.9, 0.1))  # where it fails, and where it succeeds
+def test_an_attack_that_leaves_its_ball_is_an_error(monkeypatch, value):
+    def run_member(_, images, *args, **kwargs):
+        none = np.zeros(len(images), int)
+        return jnp.full_like(images, value), none.astype(bool), none
 
-        def run_member(_, images, *args, value=value, **kwargs):
-            return (
-                jnp.full_like(images, value),
-                np.zeros(len(images), bool),
-                np.zeros(len(images), int),
-            )
-
-        monkeypatch.setattr(active, "run_member", run_member)
-        if what == "fails":
-            assert linf(*grey(0.52), attacks=["square"]).robust.all()
-        else:
-            with pytest.raises(InputError, match="left the linf ball of radius 0.1"):
-                linf(*grey(0.52), attacks=["square"])
+    monkeypatch.setattr(active, "run_member", run_member)
+    with pytest.raises(InputError, match="left the linf ball of radius 0.1"):
+        linf(*grey(0.52), attacks=["square"])
 
 
 # --- log lines ---
@@ -525,7 +517,7 @@ def at(images, value):
         ({"p": "inf"}, "p = 'inf'"),
         ({"epsilons": [0.1, -0.1]}, "epsilon = -0.1"),
         ({"epsilons": [math.nan]}, "epsilon = nan"),
-        ({"epsilons": []}, "epsilons is empty"),
+        ({"epsilons": []}, r"epsilons = \[\]: give one number or more"),
         ({"version": "fast"}, "version = 'fast' is not known; allowed: 'standard', 'plus', 'rand'"),
         ({"attacks": ["pgd"]}, "attacks = .'pgd'.: allowed are apgd-ce, apgd-dlr, apgd-t, fab, "),
         ({"attacks": []}, "attacks = .*: allowed are"),
@@ -695,9 +687,71 @@ def test_a_model_without_gradients_is_told_by_zero_gradients_and_by_square(short
     zero, square = result.warnings
     left = result.attacks[1].num_attacked
     assert left >= 3 and not result.robust.all()
-    assert zero == "there are 12 points with zero gradient in apgd-dlr. See docs/attacks.md."
+    assert (
+        zero == "there are 12 points with zero gradient (or NaN) in apgd-dlr. See docs/attacks.md."
+    )
     lowered = result.attacks[0].robust_accuracy - result.robust_accuracy
     assert square.startswith(f"Square has lowered the robust accuracy by {lowered:.2%}.")
+
+
+@pytest.mark.parametrize("num_classes, attack", ((2, "apgd-dlr"), (3, "apgd-t"), (4, "apgd-t")))
+def test_zero_gradients_are_told_of_the_margin_as_well(short, num_classes, attack):
+    def flat(x):
+        return jnp.round(x.reshape(len(x), -1) @ WEIGHTS[:, :num_classes]) + jnp.arange(num_classes)
+
+    images = np.full((3, SIDE, SIDE, 3), 0.5, np.float32)
+    labels = np.argmax(flat(images), axis=1)
+    (warning,) = linf(images, labels, logits_fn=flat, attacks=[attack], epsilon=0.01).warnings
+    assert warning.startswith(f"there are 3 points with zero gradient (or NaN) in {attack}")
+
+
+def test_gradients_that_are_not_finite_are_told_of_every_loss(short):
+    def broken(x):
+        return double(x) + 0 * jnp.sqrt(jnp.abs(x - x)).sum((1, 2, 3))[:, None]
+
+    images, ones = grey(0.4, 0.3)
+    for attack in ("apgd-ce", "apgd-dlr", "apgd-t"):
+        (warning,) = linf(images, 0 * ones, logits_fn=broken, attacks=[attack]).warnings
+        assert warning.startswith(f"there are 2 points with zero gradient (or NaN) in {attack}")
+        with pytest.raises(InputError, match="pixels that are not finite: are the model's grad"):
+            linf(1 - images, ones, logits_fn=broken, attacks=[attack])  # NaN counts as class 0
+
+
+@pytest.mark.parametrize("p", (1, 2, INF))
+@pytest.mark.parametrize("dtype", ("bfloat16", "float16"))
+def test_images_of_16_bits_are_attacked_in_32(p, dtype):
+    images, labels = grey(0.52, 0.75)
+    images = jnp.asarray(images, dtype)
+    options = {
+        "pgd": {"num_steps": 5},
+        "apgd": {"num_steps": 5},
+        "fab": {},
+        "square": {"num_queries": 5},
+    }
+    for name, option in options.items():
+        attack = getattr(attacks, name)
+        x = attack(double, images, labels, jax.random.key(0), p=p, epsilon=0.1, **option)
+        assert x.dtype == jnp.float32
+        check_perturbation(x, images, p=p, epsilon=0.1)
+
+
+@pytest.mark.parametrize("p", (1, INF))
+def test_the_passes_told_are_the_passes_made(short, p):
+    """Counted inside the model, but for the passes that ask whether it is random."""
+    made = []
+
+    def counted(x):
+        jax.debug.callback(lambda: made.append(len(x)))
+        return double(x)
+
+    images, labels = grey(*[0.9] * 4)
+    for attack in ("apgd-ce", "apgd-t", "fab-t", "square"):
+        made.clear()
+        (cost,) = autoattack(
+            counted, images, labels, p=p, epsilon=1e-3, attacks=[attack], batch_size=4
+        ).attacks
+        jax.effects_barrier()
+        assert sum(made) == cost.gradients + cost.forwards + 2 * 4, attack
 
 
 def test_a_random_model_is_attacked_with_keys(short):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from advspur._checks import InputError
 from advspur.attacks.calibration import ATTACKS, calibrate
 from advspur.norms import project_lp_ball
 from tests.attacks.oracles import NORMS
@@ -48,6 +49,18 @@ def test_attacks_find_nearly_all_that_is_possible(p):
     strong = {name: count for name, count in found.items() if name != "weak"}
     assert len(strong) == 4 and min(strong.values()) >= LEAST[p] * possible, strong
     assert max(found.values()) <= possible  # the oracle is the best there is
+
+
+def test_two_classes_are_too_few_for_dlr():
+    _, possible, found = calibrate(jax.random.key(0), p=2, num_images=20, size=4, num_classes=2)
+    assert possible > 0 and "apgd-dlr" not in found
+
+
+@pytest.mark.parametrize("change", ({"num_images": 0}, {"size": -3}, {"num_classes": 1}))
+def test_problems_without_images_or_classes_are_refused(change):
+    (name,) = change
+    with pytest.raises(InputError, match=f"{name} = "):
+        calibrate(jax.random.key(0), p=2, **change)
 
 
 @pytest.mark.parametrize("p", NORMS)

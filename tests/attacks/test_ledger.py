@@ -319,8 +319,32 @@ def test_another_model_of_the_same_predictions_is_refused(toy, tmp_path):
     models = [jax.tree_util.Partial(scaled, jnp.bfloat16(scale)) for scale in (1, 1, 2)]
     for model in models[:2]:
         attack(tmp_path, model=model, **call)
-    with pytest.raises(InputError, match="holds another attack: weights"):
+    with pytest.raises(InputError, match="holds another attack: .*other weights"):
         attack(tmp_path, model=models[2], **call)
+
+
+def test_another_plain_function_of_the_same_predictions_is_refused(toy, tmp_path):
+    attack(tmp_path, attacks=["square"])
+    with pytest.raises(InputError, match="holds another attack: size of the clean logits"):
+        attack(tmp_path, attacks=["square"], model=lambda x: 2 * logits_fn(x))
+
+
+def test_images_of_a_ledger_that_is_gone_are_made_anew(toy, whole, tmp_path):
+    attack(tmp_path)
+    (tmp_path / "ledger.jsonl").unlink()
+    with (tmp_path / "adversarial.npy").open("r+b") as file:
+        file.seek(200)
+        file.write(b"7" * 40)
+    for result, expected in zip(attack(tmp_path), whole[0], strict=True):
+        np.testing.assert_array_equal(result.images, expected.images)
+
+
+def test_images_of_another_type_are_refused(toy, tmp_path):
+    attack(tmp_path)
+    file = tmp_path / "adversarial.npy"
+    np.save(file, np.load(file).astype(np.float64))
+    with pytest.raises(InputError, match="is damaged: delete"):
+        attack(tmp_path)
 
 
 def test_the_order_of_budgets_does_not_matter(toy, whole, finished):
@@ -331,7 +355,7 @@ def test_the_order_of_budgets_does_not_matter(toy, whole, finished):
 
 
 def test_images_that_were_not_kept_cannot_be_asked_for_later(toy, whole, finished):
-    with pytest.raises(InputError, match="adversarial.npy is gone: delete"):
+    with pytest.raises(InputError, match="images kept False, now True"):
         attack(finished)
     results = attack(finished, keep_images=False)
     assert not (finished / "adversarial.npy").exists() and toy == []
@@ -344,5 +368,5 @@ def test_a_ledger_of_other_rows_is_refused(toy, finished, tmp_path):
     first, entry, *rest = lines_of(finished)
     entry = json.dumps(json.loads(entry) | {"rows": [5, 6]})
     (tmp_path / "ledger.jsonl").write_text("\n".join([first, entry, *rest]))
-    with pytest.raises(InputError, match="the ledger does not fit"):
+    with pytest.raises(InputError, match=f"the ledger in {tmp_path} does not fit"):
         attack(tmp_path, keep_images=False)
