@@ -96,7 +96,7 @@ def _on_all_threads(images, kernel, *, padding, **params):
     rows = size + sum(padding[0]) - dilations[0] * (side - 1)
     missing = 0
     if HAS_ONE_THREAD and kernel.ndim == 4 and {*strides, *params["lhs_dilation"]} == {1}:
-        if max(channels, channels_after) > 16 and channels_after <= 64:  # measured
+        if max(channels, channels_after) > 16 and channels_after <= 64:  # XLA's limit; measured
             missing = max(size + 1 - rows, 0)
     (low, high), *others = padding
     padding = ((low, high + missing), *others)

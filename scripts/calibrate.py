@@ -22,7 +22,7 @@ def main(flags):
     from advspur._checks import norm_name
     from advspur.attacks.calibration import calibrate
 
-    header = f"{'norm':5}{'epsilon':>9}  {'attack':8}{'found':>6}{'possible':>10}{'share':>8}"
+    print(f"{'norm':5}{'epsilon':>9}  {'attack':8}{'found':>6}{'possible':>10}{'share':>8}")
     for p in (math.inf, 2, 1):
         epsilon, possible, found = calibrate(
             jax.random.key(flags.seed),
@@ -31,8 +31,6 @@ def main(flags):
             size=flags.size,
             num_classes=flags.num_classes,
         )
-        if p == math.inf:
-            print(header)
         for name, count in found.items():
             share = count / possible if possible else math.nan
             print(f"{norm_name(p):5}{epsilon:9.4f}  {name:8}{count:6}{possible:10}{share:8.1%}")

@@ -48,12 +48,11 @@ def as_pytree(logits_fn):
 def predict(task, rows, images):
     """Logits [n, k] of `images`, which are those of `rows` or adversarial ones, on the host."""
     found = []
+    of_model = jax.random.fold_in(task.key, len(task.images))  # the attacks have keys 0 to n - 1
     for start in range(0, len(rows), task.batch_size):
         part = slice(start, start + task.batch_size)
         size = _padded_size(len(rows[part]), task.batch_size)
         x = split_batch(_pad(np.asarray(images[part]), size))
-        # The attacks' own keys are those of the rows, 0 to n - 1.
-        of_model = jax.random.fold_in(task.key, len(task.images))
         sample = (jax.random.fold_in(of_model, rows[start]),) if task.is_random else ()
         logits = np.asarray(task.logits_fn(x, *sample), np.float32)
         check_logits_shape(logits, size)
@@ -77,12 +76,12 @@ def attack_rows(task, member, epsilon, rows):
         if len(left) == 0:
             break
         images, labels = task.images[left], task.labels[left]
-        x, no_gradient, queries = _run(task, member, epsilon, left, number)
+        x, has_vanished, queries = _run(task, member, epsilon, left, number)
         check_perturbation(x, images, p=task.p, epsilon=epsilon, bounds=task.bounds)
         is_lost = np.argmax(predict(task, left, x), axis=1) != labels
         fooled.append(left[is_lost])
         adversarial.append(x[is_lost])
-        vanished.append(left[no_gradient])
+        vanished.append(left[has_vanished])
         forwards += len(left) * (member.forwards + 1) + int(np.sum(queries))
         tried += len(left)
         left = left[~is_lost]
@@ -103,7 +102,7 @@ def attack_rows(task, member, epsilon, rows):
 
 
 def _run(task, member, epsilon, rows, number):
-    """Run `number` of a Member: [images, gradients of no use, queries] on the host."""
+    """Run `number` of a Member: [images, vanished gradients, queries] on the host."""
     size = _padded_size(len(rows), task.batch_size)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task.key, _pad(rows, size))
     batch = task.images[rows], task.labels[rows]

@@ -102,9 +102,9 @@ def run_apgd(
     logits_fn, images, labels, key, *,
     p, epsilon, num_steps, loss, targets, restarts, num_samples, bounds,
 ):  # fmt: skip
-    """`apgd`, with success [n] bool and whether a first gradient was of no use [n] bool.
+    """`apgd`, with success [n] bool and whether a first gradient vanished [n] bool.
 
-    It is not finite; or zero, of another loss than cross entropy, which may saturate.
+    That is, is not finite; or zero, of another loss than cross entropy, which may saturate.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_steps", num_steps)
@@ -135,15 +135,15 @@ def run_apgd(
         counts.append(max(num_steps - sum(counts), 0))
         ball = {"p": p, "bounds": bounds}
         x = start_points(keys, images, epsilon=stages[0][0] * epsilon, kind="sphere", **ball)
-        useless, asked = jnp.zeros(labels.shape, bool), 0
+        vanished, asked = jnp.zeros(labels.shape, bool), 0
         for (scale, _), count in zip(stages, counts, strict=True):
             ball["epsilon"] = scale * epsilon
             x, value, success, grad = _search(gradient, images, x, asked, count, **ball)
             asked += count + 1  # a random model answers each time anew
-            useless |= ~jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
+            vanished |= ~jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
             if loss != "cross_entropy":
-                useless |= jnp.all(grad == 0, axis=(1, 2, 3))
-        return x, value, success, useless
+                vanished |= jnp.all(grad == 0, axis=(1, 2, 3))
+        return x, value, success, vanished
 
     best = best_restart(one_start, keys, restarts)
     if num_samples is not None:  # one answer of a random model does not tell that an image is lost

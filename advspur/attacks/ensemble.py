@@ -61,7 +61,7 @@ def members(version, attacks, *, p, num_classes):
         samples = NUM_SAMPLES if version == "rand" else None
         gradients, forwards = 0, 2
         if name.startswith("apgd"):
-            forwards = 1 - bool(samples) + is_targeted
+            forwards = (samples is None) + is_targeted  # the image itself; its classes' order
             gradients = (NUM_STEPS + (3 if p == 1 else 1)) * (samples or 1)
         elif name.startswith("fab"):
             runs_inside = 1 if is_targeted else FAB_RESTARTS
@@ -82,7 +82,7 @@ def most_passes(version, attacks, *, p, num_classes):
 
 @functools.partial(jax.jit, static_argnames=("member", "p", "bounds"))
 def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
-    """Run number `run` of a Member: (images, gradients of no use [n], queries [n]).
+    """Run number `run` of a Member: (images, vanished gradients [n], queries [n]).
 
     Split over the local devices; each runs loops of its own and waits for no other.
 
@@ -117,8 +117,8 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
     call |= {"targets": targets, "num_steps": NUM_STEPS}
     if member.name.startswith("apgd"):
         call |= {"loss": member.loss, "num_samples": member.num_samples}
-        x, _, useless = run_apgd(logits_fn, images, labels, keys, **call)
-        return x, useless, no_queries
+        x, _, vanished = run_apgd(logits_fn, images, labels, keys, **call)
+        return x, vanished, no_queries
     if not member.is_targeted:
         call["restarts"] = FAB_RESTARTS
     return fab(logits_fn, images, labels, keys, **call), no_flags, no_queries

@@ -68,11 +68,10 @@ def fab(
         epsilon is not None or restarts == 1,
         "restarts start half an epsilon away: restarts > 1 need epsilon",
     )
-    limit = jnp.inf if epsilon is None else epsilon
+    is_limited = epsilon is not None
     images, labels, epsilon = attack_arrays(
-        images, labels, p=p, epsilon=0.0 if epsilon is None else epsilon, bounds=bounds
+        images, labels, p=p, epsilon=epsilon if is_limited else 0.0, bounds=bounds
     )
-    limit = jnp.broadcast_to(limit, epsilon.shape)
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
     keys = image_keys(key, len(images)) if restarts > 1 else None
@@ -110,7 +109,7 @@ def fab(
         (_, best, distance), _ = jax.lax.scan(step, start, length=num_steps)
         best = _bisect(predict, images, best)
         distance = jnp.where(jnp.isinf(distance), jnp.inf, norm(best - images))
-        found = distance <= limit
+        found = distance <= (epsilon if is_limited else jnp.inf)
         return keep(images, best, found), -distance, found
 
     first = one_start(keys, True)

@@ -25,7 +25,7 @@ class Ledger:
     """
 
     def __init__(self, directory, asked, images, num_epsilons):
-        self.entries, self._path, self.name = {}, None, f"the ledger in {directory}"
+        self.entries, self._path = {}, None
         self.images = None
         if directory is not None:
             self._open(Path(directory), asked)
@@ -36,8 +36,9 @@ class Ledger:
             self.images = np.broadcast_to(images, shape).copy()
             return
         path = Path(directory) / "adversarial.npy"
-        if not self.entries or not path.exists():
-            require(not self.entries, f"{path} is gone: delete {directory} and start again")
+        is_new = not self.entries
+        require(is_new or path.exists(), f"{path} is gone: delete {directory} and start again")
+        if is_new:
             part = path.with_suffix(".part")
             file = np.lib.format.open_memmap(part, "w+", np.float32, shape)
             file[:] = images
@@ -56,7 +57,7 @@ class Ledger:
             require(
                 not other,
                 f"{directory} holds another attack: "
-                + ", ".join(_told(k, before.get(k), asked[k]) for k in other)
+                + ", ".join(f"{k} {before.get(k)}, now {asked[k]}" for k in other)
                 + "; name another directory, or delete it",
             )
             self.entries = {tuple(entry["of"]): entry for entry in found[1:] if "of" in entry}
@@ -65,6 +66,13 @@ class Ledger:
             self._append("\n")  # the last write was cut short: leave its half line alone
         if not found:
             self._append(json.dumps(asked) + "\n")
+
+    def find(self, of, rows):
+        """The entry of the batch `rows`, or None where it is not done."""
+        entry = self.entries.get(of)
+        fits = entry is None or entry.get("rows") == rows.tolist()
+        require(fits, f"{self._path} does not fit: delete its folder")
+        return entry
 
     def add(self, of, entry, rows, adversarial):
         """Note a batch as done: `rows` of epsilon number of[0] became `adversarial`."""
@@ -84,16 +92,11 @@ class Ledger:
 
 
 def checksum(*arrays):
-    """SHA-256 of the arrays' bytes."""
+    """Of the arrays' bytes: the first 16 digits of SHA-256."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 as well
-    return digest.hexdigest()
-
-
-def _told(name, before, now):
-    """What differs; of checksums the values say nothing."""
-    return f"other {name}" if len(str(now)) == 64 else f"{name} {before}, now {now}"
+    return digest.hexdigest()[:16]
 
 
 def _opened(path, shape):

@@ -19,10 +19,7 @@ from PIL import Image
 from advspur._checks import InputError, check_choice, check_nonnegative, require
 from advspur._devices import replicate, split_batch, whole_batch
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import (
-    correct_on,
-    require_classes,
-)
+from advspur.benchmarks.predict import correct_on, require_classes
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES, imagenet9_map
 from advspur.data.layouts import (

@@ -22,6 +22,8 @@ from advspur.attacks.losses import cross_entropy
 from advspur.models import Classifier, resnet18
 from advspur.training.run_dir import environment
 
+EPSILON = 1e-6
+
 
 def main(args):
     network = resnet18(10, stem="cifar")
@@ -39,7 +41,7 @@ def main(args):
             images,
             labels,
             p=np.inf,
-            epsilon=args.epsilon,
+            epsilon=EPSILON,
             batch_size=len(images),
         )
         return result, time.perf_counter() - start
@@ -72,6 +74,5 @@ def flops(function, images):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--num_images", type=int, default=500)
-    parser.add_argument("--epsilon", type=float, default=1e-6)
     parser.add_argument("--peak_tflops", type=float, help="of the device, in the precision used")
     main(parser.parse_args())

@@ -319,7 +319,7 @@ def test_another_model_of_the_same_predictions_is_refused(toy, tmp_path):
     models = [jax.tree_util.Partial(scaled, jnp.bfloat16(scale)) for scale in (1, 1, 2)]
     for model in models[:2]:
         attack(tmp_path, model=model, **call)
-    with pytest.raises(InputError, match="holds another attack: .*other weights"):
+    with pytest.raises(InputError, match="holds another attack: weights"):
         attack(tmp_path, model=models[2], **call)
 
 
@@ -368,5 +368,5 @@ def test_a_ledger_of_other_rows_is_refused(toy, finished, tmp_path):
     first, entry, *rest = lines_of(finished)
     entry = json.dumps(json.loads(entry) | {"rows": [5, 6]})
     (tmp_path / "ledger.jsonl").write_text("\n".join([first, entry, *rest]))
-    with pytest.raises(InputError, match=f"the ledger in {tmp_path} does not fit"):
+    with pytest.raises(InputError, match=f"{tmp_path}/ledger.jsonl does not fit"):
         attack(tmp_path, keep_images=False)
