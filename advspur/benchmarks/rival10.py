@@ -269,6 +269,7 @@ def _augmented(table, batch_size, progress, epoch):
         augmentation="rival10",
         seed=0,
         start_step=epoch * steps,
+        share=(0, 1),  # every process fits the same head
     )
     for batch in itertools.islice(stream, steps):
         yield to_unit(batch.image), batch.label

@@ -1,7 +1,9 @@
 """Data sets as random-access sources, and batches of them. Host code: NumPy and Pillow."""
 
 from advspur.data.batches import Batch, eval_batches, train_batches
-from advspur.data.sources import Dataset, array_source, folder_source, open_dataset, tfds_source
+from advspur.data.color_shift import inject_color_shift
+from advspur.data.datasets import Dataset, open_dataset
+from advspur.data.sources import array_source, folder_source, tfds_source
 from advspur.data.spurious_shapes import spurious_shapes
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "array_source",
     "eval_batches",
     "folder_source",
+    "inject_color_shift",
     "open_dataset",
     "spurious_shapes",
     "tfds_source",

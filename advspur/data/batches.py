@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from advspur._checks import require
-from advspur.data.transforms import augment, decode, resize_and_crop
+from advspur.data.augment import CHANGES, augment, change, draw
+from advspur.data.table import Table
+from advspur.data.transforms import decode, resize_and_crop
 
 
 class Batch(NamedTuple):
@@ -26,30 +28,56 @@ class Batch(NamedTuple):
 
 
 def train_batches(
-    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0
+    source,
+    *,
+    batch_size,
+    image_size,
+    augmentation,
+    seed,
+    start_step=0,
+    num_workers=0,
+    share=None,
 ):
-    """Endless iterator over this process's share of shuffled batches, from `start_step` on.
+    """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
+
+    Images that are arrays of `image_size` already are augmented a batch at a time.
 
     Args:
-      batch_size: of this process, not of all.
-      augmentation: kind of `transforms.augment`.
+      batch_size: of all processes together.
+      augmentation: one of `augment.AUGMENTATIONS`.
       seed: of order and augmentation; every epoch has an order of its own.
       num_workers: Grain worker processes (0: threads of this process). The stream does not
         depend on it.
+      share: (index, number) of the process, among those that share the batches; None: as JAX
+        counts them. The shares of all, in order, are the batch of one process alone.
     """
     import grain
+
+    index, count = share or (jax.process_index(), jax.process_count())
+    require(
+        batch_size % count == 0,
+        f"batch_size = {batch_size} does not divide by {count} processes",
+    )
+    own = slice(index * batch_size // count, (index + 1) * batch_size // count)
 
     def load(example, rng):
         image = decode(example["image"], example.get("path"))
         return _example(example, augment(image, rng, kind=augmentation, size=image_size))
 
-    shard = slice(jax.process_index(), None, jax.process_count())
-    require(
-        len(source) // jax.process_count() > 0,
-        f"{source!r} has fewer examples than there are processes ({jax.process_count()})",
-    )
-    stream = grain.MapDataset.source(source)[shard].seed(seed).shuffle().repeat()
-    stream = stream.random_map(load).batch(batch_size, drop_remainder=True, batch_fn=_stack)
+    def load_batch(indices, rng):
+        values = draw(rng, batch_size, augmentation)
+        batch = _stack_rows(source.columns, indices[own])
+        changed = change(batch.image, {name: v[own] for name, v in values.items()})
+        return batch._replace(image=np.ascontiguousarray(changed))
+
+    if augmentation in CHANGES and _image_sizes(source) == (image_size, image_size):
+        stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+        stream = stream.batch(batch_size, drop_remainder=True).random_map(load_batch)
+    else:
+        stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+        stream = stream.random_map(load)
+        stream = stream.batch(batch_size // count, drop_remainder=True, batch_fn=_stack)
+        stream = stream[index::count]
     stream = stream[start_step:].to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     )
@@ -111,6 +139,26 @@ def _example(example, image):
         group=np.int32(example.get("group", -1)),
         mask=_eight_bit(example.get("mask", np.ones((1, 1, 1), bool))),
         valid=np.True_,
+    )
+
+
+def _image_sizes(source):
+    """(height, width) of the images of a table of arrays; None of another source."""
+    is_decoded = isinstance(source, Table) and source.load is None
+    images = source.columns["image"] if is_decoded else None
+    return images.shape[1:3] if isinstance(images, np.ndarray) else None
+
+
+def _stack_rows(columns, indices):
+    """The Batch of these rows of a table of arrays."""
+    rows = {name: column[indices] for name, column in columns.items()}
+    nothing = np.ones((len(indices), 1, 1, 1), bool)
+    return Batch(
+        image=rows["image"],
+        label=rows["label"].astype(np.int32),
+        group=rows.get("group", np.full(len(indices), -1)).astype(np.int32),
+        mask=_eight_bit(rows.get("mask", nothing)),
+        valid=np.ones(len(indices), bool),
     )
 
 

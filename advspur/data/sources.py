@@ -1,4 +1,4 @@
-"""Random-access sources of examples, and the data sets that a config can name.
+"""Random-access sources of examples: TFDS directories, class folders, arrays.
 
 A source has ``len()``, ``source[i]`` -> dict with image (encoded bytes or uint8 [h, w, 3]),
 label, and where known group and mask, and ``num_classes``. TensorFlow is never needed: TFDS
@@ -6,33 +6,14 @@ directories are read through array_record, class folders through plain files.
 """
 
 import json
-import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from advspur._checks import InputError, require
-from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
+from advspur._checks import InputError, first_line, require
 from advspur.data.table import Table
 
-CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-
-
-class Dataset(NamedTuple):
-    """The two splits that training needs, and the facts that a model takes from its data."""
-
-    train: object
-    validation: object
-    image_size: int
-    mean: tuple
-    std: tuple
-
-    @property
-    def num_classes(self):
-        """Number of classes of both splits."""
-        return self.train.num_classes
 
 
 def image_files(directory):
@@ -89,8 +70,12 @@ class TfdsSource:
         return len(self.records)
 
     def __getitem__(self, index):
-        record = self.records[index]
-        return {"image": record["image"], "label": int(record["label"])}
+        where = f"record {index} of {self.split} in {self.directory}"
+        try:
+            record = self.records[index]
+            return {"image": record["image"], "label": int(record["label"]), "path": where}
+        except (RuntimeError, ValueError, KeyError) as error:  # of a damaged file
+            raise InputError(f"{where} cannot be read: {first_line(error)}") from error
 
     def __repr__(self):
         return f"TfdsSource({str(self.directory)!r}, {self.split!r})"
@@ -146,65 +131,6 @@ def tfds_source(name, split, *, data_dir):
     )
     _check_prepared(directory, name, data_dir)
     return TfdsSource(directory, split)
-
-
-def open_dataset(name, *, data_dir="", shapes=None):
-    """The data set a config names: "spurious_shapes", "cifar10", "imagenet2012".
-
-    Args:
-      name: data set name.
-      data_dir: where TFDS or class-folder data lie; "" means $TFDS_DATA_DIR, else
-        ~/tensorflow_datasets.
-      shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
-    Raises: InputError naming the places looked at, the layouts accepted and what to run.
-    """
-    if name == "spurious_shapes":
-        return _open_shapes(dict(shapes or {}))
-    known = {
-        "cifar10": ("train", "test", 32, CIFAR10_MEAN, CIFAR10_STD),
-        "imagenet2012": ("train", "validation", 224, IMAGENET_MEAN, IMAGENET_STD),
-    }
-    require(
-        name in known,
-        f"dataset = {name!r} is not known; allowed: 'spurious_shapes', "
-        + ", ".join(map(repr, known)),
-    )
-    train, validation, *facts = known[name]
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    data_dir = Path(data_dir or default).expanduser()
-    if find_prepared(name, data_dir) is not None:
-        splits = [tfds_source(name, split, data_dir=data_dir) for split in (train, validation)]
-        return Dataset(*splits, *facts)
-    for root in (data_dir / name, data_dir):
-        if (root / "train").is_dir() and (root / "val").is_dir():
-            dataset = Dataset(folder_source(root / "train"), folder_source(root / "val"), *facts)
-            names = dataset.train.class_names, dataset.validation.class_names
-            require(
-                names[0] == names[1],
-                f"{root}/train and {root}/val have different class folders: "
-                f"{len(names[0])} and {len(names[1])}, first difference "
-                f"{sorted(set(names[0]) ^ set(names[1]))[:1]}",
-            )
-            return dataset
-    raise InputError(
-        f"no {name} data in {data_dir}. Accepted layouts: {data_dir / name}/<version>/ (TFDS "
-        f"array_record) or {data_dir / name}/{{train,val}}/<class>/<image>.JPEG. Prepare the "
-        f"first with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir} ; name "
-        "another place with --config.data_dir=DIR, or run on the embedded data with "
-        "--config.dataset=spurious_shapes"
-    )
-
-
-def _open_shapes(options):
-    from advspur.data.spurious_shapes import spurious_shapes
-
-    sizes = {
-        "train": options.pop("num_train", 10_000),
-        "validation": options.pop("num_validation", 1_000),
-    }
-    splits = [spurious_shapes(split, num_examples=size, **options) for split, size in sizes.items()]
-    image_size = splits[0].columns["image"].shape[1]
-    return Dataset(*splits, image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def find_prepared(name, data_dir):

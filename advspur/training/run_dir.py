@@ -23,7 +23,7 @@ from advspur._checks import (
 )
 from advspur._files import write_whole
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
-from advspur.data.transforms import AUGMENTATIONS
+from advspur.data.augment import AUGMENTATIONS
 from advspur.models.resnet import ARCHITECTURES, STEMS
 from advspur.models.runs import read_json, record_facts, run_facts
 from advspur.records import Record, append_records, read_records

@@ -9,13 +9,8 @@ from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data.transforms import (
-    AUGMENTATIONS,
-    augment,
     center_crop,
-    color_jitter,
     decode,
-    random_resized_crop,
-    random_shift,
     resize_and_crop,
     resize_short,
     resize_square,
@@ -136,55 +131,3 @@ def test_to_unit():
     np.testing.assert_array_equal(
         to_unit(np.array([0, 51, 255], np.uint8)), np.float32([0, 0.2, 1])
     )
-
-
-def test_random_shift_is_a_crop_of_the_padded_image():
-    rng = np.random.default_rng(0)
-    image = PHOTO[:12, :12]
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-    crops = {padded[t : t + 12, s : s + 12].tobytes(): (t, s) for t in range(9) for s in range(9)}
-    seen = set()
-    for _ in range(400):
-        shifted = random_shift(image, rng)
-        assert shifted.shape == image.shape
-        seen.add(crops[shifted.tobytes()])
-    assert {t for t, _ in seen} == {s for _, s in seen} == set(range(9))
-
-
-def test_random_resized_crops_have_their_size_and_stay_in_the_image():
-    rng = np.random.default_rng(0)
-    # A horizontal ramp: a crop's mean tells where it lies, its range how wide it is.
-    ramp = np.broadcast_to(np.linspace(0, 250, 60).astype(np.uint8)[None, :, None], (40, 60, 3))
-    crops = [random_resized_crop(ramp, rng, size=16) for _ in range(60)]
-    assert {c.shape for c in crops} == {(16, 16, 3)}
-    spans = [int(c.max()) - int(c.min()) for c in crops]
-    assert min(spans) < 100 and max(spans) > 180
-    assert np.ptp([c.mean() for c in crops]) > 50
-
-
-def test_the_crop_of_a_strip_falls_back_to_the_whole_image():
-    strip = np.random.default_rng(0).integers(0, 256, (1, 400, 3), np.uint8)
-    whole = Image.fromarray(strip).resize((4, 4), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(
-        random_resized_crop(strip, np.random.default_rng(0), size=4), np.asarray(whole)
-    )
-
-
-def test_colour_jitter_of_strength_0_is_the_identity():
-    rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(color_jitter(PHOTO, rng, strength=0.0), PHOTO)
-    jittered = color_jitter(PHOTO, rng, strength=0.1)
-    assert jittered.dtype == np.uint8
-    change = np.abs(jittered.astype(int) - PHOTO)
-    assert 0 < change.max() <= 80  # three factors within 10%
-
-
-@pytest.mark.parametrize("kind", AUGMENTATIONS)
-def test_augmentations_give_uint8_of_the_size(kind):
-    for seed in range(5):
-        image = augment(PHOTO, np.random.default_rng(seed), kind=kind, size=16)
-        assert image.shape == (16, 16, 3) and image.dtype == np.uint8
-    again = augment(PHOTO, np.random.default_rng(4), kind=kind, size=16)
-    np.testing.assert_array_equal(image, again)
-    if kind == "none":
-        np.testing.assert_array_equal(image, resize_and_crop(PHOTO, 16))

@@ -1,0 +1,136 @@
+"""Augmentation on the host, of whole batches: what is changed is drawn first, then done.
+
+`draw` is a function of its generator alone, so several processes that draw the same numbers for a
+batch and change their own images of it augment as one process does.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from advspur.data.transforms import resize_and_crop
+
+# Principal components of ImageNet colours in [0, 1] (Krizhevsky et al., 2012).
+PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
+PCA_VECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+PADDING = 4  # pixels of black around an image, for its shift
+
+# The changes of images that have their size already; of the others the crop comes first.
+CHANGES = {
+    "none": (),
+    "flip": ("flip",),
+    "crop_flip": ("shift", "flip"),
+    "cifar": ("shift", "flip", "scale", "angle"),
+}
+AUGMENTATIONS = (*CHANGES, "imagenet", "rival10")
+
+
+def augment(image, rng, *, kind, size):
+    """The training transform of one image [h, w, 3] of any size; `kind` is a config value.
+
+    "none": evaluation transform; "flip": and a random flip; "crop_flip": pad-4 random crop and
+    flip; "cifar": also colour jitter 0.25 and rotation by up to 2 degrees; "imagenet": random
+    resized crop, flip, colour jitter 0.1, PCA lighting 0.05 ("cifar" and "imagenet" are the
+    defaults of the `robustness` library); "rival10": a crop of 80-100% of the area at aspect 3/4
+    to 5/4, and flip.
+    """
+    if kind in CHANGES:
+        images = resize_and_crop(image, size)[None]
+        return change(images, draw(rng, 1, kind))[0]
+    if kind == "rival10":
+        crop = {"area": (0.8, 1), "aspect": (3 / 4, 5 / 4)}
+        return change(_cropped(image, rng, size, **crop), draw(rng, 1, "flip"))[0]
+    image = change(_cropped(image, rng, size), draw(rng, 1, "flip"))
+    image = jitter_colors(image, _color_scales(rng, 1, 0.1))
+    shift = 255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES))
+    return np.rint(np.clip(image[0] + shift, 0, 255)).astype(np.uint8)
+
+
+def draw(rng, count, kind):
+    """{change: values [count, ...]} of a kind of CHANGES."""
+    values = {
+        "shift": lambda: rng.integers(2 * PADDING + 1, size=(count, 2)),
+        "flip": lambda: rng.random(count) < 0.5,
+        "scale": lambda: _color_scales(rng, count, 0.25),
+        "angle": lambda: rng.uniform(-2, 2, count),
+    }
+    return {name: values[name]() for name in CHANGES[kind]}
+
+
+def change(images, values):
+    """uint8 images [n, h, w, 3], changed as `draw` says."""
+    for name, of_images in values.items():
+        images = _FUNCTIONS[name](images, of_images)
+    return images
+
+
+def shift(images, offsets):
+    """The crops at `offsets` [n, 2] (top, left; PADDING: none) of the images padded with black."""
+    n, height, width, _ = images.shape
+    around = (PADDING, PADDING)
+    padded = np.pad(images, ((0, 0), around, around, (0, 0)))
+    rows, columns = (
+        offset[:, None] + np.arange(side)
+        for offset, side in zip(offsets.T, (height, width), strict=True)
+    )
+    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def flip(images, which):
+    """The images, mirrored left and right where `which` [n]."""
+    return np.where(which[:, None, None, None], images[:, :, ::-1], images)
+
+
+def jitter_colors(images, scales):
+    """Brightness, contrast and saturation times `scales` [n, 3], in this order (torchvision's)."""
+    brightness, contrast, saturation = scales.T.astype(np.float32)[:, :, None, None, None]
+    pixels = np.clip(images * brightness, 0, 255)
+    mean = _grey(pixels).mean(axis=(1, 2), keepdims=True)[..., None]
+    pixels = np.clip(mean + contrast * (pixels - mean), 0, 255)
+    grey = _grey(pixels)[..., None]
+    return np.rint(np.clip(grey + saturation * (pixels - grey), 0, 255)).astype(np.uint8)
+
+
+def rotate(images, angles):
+    """The images turned by `angles` [n] degrees about their centres: nearest pixel, black outside."""
+    n, height, width, _ = images.shape
+    cos, sin = (f(np.deg2rad(angles))[:, None, None] for f in (np.cos, np.sin))
+    y, x = np.mgrid[:height, :width] + 0.5 - np.array([height, width])[:, None, None] / 2
+    rows = np.floor(cos * y + sin * x + height / 2).astype(int)
+    columns = np.floor(cos * x - sin * y + width / 2).astype(int)
+    inside = (0 <= rows) & (rows < height) & (0 <= columns) & (columns < width)
+    found = images[np.arange(n)[:, None, None], rows * inside, columns * inside]
+    return found * inside[..., None]
+
+
+_FUNCTIONS = {"shift": shift, "flip": flip, "scale": jitter_colors, "angle": rotate}
+
+
+def _cropped(image, rng, size, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
+    """[1, size, size, 3]: a crop of this share of the area and this aspect ratio, resized.
+
+    Ten tries, then the whole image (Inception style, Szegedy et al., CVPR 2015).
+    """
+    height, width = image.shape[:2]
+    box = (0, 0, width, height)
+    for _ in range(10):
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(*map(math.log, aspect)))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            box = (left, top, left + w, top + h)
+            break
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)[None]
+
+
+def _color_scales(rng, count, strength):
+    return rng.uniform(1 - strength, 1 + strength, (count, 3))
+
+
+def _grey(pixels):
+    return pixels @ np.array([0.299, 0.587, 0.114], np.float32)

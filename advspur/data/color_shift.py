@@ -1,0 +1,97 @@
+"""CIFAR-10 with a spurious colour: the red/green shift of the paper's section 4.4.
+
+Of the majority, classes in the first half are shifted to red and those in the second half to green;
+of the minority the other way round. The colour tells which half a class is in, never the class:
+an ideal classifier that sees nothing else is right on the half with probability rho / (rho + 1).
+"""
+
+import math
+
+import numpy as np
+
+from advspur._checks import check_choice, check_labels, require
+from advspur.data.table import Table
+
+RED, GREEN = 0, 1  # channels
+SPLITS = ("train", "test")
+NUM_CLASSES = 10
+
+
+def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="train"):
+    """(shifted images, is_majority [n]): one colour channel of each image raised by `shift`.
+
+    Of a class with n images, round(n / (rho + 1)) are minority: the first so many of a permutation
+    that depends on seed, split and class, so with larger rho images only ever turn from minority to
+    majority. Values are clipped at the largest pixel value.
+
+    Args:
+      images: [n, h, w, 3], uint8, or float in [0, 1].
+      labels: [n] int, 0 to 9.
+      rho: majority : minority, >= 1; inf: no minority.
+      shift: s, in [0, 1] pixel units; of uint8 images a multiple of 1/255, so nothing is rounded.
+      seed: of the permutations.
+      split: "train" or "test".
+    Raises: InputError for values out of range.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_choice("split", split, SPLITS)
+    is_uint8 = images.dtype == np.uint8
+    require(
+        images.ndim == 4 and images.shape[-1] == 3 and (is_uint8 or images.dtype.kind == "f"),
+        f"images are {images.dtype} {images.shape}; expected uint8 or floats [n, h, w, 3]",
+    )
+    check_labels(labels, len(images))
+    check_color_shift(rho, shift, seed)
+    raised, top = (round(shift * 255), 255) if is_uint8 else (shift, 1)
+    require(
+        not is_uint8 or math.isclose(raised, shift * 255, abs_tol=1e-6),
+        f"shift = {shift}: of 8-bit images it must be a multiple of 1/255, as 16/255",
+    )
+    is_majority = _assign(labels, rho, seed, split)
+    channel = _channels(labels, is_majority)
+    shifted = images.copy()
+    for c in (RED, GREEN):
+        of_channel = shifted[channel == c, ..., c]
+        shifted[channel == c, ..., c] = np.where(
+            of_channel > top - raised, top, of_channel + raised
+        ).astype(images.dtype)
+    return shifted, is_majority
+
+
+def check_color_shift(rho, shift, seed):
+    """Raise InputError for values that no colour shift can have."""
+    require(rho >= 1, f"rho = {rho}: majority : minority must be >= 1 (inf: no minority)")
+    require(0 < shift <= 1, f"shift = {shift}: it must lie in (0, 1] pixel units, as 16/255")
+    require(seed >= 0, f"seed = {seed}: it must be >= 0")
+
+
+def shifted_table(table, split, *, rho, shift, seed):
+    """The table of arrays with shifted images; adds `is_majority` and `group` = 2 label + that."""
+    labels = table.columns["label"]
+    images, is_majority = inject_color_shift(
+        table.columns["image"], labels, rho=rho, shift=shift, seed=seed, split=split
+    )
+    columns = {"label": labels, "is_majority": is_majority, "group": 2 * labels + is_majority}
+    return Table(table.num_classes, image=images, **columns)
+
+
+def clipped_share(images, labels, is_majority, *, shift):
+    """The share of the values to be raised, of uint8 images not shifted yet, that will be cut."""
+    channel = _channels(labels, is_majority)[:, None, None, None]
+    return float(np.mean(np.take_along_axis(images, channel, axis=3) > 255 - round(shift * 255)))
+
+
+def _channels(labels, is_majority):
+    """[n]: the channel of each image that is raised."""
+    return np.where((labels < NUM_CLASSES // 2) == is_majority, RED, GREEN)
+
+
+def _assign(labels, rho, seed, split):
+    """[n] bool: whether an image is of the majority."""
+    is_majority = np.ones(len(labels), bool)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        rng = np.random.default_rng([seed, SPLITS.index(split), int(label)])
+        num_minority = round(len(places) / (rho + 1))
+        is_majority[rng.permutation(places)[:num_minority]] = False
+    return is_majority

@@ -1,0 +1,114 @@
+"""The data sets that a config can name, each a pair of sources and the facts models need of it."""
+
+import functools
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from advspur._checks import InputError, require
+from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
+from advspur.data.color_shift import SPLITS, shifted_table
+from advspur.data.memory import Readable, in_memory
+from advspur.data.sources import find_prepared, folder_source, tfds_source
+from advspur.data.spurious_shapes import spurious_shapes
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+# Names of the two splits in TFDS, image size, mean and standard deviation of the pixels.
+FACTS = {
+    "cifar10": (("train", "test"), 32, CIFAR10_MEAN, CIFAR10_STD),
+    "imagenet2012": (("train", "validation"), 224, IMAGENET_MEAN, IMAGENET_STD),
+}
+
+
+class Dataset(NamedTuple):
+    """The two splits that training needs, and the facts that a model takes from its data."""
+
+    train: object
+    validation: object
+    image_size: int
+    mean: tuple
+    std: tuple
+
+    @property
+    def num_classes(self):
+        """Number of classes of both splits."""
+        return self.train.num_classes
+
+
+def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unreadable=False):
+    """The data set a config names: "spurious_shapes", "cifar10", "imagenet2012".
+
+    CIFAR-10 is decoded into memory, ImageNet as it is needed.
+
+    Args:
+      name: data set name.
+      data_dir: where TFDS or class-folder data lie; "" means $TFDS_DATA_DIR, else
+        ~/tensorflow_datasets.
+      shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
+      color_shift: of CIFAR-10: {"rho", "shift", "seed"} as `inject_color_shift` takes them; None
+        or rho = 0: no shift.
+      skip_unreadable: leave images that cannot be read out, with a warning; else they are errors.
+    Raises: InputError naming the places looked at, the layouts accepted and what to run.
+    """
+    color_shift = dict(color_shift or {})
+    rho = color_shift.get("rho", 0)
+    require(not rho or name == "cifar10", f"color_shift.rho = {rho}: {name} has no colour shift")
+    if name == "spurious_shapes":
+        return _open_shapes(dict(shapes or {}))
+    require(
+        name in FACTS,
+        f"dataset = {name!r} is not known; allowed: 'spurious_shapes', "
+        + ", ".join(map(repr, FACTS)),
+    )
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = Path(data_dir or default).expanduser()
+    if name == "cifar10":
+        splits = _decoded(name, data_dir, skip_unreadable)
+    else:
+        splits = _find_splits(name, data_dir)
+        splits = list(map(Readable, splits)) if skip_unreadable else splits
+    if rho:
+        tables = zip(splits, SPLITS, strict=True)
+        splits = [shifted_table(table, split, **color_shift) for table, split in tables]
+    return Dataset(*splits, *FACTS[name][1:])
+
+
+@functools.lru_cache(maxsize=1)  # the models of a suite share their data
+def _decoded(name, data_dir, skip_unreadable):
+    size = FACTS[name][1]
+    splits = _find_splits(name, data_dir)
+    return [in_memory(source, size, skip_unreadable=skip_unreadable) for source in splits]
+
+
+def _find_splits(name, data_dir):
+    """[training source, validation source] in whichever of the accepted layouts is there."""
+    if find_prepared(name, data_dir) is not None:
+        return [tfds_source(name, split, data_dir=data_dir) for split in FACTS[name][0]]
+    for root in (data_dir / name, data_dir):
+        if (root / "train").is_dir() and (root / "val").is_dir():
+            splits = [folder_source(root / part) for part in ("train", "val")]
+            names = [source.class_names for source in splits]
+            require(
+                names[0] == names[1],
+                f"{root}/train and {root}/val have different class folders: "
+                f"{len(names[0])} and {len(names[1])}, first difference "
+                f"{sorted(set(names[0]) ^ set(names[1]))[:1]}",
+            )
+            return splits
+    raise InputError(
+        f"no {name} data in {data_dir}. Accepted layouts: {data_dir / name}/<version>/ (TFDS "
+        f"array_record) or {data_dir / name}/{{train,val}}/<class>/<image>.JPEG. Prepare the "
+        f"first with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir} ; name "
+        "another place with --config.data_dir=DIR, or run on the embedded data with "
+        "--config.dataset=spurious_shapes"
+    )
+
+
+def _open_shapes(options):
+    sizes = {
+        "train": options.pop("num_train", 10_000),
+        "validation": options.pop("num_validation", 1_000),
+    }
+    splits = [spurious_shapes(split, num_examples=size, **options) for split, size in sizes.items()]
+    image_size = splits[0].columns["image"].shape[1]
+    return Dataset(*splits, image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

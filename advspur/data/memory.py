@@ -1,0 +1,71 @@
+"""Sources that are small enough to be decoded at once, and what is done about unreadable images."""
+
+import warnings
+
+import numpy as np
+
+from advspur._checks import InputError, require
+from advspur.data.layouts import unreadable, warn_of_unreadable
+from advspur.data.sources import array_source
+from advspur.data.table import Table
+from advspur.data.transforms import decode, resize_and_crop
+
+
+def in_memory(source, image_size, *, skip_unreadable=False):
+    """The source as a table of arrays, decoded in threads.
+
+    Raises: InputError that counts the images that cannot be read and names the first, unless they
+      are to be skipped; then a warning does.
+    """
+    images = np.empty((len(source), image_size, image_size, 3), np.uint8)
+    labels = np.empty(len(source), int)
+
+    def read(row):
+        index = row["index"]
+        example = source[index]
+        image = decode(example["image"], example.get("path"))
+        images[index] = resize_and_crop(image, image_size)
+        labels[index] = example["label"]
+        return {}
+
+    count = len(source)
+    faults = unreadable(Table(source.num_classes, read, index=range(count)))
+    require(
+        skip_unreadable or not faults,
+        f"{len(faults)} of {count} images of {source!r} cannot be read, first: "
+        f"{next(iter(faults.values()), '')}; --config.skip_unreadable=True leaves them out",
+    )
+    warn_of_unreadable(repr(source), faults, count)
+    kept = [i for i in range(count) if i not in faults]
+    if faults:
+        images, labels = images[kept], labels[kept]
+    return array_source(images, labels, num_classes=source.num_classes)
+
+
+class Readable:
+    """A source whose images that cannot be read are replaced by the next ones that can.
+
+    Each is named by a warning when it is met, and counted (by each Grain worker process alone).
+    """
+
+    def __init__(self, source):
+        self.source, self.num_classes, self.faults = source, source.num_classes, set()
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        for place in range(index, index + len(self)):
+            try:
+                example = self.source[place % len(self)]
+                return example | {"image": decode(example["image"], example.get("path"))}
+            except InputError as error:
+                self.faults.add(place % len(self))
+                warnings.warn(
+                    f"{error}; replaced by the one after it ({len(self.faults)} so far)",
+                    stacklevel=2,
+                )
+        raise InputError(f"no image of {self.source!r} can be read")
+
+    def __repr__(self):
+        return f"Readable({self.source!r})"

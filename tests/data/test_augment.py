@@ -1,0 +1,104 @@
+"""Augmentation: against direct Pillow calls, by hand, and the same whole as in parts."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from advspur.data.augment import (
+    AUGMENTATIONS,
+    CHANGES,
+    _cropped,
+    augment,
+    change,
+    draw,
+    flip,
+    jitter_colors,
+    rotate,
+    shift,
+)
+from advspur.data.transforms import resize_and_crop
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+IMAGES = np.random.default_rng(1).integers(0, 256, (50, 12, 12, 3), np.uint8)
+
+
+def test_a_shift_is_a_crop_of_the_padded_image():
+    offsets = np.random.default_rng(0).integers(9, size=(50, 2))
+    padded = np.pad(IMAGES, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    expected = [p[t : t + 12, s : s + 12] for p, (t, s) in zip(padded, offsets, strict=True)]
+    np.testing.assert_array_equal(shift(IMAGES, offsets), expected)
+    np.testing.assert_array_equal(shift(IMAGES, np.full((50, 2), 4)), IMAGES)
+    drawn = draw(np.random.default_rng(0), 2000, "cifar")["shift"]
+    assert {*drawn.ravel()} == set(range(9))
+
+
+def test_flips_are_of_half_the_images():
+    which = np.arange(50) % 3 == 0
+    expected = [x[:, ::-1] if f else x for x, f in zip(IMAGES, which, strict=True)]
+    np.testing.assert_array_equal(flip(IMAGES, which), expected)
+    drawn = draw(np.random.default_rng(0), 2000, "flip")["flip"]
+    assert abs(drawn.mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)  # four standard errors
+
+
+@pytest.mark.parametrize("largest", (2, 180))
+def test_rotations_are_pillows(largest):
+    """Pillow counts in 1/65536 pixels: a rare pixel on an edge goes to the other side."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 33, 32, 3), np.uint8)
+    angles = np.random.default_rng(1).uniform(-largest, largest, 200)
+    turned = zip(images, angles, strict=True)
+    expected = np.stack([np.asarray(Image.fromarray(x).rotate(a)) for x, a in turned])
+    assert np.mean(rotate(images, angles) == expected) > 0.999
+    np.testing.assert_array_equal(rotate(images, np.zeros(200)), images)
+
+
+def test_colour_jitter_by_hand():
+    np.testing.assert_array_equal(jitter_colors(IMAGES, np.ones((50, 3))), IMAGES)
+    scales = np.array([[1.2, 0.9, 1.1]])
+    pixels = np.clip(1.2 * IMAGES[0].astype(float), 0, 255)
+    weights = np.array([0.299, 0.587, 0.114])
+    mean = (pixels @ weights).mean()
+    pixels = np.clip(mean + 0.9 * (pixels - mean), 0, 255)
+    grey = (pixels @ weights)[..., None]
+    expected = np.clip(grey + 1.1 * (pixels - grey), 0, 255)
+    np.testing.assert_allclose(jitter_colors(IMAGES[:1], scales)[0], expected, atol=0.5 + 1e-3)
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_batch_in_parts_is_changed_as_the_whole(kind):
+    values = draw(np.random.default_rng(3), 50, kind)
+    whole = change(IMAGES, values)
+    assert whole.dtype == np.uint8 and whole.shape == IMAGES.shape
+    for rows in (slice(0, 20), slice(20, 50)):
+        part = change(IMAGES[rows], {name: v[rows] for name, v in values.items()})
+        np.testing.assert_array_equal(part, whole[rows])
+    assert (kind == "none") == np.array_equal(whole, IMAGES)
+
+
+def test_random_resized_crops_have_their_size_and_stay_in_the_image():
+    rng = np.random.default_rng(0)
+    # A horizontal ramp: a crop's mean tells where it lies, its range how wide it is.
+    ramp = np.broadcast_to(np.linspace(0, 250, 60).astype(np.uint8)[None, :, None], (40, 60, 3))
+    crops = [_cropped(ramp, rng, 16)[0] for _ in range(60)]
+    assert {c.shape for c in crops} == {(16, 16, 3)}
+    spans = [int(c.max()) - int(c.min()) for c in crops]
+    assert min(spans) < 100 and max(spans) > 180
+    assert np.ptp([c.mean() for c in crops]) > 50
+
+
+def test_the_crop_of_a_strip_falls_back_to_the_whole_image():
+    strip = np.random.default_rng(0).integers(0, 256, (1, 400, 3), np.uint8)
+    whole = Image.fromarray(strip).resize((4, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(
+        _cropped(strip, np.random.default_rng(0), 4)[0], np.asarray(whole)
+    )
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_augmentations_give_uint8_of_the_size(kind):
+    for seed in range(5):
+        image = augment(PHOTO, np.random.default_rng(seed), kind=kind, size=16)
+        assert image.shape == (16, 16, 3) and image.dtype == np.uint8
+    again = augment(PHOTO, np.random.default_rng(4), kind=kind, size=16)
+    np.testing.assert_array_equal(image, again)
+    if kind == "none":
+        np.testing.assert_array_equal(image, resize_and_crop(PHOTO, 16))
