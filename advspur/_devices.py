@@ -1,15 +1,21 @@
-"""Batches over the local devices."""
+"""Batches over the local devices, and several processes that agree with one another."""
+
+import contextlib
+import json
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from advspur._checks import InputError, require
 
 EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec("batch")
 
 
-def device_mesh():
-    """The local devices along the one axis "batch"."""
-    return Mesh(np.array(jax.local_devices()), ("batch",))
+def device_mesh(number=None):
+    """The local devices, or the first `number` of them, along the one axis "batch"."""
+    return Mesh(np.array(jax.local_devices()[:number]), ("batch",))
 
 
 def replicate(tree):
@@ -17,12 +23,45 @@ def replicate(tree):
     return jax.device_put(tree, NamedSharding(device_mesh(), EVERYWHERE))
 
 
-def split_batch(arrays):
-    """Arrays with a leading batch axis, split over the local devices."""
-    return jax.device_put(arrays, NamedSharding(device_mesh(), SPLIT))
+def split_batch(arrays, number=None):
+    """Arrays with a leading batch axis, split over the local devices, or the first `number`."""
+    return jax.device_put(arrays, NamedSharding(device_mesh(number), SPLIT))
 
 
 def whole_batch(size):
     """`size` rounded up to a multiple of the number of local devices."""
     devices = jax.local_device_count()
     return -(-size // devices) * devices
+
+
+def is_first_process():
+    """Whether this process writes and talks for all."""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def together():
+    """Raise in every process the InputError or OSError that one of them raises in here.
+
+    A process that raised alone would leave the others waiting for it.
+    """
+    fault = ""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        if jax.process_count() == 1:
+            raise
+        fault = str(error)
+    fault = next(filter(None, gather(fault)), "")
+    require(not fault, fault)
+
+
+def gather(value):
+    """[the `value` of each process]; values are such that JSON can hold them."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(text)))
+    padded = np.pad(text, (0, lengths.max() - len(text)))
+    texts = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(bytes(t[:n])) for t, n in zip(texts, lengths, strict=True)]

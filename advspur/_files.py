@@ -1,7 +1,10 @@
 """Whole files: written so that they are whole or not there, and told apart by their bytes."""
 
+import contextlib
 import hashlib
 from pathlib import Path
+
+from advspur._checks import InputError
 
 
 def write_whole(path, content):
@@ -13,6 +16,27 @@ def write_whole(path, content):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(directory):
+    """Hold a directory, made where it is not there, for one writer: a second one is refused.
+
+    The lock goes with its process, however that ends.
+    """
+    import fcntl  # there is none on Windows
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is writing to {directory}: wait until it has ended, or name "
+                "another directory with --workdir=DIR"
+            ) from error
+        yield
 
 
 def file_checksum(path):

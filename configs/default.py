@@ -15,8 +15,13 @@ def get_config():
     # Data
     config.dataset = "imagenet2012"  # or "cifar10", "spurious_shapes" (embedded, no files)
     config.data_dir = ""  # where the data lie; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets
-    config.augmentation = "auto"  # "none", "flip", "cifar", "imagenet"; auto: as the data set has
+    config.augmentation = "auto"  # by data set; or "none", "flip", "crop_flip", "cifar", "imagenet"
     config.num_workers = 0  # Grain worker processes of the input pipeline; 0: threads
+    config.skip_unreadable = False  # leave images that cannot be read out, and say which
+    config.color_shift = ConfigDict()  # data.inject_color_shift, of "cifar10" only
+    config.color_shift.rho = 0.0  # majority : minority, >= 1; 0: no shift
+    config.color_shift.shift = 16 / 255  # of one colour channel, pixel units of [0, 1]
+    config.color_shift.seed = 0  # of the assignment of images to the minority
     config.shapes = ConfigDict()  # options of data.spurious_shapes, used by that data set only
     config.shapes.num_train = 10_000  # images
     config.shapes.num_validation = 1_000  # images

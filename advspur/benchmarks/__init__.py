@@ -7,6 +7,7 @@ Those of AUTOATTACK are no modules: one evaluation with the data and defaults of
 """
 
 from advspur.benchmarks import (
+    cifar_color_shift,
     imagenet,
     imagenet9,
     imagenet_c,
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "imagenet9": imagenet9,
     "waterbirds": waterbirds,
     "spurious_shapes": spurious_shapes,
+    "cifar_color_shift": cifar_color_shift,
     **AUTOATTACK,
 }
 

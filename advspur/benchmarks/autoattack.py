@@ -14,10 +14,11 @@ import jax
 import numpy as np
 
 from advspur import __version__
-from advspur._checks import InputError, check_choice, check_count, norm_name, require
+from advspur._checks import check_choice, check_count, norm_name, require
+from advspur._devices import gather, together
 from advspur.attacks import security_curve
 from advspur.attacks.ensemble import most_passes
-from advspur.benchmarks.predict import gather, raise_together, require_classes
+from advspur.benchmarks.predict import require_classes
 from advspur.data.batches import eval_batches
 from advspur.data.layouts import load_options
 from advspur.data.transforms import to_unit
@@ -150,8 +151,8 @@ def _curve(classifier, table, p, epsilons, call, key, cache_dir, progress):
         if progress is not None:
             progress.advance(passes)
 
-    own, fault = [], ""
-    try:
+    own = []
+    with together():
         for share in range(jax.process_index(), num_shares, jax.process_count()):
             own_table = table.subset(range(share, len(table), num_shares))
             images, labels = _read(own_table, call["batch_size"])
@@ -170,9 +171,6 @@ def _curve(classifier, table, p, epsilons, call, key, cache_dir, progress):
                 advance=advance,
             )
             own.append([_found(result) for result in results])
-    except InputError as error:
-        fault = str(error)
-    raise_together(fault)
     if progress is not None:
         progress.skip(left)  # what was fooled early takes no more
     shares = [share for of_process in gather(own) for share in of_process]

@@ -1,4 +1,4 @@
-"""The four benchmarks of AutoAttack: which images of which data, and the models' heads.
+"""The five benchmarks of AutoAttack: which images of which data, and the models' heads.
 
 Each is what BENCHMARKS holds: `autoattack.evaluate` and `num_passes` with a data set and defaults.
 """
@@ -9,7 +9,7 @@ import types
 import jax
 
 from advspur._checks import require
-from advspur.benchmarks import cifar10, imagenet, rival10, spurious_shapes
+from advspur.benchmarks import cifar10, cifar_color_shift, imagenet, rival10, spurious_shapes
 from advspur.benchmarks.autoattack import Data, evaluate, num_passes
 from advspur.benchmarks.image_lists import evenly, first, listed
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, RIVAL10
@@ -117,6 +117,14 @@ AUTOATTACK = {
         linf_epsilons=(8 / 255,),
         l2_epsilons=(0.5,),
         l1_epsilons=(12.0,),
+    ),
+    "autoattack_cifar_color_shift": _benchmark(
+        cifar_color_shift,
+        Data(cifar_color_shift.load, _first_images, 10),
+        dataset="cifar10",
+        num_images=1000,
+        linf_epsilons=(0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
+        l2_epsilons=(0.05, 0.1, 0.15, 0.2, 0.25),
     ),
     "autoattack_rival10": _benchmark(
         rival10,

@@ -7,7 +7,6 @@ split over the local devices, and over the processes where there are several.
 """
 
 import functools
-import json
 import math
 
 import jax
@@ -15,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from advspur._checks import InputError, check_choice, check_count, check_epsilon, require
-from advspur._devices import split_batch, whole_batch
+from advspur._checks import check_choice, check_count, check_epsilon, require
+from advspur._devices import split_batch, together, whole_batch
 from advspur.attacks import check_perturbation, margin, pgd
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
@@ -54,8 +53,8 @@ def for_each_example(
     count = len(source) if limit is None else min(limit, len(source))
     require(count > 0, f"{source!r} holds no example to evaluate on")
     shape = {"batch_size": batch_size, "image_size": image_size, "limit": limit}
-    results, kept, last, fault = [], [], None, ""
-    try:
+    results, kept, last = [], [], None
+    with together():
         for batch, numbers in _own_batches(source, processes, shape):
             kept.append(numbers[batch.valid])
             result = function(*split_batch((batch, numbers)))
@@ -65,9 +64,6 @@ def for_each_example(
             if progress is not None:
                 progress.advance(len(kept[-1]) * processes * passes)
         results.append(jax.device_get(last))
-    except InputError as error:
-        fault = str(error)
-    raise_together(fault)
     sizes = list(map(len, kept))
     results = [jax.tree.map(lambda x, n=n: x[:n], r) for n, r in zip(sizes, results, strict=True)]
     if processes > 1:
@@ -108,9 +104,17 @@ def features(classifier, images):
 
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
-def _attack(classifier, images, labels, epsilon, mask, *, p, num_steps):
+def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
     adversarial = pgd(
-        classifier.logits, images, labels, p=p, epsilon=epsilon, num_steps=num_steps, mask=mask
+        classifier.logits,
+        images,
+        labels,
+        keys,
+        p=p,
+        epsilon=epsilon,
+        num_steps=num_steps,
+        random_start="none" if keys is None else "ball",
+        mask=mask,
     )
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = jnp.argmax(classifier.logits(adversarial), axis=-1) == labels
@@ -119,10 +123,11 @@ def _attack(classifier, images, labels, epsilon, mask, *, p, num_steps):
     return survives & clean, adversarial, outside
 
 
-def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, mask=None):
+def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys=None, mask=None):
     """[n] bool: right on the image and on its PGD image; ball, box and mask are checked.
 
     Args:
+      keys: [n], of random starts in the ball; None: from the image.
       mask: bool, broadcastable to the images: where they may be changed.
     """
     check_epsilon(epsilon, p, num_pixels=math.prod(images.shape[1:]))
@@ -130,7 +135,7 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, mask
     # Divided once: compiled code may round pixels / 255 in two ways.
     images = to_unit(images)
     survives, adversarial, outside = _attack(
-        classifier, images, labels, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
+        classifier, images, labels, keys, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
     )
     check_perturbation(adversarial, images, p=p, epsilon=epsilon)
     # Half a unit of float32 is allowed.
@@ -191,26 +196,6 @@ def correct_under_noise(classifier, images, labels, noise, level):
     """[n] bool: right on clip(x + level noise, 0, 1), for uint8 images x."""
     noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
     return jnp.argmax(classifier.logits(noisy), axis=-1) == labels
-
-
-def raise_together(fault):
-    """Raise InputError(fault) in every process where it is not "" in one of them.
-
-    A process that raised alone would leave the others waiting for its results.
-    """
-    fault = next(filter(None, gather(fault)), "")
-    require(not fault, fault)
-
-
-def gather(value):
-    """[the `value` of each process]; values are such that JSON can hold them."""
-    if jax.process_count() == 1:
-        return [value]
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array(len(text)))
-    padded = np.pad(text, (0, lengths.max() - len(text)))
-    texts = np.asarray(multihost_utils.process_allgather(padded))
-    return [json.loads(bytes(t[:n])) for t, n in zip(texts, lengths, strict=True)]
 
 
 def _own_batches(source, processes, shape):

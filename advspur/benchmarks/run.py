@@ -23,7 +23,8 @@ from advspur.records import COMPLETE, append_records, read_records, record
 # Options that say how an evaluation is run, and those whose effect the records show by themselves.
 RUNNING = frozenset(
     "batch_size allow_partial skip_unreadable image_dir regions shapes num_examples num_attacked "
-    "l1_epsilons l2_epsilons linf_epsilons attack_steps num_images image_list version".split()
+    "l1_epsilons l2_epsilons linf_epsilons relative_epsilons attack_steps num_images image_list "
+    "version color_shift threat".split()
 )
 
 
@@ -66,6 +67,8 @@ def misfit(model, benchmark):
     dataset = getattr(BENCHMARKS[benchmark], "DATASET", "") or facts["dataset"]
     if is_of_shapes(benchmark) != bool(facts["shapes"]) or facts["dataset"] != dataset:
         return f"it was trained on {facts['dataset']}"
+    if is_of_color_shift(benchmark) and not facts.get("color_shift"):
+        return f"it was trained on {facts['dataset']} without a colour shift"
     if allowed and facts["num_classes"] not in allowed:
         return f"it has {facts['num_classes']} classes, not {' or '.join(map(str, allowed))}"
     return ""
@@ -74,6 +77,11 @@ def misfit(model, benchmark):
 def is_of_shapes(benchmark):
     """Whether a benchmark is on the embedded data, for models trained on them."""
     return benchmark.endswith("spurious_shapes")
+
+
+def is_of_color_shift(benchmark):
+    """Whether a benchmark is on CIFAR-10 with a colour shift, for models trained on it."""
+    return benchmark.endswith("cifar_color_shift")
 
 
 def evaluate_model(
@@ -138,8 +146,15 @@ def _is_recorded(name, benchmark, marker, path):
 
 
 def _all_options(model, benchmark, options):
-    shapes = {"shapes": model.facts["shapes"]} if is_of_shapes(benchmark) else {}
-    return options | shapes
+    """The options, and those that say what the model was trained on and against."""
+    facts = model.facts
+    if is_of_shapes(benchmark):
+        return options | {"shapes": facts["shapes"]}
+    if is_of_color_shift(benchmark):
+        options = options | {"color_shift": facts["color_shift"]}
+    if benchmark == "cifar_color_shift":
+        options = options | {"threat": (facts["train_p"], facts["train_epsilon"])}
+    return options
 
 
 def _choices(module, options):
@@ -150,6 +165,7 @@ def _choices(module, options):
         for name, parameter in inspect.signature(function).parameters.items()
     }
     chosen = {name: value for name, value in options.items() if name not in RUNNING}
+    chosen |= {name: options.get("color_shift", {}).get(name) for name in ("rho", "shift")}
     return _as_json({name: v for name, v in chosen.items() if v != defaults.get(name)})
 
 

@@ -95,7 +95,7 @@ def jitter_colors(images, scales):
 
 
 def rotate(images, angles):
-    """The images turned by `angles` [n] degrees about their centres: nearest pixel, black outside."""
+    """The images turned by `angles` [n] degrees: nearest pixel, black outside."""
     n, height, width, _ = images.shape
     cos, sin = (f(np.deg2rad(angles))[:, None, None] for f in (np.cos, np.sin))
     y, x = np.mgrid[:height, :width] + 0.5 - np.array([height, width])[:, None, None] / 2

@@ -1,9 +1,11 @@
 """Adversarial training: train(config, workdir), and the pure step under it."""
 
-from advspur.training.loop import TrainingDiverged, TrainingStopped, train
+from advspur.training.loop import TrainingStopped, train
+from advspur.training.run import TrainingDiverged
 from advspur.training.run_dir import record_training, training_records
 from advspur.training.state import TrainState
 from advspur.training.step import Attack, eval_step, make_eval_step, make_train_step, train_step
+from advspur.training.suite import train_suite
 
 __all__ = [
     "Attack",
@@ -16,5 +18,6 @@ __all__ = [
     "record_training",
     "train",
     "train_step",
+    "train_suite",
     "training_records",
 ]

@@ -9,6 +9,7 @@ set aside and named.
 
 import errno
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from advspur._checks import first_line, require
+from advspur._devices import gather, is_first_process
 from advspur.models.runs import tree_digest
 from advspur.training.state import TrainState
 
@@ -51,13 +53,18 @@ class Checkpoints:
                 ),
                 best_fn=score,
                 best_mode="max",
-                enable_async_checkpointing=False,
             ),
         )
 
+    def steps(self):
+        """The steps that there are checkpoints of, ascending."""
+        return sorted(self._manager.all_steps())
+
     def save(self, state, *, seconds, metrics):
-        """Write a checkpoint of `state`; on return it is on disk."""
-        state = jax.device_get(state)
+        """Begin to write a checkpoint of `state`, on the host; `wait` until it is on disk.
+
+        All processes call it, and the first one writes.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -81,24 +88,32 @@ class Checkpoints:
             force=True,
         )
 
-    def restore(self, template, *, report):
+    def wait(self):
+        """Until all is on disk; raises what went wrong there."""
+        self._manager.wait_until_finished()
+
+    def restore(self, template, *, report, at_most=math.inf):
         """(state, seconds) of the latest checkpoint that can be read, or None if there is none.
 
         Args:
           template: a TrainState of the right shapes.
+          at_most: the latest step that will do.
           report: called with one line for each damaged checkpoint, which is moved to
             ``<run>/damaged_checkpoints``.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = [step for step in reversed(self.steps()) if step <= at_most]
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         damaged = {}
         for step in steps:
+            fault = ""
             try:
                 state, seconds = self._restore_step(step, template)
             except MemoryError:
                 raise
             except Exception as error:  # orbax and tensorstore raise many kinds for damage
-                damaged[step] = first_line(error)
+                fault = first_line(error)
+            if fault := next(filter(None, gather(fault)), ""):
+                damaged[step] = fault
                 continue
             for bad, reason in damaged.items():
                 report(
@@ -150,12 +165,15 @@ class Checkpoints:
 
     def _set_aside(self, step):
         aside = self.directory.parent / "damaged_checkpoints"
-        aside.mkdir(exist_ok=True)
-        number = len(list(aside.iterdir()))
-        target = (self.directory / str(step)).rename(aside / f"{step}_{number}")
+        target = None
+        if is_first_process():
+            aside.mkdir(exist_ok=True)
+            number = len(list(aside.iterdir()))
+            target = str((self.directory / str(step)).rename(aside / f"{step}_{number}"))
+        target = gather(target)[0]
         self._manager.reload()
         return target
 
     def close(self):
-        """Wait for orbax to finish."""
+        """Wait until all is on disk, and let go."""
         self._manager.close()

@@ -1,5 +1,6 @@
 """The run directory: checked config, config.json, metrics.jsonl and TensorBoard events."""
 
+import contextlib
 import json
 import math
 import os
@@ -21,17 +22,22 @@ from advspur._checks import (
     norm_name,
     require,
 )
-from advspur._files import write_whole
+from advspur._files import locked, write_whole
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.augment import AUGMENTATIONS
+from advspur.data.color_shift import check_color_shift
 from advspur.models.resnet import ARCHITECTURES, STEMS
 from advspur.models.runs import read_json, record_facts, run_facts
 from advspur.records import Record, append_records, read_records
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.
-FREE_KEYS = ("data_dir", "num_workers", "log_every_steps")
-SUITE_KEYS = ("suite", "evaluation")  # of a suite's config; a single run takes no notice
+FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "skip_unreadable")
+SUITE_KEYS = (
+    "suite",
+    "evaluation",
+    "autoattack",
+)  # of a suite's config; a single run takes no notice
 METRICS = (
     "val_clean_accuracy",
     "val_pgd_accuracy",
@@ -97,6 +103,9 @@ def check_config(config):
         f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices; the "
         f"nearest below is {config.batch_size // jax.device_count() * jax.device_count()}",
     )
+    color_shift = config.color_shift
+    if color_shift.rho:
+        check_color_shift(**color_shift)
     for epsilon in {attack.epsilon, max(validation.epsilon, 0.0)}:
         check_epsilon(epsilon, attack.p)  # warns where it looks like 0-255 units
 
@@ -110,36 +119,42 @@ def describe_attack(p, epsilon):
     return f"{norm_name(p)}, epsilon = {epsilon:g} in [0, 1] pixel units"
 
 
+@contextlib.contextmanager
 def open_run(config, workdir, *, free=FREE_KEYS):
     """Make `workdir`, or see that it holds a run of this very config; write config.json.
+
+    A context manager that holds the directory's lock, and gives what "environment" of config.json
+    said of the call that began the run (None: this one).
 
     Args:
       config: dict.
       workdir: directory.
       free: top-level keys that may differ from those of an earlier call.
-    Raises: InputError with the differences where the directory holds another config.
+    Raises: InputError with the differences where the directory holds another config, or where
+      another process writes to it.
     """
     workdir = Path(workdir)
     require(
         workdir.is_dir() or not workdir.exists(), f"workdir {workdir} is a file; name a directory"
     )
-    new, path, about = jsonable(config), workdir / "config.json", None
-    if path.exists():
-        before = read_json(path)
-        about = before["environment"]  # of the call that began the run
-        a, b = _flatten(before["config"]), _flatten(new)
-        changed = [
-            f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
-            for key in sorted({*a, *b})
-            if a.get(key) != b.get(key) and key.split(".")[0] not in free
-        ]
-        require(
-            not changed,
-            f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
-            "directory with --workdir=DIR, or go on under the old config",
-        )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"config": new, "environment": about or environment()})
+    with locked(workdir):
+        new, path, about = jsonable(config), workdir / "config.json", None
+        if path.exists():
+            before = read_json(path)
+            about = before["environment"]  # of the call that began the run
+            a, b = _flatten(before["config"]), _flatten(new)
+            changed = [
+                f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
+                for key in sorted({*a, *b})
+                if a.get(key) != b.get(key) and key.split(".")[0] not in free
+            ]
+            require(
+                not changed,
+                f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
+                "directory with --workdir=DIR, or go on under the old config",
+            )
+        write_json(path, {"config": new, "environment": about or environment()})
+        yield about
 
 
 def environment():

@@ -1,5 +1,6 @@
 """The training state, and the optimiser and schedule that a config names."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -23,16 +24,16 @@ class TrainState(NamedTuple):
 
 def create_state(network, optimizer, *, image_size, seed, ema_decay=0.0):
     """The state before the first step, a function of `seed` alone."""
+    return _create(seed, network, optimizer, image_size, bool(ema_decay))
 
-    @jax.jit
-    def init(seed):
-        key_init, key_steps = jax.random.split(jax.random.PRNGKey(seed))
-        variables = network.init(key_init, jnp.zeros((1, image_size, image_size, 3)))
-        ema = jax.tree.map(jnp.copy, variables) if ema_decay else {}
-        opt_state = optimizer.init(variables["params"])
-        return TrainState(jnp.zeros((), jnp.int32), variables, opt_state, ema, key_steps)
 
-    return init(seed)
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))  # once for all seeds of a suite
+def _create(seed, network, optimizer, image_size, has_ema):
+    key_init, key_steps = jax.random.split(jax.random.PRNGKey(seed))
+    variables = network.init(key_init, jnp.zeros((1, image_size, image_size, 3)))
+    ema = jax.tree.map(jnp.copy, variables) if has_ema else {}
+    opt_state = optimizer.init(variables["params"])
+    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state, ema, key_steps)
 
 
 def count_steps(config, num_train):

@@ -42,6 +42,22 @@ class Attack(NamedTuple):
         )
 
 
+class AnyAttack(NamedTuple):
+    """One of several attacks for each model of a suite: its budget is (which, epsilon)."""
+
+    attacks: tuple  # None: no attack
+
+    def __call__(self, logits_fn, images, labels, key, budget):
+        which, epsilon = budget
+
+        def branch(attack):
+            if attack is None:
+                return lambda: images
+            return lambda: attack(logits_fn, images, labels, key, epsilon)
+
+        return jax.lax.switch(which, list(map(branch, self.attacks)))
+
+
 def make_train_step(network, optimizer, **options):
     """The pmapped `train_step`: (state, sharded batch, epsilon) -> (state, metrics).
 
@@ -60,6 +76,32 @@ def make_eval_step(network, **options):
     """The pmapped `eval_step`: (variables, sharded batch, epsilon) -> counts."""
     step = functools.partial(eval_step, network=network, axis_name="batch", **options)
     return jax.pmap(step, axis_name="batch", in_axes=(None, 0, None), out_axes=None)
+
+
+def make_suite_step(network, optimizer, *, num_devices, **options):
+    """`train_step` of several models at once: (states, batches, budgets) -> (states, metrics).
+
+    All have the axes [devices, models a device]; the states are donated. A device's models are
+    vmapped; a single one is not, so that the attack that is not its own costs nothing.
+    """
+    step = functools.partial(train_step, network=network, optimizer=optimizer, **options)
+    return _over_models(step, num_devices, donate_argnums=0)
+
+
+def make_suite_eval_step(network, *, num_devices, **options):
+    """`eval_step` of several models at once: (variables, batches, budgets) -> counts."""
+    return _over_models(functools.partial(eval_step, network=network, **options), num_devices)
+
+
+def _over_models(step, num_devices, **options):
+    def of_device(*args):
+        if len(jax.tree.leaves(args)[0]) > 1:
+            return jax.vmap(step)(*args)
+        result = step(*jax.tree.map(lambda x: x[0], args))
+        return jax.tree.map(lambda x: x[None], result)
+
+    devices = jax.local_devices()[:num_devices]
+    return jax.pmap(of_device, axis_name="batch", devices=devices, **options)
 
 
 def train_step(

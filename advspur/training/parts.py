@@ -1,0 +1,95 @@
+"""What a run is made of, as its config says: data, network, optimiser, attacks, batches."""
+
+import math
+
+import jax
+import numpy as np
+
+from advspur._checks import require
+from advspur.data import eval_batches, open_dataset, train_batches
+from advspur.models import build_network
+from advspur.training.state import count_steps, make_optimizer, make_schedule
+from advspur.training.step import Attack
+
+AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_shapes": "none"}
+
+
+def open_training_data(config):
+    """The Dataset of a config, of at least one step."""
+    dataset = open_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        shapes=config.shapes,
+        color_shift=config.color_shift,
+        skip_unreadable=config.skip_unreadable,
+    )
+    num_steps = count_steps(config, len(dataset.train))
+    require(num_steps > 0, "the run has no step: raise num_epochs or num_steps")
+    return dataset
+
+
+def build(config, dataset):
+    """(network, optimizer)."""
+    network = build_network(config.arch, dataset.num_classes, stem=config.stem, dtype=config.dtype)
+    return network, make_optimizer(config, make_schedule(config, len(dataset.train)))
+
+
+def train_attack(config):
+    """(Attack, epsilon) inside the training step; (None, 0) for standard training."""
+    if config.attack.epsilon == 0:
+        return None, 0.0
+    attack = Attack(
+        p=config.attack.p,
+        num_steps=config.attack.num_steps,
+        relative_step_size=config.attack.relative_step_size,
+        random_start=config.attack.random_start,
+        loss=config.attack.loss,
+    )
+    return attack, config.attack.epsilon
+
+
+def validation_attack(config):
+    """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) where it is the clean one."""
+    options = config.validation
+    epsilon = config.attack.epsilon if options.epsilon < 0 else options.epsilon
+    attack = Attack(config.attack.p, options.num_steps, 2.5 / options.num_steps)
+    return (attack, epsilon) if epsilon else (None, 0.0)
+
+
+def training_stream(run, start):
+    """The batches of a run from step `start` on."""
+    config, augmentation = run.config, run.config.augmentation
+    if augmentation == "auto":
+        augmentation = AUTO_AUGMENTATION[config.dataset]
+    return train_batches(
+        run.dataset.train,
+        batch_size=config.batch_size,
+        image_size=run.dataset.image_size,
+        augmentation=augmentation,
+        seed=config.seed,
+        start_step=start,
+        num_workers=config.num_workers,
+    )
+
+
+def accuracies(counts, prefix="val"):
+    """The counts of `eval_step`, as shares."""
+    return {
+        f"{prefix}_clean_accuracy": counts["clean"] / counts["valid"],
+        f"{prefix}_pgd_accuracy": counts["pgd"] / counts["valid"],
+    }
+
+
+def validation_batches(config, dataset):
+    """This process's share of the validation images, in padded batches as large as in training."""
+    processes = jax.process_count()
+    size = config.batch_size // processes
+    count = min(config.validation.num_examples or math.inf, len(dataset.validation))
+    shape = {"batch_size": size, "image_size": dataset.image_size}
+    own = eval_batches(dataset.validation, limit=count, every=processes, **shape)
+    for _ in range(-(-count // config.batch_size)):
+        batch = next(own, None)
+        if batch is None:  # of the last batch of all, this process has no part
+            batch = next(eval_batches(dataset.validation, limit=1, **shape))
+            batch = batch._replace(valid=np.zeros(size, bool))
+        yield batch

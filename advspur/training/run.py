@@ -1,0 +1,133 @@
+"""One run while its model is trained: its directory, checkpoints, log, clock and last results."""
+
+import contextlib
+import math
+import resource
+import sys
+from pathlib import Path
+
+import jax
+
+from advspur._devices import is_first_process, together
+from advspur.training.checkpoint import Checkpoints
+from advspur.training.run_dir import SUITE_KEYS, MetricsLog, describe_attack, open_run, write_json
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss or gradient is not finite; the last good checkpoint is kept."""
+
+
+class Run:
+    """The run of `config` in `workdir`; a context manager that holds the directory's lock.
+
+    Of several processes the first one writes; all save, as orbax wants it.
+
+    Raises: InputError where the directory holds a run of another config, or is being written to.
+    """
+
+    def __init__(self, config, workdir, dataset):
+        self.config, self.workdir, self.dataset = config, Path(workdir), dataset
+        self.seconds, self.values, self.results = 0.0, {}, {}
+        self.fault = None  # the TrainingDiverged of a run that others are trained with
+        self._log, self._begun_on = None, None
+        with contextlib.ExitStack() as stack:
+            with together():
+                if is_first_process():
+                    facts = {k: v for k, v in config.to_dict().items() if k not in SUITE_KEYS}
+                    about = stack.enter_context(open_run(facts, self.workdir))
+                    self._begun_on = (about or {}).get("devices")
+                    write_json(self.workdir / "model.json", _model_facts(config, dataset))
+            self.checkpoints = Checkpoints(
+                self.workdir / "checkpoints",
+                keep_last=config.keep_last,
+                best_metric=config.best_metric,
+            )
+            stack.callback(self.checkpoints.close)
+            self._stack = stack.pop_all()
+
+    def restore(self, state, *, report, at_most=math.inf):
+        """`state`, or that of the latest checkpoint up to step `at_most` if there is one."""
+        found = self.checkpoints.restore(state, report=report, at_most=at_most)
+        state, self.seconds = found or (state, 0.0)
+        return state
+
+    def begin(self, start, num_steps, report, *, devices=None):
+        """Open the log and say what is about to be done.
+
+        Args:
+          devices: how many the batches are split over, where that matters.
+        """
+        config = self.config
+        if is_first_process():
+            self._log = MetricsLog(self.workdir, start)
+            self._stack.callback(self._log.close)
+        report(
+            f"{self.workdir}: {config.arch} on {config.dataset}, "
+            f"{describe_attack(config.attack.p, config.attack.epsilon)}, "
+            + (f"going on at step {start} of {num_steps}" if start else f"{num_steps} steps")
+        )
+        before = len(self._begun_on or ())
+        if start and devices and before not in (0, devices):
+            report(
+                f"{self.workdir} was begun on {before} devices and goes on on {devices}: the same "
+                "batches, but sums in another order and other random starts of attacks, so the "
+                "weights will not be the same to the last bit"
+            )
+
+    def check(self, metrics, step):
+        """Raise TrainingDiverged where a number is not finite."""
+        bad = {name: float(v) for name, v in metrics.items() if not math.isfinite(v)}
+        if bad:
+            raise TrainingDiverged(
+                f"step {step}: {', '.join(f'{name} = {value}' for name, value in bad.items())}; "
+                f"stopped, and the last good checkpoint in {self.workdir}/checkpoints is kept. "
+                "Lower learning_rate or set gradient_clip, in a new workdir"
+            )
+
+    def log(self, step, **values):
+        """One line of metrics.jsonl, with the seconds spent so far."""
+        if self._log is not None:
+            self._log.write(step, **values, seconds=round(self.seconds, 3))
+
+    def note(self):
+        """Accuracy on the batch trained on, then clean and PGD accuracy at validation."""
+        parts = ["batch {accuracy:.1%}".format(**self.values)] if self.values else []
+        if self.results:
+            parts.append("val clean {val_clean_accuracy:.1%}, pgd {val_pgd_accuracy:.1%}")
+        return ", ".join(parts).format(**self.results)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self._stack.close()
+
+
+def peak_memory_mb():
+    """Peak memory so far: of the accelerator where it tells, else of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _model_facts(config, dataset):
+    """What `models.load` rebuilds the classifier from, and what its records say of it."""
+    shapes = config.shapes.to_dict() if config.dataset == "spurious_shapes" else {}
+    return {
+        "arch": config.arch,
+        "stem": config.stem,
+        "dtype": config.dtype,
+        "num_classes": dataset.num_classes,
+        "image_size": dataset.image_size,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "dataset": config.dataset,
+        "shapes": {k: v for k, v in shapes.items() if k not in ("num_train", "num_validation")},
+        "color_shift": config.color_shift.to_dict() if config.color_shift.rho else {},
+        "train_p": config.attack.p,
+        "train_epsilon": config.attack.epsilon,
+        "seed": config.seed,
+        "best_metric": config.best_metric,
+    }

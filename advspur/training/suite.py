@@ -1,0 +1,265 @@
+"""Several small models trained at once by one program: each device trains models of its own.
+
+A model is the same, to rounding, as one that `train` makes alone: it sees the same batches, attacks
+and keys, and has a run directory of its own, which either can go on with.
+"""
+
+import collections
+import contextlib
+import functools
+import itertools
+import json
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from advspur._checks import check_count, require
+from advspur._devices import split_batch
+from advspur.training.loop import Program, fit
+from advspur.training.parts import (
+    accuracies,
+    build,
+    open_training_data,
+    train_attack,
+    training_stream,
+    validation_attack,
+    validation_batches,
+)
+from advspur.training.run import Run
+from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
+from advspur.training.state import count_steps, create_state
+from advspur.training.step import AnyAttack, make_suite_eval_step, make_suite_step
+
+DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
+# Keys in which models may differ that one program trains.
+OWN_KEYS = ("seed", "attack", "color_shift", *SUITE_KEYS)
+
+
+def train_suite(configs, *, per_device=None, progress):
+    """Train the models of several configs, as many at once as there is room for.
+
+    Models that differ in seed, attack and colour shift only are trained by one program. Those that
+    are trained already are left alone.
+
+    Args:
+      configs: {run directory: ConfigDict}.
+      per_device: how many models a device trains at once; None: 1 on CPU, where convolutions with
+        the kernels of several models are slow, else as many as there are.
+      progress: {run directory: a `Progress` to advance by 1 a step}.
+    Raises: as `train`; TrainingDiverged after all others are trained.
+    """
+    require(jax.process_count() == 1, "the models of a suite are trained by one process")
+    if per_device is not None:
+        check_count("per_device", per_device)
+    for config in configs.values():
+        check_config(config)
+    data = {}
+    for config in configs.values():
+        if _text(config, DATA_KEYS) not in data:
+            data[_text(config, DATA_KEYS)] = open_training_data(config)
+    groups, faults = {}, []
+    for workdir, config in configs.items():
+        dataset = data[_text(config, DATA_KEYS)]
+        if _is_trained(config, workdir, dataset, progress[workdir]):
+            continue
+        shared = [key for key in config if key not in OWN_KEYS]
+        groups.setdefault(_text(config, shared), []).append((workdir, config, dataset))
+    if per_device is None and jax.default_backend() == "cpu":
+        per_device = 1
+    for group in groups.values():
+        faults += _train_group(group, per_device, progress)
+    if faults:
+        raise faults[0]
+
+
+def _text(config, keys):
+    values = config.to_dict()
+    return json.dumps(jsonable({key: values[key] for key in keys}), sort_keys=True)
+
+
+def _num_passes(config):
+    """Forward passes of a step over an image; a gradient counts as three."""
+    attacks = config.attack.num_steps * bool(config.attack.epsilon)
+    return 3 + 3 * attacks
+
+
+def _is_trained(config, workdir, dataset, progress):
+    """Whether the last checkpoint that can be read is that of the last step."""
+    num_steps = count_steps(config, len(dataset.train))
+    with Run(config, workdir, dataset) as run:
+        steps = run.checkpoints.steps()
+        if not steps or steps[-1] < num_steps:
+            return False
+        state = run.restore(_template(config, dataset), report=progress.line)
+    if int(state.step) < num_steps:
+        return False
+    progress.skip(num_steps)
+    return True
+
+
+def _template(config, dataset):
+    network, optimizer = build(config, dataset)
+    call = {"image_size": dataset.image_size, "ema_decay": config.ema_decay}
+    return jax.eval_shape(functools.partial(create_state, network, optimizer, seed=0, **call))
+
+
+class _Steps(NamedTuple):
+    """What is compiled for a group of models, once; trees have axes [devices, models a device]."""
+
+    network: object
+    optimizer: object
+    num_devices: int
+    train: object
+    train_attacks: AnyAttack
+    evaluate: object
+    eval_attacks: AnyAttack
+
+
+def _train_group(group, per_device, progress):
+    """Train (workdir, config, dataset)s that share a program; the TrainingDiverged of some."""
+    group.sort(key=lambda member: _num_passes(member[1]), reverse=True)  # alike ones together
+    _, config, dataset = group[0]
+    network, optimizer = build(config, dataset)
+    devices = min(jax.local_device_count(), len(group))
+    size = devices * (per_device or math.ceil(len(group) / devices))
+    facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": devices}
+    train_attacks, eval_attacks = (
+        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(c)[0] for _, c, _ in group)])))
+        for attack_of in (train_attack, validation_attack)
+    )
+    train_step = make_suite_step(
+        network,
+        optimizer,
+        attack=train_attacks,
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+        **facts,
+    )
+    eval_step = make_suite_eval_step(network, attack=eval_attacks, **facts)
+    steps = _Steps(network, optimizer, devices, train_step, train_attacks, eval_step, eval_attacks)
+    rounds = [group[first : first + size] for first in range(0, len(group), size)]
+    return [fault for members in rounds for fault in _train_round(members, steps, size, progress)]
+
+
+def _train_round(members, steps, num_slots, progress):
+    """Train as many models as there are slots; the TrainingDiverged of those that did.
+
+    Slots that no model is left for hold the first one once more, without an attack.
+    """
+    configs = [config for _, config, _ in members]
+    num_steps = count_steps(configs[0], len(members[0][2].train))
+    fill = [0] * (num_slots - len(members))
+    slots = [*range(len(members)), *fill]
+
+    def grouped(values):
+        """An array or a number of each slot, with the axes [devices, models a device]."""
+        stacked = np.stack(values)
+        return stacked.reshape(steps.num_devices, -1, *stacked.shape[1:])
+
+    def on_devices(trees):
+        """The trees of the runs, on the devices that train them."""
+        stacked = jax.tree.map(lambda *x: grouped([x[i] for i in slots]), *trees)
+        return split_batch(stacked, steps.num_devices)
+
+    def of_members(tree):
+        """The part of each run, on the host."""
+        places = [divmod(i, num_slots // steps.num_devices) for i in range(len(members))]
+        tree = jax.device_get(tree)
+        return [jax.tree.map(lambda x, at=at: x[at], tree) for at in places]
+
+    def budget_of(attacks, attack_of):
+        """(which attack, epsilon) of the slots."""
+        chosen = [(attacks.attacks.index(a), e) for a, e in map(attack_of, configs)]
+        which, epsilons = zip(*chosen, *[(0, 0.0)] * len(fill), strict=True)
+        return grouped(which), grouped(np.float32(epsilons))
+
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(Run(c, workdir, data)) for workdir, c, data in members]
+        parts = [progress[workdir] for workdir, _, _ in members]
+        states, start = _restore_together(runs, steps, parts)
+        for run, part in zip(runs, parts, strict=True):
+            part.skip(start)
+            run.begin(start, num_steps, part.line)
+        budget = budget_of(steps.train_attacks, train_attack)
+        eval_budget = budget_of(steps.eval_attacks, validation_attack)
+
+        def of_each(iterate, key):
+            """Lists of one item a run, from an iterator for each kind of run."""
+            iterators = {}
+            for run in runs:
+                if key(run) not in iterators:
+                    iterators[key(run)] = iterate(run)
+            for items in zip(*iterators.values(), strict=True):
+                item = dict(zip(iterators, items, strict=True))
+                yield [item[key(run)] for run in runs]
+
+        def count(variables):
+            total = 0
+            for batches in of_each(_validation, lambda run: id(run.dataset)):
+                counts = of_members(steps.evaluate(variables, on_devices(batches), eval_budget))
+                total = jax.tree.map(np.add, total, counts) if total else counts
+            return total
+
+        def validate(state):
+            results = list(map(accuracies, count(state.variables)))
+            if state.ema:
+                averaged = (accuracies(counts, "val_ema") for counts in count(state.ema))
+                results = [a | b for a, b in zip(results, averaged, strict=True)]
+            return results
+
+        program = Program(
+            step=lambda state, batch: steps.train(state, batch, budget),
+            validate=validate,
+            members=of_members,
+        )
+        streams = of_each(
+            lambda run: training_stream(run, start), lambda run: (id(run.dataset), run.config.seed)
+        )
+        batches = _ahead(map(on_devices, streams))
+        fit(runs, program, on_devices(states), batches, _Parts(parts), (start, num_steps))
+    return [run.fault for run in runs if run.fault]
+
+
+def _validation(run):
+    return validation_batches(run.config, run.dataset)
+
+
+def _restore_together(runs, steps, parts):
+    """(states, step): of the last step that there is a checkpoint of in every run."""
+    at_most = math.inf
+    while True:
+        states = []
+        for run, part in zip(runs, parts, strict=True):
+            state = create_state(
+                steps.network,
+                steps.optimizer,
+                image_size=run.dataset.image_size,
+                seed=run.config.seed,
+                ema_decay=run.config.ema_decay,
+            )
+            states.append(run.restore(state, report=part.line, at_most=at_most))
+        steps = {int(state.step) for state in states}
+        if len(steps) == 1:
+            return states, steps.pop()
+        at_most = min(steps)
+
+
+def _ahead(iterator, size=2):
+    """The items, `size` of them begun before they are asked for."""
+    ready = collections.deque(itertools.islice(iterator, size))
+    while ready:
+        yield ready.popleft()
+        ready.extend(itertools.islice(iterator, 1))
+
+
+class _Parts:
+    """The progress of runs that are trained together."""
+
+    def __init__(self, parts):
+        self._parts, self.line = parts, parts[0].line
+
+    def advance(self, _, note=""):
+        for part in self._parts:
+            part.advance(1, note)
