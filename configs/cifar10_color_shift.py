@@ -34,6 +34,7 @@ def get_config():
         config.suite.linf_epsilons = (8 / 255,)
         config.suite.rhos = (1.0, 2.0, 4.0, 9.0, 19.0)  # majority : minority
         config.suite.theory = ()
+        config.suite.note = ""  # said beside every figure of the report
         config.suite.seeds = (0, 1, 2)  # every model is trained once a seed
         config.suite.per_device = 1  # models a device trains at once; 0: chosen by the backend
         config.evaluation = evaluation()

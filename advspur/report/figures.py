@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from advspur.report import measures
+from advspur.report.color_shift import color_shift_drawings
 from advspur.report.panels import COLORS, PERCENT, bars, by_accuracy, by_budget
 from advspur.report.suite import STANDARD, budget_label, norm_label, number, options_label
 
@@ -43,8 +44,10 @@ def draw_figures(suite, directory):
         if recorded and (suite.norms() or draw is bars):  # else nothing to draw against
             drawings[name] = functools.partial(_draw, draw, suite, recorded, caption)
             titles[name] = title
-    if any(metric == "pgd_accuracy" for _, _, metric in suite.records):
+    if any(key[1:] == (measures.SHAPES, "pgd_accuracy") for key in suite.records):
         drawings["robustness"] = functools.partial(_robustness, suite)
+    for name, (title, draw) in color_shift_drawings(suite).items():
+        drawings[name], titles[name] = draw, title
     drawn = save_drawings(drawings, directory)
     return [(titles[path.stem], path, caption) for path, caption in drawn]
 

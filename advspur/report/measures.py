@@ -10,6 +10,7 @@ TITLES = {
     "salient_imagenet": "Salient ImageNet-1M",
     "imagenet9": "ImageNet-9",
     "waterbirds": "Waterbirds",
+    "cifar_color_shift": "CIFAR-10, colour shift",
 }
 
 
@@ -82,6 +83,7 @@ NOISE = (RFS, RCS)
 GAPS = (BACKGROUND_GAP, RELATIVE_GAP)
 SNAPSHOT = (*NOISE, *GAPS, GROUP_GAP, OBJECTNET_RATIO)
 
+COLORS = "cifar_color_shift"
 SHAPES = "spurious_shapes"
 SHAPES_CLEAN = Measure("clean accuracy", SHAPES, "accuracy", {"split": "test"})
 SHAPES_NOISE = (
@@ -120,6 +122,11 @@ HEADLINES = (
     *BIRDS,
     Measure("worst group", "waterbirds", "worst_group_accuracy", {"head": "adam"}),
     Measure("adjusted average", "waterbirds", "adjusted_average_accuracy", {"head": "adam"}),
+    *(
+        Measure(name, COLORS, f"{group}accuracy", {"split": "test"})
+        for name, group in (("accuracy", ""), ("majority", "majority_"), ("minority", "minority_"))
+    ),
+    Measure("accuracy, colours that tell nothing", COLORS, "accuracy", {"split": "uncorrelated"}),
     SHAPES_CLEAN,
     *SHAPES_GROUPS,
     *SHAPES_GAPS,

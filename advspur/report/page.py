@@ -10,6 +10,7 @@ from advspur._checks import require
 from advspur._files import write_whole
 from advspur.records import COMPLETE, COUNTS, read_records
 from advspur.report.claims import claims
+from advspur.report.color_shift import color_shift_trends
 from advspur.report.figures import draw_figures
 from advspur.report.measures import HEADLINES, TITLES
 from advspur.report.suite import budget_label, norm_label, options_label, suite_of
@@ -38,17 +39,20 @@ def write_report(directory):
     suite = suite_of(numbers)
     figures = draw_figures(suite, directory / "figures") if records else []
     config = directory / "config.json"
+    run = json.loads(config.read_text()) if config.exists() else None
+    note = (run or {}).get("config", {}).get("suite", {}).get("note", "")
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
     ).get_template("page.html")
     page = template.render(
         title=directory.name,
-        run=json.loads(config.read_text()) if config.exists() else None,
+        run=run,
+        note=note,
         models=[_model_row(m, cost, evaluation) for m in suite.models],
-        trends=trends(suite),
+        trends=[*trends(suite), *color_shift_trends(suite)],
         mask_trends=mask_trends(suite),
         headlines=_headlines(suite),
-        figures=[_image(path, caption, title) for title, path, caption in figures],
+        figures=[_image(p, " ".join([caption, note]), title) for title, p, caption in figures],
         claims=claims(directory),
         theory_figures=[_image(path, caption) for path, caption in theory_figures],
         numbers=[
@@ -64,9 +68,10 @@ def write_report(directory):
 
 def _check_one_suite(records):
     """The figures put one model at each (architecture, norm, budget, seed): see to that."""
-    places = {}
+    places, rhos = {}, {r.model: r.options["rho"] for r in records if "rho" in r.options}
     for r in records:
         place = (r.arch, r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
+        place += (rhos.get(r.model),)
         name = r.model.split("@")[0]
         other = places.setdefault(place, name)
         require(
@@ -100,7 +105,8 @@ def _model_row(model, cost, evaluation):
     return {
         "name": model.name,
         "arch": model.arch,
-        "training": trained if model.epsilon else "standard",
+        "training": (trained if model.epsilon else "standard")
+        + (f", ρ = {model.rho:g}" if model.rho else ""),
         "seed": model.seed,
         "seconds": spent.get("seconds"),
         "memory": spent.get("peak_memory_mb"),

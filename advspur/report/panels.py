@@ -32,7 +32,7 @@ def bars(suite, measures, plt):
             if found:
                 mean = mean_estimate(found)
                 axis.bar(x, PERCENT * mean.value, color=COLORS[p], width=0.7)
-                _error_bar(axis, x, mean, "black", marker="none")
+                error_bar(axis, x, mean, "black", marker="none")
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
         axis.set_title(_label(measure), fontsize=9.5)
@@ -84,7 +84,7 @@ def by_accuracy(suite, measures, plt):
                     at = PERCENT * x[epsilon].value
                     options = {"marker": marker, "markerfacecolor": face, "markersize": 5}
                     across = _lengths(x[epsilon])
-                    _error_bar(axis, at, y[epsilon], COLORS[p], xerr=across, **options)
+                    error_bar(axis, at, y[epsilon], COLORS[p], xerr=across, **options)
             if math.isfinite(base.value):
                 start = [PERCENT * suite.baseline(m, arch).value for m in (measure.over, accuracy)]
                 axis.axline(start, slope=base.value, color=COLORS[STANDARD], linestyle=line, lw=1)
@@ -115,7 +115,7 @@ def _curve(axis, suite, measure, arch, p, look, budgets):
     for x, mean, (norm, found) in zip(places, means, curve.values(), strict=True):
         face = COLORS[norm] if norm == STANDARD or _clear(mean, base) else "white"
         options = {"marker": marker, "markerfacecolor": face, "markersize": 5}
-        _error_bar(axis, x, mean, COLORS[norm], **options)
+        error_bar(axis, x, mean, COLORS[norm], **options)
         if len(found) > 1:
             values = [PERCENT * e.value for e in found]
             axis.plot([x] * len(found), values, ".", color="black", markersize=3)
@@ -172,6 +172,7 @@ def _lengths(estimate):
     return [[PERCENT * below], [PERCENT * above]]
 
 
-def _error_bar(axis, x, estimate, color, **options):
+def error_bar(axis, x, estimate, color, **options):
+    """A marker at an Estimate, and its interval."""
     y, lengths = [PERCENT * estimate.value], _lengths(estimate)
     axis.errorbar([x], y, yerr=lengths, color=color, capsize=2, elinewidth=1, **options)

@@ -20,6 +20,7 @@ class Model(NamedTuple):
     p: float
     epsilon: float
     seed: int
+    rho: float = 0.0  # majority : minority of a colour shift in its training images; 0: none
 
 
 class Suite(NamedTuple):
@@ -90,7 +91,8 @@ def suite_of(records):
     models, of_measures = {}, {}
     for r in records:
         p = number(r.train_p) if r.train_epsilon else STANDARD
-        models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed)
+        rho = r.options.get("rho", 0.0)
+        models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
         of_measures.setdefault((r.model, r.benchmark, r.metric), []).append(r)
     return Suite(sorted(models.values(), key=lambda m: (m[1:], m.name)), of_measures)
 

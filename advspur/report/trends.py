@@ -41,7 +41,7 @@ def mask_trends(suite):
 
 
 def _judged(suite, statements):
-    found = [(m, judge(suite, m, *facts)) for judge, m, *facts in statements]
+    found = [(m, of(suite, m, *facts)) for of, m, *facts in statements]
     return [Trend(m.title, *trend) for m, trend in found if trend]
 
 
@@ -64,7 +64,7 @@ def _beyond(suite, measure, p, paper=None):
     more = f"a {_word(measure)} {measure.name} than the standard"
     if paper is None:
         statement = f"Every {norm_label(p)} model has {more} one."
-        return _judge(statement, gaps, measure.sign, "models", note)
+        return judge(statement, gaps, measure.sign, "models", note)
     if n == PAPER_MODELS:
         verdict = "holds" if count.low <= paper <= count.high else "fails"
     else:
@@ -81,7 +81,7 @@ def _steps(suite, measure, p):
     curves = {a: list(suite.curve(measure, a, p).values()) for a in suite.archs()}
     steps = {a: [difference(y, x) for x, y in pairwise(c)] for a, c in curves.items()}
     statement = f"The {measure.name} gets {_word(measure)} with each larger {norm_label(p)} budget."
-    return _judge(statement, steps, measure.sign, "steps between budgets")
+    return judge(statement, steps, measure.sign, "steps between budgets")
 
 
 def _ranked(suite, measure, p, reverse=False):
@@ -93,7 +93,7 @@ def _ranked(suite, measure, p, reverse=False):
     statement = f"The {measure.name} {does} with the {norm_label(p)} budget"
     statement += " (our reading: it goes the other way)." if reverse else "."
     sign = -measure.sign if reverse else measure.sign
-    return _judge(statement, found, sign, "rank correlations", shown=CORRELATIONS)
+    return judge(statement, found, sign, "rank correlations", shown=CORRELATIONS)
 
 
 def _stronger(suite, measure):
@@ -103,7 +103,7 @@ def _stronger(suite, measure):
     statement = (
         f"Averaged over the budgets, the {measure.name} is {_word(measure)} for ℓ2 than for ℓ∞."
     )
-    return _judge(statement, gaps, measure.sign, "comparisons")
+    return judge(statement, gaps, measure.sign, "comparisons")
 
 
 def _constant(suite, measure):
@@ -181,7 +181,7 @@ def _word(measure):
     return "larger" if measure.sign > 0 else "smaller"
 
 
-def _judge(statement, compared, sign, unit, note="", shown=POINTS):
+def judge(statement, compared, sign, unit, note="", shown=POINTS):
     """Whether every comparison of {arch: [Estimate]} has the sign; None where there is none."""
     known = {a: [d for d in found if math.isfinite(d.value)] for a, found in compared.items()}
     differences = [d for found in known.values() for d in found]

@@ -240,10 +240,10 @@ def _restore_together(runs, steps, parts):
                 ema_decay=run.config.ema_decay,
             )
             states.append(run.restore(state, report=part.line, at_most=at_most))
-        steps = {int(state.step) for state in states}
-        if len(steps) == 1:
-            return states, steps.pop()
-        at_most = min(steps)
+        reached = {int(state.step) for state in states}
+        if len(reached) == 1:
+            return states, reached.pop()
+        at_most = min(reached)
 
 
 def _ahead(iterator, size=2):
