@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from advspur.benchmarks import AUTOATTACK, BENCHMARKS
 from advspur.models import suite
-from configs import quickstart
+from configs import cifar10_color_shift, quickstart
 
 
 def get_config():
@@ -27,8 +27,10 @@ def get_config():
         "salient_imagenet",
         "imagenet9",
         "waterbirds",
+        "cifar_color_shift",  # models trained on CIFAR-10 with a colour shift
         "spurious_shapes",  # models trained on it are evaluated on it, and on nothing else
-    )  # and, much slower, autoattack_{imagenet,cifar10,rival10,spurious_shapes}; autoattack: all
+    )  # and, much slower, autoattack_{imagenet,cifar10,cifar_color_shift,rival10,spurious_shapes};
+    # autoattack: all of these
     config.data_dir = ""  # folder that holds the data sets' folders; "": $ADVSPUR_DATA
     config.directories = ConfigDict()  # of single data sets; "": below data_dir
     for name in (*config.benchmarks[:-1], "cifar10"):
@@ -82,12 +84,13 @@ def options():
     for name in ("rival10", "salient_imagenet", "imagenet9"):
         options[name].regions = quickstart.regions(BENCHMARKS[name])
     options.spurious_shapes = quickstart.evaluation()
+    options.cifar_color_shift = cifar10_color_shift.evaluation()
     for name, benchmark in AUTOATTACK.items():
         options[name] = autoattack(benchmark)
     for name in ("transform", "val_only", "learning_rate", "weight_decay", "num_epochs"):
         options.autoattack_rival10[name] = options.rival10[name]  # of the head, as there
-    options.autoattack_cifar10.batch_size = 250  # images an attack takes at once
-    options.autoattack_spurious_shapes.batch_size = 250
+    for name in ("cifar10", "cifar_color_shift", "spurious_shapes"):
+        options[f"autoattack_{name}"].batch_size = 250  # images an attack takes at once
     return options
 
 

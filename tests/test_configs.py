@@ -69,7 +69,7 @@ def test_the_options_of_an_evaluation_are_those_of_its_benchmarks():
         assert set(options) <= known, name
 
 
-def test_autoattack_is_of_four_data_sets_and_made_where_asked_for():
+def test_autoattack_is_of_five_data_sets_and_made_where_asked_for():
     config = load("evaluate")
     assert not set(AUTOATTACK) & set(config.benchmarks)
     budgets = {
@@ -80,7 +80,12 @@ def test_autoattack_is_of_four_data_sets_and_made_where_asked_for():
     assert budgets == {
         "imagenet": [(), (), (4 / 255,)],
         "cifar10": [(12.0,), (0.5,), (8 / 255,)],
+        "cifar_color_shift": [
+            (),
+            (0.05, 0.1, 0.15, 0.2, 0.25),
+            tuple(k / 4 / 255 for k in range(1, 5)),
+        ],
         "rival10": [(), (), (4 / 255,)],
         "spurious_shapes": [(), (0.25,), (2 / 255,)],
     }
-    assert [config.options[name].num_images for name in AUTOATTACK] == [5000, 1000, 1000, 500]
+    assert [config.options[name].num_images for name in AUTOATTACK] == [5000, 1000, 1000, 1000, 500]

@@ -41,6 +41,11 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
         f"images are {images.dtype} {images.shape}; expected uint8 or floats [n, h, w, 3]",
     )
     check_labels(labels, len(images))
+    require(len(images) > 0, "images is empty: there is nothing to shift")
+    require(
+        0 <= labels.min() and labels.max() < NUM_CLASSES,
+        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {NUM_CLASSES - 1}]",
+    )
     check_color_shift(rho, shift, seed)
     raised, top = (round(shift * 255), 255) if is_uint8 else (shift, 1)
     require(

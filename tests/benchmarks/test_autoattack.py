@@ -307,19 +307,23 @@ def test_what_is_recorded_is_not_measured_again(first, tmp_path):
 
 def test_models_fit_the_data_they_were_trained_on():
     names = list(AUTOATTACK)
-    assert names == [
-        f"autoattack_{d}" for d in ("imagenet", "cifar10", "rival10", "spurious_shapes")
-    ]
+    data = ("imagenet", "cifar10", "cifar_color_shift", "rival10", "spurious_shapes")
+    assert names == [f"autoattack_{d}" for d in data]
     of_cifar = {"shapes": {}, "dataset": "cifar10", "num_classes": 10}
     of_imagenet = {"shapes": {}, "dataset": "imagenet", "num_classes": 1000}
+    shifted = {"color_shift": {"rho": 9.0, "shift": 16 / 255, "seed": 0}}
     for facts, fits in (
-        ({}, [False, False, False, True]),
-        (of_cifar, [False, True, True, False]),
-        (of_cifar | {"num_classes": 7}, [False, False, True, False]),
-        (of_cifar | {"dataset": "unknown"}, [False, False, True, False]),
-        (of_imagenet, [True, False, True, False]),
+        ({}, [False, False, False, False, True]),
+        (of_cifar, [False, True, False, True, False]),
+        (of_cifar | shifted, [False, True, True, True, False]),
+        (of_cifar | {"num_classes": 7}, [False, False, False, True, False]),
+        (of_cifar | {"dataset": "unknown"}, [False, False, False, True, False]),
+        (of_imagenet, [True, False, False, True, False]),
     ):
         assert [not misfit(own_model(**facts), name) for name in names] == fits
+    plain = own_model(**of_cifar)
+    reason = "it was trained on cifar10 without a colour shift"
+    assert misfit(plain, "cifar_color_shift") == reason
     unknown = own_model(**of_cifar | {"dataset": "unknown"})
     assert misfit(unknown, "autoattack_cifar10") == "it was trained on unknown"
 

@@ -154,6 +154,33 @@ def test_the_same_example_is_augmented_anew_in_every_epoch():
     assert len(np.unique(of_one.reshape(len(of_one), -1), axis=0)) > 1
 
 
+@pytest.mark.parametrize("encoded", (False, True))
+@pytest.mark.parametrize("augmentation", ("none", "cifar"))
+def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation):
+    """Whether its images are arrays or are decoded one by one."""
+    source = SOURCE
+    if encoded:
+        source = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
+    options = OPTIONS | {"batch_size": 6, "augmentation": augmentation, "start_step": 1}
+    whole = list(itertools.islice(train_batches(source, **options), 4))
+    parts = [
+        list(itertools.islice(train_batches(source, share=(index, 3), **options), 4))
+        for index in range(3)
+    ]
+    for step, batch in enumerate(whole):
+        for name, field, *of_parts in zip(batch._fields, batch, *(p[step] for p in parts)):  # noqa: B905
+            np.testing.assert_array_equal(np.concatenate(of_parts), field, err_msg=name)
+    if not encoded:  # what the two ways have in common is the order
+        other = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
+        labels = [b.label for b in itertools.islice(train_batches(other, **options), 4)]
+        np.testing.assert_array_equal(labels, [b.label for b in whole])
+
+
+def test_a_batch_that_does_not_divide_by_the_processes_is_refused():
+    with pytest.raises(InputError, match="batch_size = 4 does not divide by 3 processes"):
+        train_batches(SOURCE, **OPTIONS, share=(0, 3))
+
+
 def test_images_stay_with_their_labels():
     for batch in take(3, augmentation="none"):
         np.testing.assert_array_equal(batch.image, IMAGES[batch.label])

@@ -1,0 +1,105 @@
+"""The colour shift: counts by hand, nested minorities, nothing else changed."""
+
+import math
+
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.data import array_source, inject_color_shift
+from advspur.data.color_shift import clipped_share, shifted_table
+
+LABELS = np.repeat(np.arange(10), 1000)
+IMAGES = np.random.default_rng(0).integers(0, 256, (10_000, 2, 2, 3), np.uint8)
+
+
+def majority(rho, labels=LABELS, **options):
+    images = np.zeros((len(labels), 1, 1, 3), np.uint8)
+    return inject_color_shift(images, labels, rho=rho, **options)[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "rho", "minority"),
+    [
+        *zip([5000] * 5, (1, 2, 4, 9, 19), (2500, 1667, 1000, 500, 250), strict=True),
+        *zip([1000] * 5, (1, 2, 4, 9, 19), (500, 333, 200, 100, 50), strict=True),
+        (1000, math.inf, 0),
+        (1000, 99, 10),
+    ],
+)
+def test_minority_counts_of_every_class_are_those_of_the_protocol(size, rho, minority):
+    labels = np.repeat(np.arange(10), size)
+    counts = np.bincount(labels, weights=~majority(rho, labels), minlength=10)
+    np.testing.assert_array_equal(counts, minority)
+
+
+def test_colour_and_half_of_the_classes_are_independent_at_rho_1():
+    is_red = (LABELS < 5) == majority(1.0)
+    table = np.histogram2d(LABELS < 5, is_red, bins=2)[0] / len(LABELS)
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True)
+    np.testing.assert_allclose(table, expected, atol=1e-12)  # the mutual information is 0
+
+
+def test_minorities_are_nested():
+    small, large = majority(4.0), majority(19.0)
+    assert np.all(large[small]) and large.sum() > small.sum()
+
+
+def test_the_assignment_depends_on_seed_and_split_and_on_nothing_else():
+    first = majority(4.0)
+    np.testing.assert_array_equal(first, majority(4.0))
+    assert np.any(first != majority(4.0, seed=1)) and np.any(first != majority(4.0, split="test"))
+    shuffled = np.random.default_rng(1).permutation(len(LABELS))
+    counts = np.bincount(LABELS[shuffled], weights=majority(4.0, LABELS[shuffled]))
+    np.testing.assert_array_equal(counts, 800)
+
+
+@pytest.mark.parametrize("as_float", (False, True))
+def test_one_channel_is_raised_and_clipped_and_nothing_else(as_float):
+    images = (IMAGES / 255).astype(np.float32) if as_float else IMAGES
+    shifted, is_majority = inject_color_shift(images, LABELS, rho=4)
+    assert shifted.dtype == images.dtype and np.array_equal(IMAGES, IMAGES.copy())
+    for i in range(0, 10_000, 97):
+        channel = 0 if (LABELS[i] < 5) == is_majority[i] else 1
+        expected = (IMAGES[i] / 255).astype(float)
+        expected[..., channel] = np.minimum(expected[..., channel] + 16 / 255, 1)
+        found = shifted[i] if as_float else shifted[i] / 255
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_share_of_clipped_values_by_hand():
+    images = np.full((4, 2, 2, 3), 200, np.uint8)
+    images[:, 0, :, 0] = 250  # half of the red values are cut, of the green none
+    labels, is_majority = np.array([0, 1, 7, 8]), np.array([True, False, True, False])
+    # red: class 0 of the majority and class 8 of the minority
+    assert clipped_share(images, labels, is_majority, shift=16 / 255) == 0.25
+
+
+def test_a_table_keeps_its_groups():
+    source = array_source(IMAGES, LABELS, num_classes=10)
+    table = shifted_table(source, "test", rho=9.0, shift=16 / 255, seed=0)
+    images, is_majority = inject_color_shift(IMAGES, LABELS, rho=9.0, split="test")
+    np.testing.assert_array_equal(table.columns["image"], images)
+    np.testing.assert_array_equal(table.columns["is_majority"], is_majority)
+    np.testing.assert_array_equal(table.columns["group"], 2 * LABELS + is_majority)
+    assert table.num_classes == 10 and table[3]["label"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rho": 0.5}, "rho = 0.5: majority : minority must be >= 1"),
+        ({"rho": math.nan}, "rho = nan"),
+        ({"shift": 0.0}, "shift = 0.0: it must lie in"),
+        ({"shift": 0.05}, "shift = 0.05: of 8-bit images it must be a multiple of 1/255"),
+        ({"seed": -1}, "seed = -1"),
+        ({"split": "val"}, "split = 'val' is not known; allowed: 'train', 'test'"),
+        ({"labels": LABELS[:3]}, "expected 10000 integers"),
+        ({"labels": LABELS + 1}, r"labels lie in \[1, 10\]; expected \[0, 9\]"),
+        ({"images": IMAGES[0]}, "expected uint8 or floats"),
+    ],
+)
+def test_bad_values_are_refused(change, message):
+    call = {"images": IMAGES, "labels": LABELS, "rho": 2} | change
+    with pytest.raises(InputError, match=message):
+        inject_color_shift(call.pop("images"), call.pop("labels"), **call)
