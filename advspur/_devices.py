@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import sys
 
 import jax
 import numpy as np
@@ -37,6 +39,11 @@ def whole_batch(size):
 def is_first_process():
     """Whether this process writes and talks for all."""
     return jax.process_index() == 0
+
+
+def talking_stream():
+    """Where progress and lines go: of several processes, only the first talks."""
+    return sys.stderr if is_first_process() else open(os.devnull, "w")  # noqa: SIM115
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # configs/ import each other as `configs`
 
+import _processes  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
@@ -35,9 +36,7 @@ def run(main, *, config=False, workdir=False, arguments=False, processes=False):
     if workdir:
         flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config name>.")
     if processes:
-        flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several processes.")
-        flags.DEFINE_integer("num_processes", 1, "How many processes share the work.")
-        flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.")
+        _processes.define_flags()
     app.run(lambda argv: _guarded(main, argv[1:], arguments), flags_parser=_parse)
 
 
@@ -65,13 +64,6 @@ def use_compile_cache(directory):
 def words(names):
     """The words of a tuple in the config, which --config.KEY=a,b makes one string of."""
     return tuple(word for name in names for word in name.split(",") if word)
-
-
-def talking_stream():
-    """Where progress and lines go: of several processes, only the first talks."""
-    import jax
-
-    return sys.stderr if jax.process_index() == 0 else open(os.devnull, "w")  # noqa: SIM115
 
 
 def fail(message):
@@ -137,9 +129,9 @@ def _guarded(main, given, allowed):
     from advspur._checks import InputError, require
 
     try:
-        _join_processes()
         require(allowed or not given, f"{' '.join(given)!r} is no flag: flags begin with --")
-        main(flags.FLAGS, *given)
+        with _processes.joined():
+            main(flags.FLAGS, *given)
     except InputError as error:
         fail(error)
     except OSError as error:
@@ -160,20 +152,6 @@ def _guarded(main, given, allowed):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # XLA may still be computing: taking Python down around it crashes
-
-
-def _join_processes():
-    from advspur._checks import require
-
-    coordinator = getattr(flags.FLAGS, "coordinator", None)
-    if not coordinator:
-        alone = getattr(flags.FLAGS, "num_processes", 1) == 1
-        require(alone, "several processes need --coordinator=HOST:PORT of process 0")
-    else:
-        import jax
-
-        place = flags.FLAGS.num_processes, flags.FLAGS.process_id
-        jax.distributed.initialize(coordinator, *place, initialization_timeout=60)
 
 
 def _show_warning(message, category, *_args, **_kwargs):

@@ -17,9 +17,8 @@ flags.DEFINE_bool("require", False, "Data sets and models that are not at hand a
 
 
 def main(flags, *runs):
-    import jax
-
     from advspur._checks import InputError, require
+    from advspur._devices import is_first_process, talking_stream
     from advspur._progress import Progress
     from advspur.benchmarks import AUTOATTACK, BENCHMARKS, open_model
     from advspur.benchmarks.matrix import evaluate_matrix, find_data
@@ -39,7 +38,7 @@ def main(flags, *runs):
     benchmarks = [n for word in _cli.words(config.benchmarks) for n in groups.get(word, (word,))]
     unknown = [name for name in benchmarks if name not in BENCHMARKS]
     require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join([*BENCHMARKS, *groups])}")
-    stream = _cli.talking_stream()
+    stream = talking_stream()
 
     def line(text):
         print(text, file=stream, flush=True)
@@ -77,7 +76,7 @@ def main(flags, *runs):
         required=flags.require,
         line=line,
     )
-    if jax.process_index() == 0:
+    if is_first_process():
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(file, {"config": config.to_dict(), "environment": environment()})
         for run in found.values():

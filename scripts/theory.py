@@ -13,6 +13,7 @@ def main(flags):
 
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     from advspur._checks import check_choice
+    from advspur._devices import is_first_process, talking_stream
     from advspur._progress import Progress
     from advspur.report import write_report
     from advspur.theory.run import num_problems, run_sweeps
@@ -21,10 +22,13 @@ def main(flags):
     check_choice("dtype", config.dtype, ("float32", "float64"))
     jax.config.update("jax_enable_x64", config.dtype == "float64")
     _cli.use_compile_cache(workdir)
-    with Progress(num_problems(config), workdir.name, unit="problems") as progress:
-        print(run_sweeps(config, workdir, progress))
-    print(write_report(workdir))
+    stream, count = talking_stream(), num_problems(config)
+    with Progress(count, workdir.name, unit="problems", stream=stream) as progress:
+        path = run_sweeps(config, workdir, progress)
+    if is_first_process():
+        print(path)
+        print(write_report(workdir))
 
 
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True)
+    _cli.run(main, config=True, workdir=True, processes=True)

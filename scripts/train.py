@@ -10,8 +10,9 @@ import _cli
 def main(flags):
     from advspur.training import train
 
+    _cli.use_compile_cache(_cli.workdir())
     train(flags.config, _cli.workdir())
 
 
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True)
+    _cli.run(main, config=True, workdir=True, processes=True)

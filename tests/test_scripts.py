@@ -5,13 +5,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import _cli
+import jax
 import numpy as np
 import pytest
 from seeded import state_dict
 
+from advspur import models
+from advspur._files import locked
 from advspur.records import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,6 +195,28 @@ def test_evaluate_of_what_is_no_run(tmp_path):
     assert code == 2 and "is no training run" in err
 
 
+def start_two(script, *arguments):
+    """Two processes with two devices each that share the work of a script."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    together = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+    command = [sys.executable, f"scripts/{script}.py", *map(str, arguments), *together]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}  # Gloo talks on stdout
+    return [
+        subprocess.Popen([*command, f"--process_id={i}"], cwd=ROOT, env=environment, **pipes)
+        for i in range(2)
+    ]
+
+
+def ended(processes, timeout=200):
+    """[what each said], after all have ended well."""
+    said = [process.communicate(timeout=timeout)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    return said
+
+
 def test_two_processes_evaluate_as_one(tmp_path):
     run_dir = tmp_path / "run"
     code, _, err = run("train", f"--config={TINY}", "--config.num_steps=1", f"--workdir={run_dir}")
@@ -199,21 +225,7 @@ def test_two_processes_evaluate_as_one(tmp_path):
     sizes += ("regions.num_attacked=4", "regions.attack_steps=1")
     arguments = ["--config=configs/evaluate.py", str(run_dir)]
     arguments += [f"--config.options.spurious_shapes.{size}" for size in sizes]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    together = [f"--workdir={tmp_path / 'two'}", f"--coordinator=localhost:{port}"]
-    together += ["--num_processes=2"]
-    command = [sys.executable, "scripts/evaluate.py", *arguments, *together]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    both = [
-        subprocess.Popen(
-            [*command, f"--process_id={i}"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
-        )
-        for i in range(2)
-    ]
-    said = [process.communicate(timeout=200)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    said = ended(start_two("evaluate", *arguments, f"--workdir={tmp_path / 'two'}"))
     code, _, err = run("evaluate", *arguments, f"--workdir={tmp_path / 'one'}")
     assert code == 0, err
     one, two = (
@@ -222,6 +234,72 @@ def test_two_processes_evaluate_as_one(tmp_path):
     )
     assert one == two and len(one) > 50
     assert "new numbers" in said[0] and "new numbers" not in said[1]
+
+
+def test_two_processes_train_as_one_and_go_on_after_one_is_killed(tmp_path):
+    config = [f"--config={TINY}", "--config.num_steps=40", "--config.validation.every_steps=40"]
+    log = tmp_path / "two" / "metrics.jsonl"
+    processes = start_two("train", *config, f"--workdir={tmp_path / 'two'}")
+    while not log.exists() or log.read_text().count('"loss"') < 6:
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.001)
+    processes[1].kill()
+    processes[1].communicate()
+    said = processes[0].communicate(timeout=60)[1].decode()
+    assert processes[0].returncode not in (0, None)
+    assert said.count("error: another of the processes is gone") == 1 and "Traceback" not in said
+    assert "start all of them again and they go on" in said
+
+    first, second = ended(start_two("train", *config, f"--workdir={tmp_path / 'two'}"))
+    assert "going on at step" in first or "40 steps" in first
+    assert second == ""  # one of them talks
+    code, _, err = run("train", *config, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, err
+    one, two = (
+        np.concatenate([x.ravel() for x in jax.tree.leaves(models.load(tmp_path / n).variables)])
+        for n in ("one", "two")
+    )
+    # Sums in another order: what 40 steps make of rounding, against what they make of the weights
+    assert np.linalg.norm(one - two) < 0.05 * np.linalg.norm(one)
+    steps = [
+        [json.loads(x)["step"] for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("one", "two")
+    ]
+    assert steps[0] == steps[1]
+
+
+def test_two_processes_sweep_as_one(tmp_path):
+    config = ["--config=configs/theory_scale.py", "--config.num_epsilons=20"]
+    said = ended(start_two("theory", *config, f"--workdir={tmp_path / 'two'}"))
+    assert said == ["", ""]
+    code, _, err = run("theory", *config, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, err
+    one, two = (np.load(tmp_path / name / "theory_scale.npz") for name in ("one", "two"))
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def test_processes_that_do_not_come_together_are_told(tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    for flags, message in (
+        (["--num_processes=2"], "several processes need --coordinator=HOST:PORT of process 0"),
+        (
+            ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
+            "process_id = 2: it must be from 0 to 1",
+        ),
+        (["--coordinator=auto"], "the processes do not come together at auto"),
+    ):
+        code, _, err = run("train", f"--config={TINY}", workdir, *flags)
+        assert code == 2 and message in err and "Traceback" not in err, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_written_to_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        code, _, err = run("train", f"--config={TINY}", f"--workdir={tmp_path / 'run'}")
+    assert code == 2 and f"another process is writing to {tmp_path / 'run'}" in err, err
+    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_prepare_data_says_what_it_takes(tmp_path):

@@ -31,7 +31,7 @@ def run_sweeps(config, directory, progress=None):
     Args:
       config: of configs/theory_*.py.
       progress: object with advance(number of problems).
-    Returns: path of the file.
+    Returns: path of the file, which the first process writes.
     """
     check_choice("figure", config.figure, FIGURES)
     for name, value in config.items():
@@ -48,6 +48,8 @@ def run_sweeps(config, directory, progress=None):
     )
     facts = {name: config[name] for name in ("theta_opt", "noise_std")}
     path = Path(directory) / f"theory_{config.figure}.npz"
+    if jax.process_index() > 0:
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with open(part, "wb") as file:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 from flax.jax_utils import prefetch_to_device
 
-from advspur._devices import gather, replicate
+from advspur._devices import gather, replicate, talking_stream, together
 from advspur._progress import Progress
 from advspur.data.batches import shard
 from advspur.training.parts import (
@@ -59,12 +59,14 @@ def train(config, workdir, *, progress=None):
       TrainingDiverged: loss or gradient not finite.
       TrainingStopped: after SIGINT or SIGTERM; saved.
     """
-    check_config(config)
-    dataset = open_training_data(config)
+    with together():
+        check_config(config)
+        dataset = open_training_data(config)
     num_steps = count_steps(config, len(dataset.train))
     with Run(config, workdir, dataset) as run, contextlib.ExitStack() as stack:
         if progress is None:
-            progress = Progress(num_steps, f"train {run.workdir.name}", unit="step")
+            title = f"train {run.workdir.name}"
+            progress = Progress(num_steps, title, unit="step", stream=talking_stream())
             stack.enter_context(progress)
         network, optimizer = build(config, dataset)
         state = create_state(
