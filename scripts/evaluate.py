@@ -8,6 +8,7 @@ A data set, or a model of the config, that is not at hand is passed over with on
 --require it is an error. What fails is passed over too, and the exit code is 2 then.
 """
 
+import contextlib
 import os
 
 import _cli
@@ -18,7 +19,8 @@ flags.DEFINE_bool("require", False, "Data sets and models that are not at hand a
 
 def main(flags, *runs):
     from advspur._checks import InputError, require
-    from advspur._devices import is_first_process, talking_stream
+    from advspur._devices import is_first_process, talking_stream, together
+    from advspur._files import locked
     from advspur._progress import Progress
     from advspur.benchmarks import AUTOATTACK, BENCHMARKS, open_model
     from advspur.benchmarks.matrix import evaluate_matrix, find_data
@@ -76,24 +78,26 @@ def main(flags, *runs):
         required=flags.require,
         line=line,
     )
-    if is_first_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"config": config.to_dict(), "environment": environment()})
-        for run in found.values():
-            if (run / "metrics.jsonl").is_file():
-                record_training(run, path)
-    _cli.use_compile_cache(workdir)
-    complete = evaluate_matrix(
-        models,
-        directories,
-        passes,
-        options,
-        path=path,
-        seed=config.seed,
-        cache_dir=workdir / "features",
-        progress_of=lambda total: Progress(total, "evaluate", stream=stream),
-        line=line,
-    )
+    with contextlib.ExitStack() as stack:
+        with together():
+            if is_first_process():
+                stack.enter_context(locked(workdir))
+                write_json(file, {"config": config.to_dict(), "environment": environment()})
+                for run in found.values():
+                    if (run / "metrics.jsonl").is_file():
+                        record_training(run, path)
+        _cli.use_compile_cache(workdir)
+        complete = evaluate_matrix(
+            models,
+            directories,
+            passes,
+            options,
+            path=path,
+            seed=config.seed,
+            cache_dir=workdir / "features",
+            progress_of=lambda total: Progress(total, "evaluate", stream=stream),
+            line=line,
+        )
     require(complete and not damaged, "not all could be measured; lines above say what and why")
 
 

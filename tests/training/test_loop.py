@@ -17,6 +17,7 @@ import pytest
 
 from advspur import models
 from advspur._checks import InputError
+from advspur._files import locked
 from advspur.training import TrainingDiverged, TrainingStopped, train, training_records
 from advspur.training.loop import _signals
 from tests.training.tiny_config import get_config
@@ -208,6 +209,31 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_pa
     assert f"checkpoint {workdir / 'checkpoints' / '12'} is damaged" in message
     assert (workdir / "damaged_checkpoints").is_dir()
     assert models.latest_step(workdir) == 12  # trained again from the one before
+
+
+def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_path):
+    workdir = tmp_path / "fewer"
+    _copy(finished[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    done = subprocess.run(
+        [*COMMAND, f"--workdir={workdir}"],
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "going on at step 8" in done.stderr
+    assert f"{workdir} was begun on 4 devices and goes on on 2: the same batches" in done.stderr
+    assert models.latest_step(workdir) == 12
+    config = get_config()
+    config.batch_size = 18  # of four devices
+    with pytest.raises(InputError, match="does not divide by 4 devices"):
+        train(config, workdir)
+
+
+def test_a_run_that_is_being_trained_is_left_alone(finished):
+    with locked(finished[0]), pytest.raises(InputError, match="another process is writing to"):
+        train(get_config(), finished[0])
 
 
 def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):

@@ -128,3 +128,30 @@ def test_eval_step_counts_valid_examples_once_on_any_number_of_devices(state, ba
     assert int(one["clean"]) == right and int(one["valid"]) == 13
     assert {k: int(v) for k, v in four.items()} == {k: int(v) for k, v in one.items()}
     assert int(one["pgd"]) <= right
+
+
+def test_nan_on_one_device_is_seen_on_all(state, batch):
+    """The third of four gets NaN for its images: no number of the step is finite then."""
+
+    def attack(logits_fn, images, labels, key, epsilon):
+        return jnp.where(jax.lax.axis_index("batch") == 2, jnp.nan, images)
+
+    step = make_train_step(NETWORK, OPTIMIZER, attack=attack, **FACTS)
+    new, metrics = step(jax.device_get(state), shard(batch, 4), 0.0)
+    assert np.isnan(metrics["gradient_norm"]) and np.isnan(metrics["state_norm"])
+    assert all(np.all(np.isnan(x)) for x in jax.tree.leaves(new.variables["params"]["conv1"]))
+
+
+def test_a_step_in_16_bits_keeps_parameters_and_statistics_in_32(state, batch):
+    """bfloat16 has 8 bits of mantissa: the step agrees with that in float32 to about a percent."""
+    network = NETWORK.clone(dtype=jnp.bfloat16)
+    step = functools.partial(train_step, network=network, optimizer=OPTIMIZER, **FACTS)
+    new, metrics = jax.jit(step)(state, batch, 0.0)
+    assert {x.dtype.name for x in jax.tree.leaves((new.variables, new.opt_state))} == {"float32"}
+    exact, of_exact = single_step()(state, batch, 0.0)
+    np.testing.assert_allclose(metrics["loss"], of_exact["loss"], rtol=0.02)
+    changes = [
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.tree.map(jnp.subtract, s, t))])
+        for s, t in ((new.variables, state.variables), (exact.variables, state.variables))
+    ]
+    assert 0 < np.linalg.norm(changes[0] - changes[1]) < 0.1 * np.linalg.norm(changes[1])
