@@ -33,38 +33,76 @@ class Small(nn.Module):
 
 
 class Block(nn.Module):
+    expansion = 1
+
     def __init__(self, before, width, stride):
         super().__init__()
         self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = nn.Sequential()
-        if stride > 1:
-            conv = nn.Conv2d(before, width, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(width))
+        self.downsample = _shortcut(before, width, stride)
 
     def forward(self, x):
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(y + self.downsample(x))
 
 
-class ResNet18(nn.Module):
-    """With the 3 x 3 stem for CIFAR; torchvision's names."""
+class Bottleneck(nn.Module):
+    expansion = 4
 
-    def __init__(self):
+    def __init__(self, before, width, stride):
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
-        for stage, (before, width) in enumerate(((64, 64), (64, 128), (128, 256), (256, 512))):
-            first = Block(before, width, 2 if stage else 1)
-            setattr(self, f"layer{stage + 1}", nn.Sequential(first, Block(width, width, 1)))
-        self.fc = nn.Linear(512, 10)
+        self.conv1 = nn.Conv2d(before, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample = _shortcut(before, 4 * width, stride)
+
+    def forward(self, x):
+        y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+def _shortcut(before, after, stride):
+    if stride == 1 and before == after:
+        return nn.Sequential()
+    conv = nn.Conv2d(before, after, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after))
+
+
+class ResNet(nn.Module):
+    """The networks of `advspur.models` under torchvision's names."""
+
+    def __init__(self, arch, num_classes, stem):
+        super().__init__()
+        block, sizes, width = {
+            "resnet18": (Block, (2, 2, 2, 2), 64),
+            "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
+            "resnet_small": (Block, (1, 1, 1), 16),
+        }[arch]
+        side, stride = {"imagenet": (7, 2), "cifar": (3, 1), "small": (3, 2)}[stem]
+        self.conv1 = nn.Conv2d(3, width, side, stride, side // 2, bias=False)
+        self.bn1, self.has_pool, self.layers = nn.BatchNorm2d(width), stem == "imagenet", []
+        before = width
+        for stage, count in enumerate(sizes):
+            blocks = []
+            for index in range(count):
+                after = width * 2**stage
+                blocks.append(block(before, after, 2 if stage and not index else 1))
+                before = after * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.layers.append(f"layer{stage + 1}")
+        self.fc = nn.Linear(before, num_classes)
 
     def forward(self, images):
-        x = (images - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
-        x = F.relu(self.bn1(self.conv1(x)))
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
+        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+        x = F.relu(self.bn1(self.conv1((images - mean) / std)))
+        x = F.max_pool2d(x, 3, 2, 1) if self.has_pool else x
+        for name in self.layers:
+            x = getattr(self, name)(x)
         return self.fc(x.mean((2, 3)))
 
 
@@ -77,7 +115,7 @@ def networks(name, weights=None):
     """
     torch.manual_seed(0)
     if name == "resnet18":
-        network = ResNet18().eval()
+        network = ResNet("resnet18", 10, "cifar").eval()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.pth"
             torch.save(network.state_dict(), path)

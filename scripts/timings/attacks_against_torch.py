@@ -132,10 +132,10 @@ def compare(claim, theirs, ours, pairs, facts):
     print_ratio(f"{claim}: torch / ours", theirs, ours, pairs, **first, **facts)
 
 
-def torch_pgd(network, images, labels, p, epsilon, num_steps=20):
+def torch_pgd(network, images, labels, p, epsilon, num_steps=20, step=None):
     """PGD of the `robustness` library: from the image, best iterate, step 2.5 epsilon / steps."""
-    step, x = 2.5 * epsilon / num_steps, images.clone()
-    best, best_loss = images.clone(), torch.full((len(images),), -math.inf)
+    x, step = images.clone(), 2.5 * epsilon / num_steps if step is None else step
+    best, best_loss = images.clone(), torch.full_like(images[:, 0, 0, 0], -math.inf)
 
     def note(loss):
         is_better = loss > best_loss
