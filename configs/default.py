@@ -49,10 +49,12 @@ def get_config():
     config.attack.num_steps = 3  # gradient evaluations
     config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon
     config.attack.random_start = "none"  # "none", "ball", "sphere"
-    config.attack.loss = "cross_entropy"  # or "margin"
+    config.attack.loss = "cross_entropy"  # or "margin", "dlr", "kl" (of TRADES)
+    config.trades_beta = 0.0  # weight of the KL term of TRADES; 0: train on adversarial images only
 
     # Optimisation: SGD with momentum, weight decay added to the gradient
     config.batch_size = 512  # images a step, over all devices and processes
+    config.accumulation_steps = 1  # parts a device goes through its share in, to save memory
     config.num_epochs = 90.0  # passes over the training split
     config.num_steps = 0  # steps; 0: from num_epochs
     config.learning_rate = 0.1  # peak
@@ -75,5 +77,6 @@ def get_config():
     config.checkpoint_every_steps = 1_000  # steps; also after the last one and at Ctrl-C
     config.keep_last = 2  # checkpoints kept beside the best
     config.best_metric = "val_pgd_accuracy"  # or "val_clean_accuracy", "val_ema_pgd_accuracy", ...
+    config.early_stopping = 0  # validations without a better best_metric that end a run; 0: never
     config.log_every_steps = 50  # steps between two lines of metrics.jsonl
     return config.lock()

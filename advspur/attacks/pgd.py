@@ -78,7 +78,8 @@ def pgd(
       random_start: "none" starts at the image, "ball" uniformly in the ball, "sphere" in a
         uniformly random direction at distance epsilon (the l2 start of `robustness`).
       restarts: independent random starts; per image the first success wins, then the loss.
-      loss: "cross_entropy" or "margin" (largest other logit minus the label's).
+      loss: "cross_entropy" or "margin" (largest other logit minus the label's), or a function
+        (logits, labels) -> [n], the larger the worse for the model.
       targeted: lower the loss of `labels` instead of raising it.
       mask: broadcastable to `images`, 1 where a pixel may be changed, else 0. A random start
         is drawn in the whole ball and then cut to the mask.
@@ -92,7 +93,9 @@ def pgd(
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("random_start", random_start, RANDOM_STARTS)
-    check_choice("loss", loss, tuple(LOSSES))
+    if not callable(loss):
+        check_choice("loss", loss, tuple(LOSSES))
+        loss = LOSSES[loss]
     require(0 < l1_share <= 1, f"l1_share = {l1_share}: it must lie in (0, 1]")
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
@@ -114,7 +117,7 @@ def pgd(
 
     def objective(x):
         logits = logits_fn(x)
-        value = LOSSES[loss](logits, labels)
+        value = loss(logits, labels)
         hit = jnp.argmax(logits, axis=-1) == labels
         value, success = (-value, hit) if targeted else (value, ~hit)
         return jnp.sum(value), (value, success)

@@ -21,6 +21,7 @@ from advspur.training.parts import (
     accuracies,
     build,
     open_training_data,
+    step_options,
     train_attack,
     training_stream,
     validation_attack,
@@ -79,7 +80,7 @@ def train(config, workdir, *, progress=None):
         state = run.restore(state, report=progress.line)
         start = int(state.step)
         progress.skip(start)
-        if start >= num_steps:
+        if start >= num_steps or run.is_stale:
             return state
         run.begin(start, num_steps, progress.line, devices=jax.device_count())
         attack, epsilon = train_attack(config)
@@ -88,8 +89,7 @@ def train(config, workdir, *, progress=None):
             network,
             optimizer,
             attack=attack,
-            label_smoothing=config.label_smoothing,
-            ema_decay=config.ema_decay,
+            **step_options(config),
             **facts,
         )
         program = Program(
@@ -107,7 +107,8 @@ def train(config, workdir, *, progress=None):
 def fit(runs, program, state, batches, progress, steps):
     """The steps from the first to the second of `steps` of runs that are trained together.
 
-    A run that diverges is left where it was last saved; the others go on.
+    A run that diverges is left where it was last saved, one that early stopping ends where it is
+    then; the others go on.
 
     Returns: the state on the devices.
     """
@@ -136,21 +137,26 @@ def fit(runs, program, state, batches, progress, steps):
                 run.seconds = seconds + time.monotonic() - clock
             if to_log:
                 rate, memory = float(schedule(step - 1)), round(peak_memory_mb())
-                for run, values in _sound(runs, found):
+                for run, values in _going(runs, found):
                     run.values = {name: float(value) for name, value in values.items()}
                     run.log(step, learning_rate=rate, **run.values, peak_memory_mb=memory)
             if to_validate:
                 results = program.validate(state)
                 for run, seconds in zip(runs, before, strict=True):
                     run.seconds = seconds + time.monotonic() - clock
-                for run, result in _sound(runs, results):
-                    run.results = result
-                    run.log(step, **result)
+                for run, result in _going(runs, results):
+                    run.validated(step, result)
             if to_save:
-                for run, own in _sound(runs, program.members(state)):
+                for run, own in _going(runs, program.members(state)):
                     scores = run.results if to_validate else {}
                     run.checkpoints.save(own, seconds=run.seconds, metrics=scores)
             progress.advance(len(runs), runs[0].note())
+            for run in (run for run in runs if to_validate and run.is_stale and not run.has_ended):
+                run.has_ended = True
+                progress.line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
+            if all(run.has_ended for run in runs):
+                progress.skip(len(runs) * (num_steps - step))
+                break
             if stop:
                 for run in runs:
                     run.checkpoints.wait()
@@ -165,20 +171,24 @@ def fit(runs, program, state, batches, progress, steps):
 
 
 def _check(runs, metrics, step, progress):
-    """Mark the runs whose metrics are not finite; raise where that is all of them."""
-    for run, own in _sound(runs, metrics):
+    """End the runs whose metrics are not finite; raise where no other goes on."""
+    for run, own in _going(runs, metrics):
         try:
             run.check(own, step)
         except TrainingDiverged as error:
-            run.fault = error
-            if all(other.fault for other in runs):
+            run.fault, run.has_ended = error, True
+            if all(other.has_ended for other in runs):
                 raise
             progress.line(f"{run.workdir}: {error}; the models trained with it go on")
 
 
-def _sound(runs, values):
-    """(run, its value) of the runs that have not diverged."""
-    return [(run, v) for run, v in zip(runs, values, strict=True) if run.fault is None]
+def _going(runs, values):
+    """(run, its value) of the runs that have not ended before the others."""
+    return [(run, v) for run, v in zip(runs, values, strict=True) if not run.has_ended]
+
+
+def _stale(config):
+    return f"{config.best_metric} was not better in {config.early_stopping} validations"
 
 
 def _agreed(asked, is_due):

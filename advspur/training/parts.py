@@ -48,6 +48,16 @@ def train_attack(config):
     return attack, config.attack.epsilon
 
 
+def step_options(config):
+    """What else of a config `train_step` takes."""
+    return {
+        "label_smoothing": config.label_smoothing,
+        "trades_beta": config.trades_beta,
+        "num_parts": config.accumulation_steps,
+        "ema_decay": config.ema_decay,
+    }
+
+
 def validation_attack(config):
     """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) where it is the clean one."""
     options = config.validation

@@ -7,10 +7,18 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from advspur._devices import is_first_process, together
+from advspur._devices import gather, is_first_process, together
 from advspur.training.checkpoint import Checkpoints
-from advspur.training.run_dir import SUITE_KEYS, MetricsLog, describe_attack, open_run, write_json
+from advspur.training.run_dir import (
+    SUITE_KEYS,
+    MetricsLog,
+    describe_attack,
+    open_run,
+    read_metrics,
+    write_json,
+)
 
 
 class TrainingDiverged(ArithmeticError):
@@ -28,7 +36,9 @@ class Run:
     def __init__(self, config, workdir, dataset):
         self.config, self.workdir, self.dataset = config, Path(workdir), dataset
         self.seconds, self.values, self.results = 0.0, {}, {}
-        self.fault = None  # the TrainingDiverged of a run that others are trained with
+        self._scores = []  # best_metric at every validation so far
+        self.has_ended = False  # before the last step, while others go on
+        self.fault = None  # the TrainingDiverged that ended it
         self._log, self._begun_on = None, None
         with contextlib.ExitStack() as stack:
             with together():
@@ -49,6 +59,10 @@ class Run:
         """`state`, or that of the latest checkpoint up to step `at_most` if there is one."""
         found = self.checkpoints.restore(state, report=report, at_most=at_most)
         state, self.seconds = found or (state, 0.0)
+        lines = read_metrics(self.workdir) if is_first_process() else []
+        name = self.config.best_metric
+        scores = [x[name] for x in lines if name in x and x["step"] <= int(state.step)]
+        self._scores = gather(scores)[0]
         return state
 
     def begin(self, start, num_steps, report, *, devices=None):
@@ -73,6 +87,18 @@ class Run:
                 "batches, but sums in another order and other random starts of attacks, so the "
                 "weights will not be the same to the last bit"
             )
+
+    @property
+    def is_stale(self):
+        """Whether so many validations as `early_stopping` says have not been better."""
+        patience, scores = self.config.early_stopping, self._scores
+        return bool(patience) and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience
+
+    def validated(self, step, results):
+        """Keep and log the results of a validation."""
+        self.results = results
+        self._scores.append(results[self.config.best_metric])
+        self.log(step, **results)
 
     def check(self, metrics, step):
         """Raise TrainingDiverged where a number is not finite."""

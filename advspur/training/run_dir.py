@@ -57,12 +57,13 @@ def check_config(config):
         ("schedule", config.schedule, SCHEDULES),
         ("augmentation", config.augmentation, ("auto", *AUGMENTATIONS)),
         ("attack.random_start", attack.random_start, RANDOM_STARTS),
-        ("attack.loss", attack.loss, tuple(LOSSES)),
+        ("attack.loss", attack.loss, (*LOSSES, "kl")),
         ("best_metric", config.best_metric, METRICS if config.ema_decay else METRICS[:2]),
     ):
         check_choice(name, value, allowed)
     for name, value in (
         ("batch_size", config.batch_size),
+        ("accumulation_steps", config.accumulation_steps),
         ("keep_last", config.keep_last),
         ("checkpoint_every_steps", config.checkpoint_every_steps),
         ("log_every_steps", config.log_every_steps),
@@ -74,6 +75,8 @@ def check_config(config):
         require(value > 0, f"{name} = {value}: it must be > 0")
     for name, value in (
         ("seed", config.seed),
+        ("early_stopping", config.early_stopping),
+        ("trades_beta", config.trades_beta),
         ("num_workers", config.num_workers),
         ("num_epochs", config.num_epochs),
         ("warmup_epochs", config.warmup_epochs),
@@ -98,10 +101,17 @@ def check_config(config):
         f"validation.epsilon = {validation.epsilon}: a budget, or negative for the training one",
     )
     require(config.num_steps or config.num_epochs > 0, "num_epochs must be > 0")
+    parts = jax.device_count() * config.accumulation_steps
+    in_steps = f" of {config.accumulation_steps} steps" if config.accumulation_steps > 1 else ""
     require(
-        config.batch_size % jax.device_count() == 0,
-        f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices; the "
-        f"nearest below is {config.batch_size // jax.device_count() * jax.device_count()}",
+        config.batch_size % parts == 0,
+        f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices"
+        f"{in_steps}; the nearest below is {config.batch_size // parts * parts}",
+    )
+    is_still = attack.epsilon and attack.loss == "kl" and attack.random_start == "none"
+    require(
+        not is_still,
+        "attack.loss = 'kl' is 0 at the image and so is its gradient: set attack.random_start",
     )
     color_shift = config.color_shift
     if color_shift.rho:
@@ -216,11 +226,16 @@ class MetricsLog:
         self._events.close()
 
 
+def read_metrics(workdir):
+    """The lines of metrics.jsonl, as dicts; [] where there is none."""
+    path = Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return list(filter(None, map(_parse, lines)))
+
+
 def training_records(workdir):
     """What the run cost so far, as Records of benchmark "training": seconds, peak_memory_mb."""
-    workdir = Path(workdir)
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    last = {k: v for line in lines for k, v in (_parse(line) or {}).items()}
+    last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
     options, facts = {"step": last["step"]}, record_facts(run_facts(workdir))
     return [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)

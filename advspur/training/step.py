@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from advspur._convolutions import for_loops
 from advspur.attacks import pgd
 from advspur.data.transforms import to_unit
 from advspur.models.classifier import normalize
@@ -19,7 +20,11 @@ from advspur.training.state import TrainState
 
 
 class Attack(NamedTuple):
-    """The inner maximisation of a step; epsilon is given at each call."""
+    """The inner maximisation of a step; epsilon is given at each call.
+
+    The loss "kl" is that of TRADES: away from what the network predicts on the image, whatever the
+    label.
+    """
 
     p: float
     num_steps: int
@@ -28,6 +33,13 @@ class Attack(NamedTuple):
     loss: str = "cross_entropy"
 
     def __call__(self, logits_fn, images, labels, key, epsilon):
+        loss = self.loss
+        if loss == "kl":
+            predicted = jax.nn.softmax(logits_fn(images))
+
+            def loss(logits, _):  # KL(predicted || .) and a constant
+                return optax.softmax_cross_entropy(logits, predicted)
+
         return pgd(
             logits_fn,
             images,
@@ -38,7 +50,7 @@ class Attack(NamedTuple):
             num_steps=self.num_steps,
             step_size=epsilon * self.relative_step_size,
             random_start=self.random_start,
-            loss=self.loss,
+            loss=loss,
         )
 
 
@@ -115,6 +127,8 @@ def train_step(
     std,
     attack=None,
     label_smoothing=0.0,
+    trades_beta=0.0,
+    num_parts=1,
     ema_decay=0.0,
     axis_name=None,
 ):
@@ -129,6 +143,10 @@ def train_step(
       epsilon: attack budget in [0, 1] pixel units, a number.
       attack: an `Attack`, or None for standard training.
       label_smoothing: share of the target spread over all classes (descent step only).
+      trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
+        al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
+      num_parts: the batch is gone through in so many parts, one after another, whose gradients are
+        averaged: less memory. Each part has its own batch statistics.
       ema_decay: of the averaged weights; the first t steps use at most (1 + t) / (10 + t).
     Returns:
       (new state, metrics): "loss" and "accuracy" on the images trained on (adversarial ones
@@ -138,31 +156,54 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    images = to_unit(batch.image)
-    if attack is not None:
-        logits_fn = _logits_fn(network, state.variables, mean, std)
-        images = attack(logits_fn, images, batch.label, key, epsilon)
-    network = network.clone(axis_name=axis_name)
+    training = network.clone(axis_name=axis_name)
+    params = state.variables["params"]
 
-    def loss_fn(params):
-        (logits, _), new = network.apply(
-            {**state.variables, "params": params},
+    def logits_of(params, batch_stats, images):
+        (logits, _), new = training.apply(
+            {"params": params, "batch_stats": batch_stats},
             normalize(images, mean, std),
             train=True,
             mutable=["batch_stats"],
         )
-        targets = optax.smooth_labels(
-            jax.nn.one_hot(batch.label, logits.shape[-1]), label_smoothing
-        )
-        loss = jnp.mean(optax.softmax_cross_entropy(logits, targets))
-        return loss, (new["batch_stats"], jnp.mean(jnp.argmax(logits, -1) == batch.label))
+        return logits, new["batch_stats"]
 
-    params = state.variables["params"]
-    (loss, (batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    if axis_name is not None:
-        grads, batch_stats, loss, accuracy = jax.lax.pmean(
-            (grads, batch_stats, loss, accuracy), axis_name
+    def loss_fn(params, batch_stats, images, adversarial, labels):
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, training.num_classes), label_smoothing)
+        if trades_beta:
+            clean, batch_stats = logits_of(params, batch_stats, images)
+        logits, batch_stats = logits_of(params, batch_stats, adversarial)
+        loss = optax.softmax_cross_entropy(clean if trades_beta else logits, targets)
+        if trades_beta:
+            predicted = jax.nn.softmax(clean)
+            loss += trades_beta * optax.kl_divergence(jax.nn.log_softmax(logits), predicted)
+        return jnp.mean(loss), (batch_stats, jnp.mean(jnp.argmax(logits, -1) == labels))
+
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def part(batch_stats, image, label, key):
+        """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
+        adversarial = images = to_unit(image)
+        if attack is not None:
+            logits_fn = _logits_fn(network, state.variables, mean, std)
+            adversarial = attack(logits_fn, images, label, key, epsilon)
+        (loss, (batch_stats, accuracy)), grads = gradient(
+            params, batch_stats, images, adversarial, label
         )
+        return batch_stats, (loss, accuracy, grads)
+
+    batch_stats = state.variables["batch_stats"]
+    if num_parts == 1:
+        batch_stats, results = part(batch_stats, batch.image, batch.label, key)
+    else:
+        gradient = for_loops(gradient)
+        parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in (batch.image, batch.label)]
+        parts.append(jax.random.split(key, num_parts))
+        batch_stats, results = jax.lax.scan(lambda s, x: part(s, *x), batch_stats, parts)
+        results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+    if axis_name is not None:
+        batch_stats, results = jax.lax.pmean((batch_stats, results), axis_name)
+    loss, accuracy, grads = results
     updates, opt_state = optimizer.update(grads, state.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
     ema = state.ema

@@ -22,6 +22,7 @@ from advspur.training.parts import (
     accuracies,
     build,
     open_training_data,
+    step_options,
     train_attack,
     training_stream,
     validation_attack,
@@ -89,12 +90,11 @@ def _is_trained(config, workdir, dataset, progress):
     """Whether the last checkpoint that can be read is that of the last step."""
     num_steps = count_steps(config, len(dataset.train))
     with Run(config, workdir, dataset) as run:
-        steps = run.checkpoints.steps()
-        if not steps or steps[-1] < num_steps:
+        if not run.checkpoints.steps():
             return False
         state = run.restore(_template(config, dataset), report=progress.line)
-    if int(state.step) < num_steps:
-        return False
+        if int(state.step) < num_steps and not run.is_stale:
+            return False
     progress.skip(num_steps)
     return True
 
@@ -133,8 +133,7 @@ def _train_group(group, per_device, progress):
         network,
         optimizer,
         attack=train_attacks,
-        label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
+        **step_options(config),
         **facts,
     )
     eval_step = make_suite_eval_step(network, attack=eval_attacks, **facts)
@@ -263,3 +262,7 @@ class _Parts:
     def advance(self, _, note=""):
         for part in self._parts:
             part.advance(1, note)
+
+    def skip(self, amount):
+        for part in self._parts:
+            part.skip(amount // len(self._parts))

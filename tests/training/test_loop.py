@@ -211,6 +211,26 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_pa
     assert models.latest_step(workdir) == 12  # trained again from the one before
 
 
+def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd):
+    """At learning rate 0 every validation is alike: the first is the best."""
+    config = get_config()
+    config.learning_rate, config.ema_decay, config.weight_decay = 0.0, 0.0, 0.0
+    config.validation.every_steps, config.early_stopping = 2, 2
+    config.best_metric = "val_clean_accuracy"
+    assert int(train(config, tmp_path / "run").step) == 6
+    said = capfd.readouterr().err
+    assert "ends at step 6: val_clean_accuracy was not better in 2 validations" in said
+    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert int(train(config, tmp_path / "run").step) == 6  # and is left alone
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    assert int(train(config, tmp_path / "run").step) == 6  # the same, from what was logged by then
+    assert [json.loads(x)["step"] for x in log.splitlines()] == [
+        json.loads(x)["step"] for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
 def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_path):
     workdir = tmp_path / "fewer"
     _copy(finished[0], workdir)
@@ -312,12 +332,21 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("seed", -1, "seed = -1"),
         ("num_epochs", float("inf"), "num_epochs = inf"),
         ("keep_last", 0, "keep_last = 0"),
+        (
+            "accumulation_steps",
+            3,
+            "by 4 devices of 3 steps; the nearest below is 12",
+        ),
+        ("attack.loss", "kl", "attack.loss = 'kl' is 0 at the image"),
+        ("color_shift.rho", 0.5, "rho = 0.5: majority : minority must be >= 1"),
+        ("trades_beta", -1.0, "trades_beta = -1.0"),
     ],
 )
 def test_values_no_run_can_use_are_refused_before_anything_is_written(
     tmp_path, key, value, message
 ):
     config = get_config()
+    config.attack.random_start = "none"
     config.update_from_flattened_dict({key: value})
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         train(config, tmp_path / "run")

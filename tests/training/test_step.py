@@ -155,3 +155,63 @@ def test_a_step_in_16_bits_keeps_parameters_and_statistics_in_32(state, batch):
         for s, t in ((new.variables, state.variables), (exact.variables, state.variables))
     ]
     assert 0 < np.linalg.norm(changes[0] - changes[1]) < 0.1 * np.linalg.norm(changes[1])
+
+
+def by_hand(state, images, labels, stats=None):
+    """(logits, new statistics) of a training pass."""
+    variables = {**state.variables, **({"batch_stats": stats} if stats else {})}
+    (logits, _), new = NETWORK.apply(
+        variables, normalize(images, **FACTS), train=True, mutable=["batch_stats"]
+    )
+    return logits, new["batch_stats"]
+
+
+def test_trades_by_hand(state, batch):
+    """loss(x) + beta KL(f(x) || f(x + d)), the statistics moved by x and then by x + d."""
+    images = jnp.asarray(batch.image, jnp.float32) / 255
+
+    def attack(logits_fn, x, labels, key, epsilon):
+        return jnp.clip(x + epsilon * jnp.sign(jnp.sin(jnp.arange(x.size))).reshape(x.shape), 0, 1)
+
+    new, metrics = single_step(attack=attack, trades_beta=3.0)(state, batch, 0.1)
+    adversarial = attack(None, images, None, None, 0.1)
+    clean, stats = by_hand(state, images, batch.label)
+    moved, stats = by_hand(state, adversarial, batch.label, stats)
+    p, log_p, log_q = jax.nn.softmax(clean), jax.nn.log_softmax(clean), jax.nn.log_softmax(moved)
+    divergence = jnp.sum(p * (log_p - log_q), axis=-1)
+    loss = jnp.mean(-log_p[jnp.arange(16), batch.label] + 3 * divergence)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+    assert_close(new.variables["batch_stats"], stats, atol=1e-5)
+    accuracy = np.mean(np.argmax(moved, -1) == batch.label)
+    np.testing.assert_allclose(metrics["accuracy"], accuracy, atol=1e-7)
+
+
+def test_the_attack_of_trades_raises_the_divergence(tiny_classifier, batch):
+    images, logits_fn = jnp.asarray(batch.image, jnp.float32) / 255, tiny_classifier.logits
+
+    def divergence(x):
+        log_p, log_q = (jax.nn.log_softmax(logits_fn(z)) for z in (images, x))
+        return float(jnp.sum(jnp.exp(log_p) * (log_p - log_q)))
+
+    def attacked(steps, relative_step_size):
+        attack = Attack(2.0, steps, relative_step_size, random_start="ball", loss="kl")
+        return divergence(attack(logits_fn, images, batch.label, jax.random.key(0), EPSILON))
+
+    assert 0 < attacked(1, 0.0) < attacked(1, 0.5) < attacked(8, 0.5)
+
+
+def test_a_batch_in_parts_is_the_mean_of_its_parts(state, batch):
+    new, metrics = single_step(num_parts=2)(state, batch, 0.0)
+    halves = [jax.tree.map(lambda x, s=s: x[s], batch) for s in (slice(0, 8), slice(8, 16))]
+    steps = [single_step()(state, half, 0.0) for half in halves]
+    changes = [
+        jax.tree.map(jnp.subtract, s.variables["params"], state.variables["params"])
+        for s, _ in steps
+    ]
+    expected = jax.tree.map(lambda x, a, b: x + (a + b) / 2, state.variables["params"], *changes)
+    assert_close(new.variables["params"], expected, atol=2e-6)
+    np.testing.assert_allclose(metrics["loss"], np.mean([m["loss"] for _, m in steps]), rtol=1e-5)
+    images = jnp.asarray(batch.image, jnp.float32) / 255
+    _, stats = by_hand(state, images[:8], batch.label)
+    _, stats = by_hand(state, images[8:], batch.label, stats)
+    assert_close(new.variables["batch_stats"], stats, atol=1e-5)
