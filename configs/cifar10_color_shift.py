@@ -34,10 +34,10 @@ def get_config():
         config.suite.linf_epsilons = (8 / 255,)
         config.suite.rhos = (1.0, 2.0, 4.0, 9.0, 19.0)  # majority : minority
         config.suite.theory = ()
-        config.suite.note = ""  # said beside every figure of the report
         config.suite.seeds = (0, 1, 2)  # every model is trained once a seed
         config.suite.per_device = 1  # models a device trains at once; 0: chosen by the backend
         config.evaluation = evaluation()
+        config.note = ""  # said beside every figure of the report
         config.autoattack = ConfigDict()
         config.autoattack.num_images = 1_000  # the first so many test images; 0: no AutoAttack
         config.autoattack.batch_size = 500  # images an attack takes at once
@@ -49,9 +49,9 @@ def evaluation():
     options = ConfigDict()
     options.batch_size = 500  # images a forward pass
     options.num_attacked = 10_000  # the first so many test images
-    options.l2_epsilons = (0.05, 0.1, 0.15, 0.2, 0.25)  # PGD budgets of standard models
+    # PGD budgets of standard models; others are attacked at 0.5, 1 and 2 times their own
+    options.l2_epsilons = (0.05, 0.1, 0.15, 0.2, 0.25)
     options.linf_epsilons = (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255)
-    options.relative_epsilons = (0.5, 1.0, 2.0)  # of the others, in units of the training budget
     options.attack_steps = 20
     options.allow_partial = False  # evaluate on what is there of the test images
     return options.lock()

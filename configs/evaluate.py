@@ -39,6 +39,7 @@ def get_config():
     config.allow_partial = False  # evaluate on what is there of an incomplete data set
     config.skip_unreadable = False  # leave damaged files out; how many is said
     config.seed = 0  # of noise, heads and attacks
+    config.note = ""  # said beside every figure of the report
     config.options = options()
     return config.lock()
 

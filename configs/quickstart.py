@@ -33,10 +33,10 @@ def get_config():
         config.suite.l2_epsilons = (0.125, 0.25, 0.5)  # training budgets, pixel units of [0, 1]
         config.suite.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
         config.suite.theory = ("nfs", "scale", "shift")  # configs/theory_*.py swept beside it
-        config.suite.note = ""  # said beside every figure of the report
         config.suite.seeds = (0,)  # every model is trained once a seed
         config.suite.per_device = 0  # models a device trains at once; 0: chosen by the backend
         config.evaluation = evaluation()
+        config.note = ""  # said beside every figure of the report
     return config
 
 

@@ -100,19 +100,12 @@ def suite_configs(config):
                 yield f"{name}{f'_rho{rho:g}' if rho else ''}_seed{seed}", model
 
 
-def evaluations(config, model):
-    """[(benchmark, options)] of one model of the suite."""
+def evaluations(config):
+    """[(benchmark, options)] of every model of the suite."""
     found = [(BENCHMARK_OF[config.dataset], config.evaluation.to_dict())]
     if "autoattack" in config and config.autoattack.num_images:
-        options = config.autoattack.to_dict() | {
-            name: config.evaluation[name]
-            for name in ("l2_epsilons", "linf_epsilons", "allow_partial")
-        }
-        if model.attack.epsilon:  # a robust model: at the budget it was trained with
-            own = (model.attack.epsilon,)
-            is_linf = model.attack.p == math.inf
-            options |= {"l2_epsilons": () if is_linf else own}
-            options |= {"linf_epsilons": own if is_linf else ()}
+        same = ("l2_epsilons", "linf_epsilons", "allow_partial")
+        options = config.autoattack.to_dict() | {name: config.evaluation[name] for name in same}
         found.append((f"autoattack_{BENCHMARK_OF[config.dataset]}", options))
     return found
 

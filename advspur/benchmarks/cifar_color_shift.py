@@ -26,6 +26,8 @@ from advspur.data.memory import in_memory
 from advspur.intervals import Estimate
 from advspur.records import record
 
+# Budgets of adversarially trained models, in units of the one they were trained with.
+ROBUST_BUDGETS = (0.5, 1.0, 2.0)
 NUM_CLASSES = cifar10.NUM_CLASSES
 DIRECTORIES = cifar10.DIRECTORIES
 SIZES = cifar10.SIZES
@@ -41,7 +43,7 @@ def load(data_dir, *, color_shift=UNCORRELATED, allow_partial=False, skip_unread
       data_dir: as of benchmark "cifar10".
       color_shift: {"rho", "shift", "seed"} that the model was trained with.
     """
-    values = tuple(color_shift[name] for name in ("rho", "shift", "seed"))
+    values = tuple(float(color_shift[name]) for name in ("rho", "shift")) + (color_shift["seed"],)
     return _load(data_dir, values, allow_partial, skip_unreadable)
 
 
@@ -71,7 +73,6 @@ def num_passes(data_dir, **options):
     reading = {name: options[name] for name in ("allow_partial", "skip_unreadable")}
     count = len(_decoded(data_dir, **reading))
     budgets = len(options["l2_epsilons"]) + len(options["linf_epsilons"])
-    budgets = max(budgets, len(options["relative_epsilons"]))
     attacked = min(options["num_attacked"], count) * budgets
     return 2 * (count + attacked * attack_passes(options["attack_steps"]))
 
@@ -85,25 +86,23 @@ def evaluate(
     progress=None,
     cache_dir=None,
     color_shift,
-    threat=(2.0, 0.0),
     num_attacked=10_000,
     l2_epsilons=(0.05, 0.1, 0.15, 0.2, 0.25),
     linf_epsilons=(0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
-    relative_epsilons=(0.5, 1.0, 2.0),
     attack_steps=20,
     allow_partial=False,
     skip_unreadable=False,
 ):
     """Accuracy of all images, of majority and minority, clean and under PGD, at rho and at 1.
 
+    Under PGD of budget 0 stands the clean accuracy of the images that are attacked.
+
     Args:
       classifier: with ten classes.
       key: of the attacks' random starts, one an image.
       color_shift: {"rho", "shift", "seed"} that the model was trained with.
-      threat: (p, epsilon) that it was adversarially trained against; epsilon = 0: standard.
       num_attacked: the first so many images are attacked.
-      l2_epsilons, linf_epsilons: budgets of standard models, [0, 1] pixel units.
-      relative_epsilons: budgets of the others, in units of the one they were trained with.
+      l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
       attack_steps: PGD steps of 2.5 epsilon / steps from a random point of the ball; the iterate of
         highest loss counts. The shift is part of the image, and may be attacked.
       allow_partial, skip_unreadable: of `load`.
@@ -112,10 +111,7 @@ def evaluate(
     check_count("num_attacked", num_attacked)
     reading = {"allow_partial": allow_partial, "skip_unreadable": skip_unreadable}
     parts = load(data_dir, color_shift=color_shift, **reading)
-    p, epsilon = threat
-    curves = ((2.0, l2_epsilons), (math.inf, linf_epsilons))
-    if epsilon:
-        curves = ((float(p), tuple(epsilon * factor for factor in relative_epsilons)),)
+    curves = [(p, e) for p, e in ((2.0, l2_epsilons), (math.inf, linf_epsilons)) if e]
     running = {"batch_size": batch_size, "image_size": 32, "progress": progress}
     records = []
     for part, table in parts.items():
@@ -123,19 +119,22 @@ def evaluate(
         start = time.monotonic()
         correct = correct_on(classifier, table, **running)
         records += _records("accuracy", correct, table, about, start)
-        for norm, epsilons in curves:
-            for budget in epsilons:
-                attack = {"p": norm, "epsilon": budget, "num_steps": attack_steps}
+        for p, epsilons in curves:
+            attack = {"p": p, "num_steps": attack_steps}
+            shown = about | attack | {"p": "inf" if p == math.inf else p}
+            first = correct[:num_attacked]
+            records += _records("pgd_accuracy", first, table, shown | {"epsilon": 0.0}, start)
+            for epsilon in epsilons:
                 start = time.monotonic()
                 survives = for_each_example(
-                    functools.partial(_attacked, classifier, key, attack),
+                    functools.partial(_attacked, classifier, key, attack | {"epsilon": epsilon}),
                     table,
                     limit=num_attacked,
                     passes=attack_passes(attack_steps),
                     **running,
                 )
-                shown = about | attack | {"p": "inf" if norm == math.inf else norm}
-                records += _records("pgd_accuracy", survives, table, shown, start)
+                of_budget = shown | {"epsilon": epsilon}
+                records += _records("pgd_accuracy", survives, table, of_budget, start)
     cut = clipped_share(
         _decoded(data_dir, **reading).columns["image"],
         parts["test"].columns["label"],

@@ -15,6 +15,7 @@ from advspur import __version__, models
 from advspur._checks import check_choice, require
 from advspur._devices import replicate
 from advspur._files import file_checksum
+from advspur.benchmarks.cifar_color_shift import ROBUST_BUDGETS
 from advspur.data.layouts import load_options
 from advspur.intervals import Estimate, wilson
 from advspur.models import record_facts
@@ -23,8 +24,8 @@ from advspur.records import COMPLETE, append_records, read_records, record
 # Options that say how an evaluation is run, and those whose effect the records show by themselves.
 RUNNING = frozenset(
     "batch_size allow_partial skip_unreadable image_dir regions shapes num_examples num_attacked "
-    "l1_epsilons l2_epsilons linf_epsilons relative_epsilons attack_steps num_images image_list "
-    "version color_shift threat".split()
+    "l1_epsilons l2_epsilons linf_epsilons attack_steps num_images image_list version "
+    "color_shift".split()
 )
 
 
@@ -120,12 +121,12 @@ def evaluate_model(
         **options,
     )
     choices = _choices(module, options)
-    measured = [r._replace(options=choices | r.options) for r in measured]
     measured += [
         record("unreadable_share", wilson(t.skipped, len(t) + t.skipped), options={"part": part})
         for part, t in parts.items()
         if t.skipped
     ]
+    measured = [r._replace(options=choices | r.options) for r in measured]
     count, seconds = len(measured), time.monotonic() - start
     end = record(COMPLETE, Estimate(count, count, count, count), options=marker, seconds=seconds)
     about = record_facts(*model[:2]) | {"benchmark": benchmark}
@@ -146,14 +147,17 @@ def _is_recorded(name, benchmark, marker, path):
 
 
 def _all_options(model, benchmark, options):
-    """The options, and those that say what the model was trained on and against."""
+    """The options, and those that depend on what the model was trained on and against."""
     facts = model.facts
     if is_of_shapes(benchmark):
         return options | {"shapes": facts["shapes"]}
-    if is_of_color_shift(benchmark):
-        options = options | {"color_shift": facts["color_shift"]}
-    if benchmark == "cifar_color_shift":
-        options = options | {"threat": (facts["train_p"], facts["train_epsilon"])}
+    if not is_of_color_shift(benchmark):
+        return options
+    options = options | {"color_shift": facts["color_shift"]}
+    p, epsilon = float(facts["train_p"]), facts["train_epsilon"]
+    if epsilon:  # the budgets of standard models would find nothing
+        own = tuple(epsilon * factor for factor in ROBUST_BUDGETS)
+        options |= {"l2_epsilons": own if p == 2 else (), "linf_epsilons": own if p > 2 else ()}
     return options
 
 

@@ -77,7 +77,9 @@ def shifted_table(table, split, *, rho, shift, seed):
         table.columns["image"], labels, rho=rho, shift=shift, seed=seed, split=split
     )
     columns = {"label": labels, "is_majority": is_majority, "group": 2 * labels + is_majority}
-    return Table(table.num_classes, image=images, **columns)
+    shifted = Table(table.num_classes, image=images, **columns)
+    shifted.skipped = table.skipped
+    return shifted
 
 
 def clipped_share(images, labels, is_majority, *, shift):

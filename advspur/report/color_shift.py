@@ -4,6 +4,8 @@ The gap at a budget is the accuracy at the largest rho minus that at the smalles
 """
 
 import functools
+import math
+from itertools import pairwise
 from typing import NamedTuple
 
 from advspur.intervals import Estimate, difference, ratio
@@ -74,36 +76,36 @@ def _arms(suite):
 
 
 def _curves(suite, arm, split=TEST):
-    """{rho: {budget of the attack: [Estimate of each seed]}}, all ascending."""
+    """{rho: {budget of the attack: {seed: Estimate}}}, all ascending; of the attacked images."""
     curves = {}
     for m in suite.models:
         if (m.arch, m.p, m.epsilon) != arm[:3] or not m.rho or "@" in m.name:
             continue
-        for metric in ("accuracy", "pgd_accuracy"):
-            for r in suite.records.get((m.name, COLORS, metric), []):
-                budget = r.options.get("epsilon", 0.0)
-                if r.options["split"] != split or (
-                    budget and number(r.options["p"]) != arm.attack_p
-                ):
-                    continue
-                of_rho = curves.setdefault(m.rho, {})
-                of_rho.setdefault(budget, []).append(
-                    Estimate(r.value, r.low, r.high, r.num_examples)
-                )
+        for r in suite.records.get((m.name, COLORS, "pgd_accuracy"), []):
+            is_asked = r.options["split"] == split and number(r.options["p"]) == arm.attack_p
+            if is_asked and math.isfinite(r.value):
+                of_budget = curves.setdefault(m.rho, {}).setdefault(r.options["epsilon"], {})
+                of_budget[m.seed] = Estimate(r.value, r.low, r.high, r.num_examples)
     return {rho: dict(sorted(of_rho.items())) for rho, of_rho in sorted(curves.items())}
 
 
 def _gaps(curves):
-    """{budget: (Estimate of the gap, [gap of each seed])}."""
+    """{budget: (Estimate of the gap, [gap of each seed])}; {} where there is one ratio only."""
+    if len(curves) < 2:
+        return {}
     low, high = curves[min(curves)], curves[max(curves)]
     return {
         budget: (
-            difference(mean_estimate(high[budget]), mean_estimate(low[budget])),
-            [h.value - x.value for h, x in zip(high[budget], low[budget], strict=False)],
+            difference(_mean(high[budget]), _mean(low[budget])),
+            [e.value - low[budget][s].value for s, e in high[budget].items() if s in low[budget]],
         )
         for budget in high
         if budget in low
     }
+
+
+def _mean(seeds):
+    return mean_estimate(list(seeds.values()))
 
 
 def _draw(suite, arms, plt):
@@ -114,18 +116,18 @@ def _draw(suite, arms, plt):
         curves = _curves(suite, arm)
         shades = plt.get_cmap("viridis")([i / max(len(curves), 2) for i in range(len(curves))])
         for color, (rho, curve) in zip(shades, curves.items(), strict=True):
-            _line(
-                top, curve, {b: mean_estimate(e) for b, e in curve.items()}, color, f"ρ = {rho:g}"
-            )
+            means = {budget: _mean(seeds) for budget, seeds in curve.items()}
+            points = {budget: [e.value for e in seeds.values()] for budget, seeds in curve.items()}
+            _line(top, points, means, color, f"ρ = {rho:g}")
         for split, style, color in ((TEST, "-", "#1d1d1f"), (CONTROL, "--", "#8a6100")):
             gaps = _gaps(_curves(suite, arm, split))
-            seeds = {b: [Estimate(g, g, g, 1) for g in found] for b, (_, found) in gaps.items()}
-            means = {b: gap for b, (gap, _) in gaps.items()}
-            _line(bottom, seeds, means, color, SPLITS[split], style)
-        clean = _gaps(curves)[0.0][0].value
-        bottom.axhline(PERCENT * clean, color="#6b6b6b", linestyle=":", linewidth=1)
+            points = {budget: found for budget, (_, found) in gaps.items()}
+            means = {budget: gap for budget, (gap, _) in gaps.items()}
+            _line(bottom, points, means, color, SPLITS[split], style)
+        for clean, _ in filter(None, [_gaps(curves).get(0.0)]):
+            bottom.axhline(PERCENT * clean.value, color="#6b6b6b", linestyle=":", linewidth=1)
         bottom.axhline(0, color="black", linewidth=0.8)
-        budgets = list(_gaps(curves))
+        budgets = sorted(set().union(*curves.values()))
         bottom.set_xticks(budgets, [budget_label(arm.attack_p, b) for b in budgets])
         bottom.set_xlabel(f"{norm_label(arm.attack_p)} budget ε of the attack")
         top.set_title(arm.title, fontsize=9.5)
@@ -136,45 +138,42 @@ def _draw(suite, arms, plt):
     return figure, " ".join([CAPTION, _protocol(suite, arms)])
 
 
-def _line(axis, seeds, means, color, label, style="-"):
-    budgets = list(means)
-    axis.plot(
-        budgets,
-        [PERCENT * e.value for e in means.values()],
-        color=color,
-        linestyle=style,
-        linewidth=1.2,
-        label=label,
-    )
+def _line(axis, points, means, color, label, style="-"):
+    """The means with their intervals, and the point of each seed."""
+    values = [PERCENT * e.value for e in means.values()]
+    axis.plot(list(means), values, color=color, linestyle=style, linewidth=1.2, label=label)
     for budget, mean in means.items():
         error_bar(axis, budget, mean, color, marker="o", markersize=4)
-        if len(seeds[budget]) > 1:
-            values = [PERCENT * e.value for e in seeds[budget]]
+        if len(points[budget]) > 1:
+            values = [PERCENT * value for value in points[budget]]
             axis.plot([budget] * len(values), values, ".", color="black", markersize=2.5)
 
 
 def _protocol(suite, arms):
     """Counts, the size of the shift and what budget is large enough to undo it."""
-    (shift,) = {
+    shifts = {
         r.options["shift"]
-        for (_, benchmark, _), records in suite.records.items()
+        for (_, benchmark, metric), records in suite.records.items()
         for r in records
-        if benchmark == COLORS
+        if (benchmark, metric) == (COLORS, "pgd_accuracy")
     }
     curves = [_curves(suite, arm) for arm in arms]
-    counts = {e.num_examples for c in curves for x in c.values() for s in x.values() for e in s}
-    seeds = {len(s) for c in curves for x in c.values() for s in x.values()}
-    return (
+    found = [seeds for c in curves for of_rho in c.values() for seeds in of_rho.values()]
+    counts = {e.num_examples for seeds in found for e in seeds.values()}
+    undone = " ".join(
         f"Shift {shift * 255:g}/255 of one channel: an ℓ∞ attack of that budget can undo it, an ℓ2 "
-        f"attack of {32 * shift:.3g}. Seeds: {_span(seeds)}; n: {_span(counts)} images."
+        f"attack of {32 * shift:.3g}."
+        for shift in sorted(shifts)
     )
+    return f"{undone} Seeds: {_span(set(map(len, found)))}; n: {_span(counts)} images."
 
 
 def _clean(suite, arm):
     """Only where the arm's attack is the first of its kind: the clean numbers are the same."""
     if arm != next(a for a in _arms(suite) if a[:3] == arm[:3]):
         return None
-    steps = _rises(_curves(suite, arm), 0.0)
+    means = [_mean(of_rho[0.0]) for of_rho in _curves(suite, arm).values()]
+    steps = {"": [difference(b, a) for a, b in pairwise(means)]}
     return judge(f"{_about(arm, False)}clean accuracy is higher for larger ρ.", steps, 1, "steps")
 
 
@@ -188,6 +187,8 @@ def _attacked(suite, arm):
 def _growth(suite, arm):
     """The gap under attack against the clean one."""
     gaps = _gaps(_curves(suite, arm))
+    if not gaps:
+        return None
     clean = gaps[0.0][0]
     growth = {"": [difference(gap, clean) for budget, (gap, _) in gaps.items() if budget]}
     budget, (largest, _) = max(gaps.items(), key=lambda item: item[1][0].value)
@@ -212,11 +213,6 @@ def _control(suite, arm):
         "the largest ρ is worse under attack."
     )
     return judge(statement, found, -1, "budgets")
-
-
-def _rises(curves, budget):
-    means = [mean_estimate(of_rho[budget]) for of_rho in curves.values()]
-    return {"": [difference(b, a) for a, b in zip(means, means[1:], strict=False)]}
 
 
 def _about(arm, with_attack=True):

@@ -13,7 +13,7 @@ from advspur.report.claims import claims
 from advspur.report.color_shift import color_shift_trends
 from advspur.report.figures import draw_figures
 from advspur.report.measures import HEADLINES, TITLES
-from advspur.report.suite import budget_label, norm_label, options_label, suite_of
+from advspur.report.suite import budget_label, norm_label, options_label, rhos_of, suite_of
 from advspur.report.theory_figures import draw_theory
 from advspur.report.trends import mask_trends, trends
 
@@ -40,7 +40,7 @@ def write_report(directory):
     figures = draw_figures(suite, directory / "figures") if records else []
     config = directory / "config.json"
     run = json.loads(config.read_text()) if config.exists() else None
-    note = (run or {}).get("config", {}).get("suite", {}).get("note", "")
+    note = (run or {}).get("config", {}).get("note", "")
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
     ).get_template("page.html")
@@ -68,7 +68,7 @@ def write_report(directory):
 
 def _check_one_suite(records):
     """The figures put one model at each (architecture, norm, budget, seed): see to that."""
-    places, rhos = {}, {r.model: r.options["rho"] for r in records if "rho" in r.options}
+    places, rhos = {}, rhos_of(records)
     for r in records:
         place = (r.arch, r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
         place += (rhos.get(r.model),)

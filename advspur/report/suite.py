@@ -88,13 +88,18 @@ class Suite(NamedTuple):
 
 def suite_of(records):
     """The Suite of a list of Records."""
-    models, of_measures = {}, {}
+    models, of_measures, rhos = {}, {}, rhos_of(records)
     for r in records:
         p = number(r.train_p) if r.train_epsilon else STANDARD
-        rho = r.options.get("rho", 0.0)
+        rho = rhos.get(r.model, 0.0)
         models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
         of_measures.setdefault((r.model, r.benchmark, r.metric), []).append(r)
     return Suite(sorted(models.values(), key=lambda m: (m[1:], m.name)), of_measures)
+
+
+def rhos_of(records):
+    """{model: rho} of those trained with a colour shift."""
+    return {r.model: number(r.options["rho"]) for r in records if "rho" in r.options}
 
 
 def mean_estimate(estimates):
@@ -106,7 +111,7 @@ def mean_estimate(estimates):
 
 
 def number(p):
-    """The norm as a number (records keep inf as a string)."""
+    """A norm, or a ratio, as a number (records keep inf as a string)."""
     return math.inf if p == "inf" else float(p)
 
 

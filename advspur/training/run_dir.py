@@ -32,12 +32,9 @@ from advspur.records import Record, append_records, read_records
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.
-FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "skip_unreadable")
-SUITE_KEYS = (
-    "suite",
-    "evaluation",
-    "autoattack",
-)  # of a suite's config; a single run takes no notice
+FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
+# Keys of a suite's config, which a single run takes no notice of.
+SUITE_KEYS = ("suite", "evaluation", "autoattack", "note")
 METRICS = (
     "val_clean_accuracy",
     "val_pgd_accuracy",

@@ -11,7 +11,7 @@ from prepare_data import prepare_arrays
 
 from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS, cifar_color_shift, evaluate_model
-from advspur.benchmarks.run import Model, misfit
+from advspur.benchmarks.run import Model, _all_options, misfit
 from advspur.data import inject_color_shift
 from advspur.records import COMPLETE, read_records
 from tests.benchmarks import layouts
@@ -89,16 +89,26 @@ def test_groups_are_those_of_the_training_function(data_dir):
     np.testing.assert_array_equal(columns["is_majority"], majority)
 
 
-def test_robust_models_are_attacked_in_units_of_their_budget(data_dir):
-    found = measure(data_dir, threat=("inf", 6 / 255), relative_epsilons=(0.5, 1.0, 2.0))
-    attacked = [r.options for r in found.values() if r.metric == "pgd_accuracy"]
-    assert {o["p"] for o in attacked} == {"inf"}
-    budgets = sorted({o["epsilon"] * 255 for o in attacked})
-    assert budgets == pytest.approx([3, 6, 12])
-    found = measure(data_dir, threat=(2.0, 0.5), relative_epsilons=(1.0,), num_attacked=7)
-    (one, other) = (r for r in found.values() if r.metric == "pgd_accuracy")
-    assert one.options | {"split": other.options["split"]} == other.options
-    assert (one.options["p"], one.options["epsilon"], one.num_examples) == (2.0, 0.5, 7)
+@pytest.mark.parametrize("benchmark", ("cifar_color_shift", "autoattack_cifar_color_shift"))
+@pytest.mark.parametrize(("p", "epsilon"), ((2.0, 0.5), ("inf", 8 / 255)))
+def test_robust_models_are_attacked_in_units_of_their_budget(benchmark, p, epsilon):
+    model = Model({"color_shift": COLORS, "train_p": p, "train_epsilon": epsilon}, "raw", None)
+    given = {"l2_epsilons": (0.1,), "linf_epsilons": (1 / 255,)}
+    options = _all_options(model, benchmark, given)
+    own = (epsilon / 2, epsilon, 2 * epsilon)
+    found = options["l2_epsilons"], options["linf_epsilons"]
+    assert found == ((own, ()) if p == 2 else ((), own)) and options["color_shift"] == COLORS
+    standard = model._replace(facts=model.facts | {"train_epsilon": 0.0})
+    assert _all_options(standard, benchmark, given) == given | {"color_shift": COLORS}
+
+
+def test_budget_0_is_the_clean_accuracy_of_the_attacked_images(data_dir):
+    found = measure(data_dir, num_attacked=7)
+    record, whole = found["pgd_accuracy", "test", 0.0], found["accuracy", "test", None]
+    table = cifar_color_shift.load(data_dir, color_shift=COLORS, **READING)["test"]
+    labels, majority = (table.columns[n][:7] for n in ("label", "is_majority"))
+    assert record.value == pytest.approx(np.mean(np.isin(labels, (0, 5)) & majority))
+    assert (record.num_examples, whole.num_examples) == (7, NUM)
 
 
 def test_the_passes_told_are_the_passes_made(data_dir):
@@ -108,7 +118,6 @@ def test_the_passes_told_are_the_passes_made(data_dir):
         data_dir,
         l2_epsilons=(),
         linf_epsilons=(6 / 255, 9 / 255),
-        relative_epsilons=(),
         attack_steps=3,
         num_attacked=20,
         **READING,
@@ -121,7 +130,8 @@ def test_records_say_the_ratio_and_the_shift_and_are_not_measured_twice(data_dir
     facts |= {"dataset": "cifar10", "shapes": {}, "num_classes": 10, "step": 1, "checksum": "x"}
     model = Model(facts | {"color_shift": COLORS}, "raw", lambda: Reader(jnp.float32(40)))
     call = {"path": tmp_path / "records.jsonl", "data_dir": data_dir}
-    call["options"] = {"batch_size": 16, "num_attacked": 4, "attack_steps": 1, **READING}
+    small = {"batch_size": 16, "num_attacked": 4, "attack_steps": 1, **READING}
+    call["options"] = small
     measured = evaluate_model(model, "cifar_color_shift", **call)
     assert {(r.options["rho"], r.options["shift"]) for r in measured} == {(4.0, SHIFT)}
     (cut,) = (r for r in measured if r.metric == "clipped_share")
@@ -135,6 +145,10 @@ def test_records_say_the_ratio_and_the_shift_and_are_not_measured_twice(data_dir
     call["options"] |= {"l2_epsilons": (), **READING}
     found = evaluate_model(model, "autoattack_cifar_color_shift", **call)
     assert {r.options["rho"] for r in found} == {4.0}
+    endless = model._replace(facts=model.facts | {"color_shift": COLORS | {"rho": "inf"}})
+    found = evaluate_model(endless, "cifar_color_shift", **call | {"options": small})
+    (minority, *_) = (r for r in found if r.metric == "minority_accuracy")
+    assert minority.num_examples == 0 and minority.options["rho"] == "inf"
     for benchmark in ("cifar_color_shift", "autoattack_cifar_color_shift"):
         assert "without a colour shift" in misfit(Model(facts, "raw", None), benchmark)
 

@@ -36,9 +36,8 @@ def records(accuracy, *, seeds=(0, 1), train=(2.0, 0.0), rhos=RHOS):
                 for epsilon in EPSILONS:
                     value = wilson(round(N * accuracy(rho, epsilon, split, seed)), N)
                     options = {"rho": rho, "shift": 16 / 255, "split": split}
-                    attack = {"p": 2.0, "epsilon": epsilon, "num_steps": 20} if epsilon else {}
-                    metric = "pgd_accuracy" if epsilon else "accuracy"
-                    made = record(metric, value, options=options | attack)
+                    options |= {"p": 2.0, "epsilon": epsilon, "num_steps": 20}
+                    made = record("pgd_accuracy", value, options=options)
                     found.append(made._replace(**about))
     return found
 
@@ -54,7 +53,7 @@ def test_gaps_are_of_the_largest_ratio_to_the_smallest():
     assert _arms(suite) == [STANDARD_L2]
     curves = _curves(suite, STANDARD_L2)
     assert list(curves) == list(RHOS) and list(curves[4.0]) == list(EPSILONS)
-    assert [e.value for e in curves[4.0][0.1]] == pytest.approx([0.55, 0.551])
+    assert {s: e.value for s, e in curves[4.0][0.1].items()} == pytest.approx({0: 0.55, 1: 0.551})
     gaps = _gaps(curves)
     assert {e: gap.value for e, (gap, _) in gaps.items()} == pytest.approx(
         {0.0: 0.04, 0.1: 0.1, 0.2: 0.16}
@@ -92,7 +91,7 @@ def test_a_page_shows_both_arms_and_says_the_note(tmp_path):
     environment |= {"cpus": 2, "devices": ["cpu"]}
     config = {"dataset": "cifar10", "color_shift": {"shift": 16 / 255}, "arch": "resnet18"}
     config |= {"stem": "cifar", "num_steps": 0, "num_epochs": 150.0, "batch_size": 128}
-    config |= {"attack": {"num_steps": 7}, "suite": {"note": "JPEG images."}}
+    config |= {"attack": {"num_steps": 7}, "note": "JPEG images."}
     text = json.dumps({"config": config, "environment": environment})
     (tmp_path / "config.json").write_text(text)
     page = write_report(tmp_path).read_text()
@@ -122,9 +121,28 @@ def test_other_suites_have_no_figure_9(synthetic):
 def test_of_one_ratio_and_one_seed_there_is_a_figure(tmp_path):
     append_records(tmp_path / "records.jsonl", records(as_in_the_paper, seeds=(0,), rhos=(4.0,)))
     assert "Figure 9: colour shift" in write_report(tmp_path).read_text()
+    one_ratio = suite_of(records(as_in_the_paper, rhos=(4.0,)))
+    assert color_shift_trends(one_ratio) == []  # nothing to compare
 
 
-def test_numbers_that_are_nan_are_left_out():
+def test_what_is_missing_is_left_out():
+    """NaN, a seed of one ratio, and records that know nothing of the ratio."""
     made = records(as_in_the_paper)
     broken = [r._replace(value=math.nan) if r.options["rho"] == 19 else r for r in made]
-    assert {t.verdict for t in color_shift_trends(suite_of(broken))} <= {"holds", "open"}
+    curves = _curves(suite_of(broken), STANDARD_L2)
+    assert list(curves) == [1.0, 4.0] and len(color_shift_trends(suite_of(broken))) == 4
+    fewer = [r for r in made if (r.options["rho"], r.seed) != (19.0, 0)]
+    gaps = _gaps(_curves(suite_of(fewer), STANDARD_L2))
+    assert gaps[0.2][1] == pytest.approx([0.16])  # of seed 1 alone
+    other = made[-1]._replace(benchmark="autoattack_cifar10", metric="accuracy", options={})
+    assert _arms(suite_of([*made, other])) == [STANDARD_L2]
+
+
+def test_a_ratio_of_infinity_is_a_number():
+    """Files keep it as a string."""
+    made = records(as_in_the_paper)
+    largest = [
+        r._replace(options=r.options | {"rho": "inf"}) if r.options["rho"] == 19 else r
+        for r in made
+    ]
+    assert list(_curves(suite_of(largest), STANDARD_L2)) == [1.0, 4.0, math.inf]
