@@ -10,8 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advspur._checks import InputError, require
+from advspur._checks import InputError, first_line, require
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec("batch")
 
 
@@ -48,17 +49,19 @@ def talking_stream():
 
 @contextlib.contextmanager
 def together():
-    """Raise in every process the InputError or OSError that one of them raises in here.
+    """Raise in every process, as InputError, what one of them raises in here: a mistake in what
+    was given, an error of a file, too little memory.
 
     A process that raised alone would leave the others waiting for it.
     """
     fault = ""
     try:
         yield
-    except (InputError, OSError) as error:
-        if jax.process_count() == 1:
+    except (InputError, OSError, jax.errors.JaxRuntimeError) as error:
+        is_of_own = not isinstance(error, jax.errors.JaxRuntimeError)
+        if jax.process_count() == 1 or not (is_of_own or OUT_OF_MEMORY in str(error)):
             raise
-        fault = str(error)
+        fault = first_line(error) if is_of_own else f"{first_line(error)}; lower the batch size"
     fault = next(filter(None, gather(fault)), "")
     require(not fault, fault)
 

@@ -61,6 +61,13 @@ def use_compile_cache(directory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def num_cores():
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def words(names):
     """The words of a tuple in the config, which --config.KEY=a,b makes one string of."""
     return tuple(word for name in names for word in name.split(",") if word)

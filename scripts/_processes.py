@@ -10,8 +10,8 @@ from absl import flags
 PATIENCE = 30  # seconds without a sign of life after which a process counts as lost
 OF_OTHERS = ("Gloo", "NCCL", "oordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 LOST = (
-    "another of the processes is gone, or cannot be reached: this one has ended too. What was "
-    "saved is kept; start all of them again and they go on"
+    "this process has ended (what was saved is kept; start all of them again and they go on): "
+    "another of the processes is gone, or cannot be reached"
 )
 
 
@@ -69,7 +69,7 @@ def joined():
                 raise
             lost = first_line(error)
     if lost:
-        print(f"error: {LOST} ({lost})", file=sys.stderr)
+        print(f"error: {LOST}: {lost}", file=sys.stderr, flush=True)
         os._exit(2)  # JAX would wait for the others at its end
 
 
@@ -83,16 +83,20 @@ def _last_words():
     read, write = os.pipe()
     log = tempfile.NamedTemporaryFile(prefix="advspur-", suffix=".log", delete=False)
     if os.fork() == 0:
+        os.setsid()  # what is sent to the group of the parent is not meant for it
         os.close(write)
         if not os.read(read, 1):
-            os.write(2, f"error: {LOST} (details: {log.name})\n".encode())
+            line = f"error: {LOST}, or it was killed itself (details: {log.name})\n"
+            os.write(2, line.encode())
         os._exit(0)
     os.close(read)
-
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    of_python, before = os.dup(2), sys.stderr
+    sys.stderr = os.fdopen(of_python, "w", buffering=1)
     os.dup2(log.fileno(), 2)
     try:
         yield
     finally:
+        os.dup2(of_python, 2)
+        sys.stderr = before
         os.write(write, b".")
         os.unlink(log.name)

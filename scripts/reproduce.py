@@ -9,8 +9,6 @@ figures/, report.html. A second call goes on where the first was stopped.
 import copy
 import importlib
 import math
-import os
-from pathlib import Path
 
 import _cli
 
@@ -20,13 +18,14 @@ BENCHMARK_OF = {"spurious_shapes": "spurious_shapes", "cifar10": "cifar_color_sh
 def main(flags):
     import jax
 
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # each trains models of its own
+    jax.config.update("jax_num_cpu_devices", _cli.num_cores())  # each trains models of its own
     from advspur._checks import require
     from advspur._progress import Progress
     from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
+    from advspur.data.datasets import data_root
     from advspur.report import write_report
     from advspur.training import record_training, train_suite
-    from advspur.training.parts import open_training_data
+    from advspur.training.parts import open_training_data, step_passes
     from advspur.training.run_dir import FREE_KEYS, check_config, open_run
     from advspur.training.state import count_steps
 
@@ -40,47 +39,45 @@ def main(flags):
         check_config(model)
     for name in ("batch_size", "num_attacked", "attack_steps"):
         require(evaluation[name] >= 1, f"evaluation.{name} = {evaluation[name]}: it must be >= 1")
-    data_dir = None
-    if config.dataset == "cifar10":
-        data_dir = Path(config.data_dir or os.environ.get("TFDS_DATA_DIR", ""), "cifar10")
-    dataset = open_training_data(config)
-    num_steps = count_steps(config, len(dataset.train))
+    jobs = evaluations(config)
+    data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
+    num_steps = count_steps(config, len(open_training_data(config).train))
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
-        # Units of progress: forward passes over an image; a gradient counts as three.
-        weights = {
-            run: m.batch_size * (3 + 3 * m.attack.num_steps * bool(m.attack.epsilon))
-            for run, m in runs.items()
-        }
-        jobs = {run: evaluations(config, model) for run, model in runs.items()}
-        passes = {
-            run: [BENCHMARKS[name].num_passes(data_dir, **options) for name, options in of_run]
-            for run, of_run in jobs.items()
-        }
-        total = sum(num_steps * weights[run] + sum(passes[run]) for run in runs)
+        weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
+        passes = [BENCHMARKS[name].num_passes(data_dir, **options) for name, options in jobs]
+        total = sum(num_steps * weight + sum(passes) for weight in weights.values())
         measured = 0
-        with Progress(total, workdir.name) as progress:
-            train_suite(
+        with Progress(total, workdir.name) as progress:  # in forward passes over an image
+            faults = train_suite(
                 runs,
                 per_device=config.suite.per_device or None,
                 progress={run: progress.part(run.name, weights[run]) for run in runs},
             )
-            for run in runs:
+            for run in (run for run in runs if run not in faults):
                 record_training(run, path)
                 trained = open_model(run)
-                for (name, options), size in zip(jobs[run], passes[run], strict=True):
+                for (name, options), size in zip(jobs, passes, strict=True):
                     end = progress.done + size
-                    call = {"path": path, "data_dir": data_dir, "options": options}
-                    call |= {"cache_dir": workdir / "attacks"}
-                    count = len(evaluate_model(trained, name, **call))
-                    (progress.advance if count else progress.skip)(end - progress.done)
-                    measured += count
+                    found = evaluate_model(
+                        trained,
+                        name,
+                        path=path,
+                        data_dir=data_dir,
+                        options=options,
+                        cache_dir=workdir / "attacks",
+                        progress=progress.part(f"{run.name} on {name}", 1),
+                    )
+                    progress.skip(max(end - progress.done, 0))
+                    measured += len(found)
         sweeps = [sweep_theory(name, workdir) for name in config.suite.theory]
         page = workdir / "report.html"
-        newest = max(p.stat().st_mtime for p in (path, *sweeps))
-        if not page.exists() or page.stat().st_mtime < newest:
+        newest = max((p.stat().st_mtime for p in (path, *sweeps) if p.exists()), default=0)
+        is_old = not page.exists() or page.stat().st_mtime < newest
+        if is_old or config.note not in page.read_text():
             write_report(workdir)
-    print(f"{page}: {len(runs)} models, {measured or 'no'} new numbers")
+    print(f"{page}: {len(runs) - len(faults)} models, {measured or 'no'} new numbers")
+    require(not faults, "; ".join(f"{run}: {fault}" for run, fault in faults.items()))
 
 
 def suite_configs(config):

@@ -3,15 +3,13 @@
 Writes theory_<figure>.npz, figures/ and report.html to --workdir (runs/<config name>).
 """
 
-import os
-
 import _cli
 
 
 def main(flags):
     import jax
 
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    jax.config.update("jax_num_cpu_devices", _cli.num_cores())
     from advspur._checks import check_choice
     from advspur._devices import is_first_process, talking_stream
     from advspur._progress import Progress

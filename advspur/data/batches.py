@@ -105,6 +105,12 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
 
     count = len(source) if limit is None else min(limit, len(source))
     starts = range(0, count, batch_size)[jax.process_index() % every :: every]
+    if _image_sizes(source) == (image_size, image_size):
+        for start in starts:
+            rows = np.arange(start, start + batch_size)
+            batch = _stack_rows(source.columns, np.where(rows < count, rows, start))
+            yield batch._replace(valid=rows < count)
+        return
     indices = [i for start in starts for i in range(start, min(start + batch_size, count))]
     if not indices:
         return
@@ -113,7 +119,7 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
     for loaded in examples.batch(batch_size, batch_fn=list):
         padding = batch_size - len(loaded)
         batch = _stack(loaded + loaded[:1] * padding)
-        yield batch._replace(valid=np.arange(batch_size) < len(loaded))
+        yield batch._replace(valid=batch.valid & (np.arange(batch_size) < len(loaded)))
 
 
 def shard(batch, num_devices):
@@ -138,7 +144,7 @@ def _example(example, image):
         label=np.int32(example["label"]),
         group=np.int32(example.get("group", -1)),
         mask=_eight_bit(example.get("mask", np.ones((1, 1, 1), bool))),
-        valid=np.True_,
+        valid=np.bool_(example.get("valid", True)),
     )
 
 

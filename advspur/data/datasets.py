@@ -60,8 +60,7 @@ def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unrea
         f"dataset = {name!r} is not known; allowed: 'spurious_shapes', "
         + ", ".join(map(repr, FACTS)),
     )
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    data_dir = Path(data_dir or default).expanduser()
+    data_dir = data_root(data_dir)
     if name == "cifar10":
         splits = _decoded(name, data_dir, skip_unreadable)
     else:
@@ -71,6 +70,12 @@ def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unrea
         tables = zip(splits, SPLITS, strict=True)
         splits = [shifted_table(table, split, **color_shift) for table, split in tables]
     return Dataset(*splits, *FACTS[name][1:])
+
+
+def data_root(data_dir=""):
+    """Where data lie: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(data_dir or default).expanduser()
 
 
 @functools.lru_cache(maxsize=1)  # the models of a suite share their data

@@ -45,6 +45,8 @@ def in_memory(source, image_size, *, skip_unreadable=False):
 class Readable:
     """A source whose images that cannot be read are replaced by the next ones that can.
 
+    The replacements are not valid: an evaluation does not count them.
+
     Each is named by a warning when it is met, and counted (by each Grain worker process alone).
     """
 
@@ -58,7 +60,8 @@ class Readable:
         for place in range(index, index + len(self)):
             try:
                 example = self.source[place % len(self)]
-                return example | {"image": decode(example["image"], example.get("path"))}
+                image = decode(example["image"], example.get("path"))
+                return example | {"image": image, "valid": place == index}
             except InputError as error:
                 self.faults.add(place % len(self))
                 warnings.warn(

@@ -61,7 +61,7 @@ def train(config, workdir, *, progress=None):
       TrainingStopped: after SIGINT or SIGTERM; saved.
     """
     with together():
-        check_config(config)
+        check_config(config, num_devices=jax.device_count())
         dataset = open_training_data(config)
     num_steps = count_steps(config, len(dataset.train))
     with Run(config, workdir, dataset) as run, contextlib.ExitStack() as stack:
@@ -100,12 +100,13 @@ def train(config, workdir, *, progress=None):
         devices = jax.local_devices()
         batches = (shard(batch, len(devices)) for batch in training_stream(run, start))
         batches = prefetch_to_device(batches, 2, devices=devices, axis_name="batch")
-        state = fit([run], program, replicate(state), batches, progress, (start, num_steps))
-        return state
+        return fit([run], program, replicate(state), batches, [progress], (start, num_steps))
 
 
-def fit(runs, program, state, batches, progress, steps):
+def fit(runs, program, state, batches, progresses, steps):
     """The steps from the first to the second of `steps` of runs that are trained together.
+
+    `progresses` holds one for each run.
 
     A run that diverges is left where it was last saved, one that early stopping ends where it is
     then; the others go on.
@@ -113,7 +114,7 @@ def fit(runs, program, state, batches, progress, steps):
     Returns: the state on the devices.
     """
     start, num_steps = steps
-    config = runs[0].config
+    config, line = runs[0].config, progresses[0].line
     schedule = make_schedule(config, len(runs[0].dataset.train))
     before = [run.seconds for run in runs]
     clock, last = time.monotonic(), None
@@ -122,7 +123,7 @@ def fit(runs, program, state, batches, progress, steps):
             state, metrics = program.step(state, next(batches))
             # Looked at one step late, while the devices work on: they are never waited for.
             if last is not None:
-                _check(runs, program.members(last), step - 1, progress)
+                _check(runs, program.members(last), step - 1, line)
             last, is_last = metrics, step == num_steps
             to_log = step % config.log_every_steps == 0 or is_last
             stop = _agreed(asked, to_log)
@@ -131,8 +132,8 @@ def fit(runs, program, state, batches, progress, steps):
             # The best can only be kept if it is saved.
             to_save = step % config.checkpoint_every_steps == 0 or stop or to_validate
             if to_log or to_save:
-                found = program.members(metrics)
-                last = _check(runs, found, step, progress)
+                found, last = program.members(metrics), None
+                _check(runs, found, step, line)
             for run, seconds in zip(runs, before, strict=True):
                 run.seconds = seconds + time.monotonic() - clock
             if to_log:
@@ -150,27 +151,30 @@ def fit(runs, program, state, batches, progress, steps):
                 for run, own in _going(runs, program.members(state)):
                     scores = run.results if to_validate else {}
                     run.checkpoints.save(own, seconds=run.seconds, metrics=scores)
-            progress.advance(len(runs), runs[0].note())
-            for run in (run for run in runs if to_validate and run.is_stale and not run.has_ended):
-                run.has_ended = True
-                progress.line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
+            for run, progress in zip(runs, progresses, strict=True):
+                progress.advance(1, run.note())
+            for run, _ in _going(runs, runs):
+                if to_validate and run.is_stale:
+                    run.has_ended = True
+                    line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
             if all(run.has_ended for run in runs):
-                progress.skip(len(runs) * (num_steps - step))
+                for progress in progresses:
+                    progress.skip(num_steps - step)
                 break
             if stop:
+                saved = [run.workdir for run, _ in _going(runs, runs)]
                 for run in runs:
                     run.checkpoints.wait()
                 raise TrainingStopped(
                     f"stopped and saved at step {step} of {num_steps} in "
-                    f"{', '.join(str(run.workdir) for run in runs)}; the same command goes on "
-                    "from there"
+                    f"{', '.join(map(str, saved))}; the same command goes on from there"
                 )
     for run in runs:
         run.checkpoints.wait()
     return state
 
 
-def _check(runs, metrics, step, progress):
+def _check(runs, metrics, step, line):
     """End the runs whose metrics are not finite; raise where no other goes on."""
     for run, own in _going(runs, metrics):
         try:
@@ -179,7 +183,7 @@ def _check(runs, metrics, step, progress):
             run.fault, run.has_ended = error, True
             if all(other.has_ended for other in runs):
                 raise
-            progress.line(f"{run.workdir}: {error}; the models trained with it go on")
+            line(f"{run.workdir}: {error}; the models trained with it go on")
 
 
 def _going(runs, values):

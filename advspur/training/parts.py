@@ -58,6 +58,11 @@ def step_options(config):
     }
 
 
+def step_passes(config):
+    """Forward passes of a step over an image; a gradient counts as three."""
+    return 3 + 3 * config.attack.num_steps * bool(config.attack.epsilon)
+
+
 def validation_attack(config):
     """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) where it is the clean one."""
     options = config.validation

@@ -84,8 +84,8 @@ class Run:
         if start and devices and before not in (0, devices):
             report(
                 f"{self.workdir} was begun on {before} devices and goes on on {devices}: the same "
-                "batches, but sums in another order and other random starts of attacks, so the "
-                "weights will not be the same to the last bit"
+                "batches and attacks, but sums in another order, so the weights will not be the "
+                "same to the last bit"
             )
 
     @property

@@ -43,8 +43,8 @@ METRICS = (
 )
 
 
-def check_config(config):
-    """Raise InputError for a value that no run can use."""
+def check_config(config, *, num_devices=1):
+    """Raise InputError for a value that no run can use whose batches `num_devices` share."""
     attack, validation = config.attack, config.validation
     check_norm(attack.p, IMAGE_NORMS)
     for name, value, allowed in (
@@ -98,12 +98,12 @@ def check_config(config):
         f"validation.epsilon = {validation.epsilon}: a budget, or negative for the training one",
     )
     require(config.num_steps or config.num_epochs > 0, "num_epochs must be > 0")
-    parts = jax.device_count() * config.accumulation_steps
+    parts = num_devices * config.accumulation_steps
     in_steps = f" of {config.accumulation_steps} steps" if config.accumulation_steps > 1 else ""
     require(
         config.batch_size % parts == 0,
-        f"batch_size = {config.batch_size} does not divide by {jax.device_count()} devices"
-        f"{in_steps}; the nearest below is {config.batch_size // parts * parts}",
+        f"batch_size = {config.batch_size} does not divide by {num_devices} devices{in_steps}; the "
+        f"nearest below is {config.batch_size // parts * parts}",
     )
     is_still = attack.epsilon and attack.loss == "kl" and attack.random_start == "none"
     require(

@@ -153,9 +153,12 @@ def train_step(
       where there is an attack), "gradient_norm", and "state_norm", the l2 norm of the new
       variables: not finite if anything a checkpoint would hold is not.
     """
-    key = jax.random.fold_in(state.key, state.step)
+    # One key an image, by its place in the batch of all devices: their number changes nothing.
+    places = jnp.arange(len(batch.label))
     if axis_name is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        places += len(batch.label) * jax.lax.axis_index(axis_name)
+    key = jax.random.fold_in(state.key, state.step)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
     training = network.clone(axis_name=axis_name)
     params = state.variables["params"]
 
@@ -181,12 +184,12 @@ def train_step(
 
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def part(batch_stats, image, label, key):
+    def part(batch_stats, image, label, keys):
         """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
         adversarial = images = to_unit(image)
         if attack is not None:
             logits_fn = _logits_fn(network, state.variables, mean, std)
-            adversarial = attack(logits_fn, images, label, key, epsilon)
+            adversarial = attack(logits_fn, images, label, keys, epsilon)
         (loss, (batch_stats, accuracy)), grads = gradient(
             params, batch_stats, images, adversarial, label
         )
@@ -194,11 +197,11 @@ def train_step(
 
     batch_stats = state.variables["batch_stats"]
     if num_parts == 1:
-        batch_stats, results = part(batch_stats, batch.image, batch.label, key)
+        batch_stats, results = part(batch_stats, batch.image, batch.label, keys)
     else:
         gradient = for_loops(gradient)
-        parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in (batch.image, batch.label)]
-        parts.append(jax.random.split(key, num_parts))
+        whole = (batch.image, batch.label, keys)
+        parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in whole]
         batch_stats, results = jax.lax.scan(lambda s, x: part(s, *x), batch_stats, parts)
         results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
     if axis_name is not None:

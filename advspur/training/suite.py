@@ -23,12 +23,13 @@ from advspur.training.parts import (
     build,
     open_training_data,
     step_options,
+    step_passes,
     train_attack,
     training_stream,
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import Run
+from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.state import count_steps, create_state
 from advspur.training.step import AnyAttack, make_suite_eval_step, make_suite_step
@@ -49,7 +50,8 @@ def train_suite(configs, *, per_device=None, progress):
       per_device: how many models a device trains at once; None: 1 on CPU, where convolutions with
         the kernels of several models are slow, else as many as there are.
       progress: {run directory: a `Progress` to advance by 1 a step}.
-    Raises: as `train`; TrainingDiverged after all others are trained.
+    Returns: {run directory: the TrainingDiverged} of those that diverged; all others are trained.
+    Raises: as `train`.
     """
     require(jax.process_count() == 1, "the models of a suite are trained by one process")
     if per_device is not None:
@@ -60,19 +62,36 @@ def train_suite(configs, *, per_device=None, progress):
     for config in configs.values():
         if _text(config, DATA_KEYS) not in data:
             data[_text(config, DATA_KEYS)] = open_training_data(config)
-    groups, faults = {}, []
+    groups = {}
     for workdir, config in configs.items():
-        dataset = data[_text(config, DATA_KEYS)]
-        if _is_trained(config, workdir, dataset, progress[workdir]):
-            continue
-        shared = [key for key in config if key not in OWN_KEYS]
-        groups.setdefault(_text(config, shared), []).append((workdir, config, dataset))
+        member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
+        start = _find_start(member)
+        if start is not None:
+            shared = _text(config, [key for key in config if key not in OWN_KEYS])
+            groups.setdefault(shared, []).append(member._replace(start=start))
     if per_device is None and jax.default_backend() == "cpu":
         per_device = 1
-    for group in groups.values():
-        faults += _train_group(group, per_device, progress)
-    if faults:
-        raise faults[0]
+    found = [_train_group(group, per_device) for group in groups.values()]
+    return {workdir: fault for faults in found for workdir, fault in faults.items()}
+
+
+class _Member(NamedTuple):
+    """A model to be trained, and the step that it goes on from."""
+
+    workdir: object
+    config: object
+    dataset: object
+    progress: object
+    start: int = 0
+
+    @property
+    def num_steps(self):
+        return count_steps(self.config, len(self.dataset.train))
+
+    @property
+    def cost(self):
+        """Forward passes of a step over an image."""
+        return step_passes(self.config)
 
 
 def _text(config, keys):
@@ -80,23 +99,17 @@ def _text(config, keys):
     return json.dumps(jsonable({key: values[key] for key in keys}), sort_keys=True)
 
 
-def _num_passes(config):
-    """Forward passes of a step over an image; a gradient counts as three."""
-    attacks = config.attack.num_steps * bool(config.attack.epsilon)
-    return 3 + 3 * attacks
-
-
-def _is_trained(config, workdir, dataset, progress):
-    """Whether the last checkpoint that can be read is that of the last step."""
-    num_steps = count_steps(config, len(dataset.train))
-    with Run(config, workdir, dataset) as run:
+def _find_start(member):
+    """The step of the last checkpoint that can be read, 0 without one; None: it is trained."""
+    with Run(member.config, member.workdir, member.dataset) as run:
         if not run.checkpoints.steps():
-            return False
-        state = run.restore(_template(config, dataset), report=progress.line)
-        if int(state.step) < num_steps and not run.is_stale:
-            return False
-    progress.skip(num_steps)
-    return True
+            return 0
+        state = run.restore(_template(member.config, member.dataset), report=member.progress.line)
+        step = int(state.step)
+        if step < member.num_steps and not run.is_stale:
+            return step
+    member.progress.skip(member.num_steps)
+    return None
 
 
 def _template(config, dataset):
@@ -117,16 +130,15 @@ class _Steps(NamedTuple):
     eval_attacks: AnyAttack
 
 
-def _train_group(group, per_device, progress):
-    """Train (workdir, config, dataset)s that share a program; the TrainingDiverged of some."""
-    group.sort(key=lambda member: _num_passes(member[1]), reverse=True)  # alike ones together
-    _, config, dataset = group[0]
+def _train_group(group, per_device):
+    """Train _Members that share a program; {run directory: TrainingDiverged} of some."""
+    config, dataset = group[0].config, group[0].dataset
     network, optimizer = build(config, dataset)
     devices = min(jax.local_device_count(), len(group))
     size = devices * (per_device or math.ceil(len(group) / devices))
     facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": devices}
     train_attacks, eval_attacks = (
-        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(c)[0] for _, c, _ in group)])))
+        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(m.config)[0] for m in group)])))
         for attack_of in (train_attack, validation_attack)
     )
     train_step = make_suite_step(
@@ -138,17 +150,22 @@ def _train_group(group, per_device, progress):
     )
     eval_step = make_suite_eval_step(network, attack=eval_attacks, **facts)
     steps = _Steps(network, optimizer, devices, train_step, train_attacks, eval_step, eval_attacks)
-    rounds = [group[first : first + size] for first in range(0, len(group), size)]
-    return [fault for members in rounds for fault in _train_round(members, steps, size, progress)]
+    faults = {}
+    # Those of a round go on at the same step; of similar cost, they end together.
+    group.sort(key=lambda member: (member.start, -member.cost))
+    for _, alike in itertools.groupby(group, key=lambda member: member.start):
+        alike = list(alike)
+        for first in range(0, len(alike), size):
+            faults |= _train_round(alike[first : first + size], steps, size)
+    return faults
 
 
-def _train_round(members, steps, num_slots, progress):
-    """Train as many models as there are slots; the TrainingDiverged of those that did.
+def _train_round(members, steps, num_slots):
+    """Train as many models as there are slots; {run directory: TrainingDiverged} of some.
 
     Slots that no model is left for hold the first one once more, without an attack.
     """
-    configs = [config for _, config, _ in members]
-    num_steps = count_steps(configs[0], len(members[0][2].train))
+    start, num_steps = members[0].start, members[0].num_steps
     fill = [0] * (num_slots - len(members))
     slots = [*range(len(members)), *fill]
 
@@ -170,17 +187,24 @@ def _train_round(members, steps, num_slots, progress):
 
     def budget_of(attacks, attack_of):
         """(which attack, epsilon) of the slots."""
-        chosen = [(attacks.attacks.index(a), e) for a, e in map(attack_of, configs)]
+        chosen = [(attacks.attacks.index(a), e) for a, e in (attack_of(m.config) for m in members)]
         which, epsilons = zip(*chosen, *[(0, 0.0)] * len(fill), strict=True)
         return grouped(which), grouped(np.float32(epsilons))
 
     with contextlib.ExitStack() as stack:
-        runs = [stack.enter_context(Run(c, workdir, data)) for workdir, c, data in members]
-        parts = [progress[workdir] for workdir, _, _ in members]
-        states, start = _restore_together(runs, steps, parts)
-        for run, part in zip(runs, parts, strict=True):
-            part.skip(start)
-            run.begin(start, num_steps, part.line)
+        runs = [stack.enter_context(Run(m.config, m.workdir, m.dataset)) for m in members]
+        states = []
+        for run, member in zip(runs, members, strict=True):
+            state = create_state(
+                steps.network,
+                steps.optimizer,
+                image_size=run.dataset.image_size,
+                seed=run.config.seed,
+                ema_decay=run.config.ema_decay,
+            )
+            states.append(run.restore(state, report=member.progress.line))
+            member.progress.skip(start)
+            run.begin(start, num_steps, member.progress.line)
         budget = budget_of(steps.train_attacks, train_attack)
         eval_budget = budget_of(steps.eval_attacks, validation_attack)
 
@@ -217,32 +241,14 @@ def _train_round(members, steps, num_slots, progress):
             lambda run: training_stream(run, start), lambda run: (id(run.dataset), run.config.seed)
         )
         batches = _ahead(map(on_devices, streams))
-        fit(runs, program, on_devices(states), batches, _Parts(parts), (start, num_steps))
-    return [run.fault for run in runs if run.fault]
+        progresses = [member.progress for member in members]
+        with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
+            fit(runs, program, on_devices(states), batches, progresses, (start, num_steps))
+    return {run.workdir: run.fault for run in runs if run.fault}
 
 
 def _validation(run):
     return validation_batches(run.config, run.dataset)
-
-
-def _restore_together(runs, steps, parts):
-    """(states, step): of the last step that there is a checkpoint of in every run."""
-    at_most = math.inf
-    while True:
-        states = []
-        for run, part in zip(runs, parts, strict=True):
-            state = create_state(
-                steps.network,
-                steps.optimizer,
-                image_size=run.dataset.image_size,
-                seed=run.config.seed,
-                ema_decay=run.config.ema_decay,
-            )
-            states.append(run.restore(state, report=part.line, at_most=at_most))
-        reached = {int(state.step) for state in states}
-        if len(reached) == 1:
-            return states, reached.pop()
-        at_most = min(reached)
 
 
 def _ahead(iterator, size=2):
@@ -251,18 +257,3 @@ def _ahead(iterator, size=2):
     while ready:
         yield ready.popleft()
         ready.extend(itertools.islice(iterator, 1))
-
-
-class _Parts:
-    """The progress of runs that are trained together."""
-
-    def __init__(self, parts):
-        self._parts, self.line = parts, parts[0].line
-
-    def advance(self, _, note=""):
-        for part in self._parts:
-            part.advance(1, note)
-
-    def skip(self, amount):
-        for part in self._parts:
-            part.skip(amount // len(self._parts))

@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 def measure(together):
     """Seconds that the suite takes in this process."""
     import jax
+    from _cli import num_cores
     from reproduce import suite_configs
 
     from advspur._progress import Progress
@@ -32,7 +33,7 @@ def measure(together):
     from configs import quickstart
 
     if together:
-        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+        jax.config.update("jax_num_cpu_devices", num_cores())
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         start = time.perf_counter()
         jax.config.update("jax_compilation_cache_dir", f"{folder}/xla_cache")
@@ -40,7 +41,7 @@ def measure(together):
         runs = {Path(folder, n): c for n, c in suite_configs(quickstart.get_config())}
         progress = Progress(1, "", stream=nowhere)
         if together:
-            train_suite(runs, progress=dict.fromkeys(runs, progress))
+            assert not train_suite(runs, progress=dict.fromkeys(runs, progress))
         else:
             for path, config in runs.items():
                 train(config, path, progress=progress)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from advspur._checks import InputError
-from advspur.data import open_dataset
+from advspur.data import eval_batches, open_dataset
 from advspur.data.memory import Readable, in_memory
 from advspur.data.table import Table
 
@@ -54,13 +54,22 @@ def test_a_stream_replaces_unreadable_images_by_the_next():
     readable = Readable(source(3, 10))
     assert len(readable) == 11 and readable.num_classes == 11
     with pytest.warns(UserWarning, match="photo_3.png is no readable image.*replaced.*1 so far"):
-        assert readable[3]["label"] == 4
+        assert (readable[3]["label"], readable[3]["valid"]) == (4, False)
+    assert readable[4]["valid"]
     with pytest.warns(UserWarning, match="photo_10.png .*2 so far"):
         np.testing.assert_array_equal(readable[10]["image"], IMAGES[0])  # round to the first
     with pytest.warns(UserWarning, match="2 so far"):
         assert readable[3]["label"] == 4
     with pytest.raises(InputError, match="no image of .* can be read"), pytest.warns(UserWarning):
         Readable(source(*range(11)))[0]
+
+
+def test_an_evaluation_counts_no_image_twice():
+    with pytest.warns(UserWarning, match="photo_3"):
+        batches = list(eval_batches(Readable(source(3)), batch_size=4, image_size=8))
+    valid = np.concatenate([batch.valid for batch in batches])
+    np.testing.assert_array_equal(np.flatnonzero(~valid), [3, 11])  # and the padding
+    assert batches[0].label.tolist() == [0, 1, 2, 4]
 
 
 def test_a_folder_of_imagenet_is_read_with_and_without_its_damaged_file(tmp_path):

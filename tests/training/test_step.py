@@ -66,6 +66,15 @@ def test_four_devices_take_the_step_of_one(state, batch):
     assert int(four.step) == 1
 
 
+def test_random_starts_are_those_of_one_device(state, batch):
+    """The key of an image is of its place in the whole batch, in parts or not."""
+    options = {"attack": ATTACK._replace(random_start="ball", num_steps=1)}
+    one, _ = single_step(**options)(state, batch, EPSILON)
+    step = make_train_step(NETWORK, OPTIMIZER, **FACTS, **options)
+    four, _ = step(jax.device_get(state), shard(batch, 4), EPSILON)
+    assert_close(four.variables["params"], one.variables["params"], atol=2e-6)
+
+
 def test_one_compilation_serves_all_budgets(state, batch):
     step = single_step(attack=ATTACK, label_smoothing=0.1, ema_decay=0.5)
     results = [float(step(state, batch, epsilon)[1]["loss"]) for epsilon in (0.1, 0.5, 2.0)]

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import jax
 import jax.numpy as jnp
 import pytest
 from jax.flatten_util import ravel_pytree
@@ -15,6 +16,9 @@ from advspur.training import Attack, TrainingDiverged, suite, train, train_suite
 from advspur.training.parts import build, open_training_data, train_attack
 from advspur.training.state import create_state
 from tests.training.tiny_config import get_config
+
+# Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 class Silent:
@@ -36,7 +40,6 @@ class Silent:
 def model(seed=0, p=2.0, epsilon=0.25, **change):
     config = get_config()
     config.seed, config.attack.p, config.attack.epsilon = seed, p, epsilon
-    config.attack.random_start = "none"  # keys of random starts depend on the number of devices
     config.update_from_flattened_dict({"num_steps": 3, "checkpoint_every_steps": 1, **change})
     return config
 
@@ -55,7 +58,7 @@ def make(folder, names=tuple(MODELS), change=None, **options):
     for config in configs.values():
         config.update_from_flattened_dict(change or {})
     progress = {path: Silent() for path in configs}
-    train_suite(configs, progress=progress, **options)
+    assert train_suite(configs, progress=progress, **options) == {}
     return progress
 
 
@@ -107,11 +110,10 @@ def test_models_of_a_suite_are_those_trained_alone(alone, tmp_path, per_device):
         assert apart(params(tmp_path / name), params(alone / other), other) > 0.3
 
 
-def test_a_suite_goes_on_where_all_of_its_models_are(alone, tmp_path):
-    """One model has only its first checkpoint, one none that can be read, one is trained."""
+def test_a_killed_suite_goes_on_where_each_of_its_models_is(alone, tmp_path):
+    """One model has no checkpoint, the last of another cannot be read, the others are trained."""
     shutil.copytree(alone, tmp_path / "suite")
-    for step in (2, 3):
-        shutil.rmtree(tmp_path / "suite" / "l2" / "checkpoints" / str(step))
+    shutil.rmtree(tmp_path / "suite" / "l2" / "checkpoints")
     for file in (tmp_path / "suite" / "linf" / "checkpoints" / "3").rglob("d/*"):
         file.write_bytes(b"")
     finished = (tmp_path / "suite" / "standard" / "metrics.jsonl").read_bytes()
@@ -120,35 +122,39 @@ def test_a_suite_goes_on_where_all_of_its_models_are(alone, tmp_path):
         assert apart(params(tmp_path / "suite" / name), params(alone / name), name) < 0.1, name
     said = {path.name: " ".join(p.lines) for path, p in progress.items()}
     assert "checkpoint" in said["linf"] and "is damaged" in said["linf"]
+    assert "going on at step 2 of 3" in said["linf"] and said["l2"].endswith("units, 3 steps")
     assert "going on at step" not in said["standard"]
     assert (tmp_path / "suite" / "standard" / "metrics.jsonl").read_bytes() == finished
     again = make(tmp_path / "suite")
     assert all(p.done == 0 and p.skipped == 3 and not p.lines for p in again.values())
 
 
-def test_a_model_that_diverges_does_not_stop_the_others(tmp_path):
-    configs = {tmp_path / "good": model(), tmp_path / "bad": model(epsilon=0.0)}
-    configs[tmp_path / "bad"].attack.random_start = "sphere"
+@pytest.mark.parametrize("devices", (1, 4))
+def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, devices):
+    """With one device every model has a round of its own."""
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    configs = {tmp_path / "bad": model(epsilon=2.0), tmp_path / "good": model()}
     progress = {path: Silent() for path in configs}
-    nan_attack = Attack(2.0, 1, math.nan)
 
     def attack_of(config):
-        return (nan_attack, 1.0) if config.attack.random_start == "sphere" else train_attack(config)
+        attack, epsilon = train_attack(config)
+        return (Attack(2.0, 1, math.nan), 1.0) if epsilon == 2 else (attack, epsilon)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suite, "train_attack", attack_of)
-        with pytest.raises(TrainingDiverged, match="bad/checkpoints is kept"):
-            train_suite(configs, progress=progress)
-    assert models.latest_step(tmp_path / "good") == 3
+    monkeypatch.setattr(suite, "train_attack", attack_of)
+    faults = train_suite(configs, progress=progress)
+    assert list(faults) == [tmp_path / "bad"]
+    assert isinstance(faults[tmp_path / "bad"], TrainingDiverged)
+    assert "step 1: " in str(faults[tmp_path / "bad"])
+    assert "gradient_norm = nan" in str(faults[tmp_path / "bad"])
     said = " ".join(line for p in progress.values() for line in p.lines)
-    assert f"{tmp_path / 'bad'}: step 1: " in said and "gradient_norm = nan" in said
-    assert "the models trained with it go on" in said
+    assert ("the models trained with it go on" in said) == (devices == 4)
+    assert models.latest_step(tmp_path / "good") == 3
     assert not list((tmp_path / "bad" / "checkpoints").glob("[0-9]*"))
 
 
 def test_configs_that_no_program_shares_are_trained_by_several(tmp_path):
     configs = {tmp_path / "a": model(), tmp_path / "b": model(learning_rate=0.01)}
-    train_suite(configs, progress={path: Silent() for path in configs})
+    assert train_suite(configs, progress={path: Silent() for path in configs}) == {}
     assert apart(params(tmp_path / "a"), params(tmp_path / "b"), "standard") > 0.3
 
 
