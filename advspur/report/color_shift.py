@@ -133,8 +133,8 @@ def _draw(suite, arms, plt):
         top.set_title(arm.title, fontsize=9.5)
     axes[0, 0].set_ylabel("accuracy (%)")
     axes[1, 0].set_ylabel("gap (points); dotted: clean")
-    axes[0, -1].legend(fontsize=8.5)
-    axes[1, -1].legend(fontsize=8.5)
+    for row in axes:
+        row[-1].legend(fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="none")
     return figure, " ".join([CAPTION, _protocol(suite, arms)])
 
 
