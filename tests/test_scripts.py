@@ -46,6 +46,10 @@ def get_config():
 """
 
 
+# Compiled quickly: what is tested here is not how fast the programs are.
+ENVIRONMENT = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
 def run(script, *arguments):
     """(exit code, stdout, stderr) of a script called from the repository root."""
     done = subprocess.run(
@@ -53,6 +57,7 @@ def run(script, *arguments):
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env=ENVIRONMENT,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -203,7 +208,7 @@ def start_two(script, *arguments):
         port = free.getsockname()[1]
     together = [f"--coordinator=localhost:{port}", "--num_processes=2"]
     command = [sys.executable, f"scripts/{script}.py", *map(str, arguments), *together]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = ENVIRONMENT | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}  # Gloo talks on stdout
     return [
         subprocess.Popen([*command, f"--process_id={i}"], cwd=ROOT, env=environment, **pipes)
