@@ -9,22 +9,14 @@ CPU is measured in docs/results.md, on a smaller network and fewer images.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import cifar10_l2_eps0_5
 
 
 def get_config():
-    config = default.get_config()
-    config.dataset = "cifar10"
+    config = cifar10_l2_eps0_5.get_config()
     config.augmentation = "crop_flip"  # no colour jitter: it would act on the very feature
     config.color_shift.rho = 1.0
-    config.arch = "resnet18"
-    config.stem = "cifar"
-    config.attack.num_steps = 7
     config.attack.relative_step_size = 0.25
-    config.batch_size = 128
-    config.num_epochs = 150.0
-    config.decay_epochs = 50.0
-    config.weight_decay = 5e-4
     config.validation.every_steps = 5_000
     config.validation.num_examples = 2_000
 

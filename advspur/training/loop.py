@@ -20,6 +20,7 @@ from advspur.data.batches import shard
 from advspur.training.parts import (
     accuracies,
     build,
+    first_state,
     open_training_data,
     step_options,
     train_attack,
@@ -29,7 +30,7 @@ from advspur.training.parts import (
 )
 from advspur.training.run import Run, TrainingDiverged, peak_memory_mb
 from advspur.training.run_dir import check_config
-from advspur.training.state import count_steps, create_state, make_schedule
+from advspur.training.state import count_steps, make_schedule
 from advspur.training.step import make_eval_step, make_train_step
 
 
@@ -70,13 +71,7 @@ def train(config, workdir, *, progress=None):
             progress = Progress(num_steps, title, unit="step", stream=talking_stream())
             stack.enter_context(progress)
         network, optimizer = build(config, dataset)
-        state = create_state(
-            network,
-            optimizer,
-            image_size=dataset.image_size,
-            seed=config.seed,
-            ema_decay=config.ema_decay,
-        )
+        state = first_state(config, dataset, network, optimizer)
         state = run.restore(state, report=progress.line)
         start = int(state.step)
         progress.skip(start)

@@ -8,7 +8,7 @@ import numpy as np
 from advspur._checks import require
 from advspur.data import eval_batches, open_dataset, train_batches
 from advspur.models import build_network
-from advspur.training.state import count_steps, make_optimizer, make_schedule
+from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 from advspur.training.step import Attack
 
 AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_shapes": "none"}
@@ -32,6 +32,17 @@ def build(config, dataset):
     """(network, optimizer)."""
     network = build_network(config.arch, dataset.num_classes, stem=config.stem, dtype=config.dtype)
     return network, make_optimizer(config, make_schedule(config, len(dataset.train)))
+
+
+def first_state(config, dataset, network, optimizer):
+    """The TrainState before the first step."""
+    return create_state(
+        network,
+        optimizer,
+        image_size=dataset.image_size,
+        seed=config.seed,
+        ema_decay=config.ema_decay,
+    )
 
 
 def train_attack(config):

@@ -6,7 +6,6 @@ and keys, and has a run directory of its own, which either can go on with.
 
 import collections
 import contextlib
-import functools
 import itertools
 import json
 import math
@@ -21,6 +20,7 @@ from advspur.training.loop import Program, fit
 from advspur.training.parts import (
     accuracies,
     build,
+    first_state,
     open_training_data,
     step_options,
     step_passes,
@@ -31,7 +31,7 @@ from advspur.training.parts import (
 )
 from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
-from advspur.training.state import count_steps, create_state
+from advspur.training.state import count_steps
 from advspur.training.step import AnyAttack, make_suite_eval_step, make_suite_step
 
 DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
@@ -47,8 +47,8 @@ def train_suite(configs, *, per_device=None, progress):
 
     Args:
       configs: {run directory: ConfigDict}.
-      per_device: how many models a device trains at once; None: 1 on CPU, where convolutions with
-        the kernels of several models are slow, else as many as there are.
+      per_device: how many models a device trains at once; None: 1 on CPU, else as many as there
+        are.
       progress: {run directory: a `Progress` to advance by 1 a step}.
     Returns: {run directory: the TrainingDiverged} of those that diverged; all others are trained.
     Raises: as `train`.
@@ -88,11 +88,6 @@ class _Member(NamedTuple):
     def num_steps(self):
         return count_steps(self.config, len(self.dataset.train))
 
-    @property
-    def cost(self):
-        """Forward passes of a step over an image."""
-        return step_passes(self.config)
-
 
 def _text(config, keys):
     values = config.to_dict()
@@ -104,18 +99,14 @@ def _find_start(member):
     with Run(member.config, member.workdir, member.dataset) as run:
         if not run.checkpoints.steps():
             return 0
-        state = run.restore(_template(member.config, member.dataset), report=member.progress.line)
+        built = build(member.config, member.dataset)
+        template = jax.eval_shape(lambda: first_state(member.config, member.dataset, *built))
+        state = run.restore(template, report=member.progress.line)
         step = int(state.step)
         if step < member.num_steps and not run.is_stale:
             return step
     member.progress.skip(member.num_steps)
     return None
-
-
-def _template(config, dataset):
-    network, optimizer = build(config, dataset)
-    call = {"image_size": dataset.image_size, "ema_decay": config.ema_decay}
-    return jax.eval_shape(functools.partial(create_state, network, optimizer, seed=0, **call))
 
 
 class _Steps(NamedTuple):
@@ -152,7 +143,7 @@ def _train_group(group, per_device):
     steps = _Steps(network, optimizer, devices, train_step, train_attacks, eval_step, eval_attacks)
     faults = {}
     # Those of a round go on at the same step; of similar cost, they end together.
-    group.sort(key=lambda member: (member.start, -member.cost))
+    group.sort(key=lambda member: (member.start, -step_passes(member.config)))
     for _, alike in itertools.groupby(group, key=lambda member: member.start):
         alike = list(alike)
         for first in range(0, len(alike), size):
@@ -195,13 +186,7 @@ def _train_round(members, steps, num_slots):
         runs = [stack.enter_context(Run(m.config, m.workdir, m.dataset)) for m in members]
         states = []
         for run, member in zip(runs, members, strict=True):
-            state = create_state(
-                steps.network,
-                steps.optimizer,
-                image_size=run.dataset.image_size,
-                seed=run.config.seed,
-                ema_decay=run.config.ema_decay,
-            )
+            state = first_state(run.config, run.dataset, steps.network, steps.optimizer)
             states.append(run.restore(state, report=member.progress.line))
             member.progress.skip(start)
             run.begin(start, num_steps, member.progress.line)
