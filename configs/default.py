@@ -46,9 +46,10 @@ def get_config():
     config.attack = ConfigDict()
     config.attack.p = 2.0  # 1, 2 or inf
     config.attack.epsilon = 0.0  # budget, pixel units of [0, 1]
-    config.attack.num_steps = 3  # gradient evaluations
-    config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon
-    config.attack.random_start = "none"  # "none", "ball", "sphere"
+    config.attack.method = "pgd"  # "fgsm_rs", "n_fgsm": one step, as published; "free": replays
+    config.attack.num_steps = 3  # gradient evaluations of "pgd"; replays of a batch of "free"
+    config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon; "pgd" and "free"
+    config.attack.random_start = "none"  # "none", "ball", "sphere"; "pgd" and "free"
     config.attack.loss = "cross_entropy"  # or "margin", "dlr", "kl" (of TRADES)
     config.trades_beta = 0.0  # weight of the KL term of TRADES; 0: train on adversarial images only
 
@@ -78,5 +79,7 @@ def get_config():
     config.keep_last = 2  # checkpoints kept beside the best
     config.best_metric = "val_pgd_accuracy"  # or "val_clean_accuracy", "val_ema_pgd_accuracy", ...
     config.early_stopping = 0  # validations without a better best_metric that end a run; 0: never
+    # Fall of best_metric below its best that sends a run back there, and on with PGD-2; 0: never
+    config.overfitting_guard = 0.0
     config.log_every_steps = 50  # steps between two lines of metrics.jsonl
     return config.lock()

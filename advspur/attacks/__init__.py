@@ -5,6 +5,7 @@ from advspur.attacks.apgd import apgd
 from advspur.attacks.autoattack import AutoAttackResult, autoattack, security_curve
 from advspur.attacks.checks import check_perturbation
 from advspur.attacks.fab import fab
+from advspur.attacks.fgsm import fgsm
 from advspur.attacks.losses import dlr, margin
 from advspur.attacks.pgd import pgd
 from advspur.attacks.square import square
@@ -16,6 +17,7 @@ __all__ = [
     "check_perturbation",
     "dlr",
     "fab",
+    "fgsm",
     "linear_oracle",
     "margin",
     "pgd",

@@ -129,6 +129,15 @@ class Checkpoints:
         )
         return None
 
+    def back_to_best(self):
+        """Remove the checkpoints after the best one; its step (0: there is none)."""
+        self.wait()
+        best = self._manager.best_step() or 0
+        for step in self.steps():
+            if step > best:
+                self._manager.delete(step)
+        return best
+
     def _restore_step(self, step, template):
         model = {"raw": template.variables, "ema": template.ema}
         training = {"opt_state": template.opt_state, "step": template.step, "key": template.key}

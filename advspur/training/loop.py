@@ -28,7 +28,7 @@ from advspur.training.parts import (
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import Run, TrainingDiverged, peak_memory_mb
+from advspur.training.run import CatastrophicOverfitting, Run, TrainingDiverged, peak_memory_mb
 from advspur.training.run_dir import check_config
 from advspur.training.state import count_steps, make_schedule
 from advspur.training.step import make_eval_step, make_train_step
@@ -65,6 +65,7 @@ def train(config, workdir, *, progress=None):
         check_config(config, num_devices=jax.device_count())
         dataset = open_training_data(config)
     num_steps = count_steps(config, len(dataset.train))
+    given = progress
     with Run(config, workdir, dataset) as run, contextlib.ExitStack() as stack:
         if progress is None:
             title = f"train {run.workdir.name}"
@@ -77,8 +78,8 @@ def train(config, workdir, *, progress=None):
         progress.skip(start)
         if start >= num_steps or run.is_stale:
             return state
-        run.begin(start, num_steps, progress.line, devices=jax.device_count())
-        attack, epsilon = train_attack(config)
+        run.begin(start, num_steps, progress, devices=jax.device_count())
+        attack, epsilon = train_attack(config, has_fallen_back=bool(run.fallback))
         facts = {"mean": dataset.mean, "std": dataset.std}
         train_step = make_train_step(
             network,
@@ -95,13 +96,13 @@ def train(config, workdir, *, progress=None):
         devices = jax.local_devices()
         batches = (shard(batch, len(devices)) for batch in training_stream(run, start))
         batches = prefetch_to_device(batches, 2, devices=devices, axis_name="batch")
-        return fit([run], program, replicate(state), batches, [progress], (start, num_steps))
+        with contextlib.suppress(CatastrophicOverfitting):
+            return fit([run], program, replicate(state), batches, (start, num_steps), progress.line)
+    return train(config, workdir, progress=given)
 
 
-def fit(runs, program, state, batches, progresses, steps):
+def fit(runs, program, state, batches, steps, line):
     """The steps from the first to the second of `steps` of runs that are trained together.
-
-    `progresses` holds one for each run.
 
     A run that diverges is left where it was last saved, one that early stopping ends where it is
     then; the others go on.
@@ -109,7 +110,7 @@ def fit(runs, program, state, batches, progresses, steps):
     Returns: the state on the devices.
     """
     start, num_steps = steps
-    config, line = runs[0].config, progresses[0].line
+    config = runs[0].config
     schedule = make_schedule(config, len(runs[0].dataset.train))
     before = [run.seconds for run in runs]
     clock, last = time.monotonic(), None
@@ -118,7 +119,7 @@ def fit(runs, program, state, batches, progresses, steps):
             state, metrics = program.step(state, next(batches))
             # Looked at one step late, while the devices work on: they are never waited for.
             if last is not None:
-                _check(runs, program.members(last), step - 1, line)
+                _look(runs, program.members(last), Run.check, step - 1, line)
             last, is_last = metrics, step == num_steps
             to_log = step % config.log_every_steps == 0 or is_last
             stop = _agreed(asked, to_log)
@@ -128,7 +129,7 @@ def fit(runs, program, state, batches, progresses, steps):
             to_save = step % config.checkpoint_every_steps == 0 or stop or to_validate
             if to_log or to_save:
                 found, last = program.members(metrics), None
-                _check(runs, found, step, line)
+                _look(runs, found, Run.check, step, line)
             for run, seconds in zip(runs, before, strict=True):
                 run.seconds = seconds + time.monotonic() - clock
             if to_log:
@@ -140,21 +141,18 @@ def fit(runs, program, state, batches, progresses, steps):
                 results = program.validate(state)
                 for run, seconds in zip(runs, before, strict=True):
                     run.seconds = seconds + time.monotonic() - clock
-                for run, result in _going(runs, results):
-                    run.validated(step, result)
+                _look(runs, results, Run.validated, step, line)
             if to_save:
                 for run, own in _going(runs, program.members(state)):
                     scores = run.results if to_validate else {}
                     run.checkpoints.save(own, seconds=run.seconds, metrics=scores)
-            for run, progress in zip(runs, progresses, strict=True):
-                progress.advance(1, run.note())
             for run, _ in _going(runs, runs):
+                run.advance(step)
                 if to_validate and run.is_stale:
                     run.has_ended = True
+                    run.skip_to(num_steps)
                     line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
             if all(run.has_ended for run in runs):
-                for progress in progresses:
-                    progress.skip(num_steps - step)
                 break
             if stop:
                 saved = [run.workdir for run, _ in _going(runs, runs)]
@@ -169,13 +167,15 @@ def fit(runs, program, state, batches, progresses, steps):
     return state
 
 
-def _check(runs, metrics, step, line):
-    """End the runs whose metrics are not finite; raise where no other goes on."""
-    for run, own in _going(runs, metrics):
+def _look(runs, values, look, step, line):
+    """look(run, step, its value) of each; end a run that it raises for, raise if none is left."""
+    for run, own in _going(runs, values):
         try:
-            run.check(own, step)
-        except TrainingDiverged as error:
+            look(run, step, own)
+        except (TrainingDiverged, CatastrophicOverfitting) as error:
             run.fault, run.has_ended = error, True
+            if isinstance(error, CatastrophicOverfitting):
+                run.skip_to(0)
             if all(other.has_ended for other in runs):
                 raise
             line(f"{run.workdir}: {error}; the models trained with it go on")

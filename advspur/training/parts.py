@@ -8,9 +8,11 @@ import numpy as np
 from advspur._checks import require
 from advspur.data import eval_batches, open_dataset, train_batches
 from advspur.models import build_network
+from advspur.training.attack import Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
-from advspur.training.step import Attack
 
+# What a run goes on with that overfitted to its attack.
+PGD_2 = Attack(2.0, num_steps=2, relative_step_size=0.5, random_start="ball")
 AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_shapes": "none"}
 
 
@@ -45,18 +47,17 @@ def first_state(config, dataset, network, optimizer):
     )
 
 
-def train_attack(config):
-    """(Attack, epsilon) inside the training step; (None, 0) for standard training."""
-    if config.attack.epsilon == 0:
+def train_attack(config, *, has_fallen_back=False):
+    """(attack, epsilon) inside the training step; (None, 0) for standard training."""
+    given = config.attack
+    if given.epsilon == 0:
         return None, 0.0
-    attack = Attack(
-        p=config.attack.p,
-        num_steps=config.attack.num_steps,
-        relative_step_size=config.attack.relative_step_size,
-        random_start=config.attack.random_start,
-        loss=config.attack.loss,
-    )
-    return attack, config.attack.epsilon
+    if has_fallen_back:
+        return PGD_2._replace(p=given.p), given.epsilon
+    options = (given.p, given.num_steps, given.relative_step_size, given.random_start)
+    if given.method == "free":
+        return FreeAttack(*options), given.epsilon
+    return Attack(*options, loss=given.loss, method=given.method), given.epsilon
 
 
 def step_options(config):
@@ -71,7 +72,11 @@ def step_options(config):
 
 def step_passes(config):
     """Forward passes of a step over an image; a gradient counts as three."""
-    return 3 + 3 * config.attack.num_steps * bool(config.attack.epsilon)
+    if not config.attack.epsilon:
+        return 3
+    if config.attack.method == "free":
+        return 3 * config.attack.num_steps
+    return 3 + 3 * (config.attack.num_steps if config.attack.method == "pgd" else 1)
 
 
 def validation_attack(config):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from advspur._devices import gather, is_first_process, together
+from advspur.models.runs import read_json
 from advspur.training.checkpoint import Checkpoints
 from advspur.training.run_dir import (
     SUITE_KEYS,
@@ -25,6 +26,13 @@ class TrainingDiverged(ArithmeticError):
     """A loss or gradient is not finite; the last good checkpoint is kept."""
 
 
+class CatastrophicOverfitting(ArithmeticError):
+    """The weights fit the attack they are trained with and no other; the run was put back.
+
+    It is to be opened again, and goes on with PGD-2.
+    """
+
+
 class Run:
     """The run of `config` in `workdir`; a context manager that holds the directory's lock.
 
@@ -38,8 +46,9 @@ class Run:
         self.seconds, self.values, self.results = 0.0, {}, {}
         self._scores = []  # best_metric at every validation so far
         self.has_ended = False  # before the last step, while others go on
-        self.fault = None  # the TrainingDiverged that ended it
+        self.fault = None  # the TrainingDiverged or CatastrophicOverfitting that ended it
         self._log, self._begun_on = None, None
+        self._progress, self._done = None, 0
         with contextlib.ExitStack() as stack:
             with together():
                 if is_first_process():
@@ -47,6 +56,10 @@ class Run:
                     about = stack.enter_context(open_run(facts, self.workdir))
                     self._begun_on = (about or {}).get("devices")
                     write_json(self.workdir / "model.json", _model_facts(config, dataset))
+            self._fallback_file = self.workdir / "fallback.json"
+            has_file = is_first_process() and self._fallback_file.exists()
+            # Of the fall of best_metric that the run was put back for; None: there was none.
+            self.fallback = gather(read_json(self._fallback_file) if has_file else None)[0]
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
                 keep_last=config.keep_last,
@@ -65,13 +78,15 @@ class Run:
         self._scores = gather(scores)[0]
         return state
 
-    def begin(self, start, num_steps, report, *, devices=None):
+    def begin(self, start, num_steps, progress, *, devices=None):
         """Open the log and say what is about to be done.
 
         Args:
+          progress: a `Progress` to advance by 1 a step.
           devices: how many the batches are split over, where that matters.
         """
-        config = self.config
+        config, report = self.config, progress.line
+        self._progress, self._done = progress, start
         if is_first_process():
             self._log = MetricsLog(self.workdir, start)
             self._stack.callback(self._log.close)
@@ -80,6 +95,8 @@ class Run:
             f"{describe_attack(config.attack.p, config.attack.epsilon)}, "
             + (f"going on at step {start} of {num_steps}" if start else f"{num_steps} steps")
         )
+        if self.fallback:
+            report(f"{self.workdir} is trained with PGD-2 now: {self.fallback['reason']}")
         before = len(self._begun_on or ())
         if start and devices and before not in (0, devices):
             report(
@@ -95,12 +112,27 @@ class Run:
         return bool(patience) and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience
 
     def validated(self, step, results):
-        """Keep and log the results of a validation."""
+        """Keep and log the results of a validation.
+
+        Raises: CatastrophicOverfitting where best_metric fell by more than overfitting_guard.
+        """
         self.results = results
         self._scores.append(results[self.config.best_metric])
         self.log(step, **results)
+        best, found, most = max(self._scores), self._scores[-1], self.config.overfitting_guard
+        if self.fallback or not most or not self.config.attack.epsilon or best - found <= most:
+            return
+        back = self.checkpoints.back_to_best()
+        reason = (
+            f"at step {step}, {self.config.best_metric} fell from {best:.4f} to {found:.4f}; "
+            f"put back to step {back}"
+        )
+        # Last: a run killed before goes on from there as it was, and is found out once more.
+        if is_first_process():
+            write_json(self._fallback_file, {"step": back, "reason": reason})
+        raise CatastrophicOverfitting(reason)
 
-    def check(self, metrics, step):
+    def check(self, step, metrics):
         """Raise TrainingDiverged where a number is not finite."""
         bad = {name: float(v) for name, v in metrics.items() if not math.isfinite(v)}
         if bad:
@@ -115,7 +147,17 @@ class Run:
         if self._log is not None:
             self._log.write(step, **values, seconds=round(self.seconds, 3))
 
-    def note(self):
+    def advance(self, step):
+        """The step is done."""
+        self._progress.advance(1, self._note())
+        self._done = step
+
+    def skip_to(self, step):
+        """The progress is that of so many steps: what follows is another call's, or is left out."""
+        self._progress.skip(step - self._done)
+        self._done = step
+
+    def _note(self):
         """Accuracy on the batch trained on, then clean and PGD accuracy at validation."""
         parts = ["batch {accuracy:.1%}".format(**self.values)] if self.values else []
         if self.results:

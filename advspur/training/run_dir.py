@@ -23,12 +23,14 @@ from advspur._checks import (
     require,
 )
 from advspur._files import locked, write_whole
+from advspur.attacks.fgsm import FGSM_METHODS
 from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
 from advspur.data.augment import AUGMENTATIONS
 from advspur.data.color_shift import check_color_shift
 from advspur.models.resnet import ARCHITECTURES, STEMS
 from advspur.models.runs import read_json, record_facts, run_facts
 from advspur.records import Record, append_records, read_records
+from advspur.training.attack import METHODS
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.
@@ -53,6 +55,7 @@ def check_config(config, *, num_devices=1):
         ("dtype", config.dtype, ("float32", "bfloat16")),
         ("schedule", config.schedule, SCHEDULES),
         ("augmentation", config.augmentation, ("auto", *AUGMENTATIONS)),
+        ("attack.method", attack.method, METHODS),
         ("attack.random_start", attack.random_start, RANDOM_STARTS),
         ("attack.loss", attack.loss, (*LOSSES, "kl")),
         ("best_metric", config.best_metric, METRICS if config.ema_decay else METRICS[:2]),
@@ -91,6 +94,7 @@ def check_config(config, *, num_devices=1):
         ("ema_decay", config.ema_decay),
         ("momentum", config.momentum),
         ("label_smoothing", config.label_smoothing),
+        ("overfitting_guard", config.overfitting_guard),
     ):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
     require(
@@ -105,10 +109,24 @@ def check_config(config, *, num_devices=1):
         f"batch_size = {config.batch_size} does not divide by {num_devices} devices{in_steps}; the "
         f"nearest below is {config.batch_size // parts * parts}",
     )
-    is_still = attack.epsilon and attack.loss == "kl" and attack.random_start == "none"
     require(
-        not is_still,
+        attack.loss != "kl" or attack.method in FGSM_METHODS or attack.random_start != "none",
         "attack.loss = 'kl' is 0 at the image and so is its gradient: set attack.random_start",
+    )
+    require(
+        attack.p != 1 or attack.method == "pgd",
+        f"attack.method = {attack.method!r} takes one step, which in l1 moves a single value: "
+        "set attack.method = 'pgd'",
+    )
+    is_plain = attack.loss == "cross_entropy" and not config.trades_beta
+    require(
+        attack.method != "free" or (is_plain and config.accumulation_steps == 1),
+        "attack.method = 'free' takes its gradients in one pass: attack.loss must be "
+        "'cross_entropy', trades_beta 0 and accumulation_steps 1",
+    )
+    require(
+        not config.overfitting_guard or "pgd" in config.best_metric,
+        f"overfitting_guard watches best_metric, but {config.best_metric} is not one of PGD",
     )
     color_shift = config.color_shift
     if color_shift.rho:

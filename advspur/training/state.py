@@ -69,6 +69,12 @@ def make_schedule(config, num_train):
 
 def make_optimizer(config, schedule):
     """Gradient clipping, then weight decay on the gradient, then SGD with momentum."""
+    if config.attack.epsilon and config.attack.method == "free":  # updates so often a step
+        per_step, num_replays = schedule, config.attack.num_steps
+
+        def schedule(count):
+            return per_step(count // num_replays)
+
     clip = optax.clip_by_global_norm(config.gradient_clip) if config.gradient_clip else None
     parts = [clip, optax.add_decayed_weights(config.weight_decay)]
     return optax.chain(

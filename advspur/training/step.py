@@ -6,68 +6,19 @@ device and eight give the same step. The state never has a device axis.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from advspur._convolutions import for_loops
-from advspur.attacks import pgd
+from advspur.attacks.box import confine
+from advspur.attacks.parts import per_image, start_points
 from advspur.data.transforms import to_unit
 from advspur.models.classifier import normalize
+from advspur.norms import steepest_ascent
+from advspur.training.attack import FreeAttack
 from advspur.training.state import TrainState
-
-
-class Attack(NamedTuple):
-    """The inner maximisation of a step; epsilon is given at each call.
-
-    The loss "kl" is that of TRADES: away from what the network predicts on the image, whatever the
-    label.
-    """
-
-    p: float
-    num_steps: int
-    relative_step_size: float
-    random_start: str = "none"
-    loss: str = "cross_entropy"
-
-    def __call__(self, logits_fn, images, labels, key, epsilon):
-        loss = self.loss
-        if loss == "kl":
-            predicted = jax.nn.softmax(logits_fn(images))
-
-            def loss(logits, _):  # KL(predicted || .) and a constant
-                return optax.softmax_cross_entropy(logits, predicted)
-
-        return pgd(
-            logits_fn,
-            images,
-            labels,
-            key,
-            p=self.p,
-            epsilon=epsilon,
-            num_steps=self.num_steps,
-            step_size=epsilon * self.relative_step_size,
-            random_start=self.random_start,
-            loss=loss,
-        )
-
-
-class AnyAttack(NamedTuple):
-    """One of several attacks for each model of a suite: its budget is (which, epsilon)."""
-
-    attacks: tuple  # None: no attack
-
-    def __call__(self, logits_fn, images, labels, key, budget):
-        which, epsilon = budget
-
-        def branch(attack):
-            if attack is None:
-                return lambda: images
-            return lambda: attack(logits_fn, images, labels, key, epsilon)
-
-        return jax.lax.switch(which, list(map(branch, self.attacks)))
 
 
 def make_train_step(network, optimizer, **options):
@@ -141,7 +92,7 @@ def train_step(
       state: TrainState.
       batch: Batch of uint8 images.
       epsilon: attack budget in [0, 1] pixel units, a number.
-      attack: an `Attack`, or None for standard training.
+      attack: an `Attack`, a `FreeAttack`, or None for standard training.
       label_smoothing: share of the target spread over all classes (descent step only).
       trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
         al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
@@ -195,20 +146,32 @@ def train_step(
         )
         return batch_stats, (loss, accuracy, grads)
 
+    def average(tree):
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def update(params, opt_state, grads):
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
     batch_stats = state.variables["batch_stats"]
-    if num_parts == 1:
-        batch_stats, results = part(batch_stats, batch.image, batch.label, keys)
+    if isinstance(attack, FreeAttack):
+        start, label = (params, batch_stats, state.opt_state), batch.label
+        (params, batch_stats, opt_state), results = _replay(
+            attack, loss_fn, average, update, start, to_unit(batch.image), label, keys, epsilon
+        )
     else:
-        gradient = for_loops(gradient)
-        whole = (batch.image, batch.label, keys)
-        parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in whole]
-        batch_stats, results = jax.lax.scan(lambda s, x: part(s, *x), batch_stats, parts)
-        results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
-    if axis_name is not None:
-        batch_stats, results = jax.lax.pmean((batch_stats, results), axis_name)
+        if num_parts == 1:
+            batch_stats, results = part(batch_stats, batch.image, batch.label, keys)
+        else:
+            gradient = for_loops(gradient)
+            whole = (batch.image, batch.label, keys)
+            parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in whole]
+            batch_stats, results = jax.lax.scan(lambda s, x: part(s, *x), batch_stats, parts)
+            results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+        batch_stats, results = average((batch_stats, results))
+        params, opt_state = update(params, state.opt_state, results[-1])
     loss, accuracy, grads = results
-    updates, opt_state = optimizer.update(grads, state.opt_state, params)
-    variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+    variables = {"params": params, "batch_stats": batch_stats}
     ema = state.ema
     if ema_decay:
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
@@ -220,6 +183,31 @@ def train_step(
         "state_norm": optax.tree.norm(variables),
     }
     return TrainState(state.step + 1, variables, opt_state, ema, state.key), metrics
+
+
+def _replay(attack, loss_fn, average, update, start, images, labels, keys, epsilon):
+    """((params, batch_stats, opt_state), (loss, accuracy, gradient)) after the last replay."""
+    epsilons = jnp.broadcast_to(epsilon, labels.shape).astype(images.dtype)
+    ball = {"p": attack.p, "epsilon": epsilons, "bounds": (0.0, 1.0)}
+    adversarial = images
+    if attack.random_start != "none":
+        keys = jax.random.wrap_key_data(keys)
+        adversarial = start_points(keys, images, kind=attack.random_start, **ball)
+    gradient = for_loops(jax.value_and_grad(loss_fn, argnums=(0, 3), has_aux=True))
+
+    def body(carry, _):
+        params, batch_stats, opt_state, x = carry
+        (loss, (batch_stats, accuracy)), (grads, grad_x) = gradient(
+            params, batch_stats, images, x, labels
+        )
+        batch_stats, results = average((batch_stats, (loss, accuracy, grads)))
+        params, opt_state = update(params, opt_state, results[-1])
+        direction = jax.vmap(lambda g: steepest_ascent(g, p=attack.p))(grad_x)
+        x += per_image(attack.relative_step_size * epsilons) * direction
+        return (params, batch_stats, opt_state, confine(x, images, **ball)), results
+
+    carry, results = jax.lax.scan(body, (*start, adversarial), length=attack.num_replays)
+    return carry[:-1], jax.tree.map(lambda x: x[-1], results)
 
 
 def eval_step(variables, batch, epsilon, *, network, mean, std, attack=None, axis_name=None):

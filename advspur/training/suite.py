@@ -16,6 +16,7 @@ import numpy as np
 
 from advspur._checks import check_count, require
 from advspur._devices import split_batch
+from advspur.training.attack import AnyAttack
 from advspur.training.loop import Program, fit
 from advspur.training.parts import (
     accuracies,
@@ -29,10 +30,10 @@ from advspur.training.parts import (
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import Run, TrainingDiverged
+from advspur.training.run import CatastrophicOverfitting, Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.state import count_steps
-from advspur.training.step import AnyAttack, make_suite_eval_step, make_suite_step
+from advspur.training.step import make_suite_eval_step, make_suite_step
 
 DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
 # Keys in which models may differ that one program trains.
@@ -58,6 +59,10 @@ def train_suite(configs, *, per_device=None, progress):
         check_count("per_device", per_device)
     for config in configs.values():
         check_config(config)
+        require(
+            config.attack.method != "free",
+            "attack.method = 'free' is not for suites, whose models share a step: train it alone",
+        )
     data = {}
     for config in configs.values():
         if _text(config, DATA_KEYS) not in data:
@@ -65,24 +70,31 @@ def train_suite(configs, *, per_device=None, progress):
     groups = {}
     for workdir, config in configs.items():
         member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
-        start = _find_start(member)
-        if start is not None:
+        member = _find_start(member)
+        if member is not None:
             shared = _text(config, [key for key in config if key not in OWN_KEYS])
-            groups.setdefault(shared, []).append(member._replace(start=start))
+            groups.setdefault(shared, []).append(member)
     if per_device is None and jax.default_backend() == "cpu":
         per_device = 1
     found = [_train_group(group, per_device) for group in groups.values()]
-    return {workdir: fault for faults in found for workdir, fault in faults.items()}
+    faults = {workdir: fault for faults in found for workdir, fault in faults.items()}
+    over = [w for w, fault in faults.items() if isinstance(fault, CatastrophicOverfitting)]
+    if over:
+        again = {workdir: configs[workdir] for workdir in over}
+        faults = {workdir: fault for workdir, fault in faults.items() if workdir not in over}
+        faults |= train_suite(again, per_device=per_device, progress=progress)
+    return faults
 
 
 class _Member(NamedTuple):
-    """A model to be trained, and the step that it goes on from."""
+    """A model to be trained, the step that it goes on from, and (attack, epsilon) from there."""
 
     workdir: object
     config: object
     dataset: object
     progress: object
     start: int = 0
+    attack: tuple = (None, 0.0)
 
     @property
     def num_steps(self):
@@ -95,16 +107,18 @@ def _text(config, keys):
 
 
 def _find_start(member):
-    """The step of the last checkpoint that can be read, 0 without one; None: it is trained."""
+    """The member from its last checkpoint that can be read, if any, on; None: it is trained."""
     with Run(member.config, member.workdir, member.dataset) as run:
+        attack = train_attack(member.config, has_fallen_back=bool(run.fallback))
+        member = member._replace(attack=attack)
         if not run.checkpoints.steps():
-            return 0
+            return member
         built = build(member.config, member.dataset)
         template = jax.eval_shape(lambda: first_state(member.config, member.dataset, *built))
         state = run.restore(template, report=member.progress.line)
         step = int(state.step)
         if step < member.num_steps and not run.is_stale:
-            return step
+            return member._replace(start=step)
     member.progress.skip(member.num_steps)
     return None
 
@@ -129,8 +143,8 @@ def _train_group(group, per_device):
     size = devices * (per_device or math.ceil(len(group) / devices))
     facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": devices}
     train_attacks, eval_attacks = (
-        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(m.config)[0] for m in group)])))
-        for attack_of in (train_attack, validation_attack)
+        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(m)[0] for m in group)])))
+        for attack_of in (_train_attack, _validation_attack)
     )
     train_step = make_suite_step(
         network,
@@ -178,7 +192,7 @@ def _train_round(members, steps, num_slots):
 
     def budget_of(attacks, attack_of):
         """(which attack, epsilon) of the slots."""
-        chosen = [(attacks.attacks.index(a), e) for a, e in (attack_of(m.config) for m in members)]
+        chosen = [(attacks.attacks.index(a), e) for a, e in map(attack_of, members)]
         which, epsilons = zip(*chosen, *[(0, 0.0)] * len(fill), strict=True)
         return grouped(which), grouped(np.float32(epsilons))
 
@@ -189,9 +203,9 @@ def _train_round(members, steps, num_slots):
             state = first_state(run.config, run.dataset, steps.network, steps.optimizer)
             states.append(run.restore(state, report=member.progress.line))
             member.progress.skip(start)
-            run.begin(start, num_steps, member.progress.line)
-        budget = budget_of(steps.train_attacks, train_attack)
-        eval_budget = budget_of(steps.eval_attacks, validation_attack)
+            run.begin(start, num_steps, member.progress)
+        budget = budget_of(steps.train_attacks, _train_attack)
+        eval_budget = budget_of(steps.eval_attacks, _validation_attack)
 
         def of_each(iterate, key):
             """Lists of one item a run, from an iterator for each kind of run."""
@@ -226,10 +240,20 @@ def _train_round(members, steps, num_slots):
             lambda run: training_stream(run, start), lambda run: (id(run.dataset), run.config.seed)
         )
         batches = _ahead(map(on_devices, streams))
-        progresses = [member.progress for member in members]
-        with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
-            fit(runs, program, on_devices(states), batches, progresses, (start, num_steps))
+        line = members[0].progress.line
+        with contextlib.suppress(
+            TrainingDiverged, CatastrophicOverfitting
+        ):  # kept as the runs' faults
+            fit(runs, program, on_devices(states), batches, (start, num_steps), line)
     return {run.workdir: run.fault for run in runs if run.fault}
+
+
+def _train_attack(member):
+    return member.attack
+
+
+def _validation_attack(member):
+    return validation_attack(member.config)
 
 
 def _validation(run):

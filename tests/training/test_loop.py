@@ -19,7 +19,14 @@ from jax.flatten_util import ravel_pytree
 from advspur import models
 from advspur._checks import InputError
 from advspur._files import locked
-from advspur.training import TrainingDiverged, TrainingStopped, train, training_records
+from advspur.training import (
+    TrainingDiverged,
+    TrainingStopped,
+    loop,
+    parts,
+    train,
+    training_records,
+)
 from advspur.training.loop import _signals
 from tests.training.tiny_config import get_config
 
@@ -226,6 +233,50 @@ def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd):
     ]
 
 
+@pytest.mark.parametrize("method", ("n_fgsm", "free"))
+def test_a_run_that_overfits_to_its_attack_goes_back_and_on_with_pgd_2(
+    tmp_path, monkeypatch, capfd, method
+):
+    """PGD accuracy falls at step 6, as it is told here: the rest is that of PGD-2 from step 4."""
+    config = get_config()
+    config.attack.method, config.overfitting_guard = method, 0.2
+    config.validation.every_steps, config.checkpoint_every_steps = 2, 1
+    told = {2: 0.4, 4: 0.5, 6: 0.25}
+
+    def make_validate(*_):
+        def validate(state):
+            share = told.pop(int(state.step), 0.3)  # no better, and not looked at any more
+            return [{"val_clean_accuracy": 0.5, "val_pgd_accuracy": share}]
+
+        return validate
+
+    monkeypatch.setattr(loop, "_make_validate", make_validate)
+    attacks = []
+
+    def train_attack(config, *, has_fallen_back):
+        attacks.append(parts.train_attack(config, has_fallen_back=has_fallen_back))
+        return attacks[-1]
+
+    monkeypatch.setattr(loop, "train_attack", train_attack)
+    final = train(config, tmp_path / "run")
+    assert int(final.step) == 12
+    reason = "at step 6, val_pgd_accuracy fell from 0.5000 to 0.2500; put back to step 4"
+    said = capfd.readouterr().err
+    assert f"{tmp_path / 'run'} is trained with PGD-2 now: {reason}" in said
+    about = json.loads((tmp_path / "run" / "fallback.json").read_text())
+    assert about == {"step": 4, "reason": reason}
+    one, two = attacks
+    assert getattr(one[0], "method", "free") == method and one[1] == two[1] == 0.25
+    assert (two[0].method, two[0].num_steps, two[0].random_start) == ("pgd", 2, "ball")
+    lines = list(map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()))
+    assert [x["step"] for x in lines if "loss" in x] == list(range(1, 13))
+    assert models.latest_step(tmp_path / "run") == 12
+    for step in (11, 12):  # goes on with PGD-2 when called again
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    assert_bitwise_equal(jax.device_get(train(config, tmp_path / "run")), jax.device_get(final))
+    assert attacks[2] == two
+
+
 def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_path):
     workdir = tmp_path / "fewer"
     _copy(finished[0], workdir)
@@ -339,6 +390,8 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("attack.loss", "kl", "attack.loss = 'kl' is 0 at the image"),
         ("color_shift.rho", 0.5, "rho = 0.5: majority : minority must be >= 1"),
         ("trades_beta", -1.0, "trades_beta = -1.0"),
+        ("attack.method", "fgsm", "attack.method = 'fgsm' is not known; allowed: 'pgd', 'fgsm_rs'"),
+        ("overfitting_guard", 1.0, "overfitting_guard = 1.0"),
     ],
 )
 def test_values_no_run_can_use_are_refused_before_anything_is_written(

@@ -12,8 +12,16 @@ from advspur.attacks import pgd
 from advspur.data.batches import Batch, shard
 from advspur.models import resnet_small
 from advspur.models.classifier import normalize
-from advspur.training import Attack, eval_step, make_eval_step, make_train_step, train_step
-from advspur.training.state import create_state
+from advspur.training import (
+    Attack,
+    FreeAttack,
+    eval_step,
+    make_eval_step,
+    make_train_step,
+    train_step,
+)
+from advspur.training.state import create_state, make_optimizer, make_schedule
+from tests.training.tiny_config import get_config
 
 NETWORK = resnet_small(8, width=4)
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
@@ -224,3 +232,55 @@ def test_a_batch_in_parts_is_the_mean_of_its_parts(state, batch):
     _, stats = by_hand(state, images[:8], batch.label)
     _, stats = by_hand(state, images[8:], batch.label, stats)
     assert_close(new.variables["batch_stats"], stats, atol=1e-5)
+
+
+def test_free_training_by_hand(state, batch):
+    """Two replays: each moves the weights by a gradient, and the images by another of that pass."""
+    attack = FreeAttack(jnp.inf, num_replays=2, relative_step_size=0.6)
+    new, metrics = single_step(attack=attack)(state, batch, 0.1)
+    images, rows = jnp.asarray(batch.image, jnp.float32) / 255, jnp.arange(16)
+
+    def loss(params, stats, x):
+        (logits, _), moved = NETWORK.apply(
+            {"params": params, "batch_stats": stats},
+            normalize(x, **FACTS),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return -jnp.mean(jax.nn.log_softmax(logits)[rows, batch.label]), moved["batch_stats"]
+
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True))
+    params, stats = (state.variables[name] for name in ("params", "batch_stats"))
+    opt_state, x = state.opt_state, images
+    for _ in range(2):
+        (value, stats), (grads, grad_x) = gradient(params, stats, x)
+        updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        x = jnp.clip(jnp.clip(x + 0.06 * jnp.sign(grad_x), images - 0.1, images + 0.1), 0, 1)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
+    # a sign of a gradient within rounding of 0 may go either way
+    assert_close(new.variables["params"], params, atol=2e-4)
+    assert_close(new.variables["batch_stats"], stats, atol=1e-4)
+    assert int(new.step) == 1
+
+
+def test_free_training_on_four_devices_is_that_of_one(state, batch):
+    attack = FreeAttack(2.0, num_replays=2, relative_step_size=0.6, random_start="ball")
+    one, _ = single_step(attack=attack)(state, batch, EPSILON)
+    step = make_train_step(NETWORK, OPTIMIZER, attack=attack, **FACTS)
+    four, _ = step(jax.device_get(state), shard(batch, 4), EPSILON)
+    assert_close(four.variables["params"], one.variables["params"], atol=5e-6)
+
+
+def test_the_rate_of_free_training_falls_by_steps_not_by_replays():
+    config = get_config()
+    config.attack.method, config.attack.num_steps, config.schedule = "free", 3, "one_cycle"
+    config.momentum = config.weight_decay = 0.0
+    schedule = make_schedule(config, 64)
+    optimizer, params = make_optimizer(config, schedule), {"w": jnp.ones(())}
+    opt_state, found = optimizer.init(params), []
+    for _ in range(6):
+        updates, opt_state = optimizer.update({"w": jnp.ones(())}, opt_state, params)
+        found.append(-float(updates["w"]))
+    expected = [float(schedule(step)) for step in (0, 0, 0, 1, 1, 1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
