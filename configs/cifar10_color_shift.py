@@ -16,6 +16,7 @@ def get_config():
     config = cifar10_l2_eps0_5.get_config()
     config.augmentation = "crop_flip"  # no colour jitter: it would act on the very feature
     config.color_shift.rho = 1.0
+    config.ema_decay, config.best_metric = 0.0, "val_pgd_accuracy"  # no averaged weights
     config.attack.relative_step_size = 0.25
     config.validation.every_steps = 5_000
     config.validation.num_examples = 2_000

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -223,15 +224,32 @@ def ended(processes, timeout=200):
     return said
 
 
-def test_two_processes_evaluate_as_one(tmp_path):
+def kill_second(processes):
+    """The first ends within 60 seconds, and says why in one line."""
+    processes[1].kill()
+    processes[1].communicate()
+    said = processes[0].communicate(timeout=60)[1].decode()
+    assert processes[0].returncode not in (0, None)
+    assert said.count("error: ") == 1 and "Traceback" not in said, said
+    assert "another of the processes is gone" in said and "start all of them again" in said
+
+
+def test_two_processes_evaluate_as_one_also_after_one_is_killed(tmp_path):
     run_dir = tmp_path / "run"
     code, _, err = run("train", f"--config={TINY}", "--config.num_steps=1", f"--workdir={run_dir}")
     assert code == 0, err
     sizes = ("num_examples=24", "num_attacked=4", "attack_steps=1", "batch_size=4")
     sizes += ("regions.num_attacked=4", "regions.attack_steps=1")
-    arguments = ["--config=configs/evaluate.py", str(run_dir)]
+    shutil.copytree(run_dir, tmp_path / "again")
+    arguments = ["--config=configs/evaluate.py", str(run_dir), str(tmp_path / "again")]
     arguments += [f"--config.options.spurious_shapes.{size}" for size in sizes]
-    said = ended(start_two("evaluate", *arguments, f"--workdir={tmp_path / 'two'}"))
+    both = [*arguments, f"--workdir={tmp_path / 'two'}"]
+    processes = start_two("evaluate", *both)
+    while not (tmp_path / "two" / "records.jsonl").exists():  # of the first of two models
+        assert [process.poll() for process in processes] == [None, None]
+        time.sleep(0.001)
+    kill_second(processes)
+    said = ended(start_two("evaluate", *both))
     code, _, err = run("evaluate", *arguments, f"--workdir={tmp_path / 'one'}")
     assert code == 0, err
     one, two = (
@@ -249,13 +267,7 @@ def test_two_processes_train_as_one_and_go_on_after_one_is_killed(tmp_path):
     while not any(path.name.isdigit() for path in checkpoints.glob("*")):  # a whole one
         assert [process.poll() for process in processes] == [None, None]
         time.sleep(0.001)
-    processes[1].kill()
-    processes[1].communicate()
-    said = processes[0].communicate(timeout=60)[1].decode()
-    assert processes[0].returncode not in (0, None)
-    assert said.count("error: ") == 1 and "Traceback" not in said, said
-    assert "another of the processes is gone" in said and "start all of them again" in said
-
+    kill_second(processes)
     first, second = ended(start_two("train", *config, f"--workdir={tmp_path / 'two'}"))
     assert "going on at step" in first, first
     assert second == ""  # one of them talks
@@ -335,6 +347,30 @@ def test_a_workdir_that_is_written_to_is_refused(tmp_path):
         code, _, err = run("train", f"--config={TINY}", f"--workdir={tmp_path / 'run'}")
     assert code == 2 and f"another process is writing to {tmp_path / 'run'}" in err, err
     assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="a small disk is mounted, as root on Linux"
+)
+def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line(tmp_path):
+    """There is room for what is saved, as counted before, but not for what orbax adds to it."""
+    (tmp_path / "disk").mkdir()
+    arguments = [f"--config={TINY}", "--config.checkpoint_every_steps=2"]
+    arguments += ["--config.keep_last=50", f"--workdir={tmp_path / 'disk' / 'run'}"]
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", tmp_path / "disk"]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        code, _, err = run("train", *arguments)
+        assert code == 2 and "Traceback" not in err, err
+        assert "error: No space left on the disk" in err.splitlines()[-1]
+        saved = models.latest_step(tmp_path / "disk" / "run")
+        subprocess.run(["mount", "-o", "remount,size=99m", tmp_path / "disk"], check=True)
+        code, _, err = run("train", *arguments)
+        assert code == 0 and f"going on at step {saved}" in err, err
+        assert models.latest_step(tmp_path / "disk" / "run") == 12
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
 
 
 def test_prepare_data_says_what_it_takes(tmp_path):

@@ -45,7 +45,7 @@ def augment(image, rng, *, kind, size):
         return change(_cropped(image, rng, size, **crop), draw(rng, 1, "flip"))[0]
     image = change(_cropped(image, rng, size), draw(rng, 1, "flip"))
     image = jitter_colors(image, _color_scales(rng, 1, 0.1))
-    shift = 255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES))
+    shift = np.float32(255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES)))
     return np.rint(np.clip(image[0] + shift, 0, 255)).astype(np.uint8)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import flags
 
 from advspur._checks import require
 from advspur.data.augment import CHANGES, augment, change, draw
@@ -82,6 +83,8 @@ def train_batches(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     )
     if num_workers:
+        if not flags.FLAGS.is_parsed():  # by a script; Grain's workers look them up
+            flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     return iter(stream)
 

@@ -35,9 +35,10 @@ class Checkpoints:
 
     def __init__(self, directory, *, keep_last, best_metric):
         self.directory = Path(directory).absolute()
-        # orbax logs every directory it makes, and asyncio what it dropped of a damaged one.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        # orbax logs every directory it makes, and with a stack trace each what it raises as well;
+        # asyncio logs what orbax dropped of a damaged checkpoint.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
         def score(metrics):
             return metrics.get(best_metric, -1.0)

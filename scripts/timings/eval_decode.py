@@ -8,17 +8,16 @@ without it 200 drawn ones of 500 x 375 are used. Needs torchvision.
 
 import io
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
+from _jpegs import drawn, files
 from _paired import print_ratio
 from PIL import Image, __version__
 from torchvision.transforms import v2
 
 from advspur.data.layouts import standard_transform
-from advspur.data.sources import FolderSource
 from advspur.data.transforms import open_image
 
 
@@ -46,24 +45,6 @@ def main(pairs=9, directory=None):
         pillow=__version__,
         torchvision=torchvision.__version__,
     )
-
-
-def files(directory):
-    """The encoded JPEGs of class folders."""
-    return [path.read_bytes() for path, _ in FolderSource(Path(directory)).files]
-
-
-def drawn(count):
-    """Encoded JPEGs of smooth random colours with noise."""
-    rng, encoded = np.random.default_rng(0), []
-    for _ in range(count):
-        small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-        pixels = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC), float)
-        pixels = np.clip(pixels + rng.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=92)
-        encoded.append(file.getvalue())
-    return encoded
 
 
 if __name__ == "__main__":

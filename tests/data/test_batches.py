@@ -2,6 +2,9 @@
 
 import io
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from advspur.data import array_source, eval_batches, train_batches
 from advspur.data.batches import shard
 from advspur.data.table import Table
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, SIZE, SIZE, 3), np.uint8)
 SOURCE = array_source(IMAGES, np.arange(11), num_classes=11, group=np.arange(11) % 2)
@@ -195,3 +199,18 @@ def test_shards_split_the_leading_axis_of_every_field():
         np.testing.assert_array_equal(np.concatenate(parts), whole)
     with pytest.raises(InputError, match="4 does not divide by 3 devices; .* 3 and 6"):
         shard(batch, 3)
+
+
+def test_worker_processes_give_the_same_stream_also_where_no_script_has_parsed_flags():
+    """In an interpreter of its own, as flags are parsed once for all."""
+    program = (
+        "from tests.data.test_batches import OPTIONS, assert_equal, take\n"
+        "if __name__ == '__main__':\n"
+        "    for kind in ('cifar', 'imagenet'):\n"
+        "        one = take(3, augmentation=kind)\n"
+        "        assert_equal(one, take(3, augmentation=kind, num_workers=2))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,76 @@
+"""One gradient step from a random start: the attacks of fast adversarial training.
+
+    x' = clip(x + eta, bounds), eta uniform in the l_p ball of radius `noise` epsilon
+    x'' = clip(x' + a v(grad_x' loss), bounds)
+
+with v the steepest ascent direction of the norm. "fgsm_rs" has noise = 1, a = 1.25 epsilon, and
+projects x'' on the ball (Wong et al., ICLR 2020, arXiv 2001.03994). "n_fgsm" has noise = 2, a =
+epsilon and does not, so x'' may lie 3 epsilon away (de Jorge et al., NeurIPS 2022, arXiv
+2202.01181). Both are published for linf. No iterate is looked at: it costs one gradient.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import attack_arrays, check_choice, check_norm
+from advspur._convolutions import for_loops
+from advspur.attacks.box import confine
+from advspur.attacks.losses import LOSSES
+from advspur.attacks.parts import count_classes, image_keys, per_image, start_points
+from advspur.norms import steepest_ascent
+
+
+class Fgsm(NamedTuple):
+    """A published setting; lengths are in units of epsilon."""
+
+    noise: float
+    step: float
+    projects: bool
+
+
+FGSM_METHODS = {"fgsm_rs": Fgsm(1.0, 1.25, True), "n_fgsm": Fgsm(2.0, 1.0, False)}
+
+
+def fgsm(
+    logits_fn,
+    images,
+    labels,
+    key,
+    *,
+    p,
+    epsilon,
+    method="n_fgsm",
+    loss="cross_entropy",
+    bounds=(0.0, 1.0),
+):
+    """Images one step of the gradient's sign away from `images` with noise, inside `bounds`.
+
+    Args:
+      logits_fn, images, labels, loss, bounds: as in `pgd`.
+      key: PRNG key, or one an image.
+      p: 2 or inf.
+      epsilon: budget in the units of `images`; a number or [n]. May be traced.
+      method: "fgsm_rs" or "n_fgsm".
+    Returns: [n, h, w, c]; no gradient flows through it.
+    Raises: InputError for arguments out of range.
+    """
+    check_norm(p, (2.0, math.inf))
+    images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
+    check_choice("method", method, tuple(FGSM_METHODS))
+    if not callable(loss):
+        check_choice("loss", loss, tuple(LOSSES))
+        loss = LOSSES[loss]
+    count_classes(logits_fn, images, labels)
+    noise, step, projects = FGSM_METHODS[method]
+    keys = image_keys(key, images.shape[0])
+    around = {"p": p, "epsilon": noise * epsilon, "bounds": bounds}
+    start = start_points(keys, images, kind="ball", **around)
+    gradient = for_loops(jax.grad(lambda x: jnp.sum(loss(logits_fn(x), labels))))
+    direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(gradient(start))
+    moved = start + per_image(step * epsilon) * direction
+    if projects:
+        moved = confine(moved, images, p=p, epsilon=epsilon, bounds=bounds)
+    return jax.lax.stop_gradient(jnp.clip(moved, *bounds))
