@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from advspur._convolutions import for_loops
+from advspur._convolutions import convolve, for_loops
 
 FAST = "b01f_01io->b01f"
 RNG = np.random.default_rng(0)
@@ -272,3 +272,25 @@ def orders_in_a_loop(prepare):
 def test_no_convolution_of_slow_order_is_left_in_a_loop():
     assert orders_in_a_loop(for_loops) == {FAST}
     assert orders_in_a_loop(lambda f: f) - {FAST}  # else this test could not fail
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("side", (1, 3))
+def test_convolve_and_its_gradients_are_those_of_lax(side, stride):
+    """Odd sizes, so that strides leave pixels over."""
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(2, 7, 5, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(side, side, 3, 4)), jnp.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+
+    def results(function):
+        def value(images, kernel):
+            padding = ((side // 2,) * 2,) * 2
+            return function(images, kernel, (stride, stride), padding, **options)
+
+        weights = jnp.asarray(np.random.default_rng(1).normal(size=value(images, kernel).shape))
+        loss = jax.grad(lambda *x: jnp.sum(weights * value(*x)), argnums=(0, 1))
+        return value(images, kernel), *loss(images, kernel)
+
+    for found, expected in zip(results(convolve), results(lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from advspur._checks import check_choice, require
+from advspur._convolutions import convolve
 
 STEMS = ("imagenet", "cifar", "small")
 ARCHITECTURES = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4", "resnet_small")
@@ -45,7 +46,13 @@ class ResNet(nn.Module):
         Features are the global average after the last ReLU: [n, width * 8] for four stages
         of basic blocks, four times that for bottlenecks.
         """
-        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=_kaiming)
+        conv = functools.partial(
+            nn.Conv,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=_kaiming,
+            conv_general_dilated=convolve,
+        )
         norm = functools.partial(
             nn.BatchNorm,
             use_running_average=not train,

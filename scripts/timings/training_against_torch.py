@@ -12,6 +12,8 @@ share of the peak (operations as XLA counts them, of all passes).
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,7 +30,9 @@ from advspur.training import Attack, make_train_step
 from advspur.training.run import peak_memory_mb
 from advspur.training.run_dir import environment
 from advspur.training.state import create_state, make_optimizer
-from configs import default
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from configs import default  # noqa: E402
 
 # architecture, stem, classes, pixels a side, PGD steps, batch
 NETWORKS = {
