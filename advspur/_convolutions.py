@@ -5,6 +5,8 @@ channels, and kernels as space, in, out. It brings others into that order, but o
 only; inside a loop they take a naive path, several times slower (JAX issue 12868). The gradient
 with respect to the input is always among those. So what goes into a loop is ordered here.
 
+A convolution with a kernel of one pixel is a matrix product, in loops and out of them: `convolve`.
+
 Some strided convolutions are matrix products instead, where that is faster (measured): of an image
 with few channels, by strides that divide the kernel's sides, the product with its patches, a patch
 a pixel of the result. The gradient of a strided convolution is one of an image with zeros between
