@@ -19,6 +19,7 @@ unless their result is larger than their image. So they are given a row more.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
@@ -36,10 +37,13 @@ CALLS = {
 def convolve(images, kernel, strides, padding, *, dimension_numbers, precision=None, **options):
     """`jax.lax.conv_general_dilated` of images [n, h, w, c], as `flax.linen.Conv` calls it.
 
-    On CPU, a kernel of a single pixel is the matrix product that it is, and so are its gradients:
-    up to three times as fast (measured).
+    On CPU, one with a plain kernel of a single pixel is the matrix product that it is, and so are
+    its gradients, which is faster there (docs/results.md).
     """
-    if jax.default_backend() != "cpu" or {*kernel.shape[:2]} != {1}:
+    is_whole = padding in ("SAME", "VALID") or not np.any(padding)
+    is_plain = all(np.all(np.equal(value, 1)) for value in options.values())
+    is_product = {*kernel.shape[:2]} == {1} and is_whole and is_plain
+    if jax.default_backend() != "cpu" or not is_product:
         return jax.lax.conv_general_dilated(
             images,
             kernel,

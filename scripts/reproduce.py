@@ -26,8 +26,9 @@ def main(flags):
     from advspur.report import write_report
     from advspur.training import record_training, train_suite
     from advspur.training.parts import open_training_data, step_passes
-    from advspur.training.run_dir import FREE_KEYS, check_config, open_run
+    from advspur.training.run_dir import FREE_KEYS, open_run
     from advspur.training.state import count_steps
+    from advspur.training.suite import check_suite
 
     config, workdir = flags.config, _cli.workdir()
     require("suite" in config, "the config has no `suite`: use configs/quickstart.py or derive it")
@@ -35,8 +36,7 @@ def main(flags):
     _cli.use_compile_cache(workdir)
     path, evaluation = workdir / "records.jsonl", config.evaluation.to_dict()
     runs = {workdir / name: model for name, model in suite_configs(config)}
-    for model in runs.values():
-        check_config(model)
+    check_suite(runs.values())
     for name in ("batch_size", "num_attacked", "attack_steps"):
         require(evaluation[name] >= 1, f"evaluation.{name} = {evaluation[name]}: it must be >= 1")
     jobs = evaluations(config)

@@ -38,7 +38,7 @@ def get_config():
     config.validation.num_steps = 1
     config.suite.theory = ("nfs",)
     config.suite.l2_epsilons = (0.25,)
-    config.suite.linf_epsilons = (2 / 255,)
+    config.suite.linf_epsilons = ()
     config.evaluation.batch_size = 16
     config.evaluation.num_examples = 24
     config.evaluation.num_attacked = 8
@@ -132,18 +132,26 @@ def test_fractions_are_understood_and_the_unit_is_echoed(tmp_path):
     assert config["attack"] | {"epsilon": 8 / 255, "p": "inf"} == config["attack"]
 
 
+def test_a_suite_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
+    workdir = tmp_path / "suite"
+    given = ["--config=configs/quickstart.py", "--config.attack.method=free"]
+    code, _, err = run("reproduce", *given, f"--workdir={workdir}")
+    assert code == 2 and "'free' is not for suites" in err, err
+    assert not workdir.exists()
+
+
 def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     config = tmp_path / "suite.py"
     config.write_text(SUITE)
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
     code, out, err = run("reproduce", *arguments)
     assert code == 0, err
-    assert "report.html: 3 models, 213 new numbers" in out
+    assert "report.html: 2 models, 142 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
     assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 7
     assert page.count("data:image/png;base64,") == 7
-    for model in ("standard_seed0", "l2_eps0.25_seed0", "linf_eps2_255_seed0"):
+    for model in ("standard_seed0", "l2_eps0.25_seed0"):
         assert f"<summary>{model}</summary>" in page
 
     # Stopped within the evaluation of the last model: its end mark is missing.
@@ -151,11 +159,11 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     end = max(i for i, line in enumerate(lines) if '"complete"' in line)
     records.write_text("".join(lines[:end])[:-20])
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "3 models, 71 new numbers" in out
+    assert code == 0 and "2 models, 71 new numbers" in out
 
     before = records.read_bytes()
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "3 models, no new numbers" in out
+    assert code == 0 and "2 models, no new numbers" in out
     assert records.read_bytes() == before
 
     run_dir = tmp_path / "suite" / "l2_eps0.25_seed0"

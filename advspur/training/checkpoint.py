@@ -35,6 +35,7 @@ class Checkpoints:
 
     def __init__(self, directory, *, keep_last, best_metric):
         self.directory = Path(directory).absolute()
+        self._template = None  # of what was restored last
         # orbax logs every directory it makes, and with a stack trace each what it raises as well;
         # asyncio logs what orbax dropped of a damaged checkpoint.
         for name in ("absl", "asyncio"):
@@ -103,7 +104,7 @@ class Checkpoints:
             ``<run>/damaged_checkpoints``.
         """
         steps = [step for step in reversed(self.steps()) if step <= at_most]
-        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        template = self._template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         damaged = {}
         for step in steps:
             fault = ""
@@ -130,14 +131,19 @@ class Checkpoints:
         )
         return None
 
-    def back_to_best(self):
-        """Remove the checkpoints after the best one; its step (0: there is none)."""
+    def back_to_best(self, *, report):
+        """Remove the checkpoints after the best one that can be read.
+
+        Returns: its step, and the seconds spent until then; (0, 0.0) where there is none.
+        """
         self.wait()
         best = self._manager.best_step() or 0
+        found = self.restore(self._template, report=report, at_most=best)
+        back, seconds = (int(found[0].step), found[1]) if found else (0, 0.0)
         for step in self.steps():
-            if step > best:
+            if step > back:
                 self._manager.delete(step)
-        return best
+        return back, seconds
 
     def _restore_step(self, step, template):
         model = {"raw": template.variables, "ema": template.ema}

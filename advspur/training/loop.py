@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -64,13 +65,24 @@ def train(config, workdir, *, progress=None):
     with together():
         check_config(config, num_devices=jax.device_count())
         dataset = open_training_data(config)
-    num_steps = count_steps(config, len(dataset.train))
-    given = progress
-    with Run(config, workdir, dataset) as run, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         if progress is None:
-            title = f"train {run.workdir.name}"
+            num_steps, title = (
+                count_steps(config, len(dataset.train)),
+                f"train {Path(workdir).name}",
+            )
             progress = Progress(num_steps, title, unit="step", stream=talking_stream())
             stack.enter_context(progress)
+        state = None
+        while state is None:
+            state = _train_from_last(config, workdir, dataset, progress)
+        return state
+
+
+def _train_from_last(config, workdir, dataset, progress):
+    """The final state, of a run that goes on where it is; None where it was put back."""
+    num_steps = count_steps(config, len(dataset.train))
+    with Run(config, workdir, dataset) as run:
         network, optimizer = build(config, dataset)
         state = first_state(config, dataset, network, optimizer)
         state = run.restore(state, report=progress.line)
@@ -79,7 +91,7 @@ def train(config, workdir, *, progress=None):
         if start >= num_steps or run.is_stale:
             return state
         run.begin(start, num_steps, progress, devices=jax.device_count())
-        attack, epsilon = train_attack(config, has_fallen_back=bool(run.fallback))
+        attack, epsilon = train_attack(config, has_fallen_back=run.fallback is not None)
         facts = {"mean": dataset.mean, "std": dataset.std}
         train_step = make_train_step(
             network,
@@ -96,16 +108,16 @@ def train(config, workdir, *, progress=None):
         devices = jax.local_devices()
         batches = (shard(batch, len(devices)) for batch in training_stream(run, start))
         batches = prefetch_to_device(batches, 2, devices=devices, axis_name="batch")
-        with contextlib.suppress(CatastrophicOverfitting):
-            return fit([run], program, replicate(state), batches, (start, num_steps), progress.line)
-    return train(config, workdir, progress=given)
+        steps = start, num_steps
+        state = fit([run], program, replicate(state), batches, steps, progress.line)
+        return None if isinstance(run.fault, CatastrophicOverfitting) else state
 
 
 def fit(runs, program, state, batches, steps, line):
     """The steps from the first to the second of `steps` of runs that are trained together.
 
     A run that diverges is left where it was last saved, one that early stopping ends where it is
-    then; the others go on.
+    then, and one that overfits to its attack at its best checkpoint; the others go on.
 
     Returns: the state on the devices.
     """
@@ -119,7 +131,7 @@ def fit(runs, program, state, batches, steps, line):
             state, metrics = program.step(state, next(batches))
             # Looked at one step late, while the devices work on: they are never waited for.
             if last is not None:
-                _look(runs, program.members(last), Run.check, step - 1, line)
+                _check(runs, program.members(last), step - 1, line)
             last, is_last = metrics, step == num_steps
             to_log = step % config.log_every_steps == 0 or is_last
             stop = _agreed(asked, to_log)
@@ -129,7 +141,7 @@ def fit(runs, program, state, batches, steps, line):
             to_save = step % config.checkpoint_every_steps == 0 or stop or to_validate
             if to_log or to_save:
                 found, last = program.members(metrics), None
-                _look(runs, found, Run.check, step, line)
+                _check(runs, found, step, line)
             for run, seconds in zip(runs, before, strict=True):
                 run.seconds = seconds + time.monotonic() - clock
             if to_log:
@@ -141,7 +153,8 @@ def fit(runs, program, state, batches, steps, line):
                 results = program.validate(state)
                 for run, seconds in zip(runs, before, strict=True):
                     run.seconds = seconds + time.monotonic() - clock
-                _look(runs, results, Run.validated, step, line)
+                for run, result in _going(runs, results):
+                    run.validated(step, result)
             if to_save:
                 for run, own in _going(runs, program.members(state)):
                     scores = run.results if to_validate else {}
@@ -149,35 +162,33 @@ def fit(runs, program, state, batches, steps, line):
             for run, _ in _going(runs, runs):
                 run.advance(step)
                 if to_validate and run.is_stale:
-                    run.has_ended = True
-                    run.skip_to(num_steps)
+                    run.end()
                     line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
-            if all(run.has_ended for run in runs):
-                break
             if stop:
-                saved = [run.workdir for run, _ in _going(runs, runs)]
+                saved = [r.workdir for r in runs if not isinstance(r.fault, TrainingDiverged)]
                 for run in runs:
                     run.checkpoints.wait()
                 raise TrainingStopped(
                     f"stopped and saved at step {step} of {num_steps} in "
                     f"{', '.join(map(str, saved))}; the same command goes on from there"
                 )
+            if all(run.has_ended for run in runs):
+                break
     for run in runs:
         run.checkpoints.wait()
     return state
 
 
-def _look(runs, values, look, step, line):
-    """look(run, step, its value) of each; end a run that it raises for, raise if none is left."""
-    for run, own in _going(runs, values):
+def _check(runs, metrics, step, line):
+    """End the runs whose metrics are not finite; raise where no other goes on."""
+    for run, own in _going(runs, metrics):
         try:
-            look(run, step, own)
-        except (TrainingDiverged, CatastrophicOverfitting) as error:
-            run.fault, run.has_ended = error, True
-            if isinstance(error, CatastrophicOverfitting):
-                run.skip_to(0)
-            if all(other.has_ended for other in runs):
+            run.check(step, own)
+        except TrainingDiverged as error:
+            if all(other.has_ended for other in runs if other is not run):
+                run.fault = error
                 raise
+            run.end(error)
             line(f"{run.workdir}: {error}; the models trained with it go on")
 
 

@@ -53,7 +53,7 @@ def train_attack(config, *, has_fallen_back=False):
     if given.epsilon == 0:
         return None, 0.0
     if has_fallen_back:
-        return PGD_2._replace(p=given.p), given.epsilon
+        return PGD_2._replace(p=given.p, loss=given.loss), given.epsilon
     options = (given.p, given.num_steps, given.relative_step_size, given.random_start)
     if given.method == "free":
         return FreeAttack(*options), given.epsilon

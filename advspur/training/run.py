@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from advspur._devices import gather, is_first_process, together
-from advspur.models.runs import read_json
 from advspur.training.checkpoint import Checkpoints
 from advspur.training.run_dir import (
+    FALLBACK_FILE,
     SUITE_KEYS,
     MetricsLog,
     describe_attack,
     open_run,
+    read_fallback,
     read_metrics,
     write_json,
 )
@@ -29,7 +30,7 @@ class TrainingDiverged(ArithmeticError):
 class CatastrophicOverfitting(ArithmeticError):
     """The weights fit the attack they are trained with and no other; the run was put back.
 
-    It is to be opened again, and goes on with PGD-2.
+    Never raised: it is the `fault` of a run that is to be opened again and goes on with PGD-2.
     """
 
 
@@ -47,8 +48,9 @@ class Run:
         self._scores = []  # best_metric at every validation so far
         self.has_ended = False  # before the last step, while others go on
         self.fault = None  # the TrainingDiverged or CatastrophicOverfitting that ended it
+        self.fallback = None  # what `read_fallback` gives
         self._log, self._begun_on = None, None
-        self._progress, self._done = None, 0
+        self._progress, self._done, self._num_steps = None, 0, 0
         with contextlib.ExitStack() as stack:
             with together():
                 if is_first_process():
@@ -56,10 +58,8 @@ class Run:
                     about = stack.enter_context(open_run(facts, self.workdir))
                     self._begun_on = (about or {}).get("devices")
                     write_json(self.workdir / "model.json", _model_facts(config, dataset))
-            self._fallback_file = self.workdir / "fallback.json"
-            has_file = is_first_process() and self._fallback_file.exists()
-            # Of the fall of best_metric that the run was put back for; None: there was none.
-            self.fallback = gather(read_json(self._fallback_file) if has_file else None)[0]
+                    self.fallback = read_fallback(self.workdir)
+            self.fallback = gather(self.fallback)[0]
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
                 keep_last=config.keep_last,
@@ -68,10 +68,12 @@ class Run:
             stack.callback(self.checkpoints.close)
             self._stack = stack.pop_all()
 
-    def restore(self, state, *, report, at_most=math.inf):
-        """`state`, or that of the latest checkpoint up to step `at_most` if there is one."""
-        found = self.checkpoints.restore(state, report=report, at_most=at_most)
+    def restore(self, state, *, report):
+        """`state`, or that of the latest checkpoint if there is one."""
+        found = self.checkpoints.restore(state, report=report)
         state, self.seconds = found or (state, 0.0)
+        if self.fallback is not None and int(state.step) == self.fallback["step"]:
+            self.seconds += self.fallback["seconds"]  # what was trained and thrown away
         lines = read_metrics(self.workdir) if is_first_process() else []
         name = self.config.best_metric
         scores = [x[name] for x in lines if name in x and x["step"] <= int(state.step)]
@@ -86,7 +88,7 @@ class Run:
           devices: how many the batches are split over, where that matters.
         """
         config, report = self.config, progress.line
-        self._progress, self._done = progress, start
+        self._progress, self._done, self._num_steps = progress, start, num_steps
         if is_first_process():
             self._log = MetricsLog(self.workdir, start)
             self._stack.callback(self._log.close)
@@ -95,7 +97,7 @@ class Run:
             f"{describe_attack(config.attack.p, config.attack.epsilon)}, "
             + (f"going on at step {start} of {num_steps}" if start else f"{num_steps} steps")
         )
-        if self.fallback:
+        if self.fallback is not None:
             report(f"{self.workdir} is trained with PGD-2 now: {self.fallback['reason']}")
         before = len(self._begun_on or ())
         if start and devices and before not in (0, devices):
@@ -114,23 +116,27 @@ class Run:
     def validated(self, step, results):
         """Keep and log the results of a validation.
 
-        Raises: CatastrophicOverfitting where best_metric fell by more than overfitting_guard.
+        Where PGD accuracy fell by more than overfitting_guard the run is put back, and ends.
         """
         self.results = results
         self._scores.append(results[self.config.best_metric])
         self.log(step, **results)
         best, found, most = max(self._scores), self._scores[-1], self.config.overfitting_guard
-        if self.fallback or not most or not self.config.attack.epsilon or best - found <= most:
+        is_watched = most and self.config.attack.epsilon and self.fallback is None
+        if not is_watched or best - found <= most:
             return
-        back = self.checkpoints.back_to_best()
+        back, seconds = self.checkpoints.back_to_best(report=self._progress.line)
         reason = (
             f"at step {step}, {self.config.best_metric} fell from {best:.4f} to {found:.4f}; "
             f"put back to step {back}"
         )
         # Last: a run killed before goes on from there as it was, and is found out once more.
-        if is_first_process():
-            write_json(self._fallback_file, {"step": back, "reason": reason})
-        raise CatastrophicOverfitting(reason)
+        with together():
+            if is_first_process():
+                lost = round(self.seconds - seconds, 3)
+                about = {"step": back, "seconds": lost, "reason": reason}
+                write_json(self.workdir / FALLBACK_FILE, about)
+        self.end(CatastrophicOverfitting(reason), skip_to=0)
 
     def check(self, step, metrics):
         """Raise TrainingDiverged where a number is not finite."""
@@ -152,10 +158,14 @@ class Run:
         self._progress.advance(1, self._note())
         self._done = step
 
-    def skip_to(self, step):
-        """The progress is that of so many steps: what follows is another call's, or is left out."""
-        self._progress.skip(step - self._done)
-        self._done = step
+    def end(self, fault=None, *, skip_to=None):
+        """The run ends before others that are trained with it.
+
+        Args:
+          skip_to: the step that its progress then shows; None: the last one.
+        """
+        self.fault, self.has_ended = fault, True
+        self._progress.skip((self._num_steps if skip_to is None else skip_to) - self._done)
 
     def _note(self):
         """Accuracy on the batch trained on, then clean and PGD accuracy at validation."""

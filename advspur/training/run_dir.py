@@ -37,6 +37,7 @@ from advspur.training.state import SCHEDULES
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
 # Keys of a suite's config, which a single run takes no notice of.
 SUITE_KEYS = ("suite", "evaluation", "autoattack", "note")
+FALLBACK_FILE = "fallback.json"
 METRICS = (
     "val_clean_accuracy",
     "val_pgd_accuracy",
@@ -109,14 +110,15 @@ def check_config(config, *, num_devices=1):
         f"batch_size = {config.batch_size} does not divide by {num_devices} devices{in_steps}; the "
         f"nearest below is {config.batch_size // parts * parts}",
     )
+    is_random = attack.method in FGSM_METHODS or attack.random_start != "none"
     require(
-        attack.loss != "kl" or attack.method in FGSM_METHODS or attack.random_start != "none",
+        not attack.epsilon or attack.loss != "kl" or is_random,
         "attack.loss = 'kl' is 0 at the image and so is its gradient: set attack.random_start",
     )
     require(
         attack.p != 1 or attack.method == "pgd",
-        f"attack.method = {attack.method!r} takes one step, which in l1 moves a single value: "
-        "set attack.method = 'pgd'",
+        f"attack.method = {attack.method!r} is not for l1, where the steepest step moves a single "
+        "value: set attack.method = 'pgd'",
     )
     is_plain = attack.loss == "cross_entropy" and not config.trades_beta
     require(
@@ -124,10 +126,18 @@ def check_config(config, *, num_devices=1):
         "attack.method = 'free' takes its gradients in one pass: attack.loss must be "
         "'cross_entropy', trades_beta 0 and accumulation_steps 1",
     )
-    require(
-        not config.overfitting_guard or "pgd" in config.best_metric,
-        f"overfitting_guard watches best_metric, but {config.best_metric} is not one of PGD",
-    )
+    if config.overfitting_guard and attack.epsilon:
+        require(
+            attack.method in FGSM_METHODS or (attack.method == "pgd" and attack.num_steps == 1),
+            "overfitting_guard is for attacks of one step, which PGD-2 can take the place of: "
+            "set it to 0",
+        )
+        # Averaged weights are still good when those that are trained are not.
+        require(
+            config.best_metric == "val_pgd_accuracy" and validation.epsilon != 0,
+            "overfitting_guard watches val_pgd_accuracy: set best_metric to it, and "
+            "validation.epsilon to another value than 0",
+        )
     color_shift = config.color_shift
     if color_shift.rho:
         check_color_shift(**color_shift)
@@ -248,10 +258,18 @@ def read_metrics(workdir):
     return list(filter(None, map(_parse, lines)))
 
 
+def read_fallback(workdir):
+    """Why and from which step on a run is trained with PGD-2, and the seconds it lost; or None."""
+    path = Path(workdir) / FALLBACK_FILE
+    return read_json(path) if path.exists() else None
+
+
 def training_records(workdir):
     """What the run cost so far, as Records of benchmark "training": seconds, peak_memory_mb."""
     last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
     options, facts = {"step": last["step"]}, record_facts(run_facts(workdir))
+    if fallback := read_fallback(workdir):
+        options["pgd_2_from_step"] = fallback["step"]
     return [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
         for n in ("seconds", "peak_memory_mb")

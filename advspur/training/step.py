@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from advspur._checks import require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
-from advspur.attacks.parts import per_image, start_points
+from advspur.attacks.parts import image_keys, per_image, start_points
 from advspur.data.transforms import to_unit
 from advspur.models.classifier import normalize
 from advspur.norms import steepest_ascent
@@ -93,7 +94,8 @@ def train_step(
       batch: Batch of uint8 images.
       epsilon: attack budget in [0, 1] pixel units, a number.
       attack: an `Attack`, a `FreeAttack`, or None for standard training.
-      label_smoothing: share of the target spread over all classes (descent step only).
+      label_smoothing: share of the target spread over all classes; the loss of an `Attack` has
+        none, a `FreeAttack` has that of the descent.
       trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
         al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
       num_parts: the batch is gone through in so many parts, one after another, whose gradients are
@@ -104,6 +106,10 @@ def train_step(
       where there is an attack), "gradient_norm", and "state_norm", the l2 norm of the new
       variables: not finite if anything a checkpoint would hold is not.
     """
+    require(
+        not isinstance(attack, FreeAttack) or (num_parts == 1 and not trades_beta),
+        "a FreeAttack takes its gradients in one pass: num_parts must be 1 and trades_beta 0",
+    )
     # One key an image, by its place in the batch of all devices: their number changes nothing.
     places = jnp.arange(len(batch.label))
     if axis_name is not None:
@@ -155,9 +161,17 @@ def train_step(
 
     batch_stats = state.variables["batch_stats"]
     if isinstance(attack, FreeAttack):
-        start, label = (params, batch_stats, state.opt_state), batch.label
+        start = params, batch_stats, state.opt_state
         (params, batch_stats, opt_state), results = _replay(
-            attack, loss_fn, average, update, start, to_unit(batch.image), label, keys, epsilon
+            start,
+            to_unit(batch.image),
+            batch.label,
+            keys,
+            epsilon,
+            attack=attack,
+            loss_fn=loss_fn,
+            average=average,
+            update=update,
         )
     else:
         if num_parts == 1:
@@ -185,13 +199,13 @@ def train_step(
     return TrainState(state.step + 1, variables, opt_state, ema, state.key), metrics
 
 
-def _replay(attack, loss_fn, average, update, start, images, labels, keys, epsilon):
+def _replay(start, images, labels, keys, epsilon, *, attack, loss_fn, average, update):
     """((params, batch_stats, opt_state), (loss, accuracy, gradient)) after the last replay."""
     epsilons = jnp.broadcast_to(epsilon, labels.shape).astype(images.dtype)
     ball = {"p": attack.p, "epsilon": epsilons, "bounds": (0.0, 1.0)}
     adversarial = images
     if attack.random_start != "none":
-        keys = jax.random.wrap_key_data(keys)
+        keys = image_keys(keys, len(labels))
         adversarial = start_points(keys, images, kind=attack.random_start, **ball)
     gradient = for_loops(jax.value_and_grad(loss_fn, argnums=(0, 3), has_aux=True))
 

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import math
+from operator import attrgetter
 from typing import NamedTuple
 
 import jax
@@ -54,36 +55,41 @@ def train_suite(configs, *, per_device=None, progress):
     Returns: {run directory: the TrainingDiverged} of those that diverged; all others are trained.
     Raises: as `train`.
     """
-    require(jax.process_count() == 1, "the models of a suite are trained by one process")
+    check_suite(configs.values())
     if per_device is not None:
         check_count("per_device", per_device)
+    data = {}
     for config in configs.values():
+        if _text(config, DATA_KEYS) not in data:
+            data[_text(config, DATA_KEYS)] = open_training_data(config)
+    if per_device is None and jax.default_backend() == "cpu":
+        per_device = 1
+    faults, left = {}, configs
+    while left:
+        groups = {}
+        for workdir, config in left.items():
+            member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
+            member = _find_start(member)
+            if member is not None:
+                shared = _text(config, [key for key in config if key not in OWN_KEYS])
+                groups.setdefault(shared, []).append(member)
+        for group in groups.values():
+            faults |= _train_group(group, per_device)
+        back = [w for w, fault in faults.items() if isinstance(fault, CatastrophicOverfitting)]
+        left = {workdir: configs[workdir] for workdir in back}  # they go on with PGD-2
+        faults = {workdir: fault for workdir, fault in faults.items() if workdir not in left}
+    return faults
+
+
+def check_suite(configs):
+    """Raise InputError for what no suite can be made of."""
+    require(jax.process_count() == 1, "the models of a suite are trained by one process")
+    for config in configs:
         check_config(config)
         require(
             config.attack.method != "free",
             "attack.method = 'free' is not for suites, whose models share a step: train it alone",
         )
-    data = {}
-    for config in configs.values():
-        if _text(config, DATA_KEYS) not in data:
-            data[_text(config, DATA_KEYS)] = open_training_data(config)
-    groups = {}
-    for workdir, config in configs.items():
-        member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
-        member = _find_start(member)
-        if member is not None:
-            shared = _text(config, [key for key in config if key not in OWN_KEYS])
-            groups.setdefault(shared, []).append(member)
-    if per_device is None and jax.default_backend() == "cpu":
-        per_device = 1
-    found = [_train_group(group, per_device) for group in groups.values()]
-    faults = {workdir: fault for faults in found for workdir, fault in faults.items()}
-    over = [w for w, fault in faults.items() if isinstance(fault, CatastrophicOverfitting)]
-    if over:
-        again = {workdir: configs[workdir] for workdir in over}
-        faults = {workdir: fault for workdir, fault in faults.items() if workdir not in over}
-        faults |= train_suite(again, per_device=per_device, progress=progress)
-    return faults
 
 
 class _Member(NamedTuple):
@@ -109,7 +115,7 @@ def _text(config, keys):
 def _find_start(member):
     """The member from its last checkpoint that can be read, if any, on; None: it is trained."""
     with Run(member.config, member.workdir, member.dataset) as run:
-        attack = train_attack(member.config, has_fallen_back=bool(run.fallback))
+        attack = train_attack(member.config, has_fallen_back=run.fallback is not None)
         member = member._replace(attack=attack)
         if not run.checkpoints.steps():
             return member
@@ -144,7 +150,7 @@ def _train_group(group, per_device):
     facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": devices}
     train_attacks, eval_attacks = (
         AnyAttack(tuple(dict.fromkeys([None, *(attack_of(m)[0] for m in group)])))
-        for attack_of in (_train_attack, _validation_attack)
+        for attack_of in (attrgetter("attack"), _validation_attack)
     )
     train_step = make_suite_step(
         network,
@@ -204,7 +210,7 @@ def _train_round(members, steps, num_slots):
             states.append(run.restore(state, report=member.progress.line))
             member.progress.skip(start)
             run.begin(start, num_steps, member.progress)
-        budget = budget_of(steps.train_attacks, _train_attack)
+        budget = budget_of(steps.train_attacks, attrgetter("attack"))
         eval_budget = budget_of(steps.eval_attacks, _validation_attack)
 
         def of_each(iterate, key):
@@ -241,15 +247,10 @@ def _train_round(members, steps, num_slots):
         )
         batches = _ahead(map(on_devices, streams))
         line = members[0].progress.line
-        with contextlib.suppress(
-            TrainingDiverged, CatastrophicOverfitting
-        ):  # kept as the runs' faults
+        with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
             fit(runs, program, on_devices(states), batches, (start, num_steps), line)
-    return {run.workdir: run.fault for run in runs if run.fault}
-
-
-def _train_attack(member):
-    return member.attack
+    # Without their tracebacks, which hold the states of the whole round.
+    return {run.workdir: run.fault.with_traceback(None) for run in runs if run.fault}
 
 
 def _validation_attack(member):

@@ -20,14 +20,18 @@ from advspur import models
 from advspur._checks import InputError
 from advspur._files import locked
 from advspur.training import (
+    Attack,
     TrainingDiverged,
     TrainingStopped,
     loop,
     parts,
+    run,
     train,
     training_records,
 )
 from advspur.training.loop import _signals
+from advspur.training.parts import step_passes
+from advspur.training.run_dir import check_config
 from tests.training.tiny_config import get_config
 
 # Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
@@ -233,19 +237,32 @@ def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd):
     ]
 
 
-@pytest.mark.parametrize("method", ("n_fgsm", "free"))
-def test_a_run_that_overfits_to_its_attack_goes_back_and_on_with_pgd_2(
-    tmp_path, monkeypatch, capfd, method
-):
-    """PGD accuracy falls at step 6, as it is told here: the rest is that of PGD-2 from step 4."""
+def test_free_training_is_trained_and_gone_on_with(tmp_path):
     config = get_config()
-    config.attack.method, config.overfitting_guard = method, 0.2
+    config.attack.method, config.attack.num_steps, config.num_steps = "free", 2, 4
+    config.checkpoint_every_steps = 2
+    final = jax.device_get(train(config, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    assert_bitwise_equal(jax.device_get(train(config, tmp_path / "run")), final)
+    assert step_passes(config) == 6
+
+
+@pytest.mark.parametrize("is_killed", (False, True))
+def test_a_run_that_overfits_to_its_attack_goes_back_and_on_with_pgd_2(
+    tmp_path, monkeypatch, capfd, is_killed
+):
+    """PGD accuracy falls at step 6, as it is told here: the rest is that of PGD-2 from step 4.
+
+    Killed before the fall is written down, the run finds it once more.
+    """
+    config = get_config()
+    config.attack.method, config.attack.loss, config.overfitting_guard = "n_fgsm", "margin", 0.2
     config.validation.every_steps, config.checkpoint_every_steps = 2, 1
-    told = {2: 0.4, 4: 0.5, 6: 0.25}
+    told = {2: 0.4, 4: 0.5, 6: 0.25}  # then no better, and not looked at any more
 
     def make_validate(*_):
         def validate(state):
-            share = told.pop(int(state.step), 0.3)  # no better, and not looked at any more
+            share = told.get(int(state.step), 0.3)
             return [{"val_clean_accuracy": 0.5, "val_pgd_accuracy": share}]
 
         return validate
@@ -258,16 +275,32 @@ def test_a_run_that_overfits_to_its_attack_goes_back_and_on_with_pgd_2(
         return attacks[-1]
 
     monkeypatch.setattr(loop, "train_attack", train_attack)
+    if is_killed:
+        write_json = run.write_json
+
+        def killed(path, value):
+            if path.name == "fallback.json":
+                raise KeyboardInterrupt
+            write_json(path, value)
+
+        monkeypatch.setattr(run, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run")
+        assert models.latest_step(tmp_path / "run") == 4
+        monkeypatch.setattr(run, "write_json", write_json)
+        attacks.clear()
     final = train(config, tmp_path / "run")
     assert int(final.step) == 12
     reason = "at step 6, val_pgd_accuracy fell from 0.5000 to 0.2500; put back to step 4"
     said = capfd.readouterr().err
     assert f"{tmp_path / 'run'} is trained with PGD-2 now: {reason}" in said
     about = json.loads((tmp_path / "run" / "fallback.json").read_text())
-    assert about == {"step": 4, "reason": reason}
+    assert about.pop("seconds") > 0 and about == {"step": 4, "reason": reason}
     one, two = attacks
-    assert getattr(one[0], "method", "free") == method and one[1] == two[1] == 0.25
-    assert (two[0].method, two[0].num_steps, two[0].random_start) == ("pgd", 2, "ball")
+    assert one[0].method == "n_fgsm" and one[1] == two[1] == 0.25
+    assert two[0] == Attack(2.0, 2, 0.5, "ball", "margin")
+    records = training_records(tmp_path / "run")
+    assert {r.options["pgd_2_from_step"] for r in records} == {4}
     lines = list(map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()))
     assert [x["step"] for x in lines if "loss" in x] == list(range(1, 13))
     assert models.latest_step(tmp_path / "run") == 12
@@ -275,6 +308,23 @@ def test_a_run_that_overfits_to_its_attack_goes_back_and_on_with_pgd_2(
         shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
     assert_bitwise_equal(jax.device_get(train(config, tmp_path / "run")), jax.device_get(final))
     assert attacks[2] == two
+
+
+def test_a_stop_that_is_asked_for_as_a_run_is_put_back_is_kept(tmp_path, monkeypatch):
+    config = get_config()
+    config.attack.method, config.overfitting_guard, config.validation.every_steps = "n_fgsm", 0.2, 2
+
+    def make_validate(*_):
+        def validate(state):
+            if state.step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return [{"val_clean_accuracy": 0.5, "val_pgd_accuracy": 0.5 - 0.1 * int(state.step)}]
+
+        return validate
+
+    monkeypatch.setattr(loop, "_make_validate", make_validate)
+    with pytest.raises(TrainingStopped, match="stopped and saved at step 5 of 12"):
+        train(config, tmp_path / "run")
 
 
 def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_path):
@@ -392,6 +442,12 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("trades_beta", -1.0, "trades_beta = -1.0"),
         ("attack.method", "fgsm", "attack.method = 'fgsm' is not known; allowed: 'pgd', 'fgsm_rs'"),
         ("overfitting_guard", 1.0, "overfitting_guard = 1.0"),
+        ("attack", {"attack.method": "n_fgsm", "attack.p": 1.0}, "'n_fgsm' is not for l1"),
+        (
+            "attack",
+            {"attack.method": "free", "attack.loss": "margin"},
+            "'free' takes its gradients",
+        ),
     ],
 )
 def test_values_no_run_can_use_are_refused_before_anything_is_written(
@@ -399,10 +455,28 @@ def test_values_no_run_can_use_are_refused_before_anything_is_written(
 ):
     config = get_config()
     config.attack.random_start = "none"
-    config.update_from_flattened_dict({key: value})
+    config.update_from_flattened_dict(value if isinstance(value, dict) else {key: value})
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attack.method", "free"),
+        ("attack.num_steps", 2),
+        ("best_metric", "val_ema_pgd_accuracy"),
+        ("validation.epsilon", 0.0),
+    ],
+)
+def test_the_guard_is_for_what_it_can_mend(tmp_path, key, value):
+    config = get_config()
+    config.overfitting_guard = 0.2
+    check_config(config)  # one step of PGD, as it is
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match="overfitting_guard"):
+        train(config, tmp_path / "run")
 
 
 def test_epsilon_of_255_units_warns_with_both_readings(tmp_path):

@@ -149,6 +149,8 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     assert "gradient_norm = nan" in str(faults[tmp_path / "bad"])
     said = " ".join(line for p in progress.values() for line in p.lines)
     assert ("the models trained with it go on" in said) == (devices == 4)
+    if devices == 4:
+        assert all(p.done + p.skipped == 3 for p in progress.values())
     assert models.latest_step(tmp_path / "good") == 3
     assert not list((tmp_path / "bad" / "checkpoints").glob("[0-9]*"))
 
@@ -174,7 +176,9 @@ def test_a_model_that_overfits_to_its_attack_goes_on_with_pgd_2(tmp_path, monkey
     assert all(models.latest_step(path) == 3 for path in configs)
     assert (tmp_path / "bad" / "fallback.json").exists()
     assert not (tmp_path / "good" / "fallback.json").exists()
-    assert progress[tmp_path / "bad"].done + progress[tmp_path / "bad"].skipped == 3
+    assert all(p.done + p.skipped == 3 for p in progress.values())
+    train(configs[tmp_path / "good"], tmp_path / "alone")
+    assert apart(params(tmp_path / "good"), params(tmp_path / "alone"), "standard") < 0.1
 
 
 def test_configs_that_no_program_shares_are_trained_by_several(tmp_path):
