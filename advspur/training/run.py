@@ -94,7 +94,7 @@ class Run:
             self._stack.callback(self._log.close)
         report(
             f"{self.workdir}: {config.arch} on {config.dataset}, "
-            f"{describe_attack(config.attack.p, config.attack.epsilon)}, "
+            f"{describe_attack(**config.attack)}, "
             + (f"going on at step {start} of {num_steps}" if start else f"{num_steps} steps")
         )
         if self.fallback is not None:

@@ -145,13 +145,13 @@ def check_config(config, *, num_devices=1):
         check_epsilon(epsilon, attack.p)  # warns where it looks like 0-255 units
 
 
-def describe_attack(p, epsilon):
+def describe_attack(p, epsilon, method="pgd", **_):
     """The threat model with its unit, as logged at the start: "linf, epsilon = 8/255 = ..."."""
     if not epsilon:
         return "standard training (epsilon = 0)"
-    if p == math.inf:
-        return f"linf, epsilon = {epsilon * 255:g}/255 = {epsilon:.5f} in [0, 1] pixel units"
-    return f"{norm_name(p)}, epsilon = {epsilon:g} in [0, 1] pixel units"
+    size = f"{epsilon * 255:g}/255 = {epsilon:.5f}" if p == math.inf else f"{epsilon:g}"
+    by = "" if method == "pgd" else f" by {method}"
+    return f"{norm_name(p)}, epsilon = {size} in [0, 1] pixel units{by}"
 
 
 @contextlib.contextmanager

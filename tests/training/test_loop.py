@@ -294,6 +294,7 @@ def test_a_run_that_overfits_to_its_attack_goes_back_and_on_with_pgd_2(
     reason = "at step 6, val_pgd_accuracy fell from 0.5000 to 0.2500; put back to step 4"
     said = capfd.readouterr().err
     assert f"{tmp_path / 'run'} is trained with PGD-2 now: {reason}" in said
+    assert "l2, epsilon = 0.25 in [0, 1] pixel units by n_fgsm, 12 steps" in said
     about = json.loads((tmp_path / "run" / "fallback.json").read_text())
     assert about.pop("seconds") > 0 and about == {"step": 4, "reason": reason}
     one, two = attacks
