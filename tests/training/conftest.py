@@ -7,11 +7,17 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def end_of_module():
-    """Compiled training steps take much memory: none is kept for another module.
+def programs_of_a_module():
+    """Compiled quickly, as what is tested is not how fast they are, in subprocesses too.
 
-    Tasks that orbax drops of a damaged checkpoint end in the module that damaged it.
+    Compiled training steps take much memory: none is kept for another module. Tasks that orbax
+    drops of a damaged checkpoint end in the module that damaged it.
     """
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        before = jax.config.read("jax_disable_most_optimizations")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", before)
     gc.collect()
     jax.clear_caches()
