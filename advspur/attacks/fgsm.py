@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from advspur._checks import attack_arrays, check_choice, check_norm
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
-from advspur.attacks.losses import LOSSES
+from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import count_classes, image_keys, per_image, start_points
 from advspur.norms import steepest_ascent
 
@@ -60,17 +60,16 @@ def fgsm(
     check_norm(p, (2.0, math.inf))
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("method", method, tuple(FGSM_METHODS))
+    num_classes = count_classes(logits_fn, images, labels)
     if not callable(loss):
-        check_choice("loss", loss, tuple(LOSSES))
-        loss = LOSSES[loss]
-    count_classes(logits_fn, images, labels)
+        loss = loss_function(loss, num_classes)
     noise, step, projects = FGSM_METHODS[method]
     keys = image_keys(key, images.shape[0])
-    around = {"p": p, "epsilon": noise * epsilon, "bounds": bounds}
-    start = start_points(keys, images, kind="ball", **around)
+    ball = {"p": p, "bounds": bounds}
+    start = start_points(keys, images, kind="ball", epsilon=noise * epsilon, **ball)
     gradient = for_loops(jax.grad(lambda x: jnp.sum(loss(logits_fn(x), labels))))
     direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(gradient(start))
     moved = start + per_image(step * epsilon) * direction
     if projects:
-        moved = confine(moved, images, p=p, epsilon=epsilon, bounds=bounds)
+        moved = confine(moved, images, epsilon=epsilon, **ball)
     return jax.lax.stop_gradient(jnp.clip(moved, *bounds))

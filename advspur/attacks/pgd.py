@@ -30,7 +30,7 @@ from advspur._checks import (
 )
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
-from advspur.attacks.losses import LOSSES
+from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import (
     best_restart,
     count_classes,
@@ -93,9 +93,6 @@ def pgd(
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("random_start", random_start, RANDOM_STARTS)
-    if not callable(loss):
-        check_choice("loss", loss, tuple(LOSSES))
-        loss = LOSSES[loss]
     require(0 < l1_share <= 1, f"l1_share = {l1_share}: it must lie in (0, 1]")
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
@@ -103,7 +100,9 @@ def pgd(
         restarts == 1 or random_start != "none",
         "restarts > 1 need random_start = 'ball' or 'sphere': without it all are the same",
     )
-    count_classes(logits_fn, images, labels)
+    num_classes = count_classes(logits_fn, images, labels)
+    if not callable(loss):
+        loss = loss_function(loss, num_classes)
     if step_size is None:  # l1: measured, scripts/calibrate.py finds more than with shorter ones
         step_size = (10 if p == 1 else 2.5) * epsilon / num_steps
     check_nonnegative("step_size", step_size)

@@ -65,23 +65,20 @@ def train(config, workdir, *, progress=None):
     with together():
         check_config(config, num_devices=jax.device_count())
         dataset = open_training_data(config)
+    num_steps = count_steps(config, len(dataset.train))
     with contextlib.ExitStack() as stack:
         if progress is None:
-            num_steps, title = (
-                count_steps(config, len(dataset.train)),
-                f"train {Path(workdir).name}",
-            )
+            title = f"train {Path(workdir).name}"
             progress = Progress(num_steps, title, unit="step", stream=talking_stream())
             stack.enter_context(progress)
         state = None
         while state is None:
-            state = _train_from_last(config, workdir, dataset, progress)
+            state = _train_from_last(config, workdir, dataset, num_steps, progress)
         return state
 
 
-def _train_from_last(config, workdir, dataset, progress):
+def _train_from_last(config, workdir, dataset, num_steps, progress):
     """The final state, of a run that goes on where it is; None where it was put back."""
-    num_steps = count_steps(config, len(dataset.train))
     with Run(config, workdir, dataset) as run:
         network, optimizer = build(config, dataset)
         state = first_state(config, dataset, network, optimizer)

@@ -23,14 +23,14 @@ from advspur._checks import (
     require,
 )
 from advspur._files import locked, write_whole
-from advspur.attacks.fgsm import FGSM_METHODS
-from advspur.attacks.pgd import LOSSES, RANDOM_STARTS
+from advspur.attacks.losses import LOSSES
+from advspur.attacks.pgd import RANDOM_STARTS
 from advspur.data.augment import AUGMENTATIONS
 from advspur.data.color_shift import check_color_shift
 from advspur.models.resnet import ARCHITECTURES, STEMS
 from advspur.models.runs import read_json, record_facts, run_facts
 from advspur.records import Record, append_records, read_records
-from advspur.training.attack import METHODS
+from advspur.training.attack import FGSM_METHODS, METHODS
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.

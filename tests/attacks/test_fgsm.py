@@ -69,6 +69,7 @@ def test_images_stay_in_the_box_and_zero_changes_nothing(key):
         ({"p": 1}, "p = 1: the norm must be one of 2, inf"),
         ({"method": "fgsm"}, "method = 'fgsm' is not known; allowed: 'fgsm_rs', 'n_fgsm'"),
         ({"loss": "hinge"}, "loss = 'hinge' is not known"),
+        ({"loss": "dlr"}, "needs 3 classes, the model has 2"),
         ({"epsilon": -1.0}, "epsilon"),
     ],
 )

@@ -323,3 +323,8 @@ def test_bad_arguments_are_refused_by_name(change, message, key):
     images, labels = call.pop("images"), call.pop("labels")
     with pytest.raises(InputError, match=message):
         pgd(linear, images, labels, **call)
+
+
+def test_a_loss_that_needs_more_classes_is_refused():
+    with pytest.raises(InputError, match="loss = 'dlr' needs 3 classes, the model has 2"):
+        attack(binary, GREY, jnp.zeros(N, int), p=2, epsilon=0.1, loss="dlr")
