@@ -30,6 +30,21 @@ def require(condition, message):
         raise InputError(message)
 
 
+def require_finite(what, names, *arrays):
+    """Raise InputError unless all numbers of the arrays [n, ...] are finite.
+
+    It says for how many of the images they are not, and which of `names` [n] is the first.
+    """
+    bad = np.zeros(len(names), bool)
+    for array in map(np.asarray, arrays):
+        bad |= ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    if bad.any():
+        raise InputError(
+            f"{what} are not finite for {bad.sum()} of {len(bad)} images, first image "
+            f"{names[int(np.argmax(bad))]}: check the model's weights and dtype"
+        )
+
+
 def check_choice(name, value, allowed):
     """`value` is one of `allowed`."""
     require(
@@ -63,6 +78,21 @@ def check_count(name, value):
     """`value` is a whole number, at least 1."""
     is_whole = isinstance(value, numbers.Integral) and value >= 1
     require(is_whole, f"{name} = {value!r}: it must be a whole number >= 1")
+
+
+def check_budgets(name, values):
+    """`values` is a list of numbers, each finite and not negative."""
+    are_numbers = isinstance(values, (tuple, list)) and all(
+        isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values
+    )
+    require(are_numbers, f"{name} = {values!r}: give a list of numbers, or () for none")
+    check_nonnegative(name, np.asarray(values, float))
+
+
+def check_seed(name, value):
+    """`value` is a seed that JAX, NumPy and Grain all take as it is."""
+    is_seed = isinstance(value, numbers.Integral) and 0 <= value < 2**31
+    require(is_seed, f"{name} = {value!r}: it must be a whole number from 0 to 2^31 - 1")
 
 
 def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):

@@ -45,11 +45,10 @@ def wilson(successes, n, level=CONFIDENCE):
 
 
 def mean_value(values):
-    """The mean of any per-example numbers with Student's interval; NaN entries are left out."""
+    """The mean of any per-example numbers with Student's interval; NaN where one of them is."""
     from scipy import stats
 
     values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
     n = len(values)
     if n == 0:
         return NOTHING

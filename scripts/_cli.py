@@ -3,10 +3,13 @@
 Fractions are understood on the command line: --config.attack.epsilon=8/255.
 """
 
+import functools
+import importlib
 import importlib.util
 import os
 import re
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -15,17 +18,27 @@ sys.path.insert(0, str(ROOT))  # configs/ import each other as `configs`
 
 import _processes  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 NUMBER = r"\d+(?:\.\d*)?"
 FRACTION = rf"{NUMBER}(?:/{NUMBER})?"
 FRACTIONS = re.compile(rf"^--(?:config\.[\w.]+|train_epsilon)={FRACTION}(?:,{FRACTION})*,?$")
 
 
-def run(main, *, config=False, workdir=False, arguments=False, processes=False):
+# For each kind of config the file in configs/ that has all its keys, and those it need not have.
+KINDS = {
+    "training": ("default", ()),
+    "suite": ("quickstart", ("evaluation.",)),
+    "evaluation": ("evaluate", ("directories.", "options.")),
+    "theory": ("theory_{figure}", ()),
+}
+
+
+def run(main, *, config=None, workdir=False, arguments=False, processes=False):
     """Run main(flags) with --config and --workdir where asked for; main(flags, *arguments).
 
-    With `processes`, --coordinator, --num_processes and --process_id join several processes.
+    `config` is one of KINDS. With `processes`, --coordinator, --num_processes and --process_id
+    join several processes.
 
     Mistakes of the user and full disks end in one line and exit code 2, a stopped run in one
     line and 130.
@@ -37,7 +50,8 @@ def run(main, *, config=False, workdir=False, arguments=False, processes=False):
         flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config name>.")
     if processes:
         _processes.define_flags()
-    app.run(lambda argv: _guarded(main, argv[1:], arguments), flags_parser=_parse)
+    parse = functools.partial(_parse, kind=config)
+    app.run(lambda argv: _guarded(main, argv[1:], arguments), flags_parser=parse)
 
 
 def workdir():
@@ -79,43 +93,84 @@ def fail(message):
     sys.exit(2)
 
 
-def _parse(argv):
+def _parse(argv, kind):
     argv = [_divide(a) if FRACTIONS.match(a) else a for a in argv]
     named = [
         b if a == "--config" else a[9:]
         for a, b in zip(argv, [*argv[1:], ""], strict=True)
         if a == "--config" or a.startswith("--config=")
     ]
-    for file in named:
-        if not Path(file).is_file():
-            fail(f"no config file {file}; the configs are in {ROOT / 'configs'}")
+    configs = {file: load_config(file) for file in named if kind}
+    for file, config in configs.items():
+        _check_kind(config, file, kind)
     try:
-        return flags.FLAGS(argv)
+        given = flags.FLAGS(argv)
     except flags.Error as error:
         fail(error)
     except (AttributeError, KeyError) as error:  # an unknown key
         what = error.args[0] if error.args else error  # str() of a KeyError adds quotes
-        keys = _known_keys(named)
-        fail(f"unknown key {what}; the keys, explained in the config file, are: {keys}")
+        known = ", ".join(_flat_keys(next(iter(configs.values()), {})))
+        fail(f"unknown key {what}; the keys, explained in the config file, are: {known}")
     except (TypeError, ValueError) as error:
         fail(error)
+    if configs:  # a theory config may have become one of another figure
+        _check_kind(flags.FLAGS.config, named[-1], kind)
+    return given
 
 
-def _known_keys(files):
-    """The dotted keys of the config file, as far as it can be read without the mistake."""
-    from configs import default
-
-    spec = importlib.util.spec_from_file_location("config", files[0])
+def load_config(file):
+    """The config of a file; a mistake in the file ends in one line."""
+    if not Path(file).is_file():
+        fail(f"no config file {file}; the configs are in {ROOT / 'configs'}")
+    spec = importlib.util.spec_from_file_location("config", file)
+    if spec is None:
+        fail(f"{file} is no Python file: a config is a .py file with a function get_config()")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
-    except (AttributeError, KeyError):  # the mistake is in the file itself
-        config = default.get_config()
+    except Exception as error:  # a file of the user's raises whatever it likes
+        missing = isinstance(error, AttributeError) and not hasattr(module, "get_config")
+        text = "it has no function get_config()" if missing else f"{type(error).__name__}: {error}"
+        fail(f"config file {file}{_line_of(error, file)}: {text}")
+    if not isinstance(config, ConfigDict):
+        fail(f"config file {file}: get_config() returns {config!r}; it must return a ConfigDict")
+    return config
+
+
+def _check_kind(config, file, kind):
+    """End in one line unless a config has all keys of its kind."""
+    name, free = KINDS[kind]
+    name = name.format(figure=config.get("figure", "nfs"))
+    if not (ROOT / "configs" / f"{name}.py").is_file():
+        fail(f"config file {file}: figure = {config.figure!r}; allowed: 'nfs', 'scale', 'shift'")
+    wanted = _flat_keys(importlib.import_module(f"configs.{name}").get_config())
+    given = _flat_keys(config)
+    lacking = [key for key in wanted if key not in given and not key.startswith(free)]
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        fail(
+            f"{file} is no {kind} config: it lacks the keys {', '.join(lacking[:5])}{more}; "
+            f"start from configs/{name}.py"
+        )
+
+
+def _line_of(error, file):
+    """The line of `file` that an error comes from, as a text; "" where there is none."""
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno] if error.filename == str(file) else []
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    return f" line {lines[-1]}" if lines else ""
+
+
+def _flat_keys(config):
+    """The keys of a config, those of nested ones dotted."""
     flat = []
     for key, value in config.items():
         flat += [f"{key}.{k}" for k in value] if hasattr(value, "items") else [key]
-    return ", ".join(flat)
+    return flat
 
 
 def _divide(argument):

@@ -46,6 +46,10 @@ def joined():
     place = {}
     if coordinator != "auto":
         number, index = flags.FLAGS.num_processes, flags.FLAGS.process_id
+        host, _, port = coordinator.rpartition(":")
+        is_place = host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+        require(is_place, f"coordinator = {coordinator}: give HOST:PORT of process 0, or auto")
+        require(number >= 1, f"num_processes = {number}: it must be >= 1")
         require(0 <= index < number, f"process_id = {index}: it must be from 0 to {number - 1}")
         place = {"coordinator_address": coordinator}
         place |= {"num_processes": number, "process_id": index}

@@ -19,9 +19,10 @@ flags.DEFINE_integer("seed", 0, "Of images, weights and attacks.")
 def main(flags):
     import jax
 
-    from advspur._checks import norm_name
+    from advspur._checks import check_seed, norm_name
     from advspur.attacks.calibration import calibrate
 
+    check_seed("seed", flags.seed)
     print(f"{'norm':5}{'epsilon':>9}  {'attack':8}{'found':>6}{'possible':>10}{'share':>8}")
     for p in (math.inf, 2, 1):
         epsilon, possible, found = calibrate(

@@ -4,7 +4,8 @@ Reads what torch.save wrote without torch and without executing anything of it, 
 name, and writes DIR for advspur.models.load: by default named as FILE without its extension, in
 --models_dir, $ADVSPUR_MODELS or beside FILE. The release names its files
 <arch>_<norm>_eps<budget>.ckpt, from which norm and budget of the training are read; for other names
---train_p and --train_epsilon say them.
+--train_p and --train_epsilon say them. Where the file holds no normaliser, --mean and --std give
+it; else ImageNet's is assumed.
 """
 
 import math
@@ -18,6 +19,8 @@ flags.DEFINE_string("out", None, "Directory to write.")
 flags.DEFINE_string("models_dir", None, "Where to write it; default $ADVSPUR_MODELS.")
 flags.DEFINE_float("train_p", None, "Norm of the attack it was trained with: 1, 2 or inf.")
 flags.DEFINE_float("train_epsilon", None, "Its budget, in [0, 1] pixel units; 0 if standard.")
+flags.DEFINE_list("mean", None, "Mean R,G,B of its training pixels in [0, 1]; default ImageNet's.")
+flags.DEFINE_list("std", None, "Their standard deviation R,G,B.")
 
 
 def main(flags, *arguments):
@@ -37,7 +40,7 @@ def main(flags, *arguments):
     both = (flags.train_p is None) == (flags.train_epsilon is None)
     require(both, "--train_p and --train_epsilon go together")
     root = flags.models_dir or os.environ.get("ADVSPUR_MODELS") or source.parent
-    conversion = convert(source)
+    conversion = convert(source, mean=flags.mean, std=flags.std)
     directory = save_converted(
         conversion,
         source,

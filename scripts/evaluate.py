@@ -18,19 +18,20 @@ flags.DEFINE_bool("require", False, "Data sets and models that are not at hand a
 
 
 def main(flags, *runs):
-    from advspur._checks import InputError, require
+    from advspur._checks import check_choice, check_count, check_seed, require
     from advspur._devices import is_first_process, talking_stream, together
     from advspur._files import locked
     from advspur._progress import Progress
     from advspur.benchmarks import AUTOATTACK, BENCHMARKS, open_model
     from advspur.benchmarks.matrix import evaluate_matrix, find_data
     from advspur.benchmarks.run import misfit
-    from advspur.models import find_model
     from advspur.models.runs import read_json
     from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
 
     config, workdir = flags.config, _cli.workdir()
+    check_count("batch_size", config.batch_size)
+    check_seed("seed", config.seed)
     path, file = workdir / "records.jsonl", workdir / "config.json"
     require(
         not file.exists() or "benchmarks" in read_json(file).get("config", ()),
@@ -40,20 +41,15 @@ def main(flags, *runs):
     benchmarks = [n for word in _cli.words(config.benchmarks) for n in groups.get(word, (word,))]
     unknown = [name for name in benchmarks if name not in BENCHMARKS]
     require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join([*BENCHMARKS, *groups])}")
+    for which in weights:
+        check_choice("weights", which, ("raw", "ema"))
     stream = talking_stream()
 
     def line(text):
         print(text, file=stream, flush=True)
 
-    found = {}
-    for run in runs or _cli.words(config.models):
-        try:
-            found[run] = find_model(run, models_dir=config.models_dir)
-        except InputError as error:
-            if runs or flags.require:
-                raise
-            line(f"{run} is passed over: {error}")
-    require(found, "no model is at hand: name one, or say where the suite lies by $ADVSPUR_MODELS")
+    wanted = runs or _cli.words(config.models)
+    found = find_models(wanted, config.models_dir, required=runs or flags.require, line=line)
     names = {p.stem if p.is_file() else p.name for p in found.values()}
     require(len(names) == len(found), "two of the models have the same name: rename one")
     models = [
@@ -101,5 +97,37 @@ def main(flags, *runs):
     require(complete and not damaged, "not all could be measured; lines above say what and why")
 
 
+def find_models(names, models_dir, *, required, line):
+    """{name: its path} of the models that are there; a line says which of the others are not.
+
+    Where they are `required`, or where none is there, that is an error.
+    """
+    from advspur._checks import InputError, require
+    from advspur.models import find_model, published_model
+
+    found, absent = {}, []
+    for name in names:
+        try:
+            found[name] = find_model(name, models_dir=models_dir)
+        except InputError as error:
+            if required:
+                raise
+            if published_model(name) is None:
+                line(f"skipped: {error}")
+            else:
+                absent.append(name)
+    root = models_dir or os.environ.get("ADVSPUR_MODELS")
+    where = f"in {root}" if root else "found: $ADVSPUR_MODELS and --config.models_dir are not set"
+    advice = (
+        "put the released files there, such as resnet50_l2_eps3.ckpt (docs/models.md), or name "
+        "your own models on the command line"
+    )
+    missing = f"none of the {len(absent)} published models is {where}"
+    require(found, f"{missing if absent else 'no model is left'}; {advice}")
+    if absent:
+        line(f"skipped: {len(absent)} of {len(names)} models are not {where}: {', '.join(absent)}")
+    return found
+
+
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True, arguments=True, processes=True)
+    _cli.run(main, config="evaluation", workdir=True, arguments=True, processes=True)

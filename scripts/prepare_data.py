@@ -12,12 +12,17 @@ python scripts/prepare_data.py check NAME DIR [--sample N] [--image_dir DIR]
 
 import io
 import os
+import re
+import zipfile
+import zlib
 from pathlib import Path
 
 import _cli
 from absl import flags
 
 DEFAULT_DIR = "~/tensorflow_datasets"
+NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # of a data set or split: it becomes part of paths
+MOST_CLASSES = 1_000_000
 flags.DEFINE_string("data_dir", os.environ.get("TFDS_DATA_DIR") or DEFAULT_DIR, "Target folder.")
 flags.DEFINE_integer("sample", 0, "check: decode so many images of each part; 0: all.")
 flags.DEFINE_string("image_dir", "", "check salient_imagenet: ImageNet's train folder.")
@@ -63,6 +68,7 @@ def prepare_tfds(name, data_dir):
     import tensorflow_datasets as tfds
 
     from advspur._checks import InputError
+    from advspur.data.sources import check_prepared
 
     try:
         import tensorflow  # noqa: F401
@@ -83,32 +89,25 @@ def prepare_tfds(name, data_dir):
             f"TFDS could not prepare {name}: {text}; files that must be fetched by hand, such as "
             f"ImageNet's archives, belong in {data_dir / 'downloads' / 'manual'}"
         ) from error
+    check_prepared(Path(builder.data_path), name, data_dir)  # what lay there before may differ
     print(builder.data_path)
 
 
 def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
     """Store the splits of an npz file as ``data_dir/name/version``; return that directory."""
-    import numpy as np
     import tensorflow_datasets as tfds
     from PIL import Image
 
     from advspur._checks import require
-    from advspur.data import array_source
 
-    require(Path(file).is_file(), f"no file {file}")
-    arrays = np.load(file, allow_pickle=False)
-    splits = sorted(key.removesuffix("_images") for key in arrays if key.endswith("_images"))
-    require(splits, f"{file} holds no <split>_images; it has {', '.join(arrays) or 'nothing'}")
-    missing = [f"{split}_labels" for split in splits if f"{split}_labels" not in arrays]
-    require(not missing, f"{file} lacks {', '.join(missing)}")
-    num_classes = 1 + max(int(arrays[f"{split}_labels"].max(initial=0)) for split in splits)
-    sources = {
-        split: array_source(
-            arrays[f"{split}_images"], arrays[f"{split}_labels"], num_classes=num_classes
-        )
-        for split in splits
-    }
-    shape = sources[splits[0]][0]["image"].shape
+    require(NAME.fullmatch(name), f"NAME = {name!r}: it must be a word of letters, digits and _")
+    before = sorted((data_dir / name).glob("*/dataset_info.json"))
+    require(
+        not before, f"{data_dir / name} holds a data set already: remove it or choose another NAME"
+    )
+    sources = read_arrays(file)
+    source = next(iter(sources.values()))
+    num_classes, shape = source.num_classes, source.columns["image"].shape[1:]
 
     def examples(source):
         for index in range(len(source)):
@@ -141,6 +140,53 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
     builder = ArraysBuilder(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
     return builder.data_path
+
+
+def read_arrays(file):
+    """{split: source} of an npz file, all of one image size and number of classes."""
+    import numpy as np
+
+    from advspur._checks import InputError, check_labels, first_line, require
+    from advspur.data import array_source
+
+    require(Path(file).is_file(), f"no file {file}")
+    require(
+        zipfile.is_zipfile(file),
+        f"{file} is no .npz file; np.savez(FILE, train_images=..., train_labels=...) writes one",
+    )
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            arrays = {key: arrays[key] for key in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    splits = sorted(key.removesuffix("_images") for key in arrays if key.endswith("_images"))
+    require(splits, f"{file} holds no <split>_images; it has {', '.join(arrays) or 'nothing'}")
+    expected = {f"{split}_{what}" for split in splits for what in ("images", "labels")}
+    missing, surplus = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
+    require(not missing, f"{file} lacks {', '.join(missing)}")
+    require(
+        not surplus, f"{file} holds {', '.join(surplus)}, which is no <split>_images or _labels"
+    )
+    for split in splits:
+        require(
+            NAME.fullmatch(split), f"split {split!r}: it must be a word of letters, digits and _"
+        )
+        count = len(np.atleast_1d(arrays[f"{split}_images"]))
+        check_labels(arrays[f"{split}_labels"], count, name=f"{split}_labels")
+    largest = max(int(arrays[f"{split}_labels"].max(initial=0)) for split in splits)
+    require(largest < MOST_CLASSES, f"{file} has a label {largest}: give classes as 0, 1, 2, ...")
+    sources = {
+        split: array_source(
+            arrays[f"{split}_images"], arrays[f"{split}_labels"], num_classes=1 + largest
+        )
+        for split in splits
+    }
+    sizes = {split: source.columns["image"].shape[1:3] for split, source in sources.items()}
+    require(
+        len(set(sizes.values())) == 1,
+        f"{file} has images of several sizes: {sizes}; one data set has one",
+    )
+    return sources
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ def main(flags):
     from advspur.training.suite import check_suite
 
     config, workdir = flags.config, _cli.workdir()
-    require("suite" in config, "the config has no `suite`: use configs/quickstart.py or derive it")
     require(config.dataset in BENCHMARK_OF, f"a suite is of {' or '.join(BENCHMARK_OF)}")
     _cli.use_compile_cache(workdir)
     path, evaluation = workdir / "records.jsonl", config.evaluation.to_dict()
@@ -122,4 +121,4 @@ def sweep_theory(name, workdir):
 
 
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True)
+    _cli.run(main, config="suite", workdir=True)

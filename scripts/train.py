@@ -15,4 +15,4 @@ def main(flags):
 
 
 if __name__ == "__main__":
-    _cli.run(main, config=True, workdir=True, processes=True)
+    _cli.run(main, config="training", workdir=True, processes=True)

@@ -7,13 +7,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from advspur._checks import require_finite
 from advspur._devices import split_batch, whole_batch
-from advspur.attacks.checks import (
-    check_finite_logits,
-    check_logits_shape,
-    check_perturbation,
-    perturbation_norms,
-)
+from advspur.attacks.checks import check_perturbation, perturbation_norms
 from advspur.attacks.ensemble import run_member
 
 SIZES = 16  # batches are padded to a multiple of batch_size / SIZES
@@ -54,10 +50,8 @@ def predict(task, rows, images):
         size = _padded_size(len(rows[part]), task.batch_size)
         x = split_batch(_pad(np.asarray(images[part]), size))
         sample = (jax.random.fold_in(of_model, rows[start]),) if task.is_random else ()
-        logits = np.asarray(task.logits_fn(x, *sample), np.float32)
-        check_logits_shape(logits, size)
-        logits = logits[: len(rows[part])]
-        check_finite_logits(logits, rows[part])
+        logits = np.asarray(task.logits_fn(x, *sample), np.float32)[: len(rows[part])]
+        require_finite("the logits", rows[part], logits)
         found.append(logits)
     return np.concatenate(found)
 
@@ -77,6 +71,7 @@ def attack_rows(task, member, epsilon, rows):
             break
         images, labels = task.images[left], task.labels[left]
         x, has_vanished, queries = _run(task, member, epsilon, left, number)
+        require_finite("the logits under attack", left, x)
         check_perturbation(x, images, p=task.p, epsilon=epsilon, bounds=task.bounds)
         is_lost = np.argmax(predict(task, left, x), axis=1) != labels
         fooled.append(left[is_lost])

@@ -10,19 +10,22 @@ exact, and balls of 3, 2 and 1 epsilon are searched in turn (Croce & Hein, ICML 
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import attack_arrays, check_count
+from advspur._checks import attack_arrays, check_count, is_concrete
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
+from advspur.attacks.checks import SEE, vanished_text
 from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import (
     best_restart,
     count_classes,
+    finished,
     image_keys,
     keep,
     largest_signs,
@@ -89,13 +92,19 @@ def apgd(
         over transformation, Athalye et al., ICML 2018).
       bounds: smallest and largest pixel value.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss. Where
+      a gradient is not finite it counts as 0; logits that are not finite are treated as in `pgd`.
     Raises: InputError for arguments out of range.
+    Warns: of images whose first gradient is not finite, or 0 of another loss than cross entropy,
+      where values can be looked at.
     """
-    return run_apgd(
+    x, _, vanished = run_apgd(
         logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps, loss=loss,
         targets=targets, restarts=restarts, num_samples=num_samples, bounds=bounds,
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    if is_concrete(vanished) and vanished.any():
+        warnings.warn(f"{vanished_text(int(vanished.sum()), 'apgd')} {SEE}", stacklevel=2)
+    return x
 
 
 def run_apgd(
@@ -146,11 +155,14 @@ def run_apgd(
         return x, value, success, vanished
 
     best = best_restart(one_start, keys, restarts)
+    x, value, success, vanished = best
+    is_finite = jnp.isfinite(value)
     if num_samples is not None:  # one answer of a random model does not tell that an image is lost
-        return jax.lax.stop_gradient((best[0], best[2], best[3]))
-    is_lost = jnp.argmax(logits_fn(images), axis=-1) != labels  # without an attack
-    x = keep(best[0], images, is_lost & ~best[2])
-    return jax.lax.stop_gradient((x, best[2] | is_lost, best[3]))
+        return finished(x, is_finite), success, vanished
+    logits = logits_fn(images)
+    is_lost = jnp.argmax(logits, axis=-1) != labels  # without an attack
+    is_finite &= jnp.all(jnp.isfinite(logits), axis=-1)
+    return finished(keep(x, images, is_lost & ~success), is_finite), success | is_lost, vanished
 
 
 def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
@@ -181,11 +193,12 @@ def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
         def inside(x):
             return confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
 
+        grad = jnp.where(jnp.isfinite(state.grad), state.grad, 0)
         if p == 1:
             count = jnp.clip(jnp.ceil(state.moved), 1, size)
-            direction = jax.vmap(largest_signs)(state.grad, count)
+            direction = jax.vmap(largest_signs)(grad, count)
         else:
-            direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(state.grad)
+            direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(grad)
         ahead = inside(state.x + per_image(state.step_size) * direction)
         if p == 1:
             return ahead

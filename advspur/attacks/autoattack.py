@@ -19,7 +19,13 @@ import numpy as np
 
 from advspur._checks import check_attack, check_choice, check_count, norm_name, require
 from advspur.attacks.active import Task, as_pytree, attack_rows, predict
-from advspur.attacks.checks import SEE, check_labels_in_range, model_warnings
+from advspur.attacks.checks import (
+    SEE,
+    check_labels_in_range,
+    check_logits_fn,
+    model_warnings,
+    vanished_text,
+)
 from advspur.attacks.ensemble import VERSIONS, members
 from advspur.attacks.ledger import Ledger, checksum
 
@@ -117,7 +123,6 @@ def security_curve(
     epsilons = [float(epsilon) for epsilon in epsilons]
     check_count("batch_size", batch_size)
     check_choice("version", version, tuple(VERSIONS))
-    require(callable(logits_fn), "logits_fn must be a function: of a Classifier, give its .logits")
     images, labels = np.asarray(images), np.asarray(labels)
     require(len(images) > 0, "there are no images to attack")
     for epsilon in epsilons:
@@ -130,14 +135,15 @@ def security_curve(
     log, advance = log or (lambda text: None), advance or (lambda passes: None)
     is_random = version == "rand"
     version = "custom" if attacks is not None and version == "standard" else version
+    num_classes = check_logits_fn(logits_fn, images, *([key] if is_random else []))
+    check_labels_in_range(labels, num_classes)
     task = Task(as_pytree(logits_fn), images, labels, key, p, bounds, batch_size, is_random)
 
     clean = predict(task, np.arange(len(labels)), images)
     again = predict(task, np.arange(len(labels))[:batch_size], images[:batch_size])
-    check_labels_in_range(labels, clean.shape[1])
     warnings = model_warnings(clean, again, is_random=is_random)
     advance(len(images))
-    ensemble, notes = members(version, attacks, p=p, num_classes=clean.shape[1])
+    ensemble, notes = members(version, attacks, p=p, num_classes=num_classes)
     names = [member.name for member in ensemble]
     predictions = np.argmax(clean, axis=1)
     asked = {
@@ -221,7 +227,7 @@ def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advan
         )
         costs.append(AttackCost(member.name, accuracy, len(rows), gradients, forwards, seconds))
         if vanished:
-            warn(f"there are {vanished} points with zero gradient (or NaN) in {member.name}.")
+            warn(vanished_text(vanished, member.name))
         log(
             f"robust accuracy after {member.name.upper()}: {accuracy:.2%} "
             f"(total time {sum(cost.seconds for cost in costs):.1f} s)"

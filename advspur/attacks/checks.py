@@ -2,9 +2,19 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import IMAGE_NORMS, check_norm, norm_name, require
+from advspur._checks import (
+    IMAGE_NORMS,
+    InputError,
+    check_norm,
+    first_line,
+    norm_name,
+    require,
+    require_finite,
+)
 
 SEE = "See docs/attacks.md."
 
@@ -21,10 +31,7 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
         adversarial.shape == images.shape,
         f"adversarial images have shape {adversarial.shape}, images {images.shape}",
     )
-    require(
-        np.all(np.isfinite(adversarial)),
-        "the attack returned pixels that are not finite: are the model's gradients?",
-    )
+    require_finite("the pixels that the attack returned", range(len(images)), adversarial)
     low, high = adversarial.min(initial=bounds[0]), adversarial.max(initial=bounds[1])
     require(
         bounds[0] <= low and high <= bounds[1],
@@ -46,23 +53,48 @@ def perturbation_norms(adversarial, images, *, p):
     return np.linalg.norm(flat, ord=p, axis=1)
 
 
-def check_logits_shape(logits, count):
-    """[count, two classes or more]."""
+def check_logits_fn(logits_fn, images, *sample):
+    """The number of classes of a function that an attack can use, seen without computing it.
+
+    Raises: InputError where it is no function that JAX can trace, or where what it returns is not
+      [count, two classes or more] floats.
+    """
+    name = type(logits_fn).__name__
     require(
-        logits.ndim == 2 and len(logits) == count and logits.shape[1] >= 2,
+        callable(logits_fn) and not hasattr(logits_fn, "logits"),
+        f"logits_fn is a {name}; give a function of images, for a Classifier its .logits",
+    )
+    try:
+        logits = jax.eval_shape(logits_fn, images, *sample)
+    except jax.errors.JAXTypeError as error:
+        raise InputError(
+            "logits_fn looks at the values of its images, as NumPy and PyTorch do, so JAX cannot "
+            f"trace it; write it with jax.numpy ({first_line(error)})"
+        ) from error
+    except TypeError as error:
+        require("not a valid JAX type" not in str(error), first_line(error))
+        raise
+    require(
+        isinstance(logits, jax.ShapeDtypeStruct),
+        f"logits_fn returns a {type(logits).__name__}; it must return the logits alone, such as "
+        "lambda images: model(images)[0]",
+    )
+    count = len(images)
+    require(
+        logits.ndim == 2 and logits.shape[0] == count and logits.shape[1] >= 2,
         f"the logits of {count} images have shape {logits.shape}; expected {count} rows of as many "
         "numbers as there are classes, 2 or more",
     )
-
-
-def check_finite_logits(logits, rows):
-    """Raise InputError naming the first image [of `rows`] whose logits are not finite."""
-    bad = ~np.all(np.isfinite(logits), axis=1)
     require(
-        not bad.any(),
-        f"the logits of {bad.sum()} images are not finite, first image {rows[bad][:1]}: "
-        "check the model's weights and dtype",
+        jnp.issubdtype(logits.dtype, jnp.floating),
+        f"the logits have dtype {logits.dtype}; expected floats",
     )
+    return logits.shape[1]
+
+
+def vanished_text(number, name):
+    """What is said of points where an attack has no direction to go."""
+    return f"there are {number} points with zero gradient (or NaN) in {name}."
 
 
 def check_labels_in_range(labels, num_classes):

@@ -19,6 +19,7 @@ from advspur.attacks.losses import margin
 from advspur.attacks.parts import (
     best_restart,
     count_classes,
+    finished,
     image_keys,
     keep,
     per_image,
@@ -61,7 +62,8 @@ def fab(
       restarts: the second and later ones start from random points half an epsilon away.
       bounds: smallest and largest pixel value.
     Returns:
-      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself.
+      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. Logits
+      that are not finite are treated as in `pgd`; a gradient that is not ends the search there.
     Raises: InputError for arguments out of range.
     """
     require(
@@ -77,11 +79,15 @@ def fab(
     keys = image_keys(key, len(images)) if restarts > 1 else None
     num_classes = count_classes(logits_fn, images, labels, targets=targets)
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
-    predict = for_loops(lambda x: jnp.argmax(logits_fn(x), axis=-1) != labels)
-    is_lost = predict(images)
+    logits_of = for_loops(logits_fn)
+    clean = logits_of(images)
+    is_lost = jnp.argmax(clean, axis=-1) != labels
     norm = jax.vmap(lambda d: lp_norm(d, p))
 
     onto = jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))
+
+    def predict(x):
+        return jnp.argmax(logits_of(x), axis=-1) != labels
 
     def step(state, _):
         x, best_x, best_norm = state
@@ -116,7 +122,7 @@ def fab(
     if restarts > 1:
         others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
         first = keep(first, others, others[2] & (others[1] > first[1]))
-    return jax.lax.stop_gradient(first[0])
+    return finished(first[0], jnp.all(jnp.isfinite(clean), axis=-1))
 
 
 def _bisect(predict, images, lost):

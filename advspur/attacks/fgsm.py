@@ -19,7 +19,7 @@ from advspur._checks import attack_arrays, check_choice, check_norm
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import loss_function
-from advspur.attacks.parts import count_classes, image_keys, per_image, start_points
+from advspur.attacks.parts import count_classes, finished, image_keys, per_image, start_points
 from advspur.norms import steepest_ascent
 
 
@@ -54,7 +54,7 @@ def fgsm(
       p: 2 or inf.
       epsilon: budget in the units of `images`; a number or [n]. May be traced.
       method: "fgsm_rs" or "n_fgsm".
-    Returns: [n, h, w, c]; no gradient flows through it.
+    Returns: [n, h, w, c]; no gradient flows through it. What is not finite is treated as in `pgd`.
     Raises: InputError for arguments out of range.
     """
     check_norm(p, (2.0, math.inf))
@@ -67,9 +67,15 @@ def fgsm(
     keys = image_keys(key, images.shape[0])
     ball = {"p": p, "bounds": bounds}
     start = start_points(keys, images, kind="ball", epsilon=noise * epsilon, **ball)
-    gradient = for_loops(jax.grad(lambda x: jnp.sum(loss(logits_fn(x), labels))))
-    direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(gradient(start))
+
+    def objective(x):
+        logits = logits_fn(x)
+        return jnp.sum(loss(logits, labels)), jnp.all(jnp.isfinite(logits), axis=-1)
+
+    grad, is_finite = for_loops(jax.grad(objective, has_aux=True))(start)
+    is_finite &= jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
+    direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(grad)
     moved = start + per_image(step * epsilon) * direction
     if projects:
         moved = confine(moved, images, epsilon=epsilon, **ball)
-    return jax.lax.stop_gradient(jnp.clip(moved, *bounds))
+    return finished(jnp.clip(moved, *bounds), is_finite)

@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import check_targets, is_concrete, require
+from advspur._checks import check_targets, is_concrete, require, require_finite
 from advspur.attacks.box import confine, kth_largest
-from advspur.attacks.checks import check_labels_in_range
+from advspur.attacks.checks import check_labels_in_range, check_logits_fn
 from advspur.norms import lp_norm, sample_lp_ball
 
 
 def count_classes(logits_fn, images, labels, *sample, targets=None):
-    """The number of classes, with labels and targets checked against it."""
-    num_classes = jax.eval_shape(logits_fn, images, *sample).shape[-1]
+    """The number of classes, with the model, labels and targets checked."""
+    num_classes = check_logits_fn(logits_fn, images, *sample)
     if is_concrete(labels) and len(labels):
         check_labels_in_range(labels, num_classes)
     if targets is not None:
@@ -67,6 +67,21 @@ def best_restart(attack, keys, restarts):
     if restarts > 1:
         best, _ = jax.lax.scan(next_run, best, jnp.arange(1, restarts))
     return best
+
+
+def finished(adversarial, is_finite):
+    """What an attack returns, without gradients: NaN for images of which the model is not finite.
+
+    Where values can be looked at, such images are an error.
+
+    Args:
+      is_finite: [n] bool.
+    """
+    adversarial = jnp.where(per_image(is_finite), adversarial, jnp.nan)
+    if is_concrete(adversarial):
+        rows = range(len(adversarial))
+        require_finite("the model's logits or gradients", rows, adversarial)
+    return jax.lax.stop_gradient(adversarial)
 
 
 def largest_signs(grad, count):

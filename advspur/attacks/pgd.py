@@ -34,6 +34,7 @@ from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import (
     best_restart,
     count_classes,
+    finished,
     image_keys,
     keep,
     largest_signs,
@@ -88,8 +89,10 @@ def pgd(
         geometrically to one coordinate in the last. Entries of the gradient that point out of the
         box are dropped first.
     Returns:
-      [n, h, w, c], inside ball and box; no gradient flows through it.
-    Raises: InputError for arguments out of range.
+      [n, h, w, c], inside ball and box; no gradient flows through it. NaN, under jit, for images
+      whose logits or gradients are not finite.
+    Raises: InputError for arguments out of range, and, where values can be looked at, for logits or
+      gradients that are not finite.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("random_start", random_start, RANDOM_STARTS)
@@ -119,7 +122,8 @@ def pgd(
         value = loss(logits, labels)
         hit = jnp.argmax(logits, axis=-1) == labels
         value, success = (-value, hit) if targeted else (value, ~hit)
-        return jnp.sum(value), (value, success)
+        is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
+        return jnp.sum(value), (value, success, is_finite)
 
     gradient = for_loops(jax.grad(objective, has_aux=True))
 
@@ -142,13 +146,19 @@ def pgd(
             start = start_points(keys, images, kind=random_start, mask=mask, **ball)
 
         def body(carry, count):
-            x, best = carry
-            grad, (value, success) = gradient(x)
-            return (ascend(x, grad, count), keep(best, (x, value, success), value > best[1])), None
+            x, best, is_finite = carry
+            grad, (value, success, _) = gradient(x)
+            best = keep(best, (x, value, success), value > best[1])
+            is_finite &= jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
+            return (ascend(x, grad, count), best, is_finite), None
 
         best = start, jnp.full_like(epsilon, -jnp.inf), jnp.zeros(epsilon.shape, bool)
-        (x, best), _ = jax.lax.scan(body, (start, best), counts)
-        value, success = objective(x)[1]
-        return keep(best, (x, value, success), value > best[1])
+        begin = start, best, jnp.ones(epsilon.shape, bool)
+        (x, best, grads_are_finite), _ = jax.lax.scan(body, begin, counts)
+        value, success, is_finite = objective(x)[1]
+        best = keep(best, (x, value, success), value > best[1])
+        is_finite &= grads_are_finite & jnp.isfinite(value)
+        return best[0], jnp.where(is_finite, best[1], jnp.nan), best[2]
 
-    return jax.lax.stop_gradient(best_restart(one_start, keys, restarts)[0])
+    best, value, _ = best_restart(one_start, keys, restarts)
+    return finished(best, jnp.isfinite(value))

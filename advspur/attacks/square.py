@@ -17,7 +17,14 @@ from advspur._checks import attack_arrays, check_count
 from advspur._convolutions import for_loops
 from advspur.attacks.box import add, confine, safe_radius
 from advspur.attacks.losses import margin
-from advspur.attacks.parts import best_restart, count_classes, image_keys, keep, per_image
+from advspur.attacks.parts import (
+    best_restart,
+    count_classes,
+    finished,
+    image_keys,
+    keep,
+    per_image,
+)
 from advspur.norms import lp_norm
 
 FIRST_SHARE = 0.8  # of the pixels, that the first windows cover
@@ -50,7 +57,8 @@ def square(
       restarts: independent runs; per image the first success wins, then the margin.
       bounds: smallest and largest pixel value.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin. What
+      is not finite is treated as in `pgd`.
     Raises: InputError for arguments out of range.
     """
     return run_square(
@@ -70,7 +78,7 @@ def run_square(
     sizes = window_sizes(num_queries, images.shape[1:3], smallest=1 if p == math.inf else 3)
     distinct = sorted(set(sizes), reverse=True)
     which = jnp.asarray([distinct.index(size) for size in sizes])
-    score = for_loops(lambda x: margin(logits_fn(x), labels))
+    logits_of = for_loops(logits_fn)
     radius = safe_radius(epsilon, p=p)
     if p == math.inf:
         moves = [functools.partial(_set_window, size=size, bounds=bounds) for size in distinct]
@@ -81,6 +89,9 @@ def run_square(
         ]
     # The size is fixed in each branch, so that a query touches its windows alone.
     branches = [_of_images(move, images, radius) for move in moves]
+
+    def score(x):
+        return margin(logits_of(x), labels)
 
     def propose(keys, x, query):
         x = jax.lax.switch(which[query], branches, keys, x)
@@ -107,10 +118,12 @@ def run_square(
         x, value, asked, _ = jax.lax.while_loop(is_going, ask, start)
         return x, value, value > 0, asked
 
-    best = best_restart(one_start, image_keys(key, len(images)), restarts)
-    is_lost = score(images) > 0  # without an attack
-    x = keep(best[0], images, is_lost & ~best[2])
-    return jax.lax.stop_gradient((x, best[2] | is_lost, best[3]))
+    x, value, success, asked = best_restart(one_start, image_keys(key, len(images)), restarts)
+    clean = logits_of(images)
+    is_lost = margin(clean, labels) > 0  # without an attack
+    is_finite = jnp.all(jnp.isfinite(clean), axis=-1) & jnp.isfinite(value)
+    x = finished(keep(x, images, is_lost & ~success), is_finite)
+    return x, success | is_lost, asked
 
 
 def window_sizes(num_queries, shape, *, smallest):

@@ -6,13 +6,11 @@ nothing (split "uncorrelated").
 """
 
 import functools
-import inspect
 import math
 import time
 
 import jax
 
-from advspur._checks import check_count
 from advspur.benchmarks import cifar10, metrics
 from advspur.benchmarks.predict import (
     correct_on,
@@ -20,8 +18,9 @@ from advspur.benchmarks.predict import (
     for_each_example,
     require_classes,
 )
-from advspur.benchmarks.regions import attack_passes
+from advspur.benchmarks.regions import attack_passes, check_attacks
 from advspur.data.color_shift import clipped_share, shifted_table
+from advspur.data.layouts import with_defaults
 from advspur.data.memory import in_memory
 from advspur.intervals import Estimate
 from advspur.records import record
@@ -68,8 +67,8 @@ def _load(data_dir, values, allow_partial, skip_unreadable):
 
 def num_passes(data_dir, **options):
     """The most forward passes over an image that `evaluate` makes."""
-    defaults = inspect.signature(evaluate).parameters.items()
-    options = {name: parameter.default for name, parameter in defaults} | options
+    options = with_defaults(evaluate, options)
+    check_attacks(options)
     reading = {name: options[name] for name in ("allow_partial", "skip_unreadable")}
     count = len(_decoded(data_dir, **reading))
     budgets = len(options["l2_epsilons"]) + len(options["linf_epsilons"])
@@ -108,7 +107,8 @@ def evaluate(
       allow_partial, skip_unreadable: of `load`.
     """
     require_classes(classifier, NUM_CLASSES)
-    check_count("num_attacked", num_attacked)
+    budgets = {"l2_epsilons": l2_epsilons, "linf_epsilons": linf_epsilons}
+    check_attacks(budgets | {"num_attacked": num_attacked, "attack_steps": attack_steps})
     reading = {"allow_partial": allow_partial, "skip_unreadable": skip_unreadable}
     parts = load(data_dir, color_shift=color_shift, **reading)
     curves = [(p, e) for p, e in ((2.0, l2_epsilons), (math.inf, linf_epsilons)) if e]

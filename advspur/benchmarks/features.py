@@ -1,4 +1,4 @@
-"""Features of a data set under a model, computed once and kept on disk."""
+"""Features and outcomes of a data set under a model, computed once and kept on disk."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from advspur._files import write_whole
-from advspur.benchmarks.predict import features, for_each_example
+from advspur.benchmarks.predict import correct_on, features, for_each_example
 from advspur.data.layouts import content_digest
 from advspur.models import tree_digest
 
@@ -25,22 +25,59 @@ def cached_features(classifier, table, transform, *, cache_dir, batch_size, prog
       cache_dir: None: nothing is kept.
     """
 
-    def compute():
-        def function(batch, _):
-            return features(classifier, batch.image)
+    def function(batch, _):
+        return features(classifier, batch.image)
 
-        return for_each_example(function, table, batch_size=batch_size, progress=progress)
+    def digest():
+        variables = dict(classifier.variables)
+        variables["params"] = {k: v for k, v in variables["params"].items() if k != "fc"}
+        network = classifier.network.clone(num_classes=2)  # the last layer does not matter
+        about = repr((network, classifier.mean, classifier.std))
+        return tree_digest(variables), content_digest(table), transform, about
 
+    return _cached(
+        lambda: for_each_example(function, table, batch_size=batch_size, progress=progress),
+        digest,
+        len(table),
+        cache_dir=cache_dir,
+        suffix="features",
+        progress=progress,
+    )
+
+
+def cached_correct(classifier, table, transform, *, cache_dir, root="", progress=None, **running):
+    """`correct_on` a Table of image files below `root`, kept as `cached_features` are.
+
+    An evaluation of many tables that is killed goes on at the table it was in.
+    """
+
+    def digest():
+        about = tree_digest(classifier), str(jax.tree.structure(classifier))
+        return *about, content_digest(table, root), transform
+
+    return _cached(
+        lambda: correct_on(classifier, table, progress=progress, **running),
+        digest,
+        len(table),
+        cache_dir=cache_dir,
+        suffix="correct",
+        progress=progress,
+    )
+
+
+def _cached(compute, digest, count, *, cache_dir, suffix, progress):
+    """compute(), an array of `count` rows, from `cache_dir` where it lies under its digest()."""
     if cache_dir is None:
         return compute()
-    path = Path(cache_dir) / f"{_digest(classifier, table, transform)}.features"
-    kept = _read(path, len(table))
+    name = hashlib.sha256("\n".join(digest()).encode()).hexdigest()[:32]
+    path = Path(cache_dir) / f"{name}.{suffix}"
+    kept = _read(path, count)
     if jax.process_count() > 1:  # all read or all compute: computing takes every process
         found = multihost_utils.process_allgather(np.array(kept is not None))
         kept = kept if found.all() else None
     if kept is not None:
         if progress is not None:
-            progress.skip(len(table))
+            progress.skip(count)
         return kept
     made = compute()
     if jax.process_index() == 0:
@@ -51,21 +88,8 @@ def cached_features(classifier, table, transform, *, cache_dir, batch_size, prog
     return made
 
 
-def _digest(classifier, table, transform):
-    variables = dict(classifier.variables)
-    variables["params"] = {k: v for k, v in variables["params"].items() if k != "fc"}
-    network = classifier.network.clone(num_classes=2)  # the last layer does not matter
-    parts = (
-        tree_digest(variables),
-        content_digest(table),
-        transform,
-        repr((network, classifier.mean, classifier.std)),
-    )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
 def _read(path, count):
-    """The kept features, or None where there are none or the file is damaged."""
+    """The kept array, or None where there is none or the file is damaged."""
     if not path.is_file():
         return None
     content = path.read_bytes()

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError, check_choice, check_nonnegative, require
+from advspur._checks import InputError, check_choice, check_nonnegative, require, require_finite
 from advspur._devices import replicate, split_batch, whole_batch
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import correct_on, require_classes
+from advspur.benchmarks.predict import correct, correct_on, require_classes
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES, imagenet9_map
 from advspur.data.layouts import (
@@ -92,6 +92,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
 
 def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, mapped_only=False, **options):
     """Forward passes over an image that `evaluate` makes (the challenge at its most)."""
+    check_nonnegative("challenge_backgrounds", challenge_backgrounds)
     parts = load(data_dir, **options)
     passes = sum(map(len, parts.values())) + len(parts["original"]) * challenge_backgrounds
     return passes + REGIONS.changed(regions).num_passes(len(parts["original"]))
@@ -131,13 +132,13 @@ def evaluate(
     parts = load(data_dir, **options)
     running = {"batch_size": batch_size, "progress": progress}
 
-    correct = {v: correct_on(classifier, table, **running) for v, table in parts.items()}
+    outcomes = {v: correct_on(classifier, table, **running) for v, table in parts.items()}
     records = [
-        record("accuracy", metrics.accuracy(outcomes), options={"variant": variant})
-        for variant, outcomes in correct.items()
+        record("accuracy", metrics.accuracy(of_variant), options={"variant": variant})
+        for variant, of_variant in outcomes.items()
     ]
     same, rand = (_stems(parts[v]) for v in ("mixed_same", "mixed_rand"))
-    pair, paired = (correct["mixed_same"], correct["mixed_rand"]), same == rand
+    pair, paired = (outcomes["mixed_same"], outcomes["mixed_rand"]), same == rand
     records += [
         record(name, metric(*pair, paired=paired), options={"paired": paired})
         for name, metric in (
@@ -191,16 +192,21 @@ def _read_with_mask(change, row):
         raise InputError(f"{row['mask_path']} is no readable mask: {error}") from error
     is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)
     require(is_mask, f"{row['mask_path']} is {mask.dtype} {mask.shape}; expected bool [h, w]")
-    mask = Image.fromarray(255 * (mask > 0).astype(np.uint8))
-    return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
+    image, mask = open_file(row["path"]), Image.fromarray(255 * (mask > 0).astype(np.uint8))
+    require(
+        image.size == mask.size,
+        f"{row['mask_path']} is {mask.size[0]} x {mask.size[1]}, its image "
+        f"{image.size[0]} x {image.size[1]}: mask and image must have the same size",
+    )
+    return with_mask(image, mask, change, row["mask_path"])
 
 
 @jax.jit
-def _predict_pasted(classifier, images, masks, chosen, background):
-    """The classes of the chosen objects pasted on one background, bg (1 - m) + m fg."""
+def _correct_pasted(classifier, images, masks, labels, chosen, background):
+    """[m]: `correct` on the chosen objects pasted on one background, bg (1 - m) + m fg."""
     mask = to_unit(masks[chosen])
     pasted = to_unit(background) * (1 - mask) + to_unit(images[chosen]) * mask
-    return jnp.argmax(classifier.logits(pasted), axis=-1)
+    return correct(classifier.logits(pasted), labels[chosen])
 
 
 def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
@@ -214,7 +220,7 @@ def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
     images, masks, labels = (
         np.stack([example[name] for example in examples]) for name in ("image", "mask", "label")
     )
-    images, masks = replicate((images, masks))
+    images, masks, labels = replicate((images, masks, labels))
     batch_size = whole_batch(batch_size)
     backgrounds = parts["only_bg_t"]
     tried = spread(len(backgrounds), min(num_backgrounds, len(backgrounds)))
@@ -225,8 +231,10 @@ def _challenge(classifier, parts, num_backgrounds, *, batch_size, progress):
         for start in range(0, len(alive), batch_size):
             chosen = alive[start : start + batch_size]
             padded = split_batch(np.resize(chosen, batch_size))  # one shape, one compilation
-            classes = _predict_pasted(classifier, images, masks, padded, background)
-            stands[chosen] = np.asarray(classes)[: len(chosen)] == labels[chosen]
+            found = _correct_pasted(classifier, images, masks, labels, padded, background)
+            found = np.asarray(found)[: len(chosen)]
+            require_finite("the model's logits on pasted objects", chosen, found)
+            stands[chosen] = found == 1
         if progress is not None:
             progress.advance(len(objects))
     return stands

@@ -12,7 +12,8 @@ import numpy as np
 from advspur._checks import require
 from advspur._progress import Progress
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import correct_on, require_classes
+from advspur.benchmarks.features import cached_correct
+from advspur.benchmarks.predict import require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     file_table,
@@ -110,12 +111,20 @@ def evaluate(
 ):
     """`accuracy` of every cell, their mean (`mean_corruption_accuracy`), `mean_corruption_error`.
 
-    mCE is relative to AlexNet: 1 is as bad; the usual table gives it in percent.
+    mCE is relative to AlexNet: 1 is as bad; the usual table gives it in percent. What is done of a
+    cell is kept in `cache_dir`.
     """
     require_classes(classifier, NUM_CLASSES)
-
     cells = {
-        cell: correct_on(classifier, table, batch_size=batch_size, progress=progress)
+        cell: cached_correct(
+            classifier,
+            table,
+            "imagenet_c: crop 224",
+            cache_dir=cache_dir,
+            root=Path(data_dir).expanduser() / cell,
+            batch_size=batch_size,
+            progress=progress,
+        )
         for cell, table in load(data_dir, **reading).items()
     }
     correct = np.stack(list(cells.values())).reshape(len(ALEXNET_ERRORS), len(SEVERITIES), -1)

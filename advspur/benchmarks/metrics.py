@@ -70,7 +70,7 @@ def group_accuracy(correct, groups, *, num_groups):
 
 
 def worst_group_accuracy(correct, groups, *, num_groups):
-    """The smallest accuracy over the groups that have examples.
+    """The smallest accuracy over the groups; NaN where a group is empty.
 
     The interval holds for the true minimum: it is made of the groups' simultaneous Wilson
     intervals (Bonferroni over the groups), low = min of lows, high = min of highs. `num_examples`
@@ -78,13 +78,11 @@ def worst_group_accuracy(correct, groups, *, num_groups):
     """
     correct = _outcomes("correct", correct)
     groups = _same_length(groups, correct)
-    present = [g for g in range(num_groups) if np.any(groups == g)]
-    if not present:
+    counts = [int(np.sum(groups == g)) for g in range(num_groups)]
+    if not counts or not all(counts):
         return NOTHING
-    level = 1 - (1 - CONFIDENCE) / len(present)
-    of_groups = [
-        wilson(correct[groups == g].sum(), int(np.sum(groups == g)), level) for g in present
-    ]
+    level = 1 - (1 - CONFIDENCE) / num_groups
+    of_groups = [wilson(correct[groups == g].sum(), n, level) for g, n in enumerate(counts)]
     worst = min(of_groups, key=lambda estimate: estimate.value)
     return worst._replace(low=min(e.low for e in of_groups), high=min(e.high for e in of_groups))
 

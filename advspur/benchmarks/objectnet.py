@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from advspur._checks import check_choice
 from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import for_each_example, logits, require_classes
+from advspur.benchmarks.predict import correct, for_each_example, logits, require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, OBJECTNET, objectnet_map
 from advspur.data.layouts import (
     file_table,
@@ -70,24 +70,21 @@ def evaluate(
         "subset": PooledClassifier(classifier, groups, len(OBJECTNET), with_rest=False),
     }
 
-    def correct(batch, _):
+    def outcomes(batch, _):
         found = logits(classifier, batch.image)
-        return {
-            name: jnp.argmax(scoring.pool(found), axis=-1) == batch.label
-            for name, scoring in scorings.items()
-        }
+        return {name: correct(s.pool(found), batch.label) for name, s in scorings.items()}
 
     table = load(data_dir, **options)["images"]
     labels = table.columns["label"]
-    found = for_each_example(correct, table, batch_size=batch_size, progress=progress)
+    found = for_each_example(outcomes, table, batch_size=batch_size, progress=progress)
     records = []
-    for scoring, outcomes in found.items():
+    for scoring, of_images in found.items():
         of_scoring = {"scoring": scoring}
         records += [
-            record("accuracy", metrics.accuracy(outcomes), options=of_scoring),
+            record("accuracy", metrics.accuracy(of_images), options=of_scoring),
             record(
                 "balanced_accuracy",
-                metrics.balanced_accuracy(outcomes, labels),
+                metrics.balanced_accuracy(of_images, labels),
                 options=of_scoring,
             ),
         ]

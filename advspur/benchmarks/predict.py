@@ -4,6 +4,9 @@ The functions are jitted over the Classifier pytree at module level: one compila
 models of an architecture, all budgets and all noise levels. Levels are a Python loop around
 them, since a convolution inside a compiled loop is several times slower on CPU. Batches are
 split over the local devices, and over the processes where there are several.
+
+An outcome of a logit or gradient that is not finite is NaN, and `for_each_example` refuses it: the
+argmax of NaN would be class 0.
 """
 
 import functools
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from advspur._checks import check_choice, check_count, check_epsilon, require
+from advspur._checks import check_choice, check_count, check_epsilon, require, require_finite
 from advspur._devices import split_batch, together, whole_batch
 from advspur.attacks import check_perturbation, margin, pgd
 from advspur.data.batches import eval_batches
@@ -47,6 +50,7 @@ def for_each_example(
       limit: the first so many examples only.
       progress: advanced by the number of images times `passes`.
     Returns: the results of all examples in order, on the host; in every process the same.
+    Raises: InputError for results that are not finite, with their number and the first image.
     """
     check_count("batch_size", batch_size)
     processes, batch_size = jax.process_count(), whole_batch(batch_size)
@@ -54,18 +58,22 @@ def for_each_example(
     require(count > 0, f"{source!r} holds no example to evaluate on")
     shape = {"batch_size": batch_size, "image_size": image_size, "limit": limit}
     results, kept, last = [], [], None
+
+    def fetch(result, numbers):
+        result = jax.tree.map(lambda x: x[: len(numbers)], jax.device_get(result))
+        _check_outcomes(result, numbers, source)
+        results.append(result)
+
     with together():
         for batch, numbers in _own_batches(source, processes, shape):
-            kept.append(numbers[batch.valid])
             result = function(*split_batch((batch, numbers)))
             if last is not None:  # fetched one batch late, so that the devices are never idle
-                results.append(jax.device_get(last))
-            last = result
+                fetch(*last)
+            kept.append(numbers[batch.valid])
+            last = result, kept[-1]
             if progress is not None:
                 progress.advance(len(kept[-1]) * processes * passes)
-        results.append(jax.device_get(last))
-    sizes = list(map(len, kept))
-    results = [jax.tree.map(lambda x, n=n: x[:n], r) for n, r in zip(sizes, results, strict=True)]
+        fetch(*last)
     if processes > 1:
         return _gather(results, kept, count, batch_size)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
@@ -77,19 +85,20 @@ def logits(classifier, images):
     return classifier.logits(to_unit(images))
 
 
+def correct(logits, labels):
+    """[n]: 1 where the largest logit is the label's, else 0; NaN where a logit is not finite."""
+    is_right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1), is_right, jnp.nan)
+
+
 @jax.jit
-def predicted(classifier, images):
-    """[n] int: the predicted classes of uint8 images."""
-    return jnp.argmax(classifier.logits(to_unit(images)), axis=-1)
-
-
 def correct_clean(classifier, images, labels):
-    """[n] bool: whether the prediction on uint8 images is right."""
-    return predicted(classifier, images) == labels
+    """[n]: `correct` on uint8 images."""
+    return correct(classifier.logits(to_unit(images)), labels)
 
 
 def correct_on(classifier, source, **running):
-    """[n] bool: whether the predictions on a source are right; `running` as `for_each_example`."""
+    """[n] 0 or 1: whether the predictions on a source are right; `running`: `for_each_example`."""
 
     def clean(batch, _):
         return correct_clean(classifier, batch.image, batch.label)
@@ -117,14 +126,16 @@ def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
         mask=mask,
     )
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
-    survives = jnp.argmax(classifier.logits(adversarial), axis=-1) == labels
-    clean = jnp.argmax(classifier.logits(images), axis=-1) == labels
+    survives = correct(classifier.logits(adversarial), labels)
+    survives *= correct(classifier.logits(images), labels)
+    # Where the model is not finite the attack gives no image, and `survives` says so.
+    adversarial = jnp.where(jnp.isnan(adversarial), images, adversarial)
     outside = jnp.max(jnp.abs(adversarial - images) * (1 - mask), initial=0)
-    return survives & clean, adversarial, outside
+    return survives, adversarial, outside
 
 
 def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys=None, mask=None):
-    """[n] bool: right on the image and on its PGD image; ball, box and mask are checked.
+    """[n]: `correct` on the image and on its PGD image; ball, box and mask are checked.
 
     Args:
       keys: [n], of random starts in the ball; None: from the image.
@@ -145,23 +156,25 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys
 
 @jax.jit
 def gradient_share(classifier, images, labels, region):
-    """[n]: the share sum_i r_i g_i^2 / sum_i g_i^2 of the squared input gradient on a region.
+    """The share sum_i r_i g_i^2 / sum_i g_i^2 of the squared input gradient on a region.
 
     g is the gradient of the margin (the label's logit minus the largest other one). For a linear
     model of two classes, and the region of the spurious pixels, this is the NFS of the paper's
-    Eq. 5. NaN where the gradient is 0.
+    Eq. 5.
 
     Args:
       images: uint8.
       region: r, [n, h, w, 1] in [0, 1].
+    Returns: (share [n], has_share [n] bool): where the gradient is 0 there is none; NaN where it
+      is not finite.
     """
     grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
     largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
-    is_there = largest > 0
+    is_there = largest != 0
     energy = jnp.square(grad / jnp.where(is_there, largest, 1))  # small ones do not underflow
     total = jnp.sum(energy, axis=(1, 2, 3))
-    share = jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.where(total > 0, total, 1)
-    return jnp.where(is_there[:, 0, 0, 0], share, jnp.nan)
+    share = jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.where(total != 0, total, 1)
+    return share, is_there[:, 0, 0, 0]
 
 
 @jax.jit
@@ -193,9 +206,17 @@ def region_noise(noise, region, *, family):
 
 @jax.jit
 def correct_under_noise(classifier, images, labels, noise, level):
-    """[n] bool: right on clip(x + level noise, 0, 1), for uint8 images x."""
+    """[n]: `correct` on clip(x + level noise, 0, 1), for uint8 images x."""
     noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
-    return jnp.argmax(classifier.logits(noisy), axis=-1) == labels
+    return correct(classifier.logits(noisy), labels)
+
+
+def _check_outcomes(outcomes, numbers, source):
+    """Raise InputError where outcomes of the images `numbers` of a source are not finite."""
+    leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
+    paths = getattr(source, "columns", {}).get("path")
+    names = numbers if paths is None else [f"{n} ({paths[n]})" for n in numbers]
+    require_finite("the model's logits, features or gradients", names, *leaves)
 
 
 def _own_batches(source, processes, shape):

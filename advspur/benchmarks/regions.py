@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_nonnegative, require
+from advspur._checks import check_budgets, check_count, check_nonnegative, require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
     correct_clean,
@@ -88,6 +88,14 @@ class Regions(NamedTuple):
         return count * self.passes + attacked
 
 
+def check_attacks(options):
+    """Raise InputError for num_attacked, attack_steps or budgets that no attack can have."""
+    for name in ("num_attacked", "attack_steps"):
+        check_count(name, options[name])
+    for name in ("l2_epsilons", "linf_epsilons"):
+        check_budgets(name, options[name])
+
+
 def attack_passes(num_steps):
     """Forward passes an attacked image takes; a gradient counts as three."""
     return 3 * num_steps + 3
@@ -130,11 +138,13 @@ def region_records(
 
     def measure(batch, numbers):
         image, label, (core, rest) = batch.image, batch.label, to_regions(batch.mask)
+        share, has_share = gradient_share(classifier, image, label, rest)
         found = {
             "label": label,
             "has_core": _not_empty(core),
             "clean": correct_clean(classifier, image, label),
-            "share": gradient_share(classifier, image, label, rest),
+            "share": share,
+            "has_share": has_share,
             "area": jnp.mean(rest, axis=(1, 2, 3)),
         }
         outcomes = {family: [] for family, _ in regions.noises}
@@ -160,7 +170,7 @@ def region_records(
         record(name, estimate, options=protocol, seconds=seconds)
         for name, estimate in (
             ("accuracy", everywhere),
-            ("norm_fraction_spurious", metrics.mean_value(found["share"])),
+            ("norm_fraction_spurious", metrics.mean_value(found["share"][found["has_share"]])),
             ("spurious_area", metrics.mean_value(found["area"])),
         )
     ]

@@ -8,6 +8,7 @@ import base64
 import functools
 import io
 import itertools
+import warnings
 from pathlib import Path
 
 import jax
@@ -29,14 +30,15 @@ from advspur.data.layouts import (
     require_data,
     require_whole,
     squared_transform,
+    with_defaults,
     with_mask,
     without_unreadable,
 )
-from advspur.data.sources import image_files
+from advspur.data.sources import image_files, read_bytes
 from advspur.data.table import Table
 from advspur.data.transforms import open_image, resize_square, to_unit
 from advspur.models import with_head
-from advspur.training.probe import fit_head_in_train_mode, fit_linear_probe
+from advspur.training.probe import check_fit, fit_head_in_train_mode, fit_linear_probe
 
 NUM_CLASSES = ()  # any: it uses features
 DIRECTORIES = ("RIVAL10", "rival10")
@@ -80,6 +82,9 @@ def load(
         images = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
         rows[split] = [_row(path, root / split) for path in images]
         require_count(rows[split], SIZES[split], folder, allow_partial)
+    train, test = ({row["path"].name for row in of_split} for of_split in rows.values())
+    both = sorted(train & test)
+    require(not both, f"{root}: {len(both)} images are in both splits, first {''.join(both[:1])}")
     if val_only:
         every = rows["train"] + rows["test"]
         rows["test"] = [row for row in every if "ILSVRC2012_val" in row["path"].name]
@@ -102,12 +107,20 @@ def load(
     return without_unreadable(parts, skip_unreadable)
 
 
-def num_passes(data_dir, *, regions=None, legacy=False, num_epochs=10, **options):
+def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
+    options = with_defaults(evaluate, options)
+    check_choice("mask", options["mask"], MASKS)
+    check_fit(
+        learning_rates=(options["learning_rate"],),
+        weight_decay=options["weight_decay"],
+        num_epochs=options["num_epochs"],
+        batch_size=options["head_batch_size"],
+    )
     parts = load(data_dir, **load_options(load, options))
     steps = 3 * len(parts["train"]) + len(parts["test"])  # of the legacy head, an epoch
-    head = num_epochs * steps if legacy else len(parts["train"])
-    return head + REGIONS.changed(regions).num_passes(len(parts["test"]))
+    head = options["num_epochs"] * steps if options["legacy"] else len(parts["train"])
+    return head + REGIONS.changed(options["regions"]).num_passes(len(parts["test"]))
 
 
 def evaluate(
@@ -226,15 +239,21 @@ def _row(path, split):
 
 
 def _read(change, row):
-    mask = _open_mask(row["mask_path"])
-    return with_mask(open_file(row["path"]), mask, change, row["mask_path"])
+    image, mask = open_file(row["path"]), _open_mask(row["mask_path"])
+    if image.size != mask.size:
+        warnings.warn(  # a text without the file's name is shown once
+            f"{row['path'].parent}: masks differ in size from their images; each is resized on its "
+            "own, as the official loader does",
+            stacklevel=2,
+        )
+    return with_mask(image, mask, change, row["mask_path"])
 
 
 def _open_mask(path):
     if path.suffix != ".pkl":
         return open_file(path, "L")
     try:
-        attributes, _ = read_pickle(io.BytesIO(path.read_bytes()))
+        attributes, _ = read_pickle(io.BytesIO(read_bytes(path)))
         encoded = base64.b64decode(attributes[OBJECT], validate=True)
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no mask {OBJECT!r}: {first_line(error)}") from error
@@ -256,7 +275,7 @@ def _augmented(table, batch_size, progress, epoch):
     """The training batches of one epoch, augmented, as (images in [0, 1], labels)."""
     encoded = Table(
         table.num_classes,
-        lambda row: {"image": row["path"].read_bytes(), "path": str(row["path"])},
+        lambda row: {"image": read_bytes(row["path"]), "path": str(row["path"])},
         path=table.columns["path"],
         label=table.columns["label"],
     )

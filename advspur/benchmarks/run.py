@@ -47,9 +47,11 @@ def open_model(run, *, weights="raw", models_dir=None):
       models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
     """
 
+    facts, load = models.open_weights(run, weights=weights, models_dir=models_dir)
+
     @functools.cache
     def classifier():
-        loaded = models.load(run, weights=weights, models_dir=models_dir)
+        loaded = load()
         leaves = map(np.asarray, jax.tree.leaves(loaded.variables))
         require(
             all(np.all(np.isfinite(leaf.astype(np.float32))) for leaf in leaves),
@@ -57,7 +59,7 @@ def open_model(run, *, weights="raw", models_dir=None):
         )
         return replicate(loaded)
 
-    return Model(models.model_facts(run, models_dir=models_dir), weights, classifier)
+    return Model(facts, weights, classifier)
 
 
 def misfit(model, benchmark):

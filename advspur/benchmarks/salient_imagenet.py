@@ -7,12 +7,14 @@ least 3 of 5 workers called it a separate object or background.
 
 import ast
 import functools
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from advspur._checks import InputError, check_choice, check_nonnegative, first_line, require
 from advspur.benchmarks.predict import require_classes
@@ -21,11 +23,13 @@ from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     load_options,
     missing_text,
+    names_outside,
     open_file,
     read_rows,
     require_data,
     require_whole,
     standard_transform,
+    with_defaults,
     without_unreadable,
 )
 from advspur.data.table import Table
@@ -86,10 +90,12 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
     return without_unreadable({"images": table}, skip_unreadable)
 
 
-def num_passes(data_dir, *, regions=None, **options):
+def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
+    options = with_defaults(evaluate, options)
+    _check_protocol(options["dilation_rounds"], options["spurious_region"])
     parts = load(data_dir, **load_options(load, options))
-    return REGIONS.changed(regions).num_passes(len(parts["images"]))
+    return REGIONS.changed(options["regions"]).num_passes(len(parts["images"]))
 
 
 def evaluate(
@@ -118,8 +124,7 @@ def evaluate(
       reading: of `load`.
     """
     require_classes(classifier, NUM_CLASSES)
-    check_choice("spurious_region", spurious_region, ("complement", "masks"))
-    check_nonnegative("dilation_rounds", dilation_rounds)
+    _check_protocol(dilation_rounds, spurious_region)
     protocol = {"dilation_rounds": dilation_rounds, "spurious_region": spurious_region}
     return region_records(
         classifier,
@@ -131,6 +136,11 @@ def evaluate(
         to_regions=functools.partial(_regions, dilation_rounds, spurious_region),
         protocol=protocol,
     )
+
+
+def _check_protocol(dilation_rounds, spurious_region):
+    check_choice("spurious_region", spurious_region, ("complement", "masks"))
+    check_nonnegative("dilation_rounds", dilation_rounds)
 
 
 def dilate(mask, rounds):
@@ -162,12 +172,13 @@ def _read(legacy, row):
         mask = np.zeros((224, 224), np.uint8)
         for path in row[kind]:
             stored = open_file(path, "L")
-            stored = standard_transform(stored) if legacy else stored
             require(
                 stored.size == (224, 224),
                 f"{path} is {stored.size[0]} x {stored.size[1]}; masks are 224 x 224",
             )
             mask = np.maximum(mask, np.asarray(stored))
+        if legacy:
+            mask = np.asarray(standard_transform(Image.fromarray(mask)))
         masks.append(mask)
     return {"image": np.asarray(standard_transform(image)), "mask": np.stack(masks, axis=-1)}
 
@@ -202,7 +213,7 @@ def _read_release(root, image_dir, allow_partial):
 
 def read_answers(file):
     """(wnid, feature index) -> whether at least 3 of 5 workers called the feature spurious."""
-    counts = defaultdict(list)
+    counts, workers = defaultdict(list), {}
     for number, line in enumerate(read_rows(file), start=2):
         try:
             place = line["Input.wordnet_id"], int(line["Input.feature_index"])
@@ -211,6 +222,9 @@ def read_answers(file):
             raise InputError(f"{file} line {number} is damaged: {error!r}") from error
         known = ("main_object", *SPURIOUS_ANSWERS)
         require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
+        if line.get("WorkerId"):
+            before = workers.setdefault((line["WorkerId"], place), number)
+            require(before == number, f"{file} lines {before} and {number} are one worker's answer")
         counts[place].append(answer in SPURIOUS_ANSWERS)
     return {place: sum(answers) >= 3 for place, answers in counts.items()}
 
@@ -246,9 +260,10 @@ def _read_wnids(file):
 def _read_manifest(root):
     """Rows of manifest.csv: paths relative to it, several masks of a kind joined by ";"."""
     file, rows = root / "manifest.csv", []
+    lines = read_rows(file)
     labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     columns = ", ".join(MANIFEST)
-    for number, line in enumerate(read_rows(file), start=2):
+    for number, line in enumerate(lines, start=2):
         good = all(line.get(c) is not None for c in MANIFEST) and line["wnid"] in labels
         require(good, f"{file} line {number}: the columns are {columns}, with an ImageNet wnid")
         core, spurious = (
@@ -256,4 +271,8 @@ def _read_manifest(root):
         )
         masks = {"core": core, "spurious": spurious}
         rows.append({"path": root / line["image"], "label": labels[line["wnid"]]} | masks)
+    outside = names_outside(file, [line["image"] for line in lines])
+    if outside:
+        text = f"{file}: {len(outside)} images are outside of its folder, first {outside[0]}"
+        warnings.warn(text, stacklevel=2)
     return rows

@@ -4,11 +4,9 @@ Protocols of the real benchmarks, with exact masks: groups as in Waterbirds, bac
 ImageNet-9, foreground against background noise as in RIVAL10 (RFS).
 """
 
-import inspect
 import math
 import time
 
-from advspur._checks import require
 from advspur.benchmarks import metrics, rival10
 from advspur.benchmarks.predict import (
     correct_on,
@@ -16,7 +14,8 @@ from advspur.benchmarks.predict import (
     for_each_example,
     require_classes,
 )
-from advspur.benchmarks.regions import attack_passes, region_records
+from advspur.benchmarks.regions import attack_passes, check_attacks, region_records
+from advspur.data.layouts import with_defaults
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.records import record
 
@@ -40,8 +39,8 @@ def load(data_dir=None, *, num_examples=2000, shapes=None):
 
 def num_passes(data_dir=None, **options):
     """Forward passes over an image that `evaluate` makes."""
-    defaults = inspect.signature(evaluate).parameters.items()
-    options = {name: parameter.default for name, parameter in defaults} | options
+    options = with_defaults(evaluate, options)
+    check_attacks(options)
     count = options["num_examples"]
     budgets = len(options["l2_epsilons"]) + len(options["linf_epsilons"])
     attacked = min(options["num_attacked"], count) * budgets
@@ -84,7 +83,8 @@ def evaluate(
     shapes = dict(shapes or {})
     num_classes = shapes.get("num_classes", 8)
     require_classes(classifier, (num_classes,))
-    require(num_attacked >= 1, f"num_attacked = {num_attacked}: attack at least one image")
+    budgets = {"l2_epsilons": l2_epsilons, "linf_epsilons": linf_epsilons}
+    check_attacks(budgets | {"num_attacked": num_attacked, "attack_steps": attack_steps})
     regions = REGIONS.changed(regions)
     sources = load(num_examples=num_examples, shapes=shapes)
     image_size = sources["test"].columns["image"].shape[1]

@@ -17,14 +17,16 @@ from advspur.data.layouts import (
     file_table,
     load_options,
     missing_text,
+    names_outside,
     read_rows,
     require_data,
     require_whole,
     squared_transform,
+    with_defaults,
     without_unreadable,
 )
 from advspur.records import record
-from advspur.training.probe import fit_linear_probe, fit_logistic_regression
+from advspur.training.probe import check_fit, fit_linear_probe, fit_logistic_regression
 
 NUM_CLASSES = ()  # any: it uses features
 DIRECTORIES = ("waterbird_complete95_forest2water2", "waterbirds")
@@ -80,11 +82,20 @@ def read_metadata(root):
             is_whole, f"{file} line {number} is damaged; the columns needed: {', '.join(COLUMNS)}"
         )
     require(rows, f"{file} is empty")
+    outside = names_outside(file, [row["img_filename"] for row in rows])
+    require(not outside, f"{file} {''.join(outside[:1])} leaves the folder")
     return rows
 
 
 def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
+    given = with_defaults(evaluate, options)
+    check_fit(
+        learning_rates=(given["learning_rate"], *given["sensitivity_learning_rates"]),
+        weight_decay=given["weight_decay"],
+        num_epochs=given["num_epochs"],
+        batch_size=given["probe_batch_size"],
+    )
     return sum(map(len, load(data_dir, **load_options(load, options)).values()))
 
 

@@ -85,7 +85,10 @@ def flip(images, which):
 
 
 def jitter_colors(images, scales):
-    """Brightness, contrast and saturation times `scales` [n, 3], in this order (torchvision's)."""
+    """Brightness, contrast and saturation times `scales` [n, 3], in this order.
+
+    torchvision draws the order for each image; here it is fixed, so that a batch is one array.
+    """
     brightness, contrast, saturation = scales.T.astype(np.float32)[:, :, None, None, None]
     pixels = np.clip(images * brightness, 0, 255)
     mean = _grey(pixels).mean(axis=(1, 2), keepdims=True)[..., None]
@@ -110,22 +113,26 @@ _FUNCTIONS = {"shift": shift, "flip": flip, "scale": jitter_colors, "angle": rot
 
 
 def _cropped(image, rng, size, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
-    """[1, size, size, 3]: a crop of this share of the area and this aspect ratio, resized.
+    """[1, size, size, 3]: a crop of this share of the area and this aspect ratio, then resized.
 
-    Ten tries, then the whole image (Inception style, Szegedy et al., CVPR 2015).
+    Ten tries, then the largest central crop of an allowed ratio, as torchvision's RandomResizedCrop
+    (Inception style, Szegedy et al., CVPR 2015).
     """
     height, width = image.shape[:2]
-    box = (0, 0, width, height)
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         ratio = math.exp(rng.uniform(*map(math.log, aspect)))
         w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
-            box = (left, top, left + w, top + h)
             break
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized)[None]
+    else:
+        ratio = min(max(width / height, aspect[0]), aspect[1])
+        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+        left, top = (width - w) // 2, (height - h) // 2
+    # Cropped first: a resize of a box would look beyond its edges.
+    crop = Image.fromarray(image[top : top + h, left : left + w])
+    return np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))[None]
 
 
 def _color_scales(rng, count, strength):

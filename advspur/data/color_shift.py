@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from advspur._checks import check_choice, check_labels, require
+from advspur._checks import check_choice, check_labels, check_seed, require
 from advspur.data.table import Table
 
 RED, GREEN = 0, 1  # channels
@@ -67,7 +67,7 @@ def check_color_shift(rho, shift, seed):
     """Raise InputError for values that no colour shift can have."""
     require(rho >= 1, f"rho = {rho}: majority : minority must be >= 1 (inf: no minority)")
     require(0 < shift <= 1, f"shift = {shift}: it must lie in (0, 1] pixel units, as 16/255")
-    require(seed >= 0, f"seed = {seed}: it must be >= 0")
+    check_seed("seed", seed)
 
 
 def shifted_table(table, split, *, rho, shift, seed):

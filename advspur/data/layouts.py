@@ -18,7 +18,7 @@ import numpy as np
 from advspur._checks import InputError, first_line, require
 from advspur._files import file_checksum
 from advspur._progress import Progress
-from advspur.data.sources import image_files
+from advspur.data.sources import image_files, read_bytes
 from advspur.data.table import Table
 from advspur.data.transforms import center_crop, open_image, resize_short, resize_square
 
@@ -69,6 +69,17 @@ def list_classes(root, labels, *, allow_partial, ignore_others=False):
     require_whole(fault, root, allow_partial=allow_partial)
     found = [(p, labels[f]) for f, of_class in files.items() for p in of_class]
     require_data(found, "images", root, "<class folder>/<image>.JPEG")
+    folders = {}
+    for path, _ in found:
+        folders.setdefault(path.name, []).append(path.parent.name)
+    shared = [(name, where) for name, where in folders.items() if len(where) > 1]
+    if shared:
+        name, where = shared[0]
+        warnings.warn(
+            f"{root}: {len(shared)} file names are in several class folders, first {name} in "
+            f"{' and '.join(where[:2])}: an image can have one label only",
+            stacklevel=2,
+        )
     paths, numbers = zip(*found, strict=True)
     return list(paths), np.array(numbers)
 
@@ -81,19 +92,11 @@ def require_count(table, expected, directory, allow_partial):
 
 def open_file(path, mode="RGB"):
     """The decoded Pillow image of a file."""
-    try:
-        return open_image(Path(path).read_bytes(), path, mode)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return open_image(read_bytes(path), path, mode)
 
 
 def with_mask(image, mask, transform, mask_path):
-    """{"image": uint8 [h, w, 3], "mask": uint8 [h, w, 1]} of Pillow images of one size."""
-    require(
-        image.size == mask.size,
-        f"{mask_path} is {mask.size[0]} x {mask.size[1]}, its image "
-        f"{image.size[0]} x {image.size[1]}: mask and image must have the same size",
-    )
+    """{"image": uint8 [h, w, 3], "mask": uint8 [h, w, 1]} of Pillow images, each transformed."""
     return {
         "image": _transformed(image, transform, mask_path),
         "mask": _transformed(mask, transform, mask_path)[:, :, None],
@@ -126,9 +129,28 @@ def read_rows(file):
     """The rows of a csv file with a header, as dicts."""
     try:
         with Path(file).open(newline="", encoding="utf-8-sig") as lines:
-            return list(csv.DictReader(lines))
-    except (UnicodeDecodeError, csv.Error) as error:
+            reader = csv.DictReader(lines)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} is no readable table: {first_line(error)}") from error
+    names = [name for name in reader.fieldnames or () if name]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    require(not repeated, f"{file} line 1 has columns twice: {', '.join(repeated)}")
+    return rows
+
+
+def names_outside(file, names):
+    """["line 7: ../x.jpg", ...]: those of a table's file names that leave the table's folder.
+
+    Raises: InputError with both lines where two lines name the same file.
+    """
+    first, outside = {}, []
+    for line, name in enumerate(map(os.path.normpath, names), start=2):
+        before = first.setdefault(name, line)
+        require(before == line, f"{file} lines {before} and {line} name the same file, {name}")
+        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
+            outside.append(f"line {line}: {name}")
+    return outside
 
 
 def file_table(num_classes, paths, labels, transform, *, root="", **columns):
@@ -173,13 +195,13 @@ def unreadable(table, progress=None):
     return found
 
 
-@functools.lru_cache(maxsize=4)  # the models of a suite share their data
-def content_digest(table):
-    """SHA-256 over the bytes of a Table's image files, in order."""
+@functools.lru_cache(maxsize=128)  # the models of a suite share their data
+def content_digest(table, root=""):
+    """SHA-256 over the bytes of a Table's image files (of paths below `root`), in order."""
 
     def digest(path):
         try:
-            return file_checksum(path)
+            return file_checksum(Path(root, path))
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -191,6 +213,13 @@ def load_options(load, options):
     """Those of a benchmark's options that its `load` takes."""
     known = inspect.signature(load).parameters
     return {name: value for name, value in options.items() if name in known}
+
+
+def with_defaults(evaluate, options):
+    """The options of a benchmark's `evaluate`, those that are not given as it has them."""
+    known = inspect.signature(evaluate).parameters.items()
+    defaults = {name: parameter.default for name, parameter in known}
+    return {n: v for n, v in defaults.items() if v is not inspect.Parameter.empty} | options
 
 
 def without_unreadable(parts, skip_unreadable):

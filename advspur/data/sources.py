@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advspur._checks import InputError, first_line, require
+from advspur._checks import InputError, check_labels, first_line, require
 from advspur.data.table import Table
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -23,6 +23,14 @@ def image_files(directory):
         for p in Path(directory).iterdir()
         if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
     )
+
+
+def read_bytes(path):
+    """The content of a file; InputError where there is none to read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:  # a dead link, a folder with the name of an image, ...
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 class FolderSource:
@@ -45,7 +53,7 @@ class FolderSource:
 
     def __getitem__(self, index):
         path, label = self.files[index]
-        return {"image": path.read_bytes(), "label": label, "path": str(path)}
+        return {"image": read_bytes(path), "label": label, "path": str(path)}
 
     def __repr__(self):
         return f"FolderSource({str(self.directory)!r})"
@@ -98,6 +106,7 @@ def array_source(images, labels, *, num_classes, **columns):
             len(column) == len(images),
             f"{name} has {len(column)} entries for {len(images)} images",
         )
+    check_labels(labels, len(images))
     require(
         labels.min() >= 0 and labels.max() < num_classes,
         f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
@@ -112,6 +121,13 @@ def folder_source(directory):
     require(
         len(source) > 0,
         f"{directory} holds no images; expected {directory}/<class name>/<image>.JPEG",
+    )
+    filled = {label for _, label in source.files}
+    empty = [name for label, name in enumerate(source.class_names) if label not in filled]
+    require(
+        not empty,
+        f"{len(empty)} of {source.num_classes} class folders in {directory} have no image "
+        f"({', '.join(IMAGE_SUFFIXES)}), first {(empty or [''])[0]}: add some or remove the folder",
     )
     return source
 
@@ -129,7 +145,7 @@ def tfds_source(name, split, *, data_dir):
         f"no prepared TFDS directory of {name} in {data_dir}: looked for "
         f"{Path(data_dir) / name}/<version>/dataset_info.json",
     )
-    _check_prepared(directory, name, data_dir)
+    check_prepared(directory, name, data_dir)
     return TfdsSource(directory, split)
 
 
@@ -149,7 +165,8 @@ def find_prepared(name, data_dir):
     return max(found, key=rank, default=None)
 
 
-def _check_prepared(directory, name, data_dir):
+def check_prepared(directory, name, data_dir):
+    """Raise InputError where a TFDS directory is half-written or without random access."""
     again = (
         f"prepare it again with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir}"
     )
@@ -161,18 +178,19 @@ def _check_prepared(directory, name, data_dir):
     )
     try:
         info = json.loads(info_file.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{info_file} is damaged ({error}): {again}") from error
-    file_format = info.get("fileFormat", "tfrecord")
+        file_format = info.get("fileFormat", "tfrecord")
+        shards = {s["name"]: list(map(int, s["shardLengths"])) for s in info["splits"]}
+        prefix = info["name"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{info_file} is damaged ({first_line(error)}): {again}") from error
     require(
         file_format == "array_record",
         f"{directory} is stored as {file_format}, which has no random access: remove it and "
         f"{again} (it writes array_record)",
     )
-    for split in info["splits"]:
-        lengths = [int(length) for length in split["shardLengths"]]
+    for split, lengths in shards.items():
         for shard, length in enumerate(lengths):
-            file = f"{info['name']}-{split['name']}.array_record-{shard:05d}-of-{len(lengths):05d}"
+            file = f"{prefix}-{split}.array_record-{shard:05d}-of-{len(lengths):05d}"
             fault = _shard_fault(directory / file, length)
             require(
                 fault is None, f"{directory} is half-written: {file} {fault}: remove it and {again}"

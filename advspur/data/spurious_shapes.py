@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from advspur._checks import check_choice, require
+from advspur._checks import check_choice, check_seed, require
 from advspur.data.sources import array_source
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
@@ -69,7 +69,7 @@ def spurious_shapes(
       noise_std: standard deviation of Gaussian pixel noise, in pixel units.
     """
     check_choice("split", split, SPLITS)
-    require(seed >= 0, f"seed = {seed}: it must be >= 0")
+    check_seed("seed", seed)
     require(num_examples >= 1, f"num_examples = {num_examples}: at least one is needed")
     require(
         2 <= num_classes <= len(SHAPES),

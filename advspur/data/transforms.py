@@ -8,21 +8,63 @@ import io
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError
+from advspur._checks import InputError, require
+
+UNKNOWN_WHITE = {"I": "32-bit integers", "F": "floating-point numbers"}  # modes of Pillow
+COLOR_TOLERANCE = 32  # of 255, between the channels of a mask: JPEG makes greys coloured
 
 
 def open_image(encoded, path=None, mode="RGB"):
-    """Encoded bytes -> a decoded Pillow image of `mode`, whatever the file's own mode."""
+    """Encoded bytes -> a decoded Pillow image of `mode`: "RGB" for pictures, "L" for masks.
+
+    Pictures are read as torchvision's loader reads them: the first one of an animation, without
+    transparency, EXIF orientation and colour profiles not applied. But greys of 16 bits, which
+    Pillow would clip at 255, are scaled to 8.
+
+    Raises: InputError for what is no image, for 32-bit integers and floats, whose white no file
+      names, and for masks that are coloured or transparent.
+    """
+    where = path or f"a record of {len(encoded)} bytes"
     try:
-        return Image.open(io.BytesIO(encoded)).convert(mode)
+        image = Image.open(io.BytesIO(encoded))
+        image.load()
+        if image.mode.startswith("I;16"):
+            levels = np.asarray(image).astype(np.uint32)
+            image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+        kind = UNKNOWN_WHITE.get(image.mode)
+        require(not kind, f"it holds {kind} (mode {image.mode}); save it with 8 bits a channel")
+        if mode == "L":
+            return _grey(image)
+        image.info.pop("transparency", None)
+        return image.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        where = path or f"a record of {len(encoded)} bytes"
         raise InputError(f"{where} is no readable image: {error}") from error
 
 
+def _grey(image):
+    """A mask of 8 bits, of an image whose colours are greys."""
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    is_opaque = not image.has_transparency_data or image.convert("RGBA").getextrema()[3][0] == 255
+    require(is_opaque, f"a mask must not be transparent (mode {image.mode}); save it as greyscale")
+    image = image.convert("RGB")
+    spread = int(np.ptp(np.asarray(image).astype(int), axis=2).max())
+    require(
+        spread <= COLOR_TOLERANCE,
+        f"a mask must be grey, its channels differ by {spread} of 255; save it as greyscale",
+    )
+    return image.convert("L")
+
+
 def decode(image, path=None):
-    """Encoded bytes -> uint8 RGB [h, w, 3]; arrays pass through."""
-    return image if isinstance(image, np.ndarray) else np.asarray(open_image(image, path))
+    """Encoded bytes, or an array that is decoded already -> uint8 RGB [h, w, 3]."""
+    if not isinstance(image, np.ndarray):
+        return np.asarray(open_image(image, path))
+    require(
+        image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3,
+        f"{path or 'an image'} is {image.dtype} {image.shape}; expected uint8 [height, width, 3]",
+    )
+    return image
 
 
 def to_unit(images):

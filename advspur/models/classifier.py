@@ -77,9 +77,14 @@ class PooledClassifier:
         return self.pool(self.classifier.logits(images))
 
     def pool(self, logits):
-        """The logits of the groups from those of the classes, [n, k]."""
+        """The logits of the groups from those of the classes, [n, k]; NaN where one is not finite.
+
+        A group without a class has the smallest finite number.
+        """
         groups = jnp.where(self.groups < 0, self.num_groups, self.groups)
-        return jax.ops.segment_max(logits.T, groups, num_segments=self.num_classes).T
+        pooled = jax.ops.segment_max(logits.T, groups, num_segments=self.num_classes).T
+        pooled = jnp.maximum(pooled, jnp.finfo(pooled.dtype).min)
+        return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1, keepdims=True), pooled, jnp.nan)
 
 
 def with_head(classifier, kernel, bias):

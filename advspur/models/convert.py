@@ -1,11 +1,12 @@
 """PyTorch ResNet weights to Flax variables, strictly: every name is used once, or dropped by rule.
 
 Understands the checkpoints of the `robustness` library and robust-models-transfer (DataParallel,
-normaliser, a second copy of the network in the attacker), torchvision's names, and `model` or
-`state_dict` around either.
+normaliser, a second copy of the network in the attacker), torchvision's names, and one of WRAPPERS
+around either.
 """
 
 import re
+import warnings
 from typing import NamedTuple
 
 import flax.traverse_util
@@ -14,12 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import InputError, first_line, require
-from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
+from advspur._constants import IMAGENET9_MEAN, IMAGENET9_STD, IMAGENET_MEAN, IMAGENET_STD
 from advspur.models.array_files import printable
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import ARCHITECTURES, build_network, variable_shapes
 from advspur.models.torch_checkpoint import read_checkpoint
 
+# Keys under which training code saves the weights.
+WRAPPERS = ("model", "state_dict", "net", "model_state_dict", "state_dict_ema")
+ASSUMED, OTHER = "assumed: ImageNet's", "in the file, not ImageNet's"
 PREFIXES = ("module.model.", "model.", "module.", "")
 LEAVES = {  # (collection, leaf) of Flax -> name of torch
     ("params", "kernel"): "weight",
@@ -39,7 +43,7 @@ class Conversion(NamedTuple):
       used: names of the source that fill a leaf, in order.
       dropped: names that are left out by rule (counters, constants, the attacker's copy).
       others: keys beside the weights (epoch, optimizer, ...).
-      normalization: "in the file", "in the file, not ImageNet's", or "assumed: ImageNet's".
+      normalization: "in the file", "given", or one of OTHER and ASSUMED.
       container: of the file; see `Checkpoint`.
       inert: names in the file that were neither imported nor called.
     """
@@ -54,26 +58,44 @@ class Conversion(NamedTuple):
     inert: tuple
 
 
-def convert_torch_checkpoint(path):
+def convert_torch_checkpoint(path, *, mean=None, std=None):
     """The Classifier of a PyTorch checkpoint of a ResNet; see `convert`.
 
     Args:
       path: .ckpt, .pt or .pth file of torch.save, .safetensors or .npz.
+      mean, std: of the three channels of [0, 1] pixels, that it was trained with, where the file
+        does not hold them; None: ImageNet's are assumed, with a warning.
     Raises: InputError, in one line, for a file or network that is not what it should be.
     """
-    return convert(path).classifier
+    return convert(path, mean=mean, std=std).classifier
 
 
-def convert(path):
+def convert(path, *, mean=None, std=None):
     """`convert_torch_checkpoint` with its account: a Conversion."""
+    require((mean is None) == (std is None), "mean and std go together")
+    given = None if mean is None else _checked_normalization(mean, std)
     checkpoint = read_checkpoint(path)
     try:
-        return _convert(checkpoint)
+        conversion = _convert(checkpoint, given)
     except InputError as error:
         raise InputError(f"{path} cannot be converted: {first_line(error)}") from error
+    if conversion.normalization == ASSUMED:
+        warn_of_assumed(path, conversion.classifier.num_classes)
+    return conversion
 
 
-def _convert(checkpoint):
+def warn_of_assumed(path, num_classes):
+    """Warn that a model holds no normaliser, so that ImageNet's is assumed."""
+    more = f"; models trained on ImageNet-9 have {IMAGENET9_MEAN}, {IMAGENET9_STD}"
+    warnings.warn(
+        f"{path} holds no normaliser: ImageNet's mean {IMAGENET_MEAN} and std {IMAGENET_STD} are "
+        "assumed; give others as mean and std (convert_checkpoint.py --mean=R,G,B --std=R,G,B)"
+        + (more if num_classes == 9 else ""),
+        stacklevel=3,
+    )
+
+
+def _convert(checkpoint, given):
     state, others = _state_dict(checkpoint.content)
     prefix = next((p for p in PREFIXES if f"{p}conv1.weight" in state), None)
     require(
@@ -121,19 +143,24 @@ def _convert(checkpoint):
         path: _leaf(names[path], network[names[path]], leaf.shape)
         for path, leaf in template.items()
     }
-    mean, std = _normalization(around, outer)
+    found = _normalization(around, outer)
+    require(
+        not (given and found) or given == found,
+        f"its normaliser has mean and std {found}, other than those given",
+    )
+    mean, std = given or found or (IMAGENET_MEAN, IMAGENET_STD)
     return Conversion(
         classifier=Classifier(
             jax.tree.map(jnp.array, flax.traverse_util.unflatten_dict(leaves)),
             flax_network,
-            mean or IMAGENET_MEAN,
-            std or IMAGENET_STD,
+            mean,
+            std,
         ),
         arch=arch,
         used=tuple(f"{prefix}{name}" for name in names.values()),
         dropped=(*(f"{prefix}{name}" for name in sorted(counters)), *sorted(around)),
         others=others,
-        normalization=_told(mean, std),
+        normalization=_told(given, found),
         container=checkpoint.container,
         inert=checkpoint.inert,
     )
@@ -198,16 +225,27 @@ def _leaf(name, value, shape):
 def _state_dict(content):
     """(the dict of weights, names of what lies beside it)."""
     require(isinstance(content, dict), f"it holds a {type(content).__name__}, not a state dict")
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), dict):
-            others = (k for k in content if k != key)
-            return _tensors(content[key]), tuple(printable(k) for k in others if isinstance(k, str))
+    require(content, "it holds an empty dict")
+    wrappers = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+    wrappers = wrappers[:1] if wrappers[:2] == ["model", "state_dict"] else wrappers
+    require(
+        len(wrappers) < 2,
+        f"it holds several state dicts, {' and '.join(wrappers)}: save the one that is meant alone",
+    )
+    for key in wrappers:
+        others = (k for k in content if k != key)
+        return _tensors(content[key]), tuple(printable(k) for k in others if isinstance(k, str))
     return _tensors(content), ()
 
 
 def _tensors(state):
+    require(state, "its state dict is empty")
     bad = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
-    require(not bad, f"its state dict holds more than tensors: {_some(bad)}")
+    require(
+        not bad,
+        f"its state dict holds more than tensors: {_some(bad)}; a dict around the weights is "
+        f"understood under the keys {', '.join(WRAPPERS)}",
+    )
     return state
 
 
@@ -217,7 +255,7 @@ def _constants(outer):
 
 
 def _normalization(around, outer):
-    """(mean, std) of the file, or (None, None); its two places must agree."""
+    """(mean, std) of the file, or None; its two places must agree."""
     found = [around.get(name) for name in _constants(outer)]
     channels = all(value is None or value.size == 3 for value in found)
     require(channels, "its normaliser has no three channels")
@@ -229,23 +267,30 @@ def _normalization(around, outer):
     mean, std = (a if a is not None else b for a, b in zip(normalizer, attacker, strict=True))
     if mean is None or std is None:
         require(mean is std, "its normaliser lacks new_mean or new_std")
-        return None, None
-    valid = np.all(mean >= 0) and np.all(mean <= 1) and np.all(std > 0) and np.all(std < np.inf)
-    require(bool(valid), f"its normaliser has mean {mean.tolist()}, std {std.tolist()}")
-    # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
-    return tuple(_rounded(mean)), tuple(_rounded(std))
+        return None
+    return _checked_normalization(mean, std)
 
 
-def _told(mean, std):
-    if mean is None:
-        return "assumed: ImageNet's"
-    return "in the file" + (
-        "" if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD) else ", not ImageNet's"
+def _checked_normalization(mean, std):
+    """(mean, std) as tuples of three numbers."""
+    try:
+        both = np.array([mean, std], float)
+    except (TypeError, ValueError):
+        both = np.full((2, 3), np.nan)
+    valid = both.shape == (2, 3) and np.all((both >= 0) & np.isfinite(both))
+    require(
+        bool(valid) and both[0].max() <= 1 and both[1].min() > 0,
+        f"the normaliser has mean {mean} and std {std}; expected three numbers "
+        "each, of pixels in [0, 1]: means from 0 to 1, deviations above 0",
     )
+    # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
+    return tuple(tuple(float(f"{value:.6g}") for value in values) for values in both)
 
 
-def _rounded(values):
-    return [float(f"{value:.6g}") for value in values]
+def _told(given, found):
+    if found:
+        return "in the file" if found == (IMAGENET_MEAN, IMAGENET_STD) else OTHER
+    return "given" if given else ASSUMED
 
 
 def _some(names):

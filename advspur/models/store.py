@@ -21,7 +21,7 @@ from advspur._checks import InputError, require
 from advspur._files import file_checksum
 from advspur.models.array_files import read_safetensors
 from advspur.models.classifier import Classifier
-from advspur.models.convert import convert
+from advspur.models.convert import ASSUMED, convert, warn_of_assumed
 from advspur.models.resnet import variable_shapes
 from advspur.models.runs import (
     described_network,
@@ -36,7 +36,7 @@ from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
 WEIGHTS = "model.safetensors"
 
 
-def load(name, *, weights="raw", step=None, models_dir=None):
+def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None):
     """A Classifier by name or path.
 
     Args:
@@ -46,17 +46,23 @@ def load(name, *, weights="raw", step=None, models_dir=None):
       step: of a run: which checkpoint: a number, "best" (by the run's best_metric), None: the
         latest.
       models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
+      mean, std: of a checkpoint file: the normalisation that it was trained with, where it holds
+        none; None: ImageNet's is assumed, with a warning.
     Raises: InputError where there is no such model (saying what was looked for, and where it is
       published), or where its file is not what it should be.
     """
     path = find_model(name, models_dir=models_dir)
+    require(
+        path.is_file() or mean is std is None,
+        f"{path} has its normalisation in model.json: mean and std are of checkpoint files",
+    )
     if path.is_dir() and not (path / WEIGHTS).is_file():
         return load_run(path, weights=weights, step=step)
     require(
         weights == "raw" and step is None,
         f"{path} is no training run: it has neither averaged weights nor steps",
     )
-    return _load_converted(path) if path.is_dir() else convert(path).classifier
+    return _load_converted(path) if path.is_dir() else convert(path, mean=mean, std=std).classifier
 
 
 def find_model(name, *, models_dir=None):
@@ -100,12 +106,27 @@ def model_facts(name, *, models_dir=None):
     model (its name), arch, num_classes, train_p, train_epsilon, ..., step, and checksum, which
     tells two models of one name apart.
     """
+    return open_weights(name, models_dir=models_dir)[0]
+
+
+def open_weights(name, *, weights="raw", models_dir=None):
+    """(`model_facts`, a function of nothing that gives the Classifier) of a model.
+
+    A checkpoint file is converted once for both: its weights are kept until they are asked for.
+    """
     path = find_model(name, models_dir=models_dir)
-    if not path.is_dir():
-        return describe(path, convert(path)) | {"model": path.stem, "step": 0}
-    if (path / WEIGHTS).is_file():
-        return run_facts(path) | {"step": 0}
-    return run_facts(path) | {"step": latest_step(path), "checksum": run_checksum(path)}
+    if path.is_file():
+        kept = [convert(path)]
+
+        def load_once():
+            has_kept = kept and weights == "raw"  # of other weights `load` says what is wrong
+            return kept.pop().classifier if has_kept else load(path, weights=weights)
+
+        return describe(path, kept[0]) | {"model": path.stem, "step": 0}, load_once
+    facts = run_facts(path) | {"step": 0}
+    if not (path / WEIGHTS).is_file():
+        facts |= {"step": latest_step(path), "checksum": run_checksum(path)}
+    return facts, lambda: load(path, weights=weights)
 
 
 def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):
@@ -190,6 +211,8 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
 
 def _load_converted(path):
     facts = run_facts(path)
+    if facts.get("source", {}).get("normalization") == ASSUMED:
+        warn_of_assumed(path, facts["num_classes"])
     network = described_network(facts)
     try:
         flat = read_safetensors(path / WEIGHTS)

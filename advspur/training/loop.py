@@ -29,7 +29,7 @@ from advspur.training.parts import (
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import CatastrophicOverfitting, Run, TrainingDiverged, peak_memory_mb
+from advspur.training.run import PutBack, Run, TrainingDiverged, peak_memory_mb
 from advspur.training.run_dir import check_config
 from advspur.training.state import count_steps, make_schedule
 from advspur.training.step import make_eval_step, make_train_step
@@ -107,7 +107,7 @@ def _train_from_last(config, workdir, dataset, num_steps, progress):
         batches = prefetch_to_device(batches, 2, devices=devices, axis_name="batch")
         steps = start, num_steps
         state = fit([run], program, replicate(state), batches, steps, progress.line)
-        return None if isinstance(run.fault, CatastrophicOverfitting) else state
+        return None if isinstance(run.fault, PutBack) else state
 
 
 def fit(runs, program, state, batches, steps, line):
@@ -148,6 +148,7 @@ def fit(runs, program, state, batches, steps, line):
                     run.log(step, learning_rate=rate, **run.values, peak_memory_mb=memory)
             if to_validate:
                 results = program.validate(state)
+                _check(runs, results, step, line)
                 for run, seconds in zip(runs, before, strict=True):
                     run.seconds = seconds + time.monotonic() - clock
                 for run, result in _going(runs, results):
@@ -211,7 +212,7 @@ def _make_validate(config, dataset, network, facts):
     eval_step = make_eval_step(network, attack=attack, **facts)
 
     def count(variables):
-        total = {"clean": 0, "pgd": 0, "valid": 0}
+        total = dict.fromkeys(("clean", "pgd", "finite", "valid"), 0)
         for batch in validation_batches(config, dataset):
             counts = eval_step(variables, shard(batch, jax.local_device_count()), epsilon)
             total = {name: total[name] + int(counts[name]) for name in total}

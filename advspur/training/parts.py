@@ -104,10 +104,11 @@ def training_stream(run, start):
 
 
 def accuracies(counts, prefix="val"):
-    """The counts of `eval_step`, as shares."""
+    """The counts of `eval_step`, as shares; NaN where logits are not finite."""
+    total = counts["valid"] if counts["finite"] == counts["valid"] else math.nan
     return {
-        f"{prefix}_clean_accuracy": counts["clean"] / counts["valid"],
-        f"{prefix}_pgd_accuracy": counts["pgd"] / counts["valid"],
+        f"{prefix}_clean_accuracy": counts["clean"] / total,
+        f"{prefix}_pgd_accuracy": counts["pgd"] / total,
     }
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advspur._checks import require
+from advspur._checks import check_count, check_nonnegative, require, require_finite
 from advspur.models import with_head
 from advspur.models.classifier import normalize
 
@@ -38,7 +38,18 @@ class LinearProbe(NamedTuple):
 
     def predict(self, features):
         """[n] int: the predicted classes of features [n, d]."""
-        return np.argmax(features @ self.kernel + self.bias, axis=1)
+        logits = features @ self.kernel + self.bias
+        require_finite("the probe's logits", range(len(logits)), logits)
+        return np.argmax(logits, axis=1)
+
+
+def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
+    """Raise InputError for settings that no head can be fitted with."""
+    for rate in learning_rates:
+        check_nonnegative("learning_rate", rate)
+    check_nonnegative("weight_decay", weight_decay)
+    check_count("num_epochs", num_epochs)
+    check_count("batch_size of the head", batch_size)
 
 
 def fit_linear_probe(
@@ -68,8 +79,12 @@ def fit_linear_probe(
     validation = _checked(*validation, num_classes)
     widths = features.shape[1], validation[0].shape[1]
     require(widths[0] == widths[1], f"features of training and validation have widths {widths}")
-    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size)):
-        require(value >= 1, f"{name} = {value}: it must be >= 1")
+    check_fit(
+        learning_rates=learning_rates,
+        weight_decay=weight_decay,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+    )
     heads, accuracies = _fit(
         features,
         labels,

@@ -5,6 +5,7 @@ import math
 import resource
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,11 +28,11 @@ class TrainingDiverged(ArithmeticError):
     """A loss or gradient is not finite; the last good checkpoint is kept."""
 
 
-class CatastrophicOverfitting(ArithmeticError):
-    """The weights fit the attack they are trained with and no other; the run was put back.
+class PutBack(NamedTuple):
+    """The run fitted its weights to its own attack and no other, and was put back to its best
+    checkpoint: opened again, it goes on with PGD-2."""
 
-    Never raised: it is the `fault` of a run that is to be opened again and goes on with PGD-2.
-    """
+    reason: str
 
 
 class Run:
@@ -47,7 +48,7 @@ class Run:
         self.seconds, self.values, self.results = 0.0, {}, {}
         self._scores = []  # best_metric at every validation so far
         self.has_ended = False  # before the last step, while others go on
-        self.fault = None  # the TrainingDiverged or CatastrophicOverfitting that ended it
+        self.fault = None  # the TrainingDiverged or PutBack that ended it
         self.fallback = None  # what `read_fallback` gives
         self._log, self._begun_on = None, None
         self._progress, self._done, self._num_steps = None, 0, 0
@@ -136,7 +137,7 @@ class Run:
                 lost = round(self.seconds - seconds, 3)
                 about = {"step": back, "seconds": lost, "reason": reason}
                 write_json(self.workdir / FALLBACK_FILE, about)
-        self.end(CatastrophicOverfitting(reason), skip_to=0)
+        self.end(PutBack(reason), skip_to=0)
 
     def check(self, step, metrics):
         """Raise TrainingDiverged where a number is not finite."""

@@ -19,6 +19,7 @@ from advspur._checks import (
     check_choice,
     check_epsilon,
     check_norm,
+    check_seed,
     norm_name,
     require,
 )
@@ -50,6 +51,7 @@ def check_config(config, *, num_devices=1):
     """Raise InputError for a value that no run can use whose batches `num_devices` share."""
     attack, validation = config.attack, config.validation
     check_norm(attack.p, IMAGE_NORMS)
+    check_seed("seed", config.seed)
     for name, value, allowed in (
         ("arch", config.arch, ARCHITECTURES),
         ("stem", config.stem, STEMS),
@@ -75,7 +77,6 @@ def check_config(config, *, num_devices=1):
     ):
         require(value > 0, f"{name} = {value}: it must be > 0")
     for name, value in (
-        ("seed", config.seed),
         ("early_stopping", config.early_stopping),
         ("trades_beta", config.trades_beta),
         ("num_workers", config.num_workers),
@@ -138,9 +139,8 @@ def check_config(config, *, num_devices=1):
             "overfitting_guard watches val_pgd_accuracy: set best_metric to it, and "
             "validation.epsilon to another value than 0",
         )
-    color_shift = config.color_shift
-    if color_shift.rho:
-        check_color_shift(**color_shift)
+    if config.color_shift.rho:
+        check_color_shift(**config.color_shift)
     for epsilon in {attack.epsilon, max(validation.epsilon, 0.0)}:
         check_epsilon(epsilon, attack.p)  # warns where it looks like 0-255 units
 

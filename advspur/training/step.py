@@ -225,21 +225,26 @@ def _replay(start, images, labels, keys, epsilon, *, attack, loss_fn, average, u
 
 
 def eval_step(variables, batch, epsilon, *, network, mean, std, attack=None, axis_name=None):
-    """Counts over the valid examples: {"clean", "pgd" (correct), "valid"}.
+    """Counts over the valid examples: {"clean", "pgd" (correct), "finite" (logits), "valid"}.
 
     Without an attack the PGD count is the clean one: the ball of radius 0 is the image itself.
     """
     logits_fn = _logits_fn(network, variables, mean, std)
     images = to_unit(batch.image)
 
-    def correct(x):
-        return (jnp.argmax(logits_fn(x), axis=-1) == batch.label) & batch.valid
+    def predict(x):
+        logits = logits_fn(x)
+        is_right = jnp.argmax(logits, axis=-1) == batch.label
+        return is_right & batch.valid, jnp.all(jnp.isfinite(logits), axis=-1) & batch.valid
 
-    clean = robust = correct(images)
+    clean, finite = predict(images)
+    robust = clean
     if attack is not None:
         # The attack returns the image itself where nothing nearby has a larger loss.
-        robust = clean & correct(attack(logits_fn, images, batch.label, None, epsilon))
-    counts = {"clean": jnp.sum(clean), "pgd": jnp.sum(robust), "valid": jnp.sum(batch.valid)}
+        found, also_finite = predict(attack(logits_fn, images, batch.label, None, epsilon))
+        robust, finite = clean & found, finite & also_finite
+    outcomes = {"clean": clean, "pgd": robust, "finite": finite, "valid": batch.valid}
+    counts = jax.tree.map(jnp.sum, outcomes)
     return counts if axis_name is None else jax.lax.psum(counts, axis_name)
 
 

@@ -31,7 +31,7 @@ from advspur.training.parts import (
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import CatastrophicOverfitting, Run, TrainingDiverged
+from advspur.training.run import PutBack, Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.state import count_steps
 from advspur.training.step import make_suite_eval_step, make_suite_step
@@ -75,7 +75,7 @@ def train_suite(configs, *, per_device=None, progress):
                 groups.setdefault(shared, []).append(member)
         for group in groups.values():
             faults |= _train_group(group, per_device)
-        back = [w for w, fault in faults.items() if isinstance(fault, CatastrophicOverfitting)]
+        back = [workdir for workdir, fault in faults.items() if isinstance(fault, PutBack)]
         left = {workdir: configs[workdir] for workdir in back}  # they go on with PGD-2
         faults = {workdir: fault for workdir, fault in faults.items() if workdir not in left}
     return faults
@@ -249,8 +249,11 @@ def _train_round(members, steps, num_slots):
         line = members[0].progress.line
         with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
             fit(runs, program, on_devices(states), batches, (start, num_steps), line)
-    # Without their tracebacks, which hold the states of the whole round.
-    return {run.workdir: run.fault.with_traceback(None) for run in runs if run.fault}
+    faults = {run.workdir: run.fault for run in runs if run.fault}
+    for fault in faults.values():
+        if isinstance(fault, TrainingDiverged):
+            fault.__traceback__ = None  # it holds the states of the whole round
+    return faults
 
 
 def _validation_attack(member):

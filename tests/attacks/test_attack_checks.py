@@ -1,15 +1,19 @@
 """What must hold after an attack, and what the clean logits tell of a model."""
 
+import functools
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur._checks import InputError
+from advspur import attacks
+from advspur._checks import InputError, require_finite
 from advspur.attacks import check_perturbation
 from advspur.attacks.checks import (
-    check_finite_logits,
     check_labels_in_range,
+    check_logits_fn,
     model_warnings,
     perturbation_norms,
 )
@@ -67,8 +71,11 @@ def test_the_box_has_nothing_to_spare(bounds):
 
 @pytest.mark.parametrize("pixel", (math.nan, math.inf, -math.inf))
 def test_pixels_that_are_not_finite_are_refused(pixel):
-    with pytest.raises(InputError, match="pixels that are not finite"):
-        check_perturbation(moved(GREY, pixel), GREY, p=2, epsilon=9)
+    images = np.concatenate([GREY, moved(GREY, pixel), GREY])
+    with pytest.raises(
+        InputError, match="pixels .* are not finite for 1 of 3 images, first image 1"
+    ):
+        check_perturbation(images, images, p=2, epsilon=9)
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -87,11 +94,12 @@ def test_no_images_have_no_norms():
 
 @pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
 def test_the_first_image_of_logits_that_are_not_finite_is_named(value):
-    check_finite_logits(LOGITS, np.array([7, 8, 9]))
+    require_finite("the logits", [7, 8, 9], LOGITS)
     logits = LOGITS.copy()
     logits[1:, 2] = value
-    with pytest.raises(InputError, match=r"logits of 2 images are not finite.*\[8\]") as caught:
-        check_finite_logits(logits, np.array([7, 8, 9]))
+    expected = "the logits are not finite for 2 of 3 images, first image 8: check the model"
+    with pytest.raises(InputError, match=expected) as caught:
+        require_finite("the logits", [7, 8, 9], LOGITS, logits)
     assert "\n" not in str(caught.value)
 
 
@@ -133,3 +141,135 @@ def test_probabilities_are_told_from_logits():
         np.log(probabilities + np.float32(0.01)),
     ):
         assert model_warnings(logits, logits, is_random=False) == []
+
+
+class Logits:
+    """As a Classifier: not a function, but it has one."""
+
+    def logits(self, images):
+        return images[:, 0, 0]
+
+    def __call__(self, images):
+        return self.logits(images)
+
+
+FUNCTIONS = {  # what a user may give for logits_fn, and what is said
+    "a tuple": (lambda x: (linear(x), x), "returns a tuple; it must return the logits alone"),
+    "a list": (lambda x: [linear(x)], "returns a list; it must return the logits alone"),
+    "a dict": (lambda x: {"logits": linear(x)}, "returns a dict; it must return the logits alone"),
+    "nothing": (lambda x: None, "returns a NoneType; it must return the logits alone"),
+    "text": (lambda x: "cat", "returned a value of type <class 'str'>.* not a valid JAX type"),
+    "NumPy": (lambda x: np.tile(np.asarray(x)[:, 0, 0], 2), "as NumPy and PyTorch do.*jax.numpy"),
+    "a NumPy product": (
+        lambda x: np.dot(x[:, 0, 0], np.eye(3)),
+        "looks at the values of its images",
+    ),
+    "a branch": (lambda x: linear(x) if x.max() > 0.5 else 0, "looks at the values of its images"),
+    "a number": (lambda x: float(x.sum()), "looks at the values of its images"),
+    "an index": (lambda x: linear(x)[int(x.sum()) :], "looks at the values of its images"),
+    "a loop": (lambda x: linear(x) + len(range(int(x.max()))), "looks at the values of its images"),
+    "classes": (lambda x: jnp.argmax(linear(x), axis=-1), r"have shape \(2,\); expected 2 rows"),
+    "integers": (lambda x: (9 * linear(x)).astype(int), "the logits have dtype int32; expected fl"),
+    "truth": (lambda x: linear(x) > 0, "the logits have dtype bool; expected floats"),
+    "complex": (lambda x: linear(x) + 0j, "the logits have dtype complex64; expected floats"),
+    "one class": (lambda x: linear(x)[:, :1], r"have shape \(2, 1\); expected 2 rows"),
+    "a map": (lambda x: x, r"have shape \(2, 4, 4, 3\); expected 2 rows"),
+    "one row": (lambda x: linear(x)[:1], r"have shape \(1, 3\); expected 2 rows"),
+    "a scalar": (lambda x: linear(x).sum(), r"have shape \(\); expected 2 rows"),
+    "a Classifier": (Logits(), "logits_fn is a Logits; give .* for a Classifier its .logits"),
+    "no function": (3, "logits_fn is a int; give a function of images"),
+    "an array": (LOGITS, "logits_fn is a ndarray; give a function of images"),
+}
+PICTURES, LABELS = np.full((2, 4, 4, 3), 0.5, np.float32), np.array([0, 1])
+PICTURES[1, 0, 0] = 0.25, 0.5, 0.75
+KEY = jax.random.key(0)
+ATTACKS = {
+    "pgd": functools.partial(attacks.pgd, num_steps=2),
+    "fgsm": functools.partial(attacks.fgsm, key=KEY),
+    "apgd": functools.partial(attacks.apgd, key=KEY, num_steps=2),
+    "fab": functools.partial(attacks.fab, num_steps=2),
+    "square": functools.partial(attacks.square, key=KEY, num_queries=2),
+    "autoattack": attacks.autoattack,
+}
+
+
+def linear(x):
+    return x[:, 0, 0] @ jnp.eye(3)
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_what_is_no_function_of_logits_is_refused_by_every_attack(kind):
+    function, message = FUNCTIONS[kind]
+    with pytest.raises(InputError, match=message) as caught:
+        check_logits_fn(function, PICTURES)
+    assert "\n" not in str(caught.value)
+    for attack in ATTACKS.values():
+        with pytest.raises(InputError, match=message):
+            attack(function, PICTURES, LABELS, p=2, epsilon=0.1)
+
+
+def test_functions_of_logits_are_taken():
+    for function in (linear, jax.jit(linear), lambda x: linear(x).astype(jnp.bfloat16)):
+        assert check_logits_fn(function, PICTURES) == 3
+    assert check_logits_fn(lambda x: np.zeros((2, 5), np.float32), PICTURES) == 5  # a constant
+
+
+def broken(what, value):
+    """A linear model that is not finite where the red of the first pixel is below 0.4.
+
+    `what`: "logits": of all classes; "one logit"; "gradient": at the image alone.
+    """
+
+    def bend(x, bad):
+        if what == "gradient":
+            root = jnp.sqrt(jnp.where(bad, 0 * x, 1))  # an infinite slope times 0
+            return jnp.where(bad, value * root, 0)
+        return jnp.where(bad, value, 0)
+
+    def logits_fn(x):
+        bad = (x[:, 0, 0, 0] < 0.4)[:, None]
+        where = jnp.ones(3, bool) if what != "one logit" else jnp.arange(3) == 1
+        return linear(x) + bend(x[:, 0, 0], bad & where)
+
+    return logits_fn
+
+
+@pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
+@pytest.mark.parametrize("what", ("logits", "one logit"))
+@pytest.mark.parametrize("name", ATTACKS)
+def test_logits_that_are_not_finite_stop_every_attack(name, what, value):
+    """NaN is the class 0 to argmax, so it would be a number."""
+    with pytest.raises(InputError, match="are not finite for 1 of 2 images, first image 1"):
+        ATTACKS[name](broken(what, value), PICTURES, LABELS, p=2, epsilon=0.1)
+
+
+@pytest.mark.parametrize("p", (1, 2, math.inf))
+@pytest.mark.parametrize("name", ("pgd", "fgsm"))
+def test_gradients_that_are_not_finite_stop_the_attacks_that_are_nothing_else(name, p):
+    if (name, p) == ("fgsm", 1):
+        return
+    with pytest.raises(InputError, match="are not finite for 1 of 2 images, first image 1"):
+        ATTACKS[name](broken("gradient", 1.0), PICTURES, LABELS, p=p, epsilon=0.1)
+
+
+def test_under_jit_such_images_are_nan():
+    logits_fn = broken("logits", math.nan)
+    for name in ("pgd", "fgsm", "apgd", "fab", "square"):
+        attack = jax.jit(functools.partial(ATTACKS[name], logits_fn, p=2, epsilon=0.1))
+        found = np.asarray(attack(PICTURES, LABELS))
+        assert np.all(np.isfinite(found[0])) and np.all(np.isnan(found[1])), name
+
+
+def test_apgd_goes_on_where_a_gradient_is_not_finite_and_warns():
+    with pytest.warns(UserWarning, match=r"1 points with zero gradient \(or NaN\) in apgd"):
+        found = ATTACKS["apgd"](broken("gradient", 1.0), PICTURES, LABELS, p=2, epsilon=0.1)
+    assert np.all(np.isfinite(found))
+
+
+def test_autoattack_goes_on_where_a_gradient_is_not_finite_and_warns():
+    """As docs/attacks.md promises."""
+    result = attacks.autoattack(
+        broken("gradient", 1.0), PICTURES, np.array([0, 2]), p=2, epsilon=0.1, attacks=("apgd-ce",)
+    )
+    assert any("1 points with zero gradient (or NaN) in apgd-ce" in w for w in result.warnings)
+    assert np.all(np.isfinite(result.images))

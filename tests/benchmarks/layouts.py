@@ -142,7 +142,8 @@ def write_rival10(root, per_class=2):
     for split in ("train", "test"):
         for number, wnid in enumerate(rival10_labels()):
             for i in range(per_class):
-                name = f"ILSVRC2012_val_{number:08d}" if i and number == 4 else f"{wnid}_{i}"
+                place = i + (5 if split == "train" else 0)  # no image is in both splits
+                name = f"ILSVRC2012_val_{place:08d}" if i and number == 4 else f"{wnid}_{place}"
                 stem = f"{wnid}_{name}"
                 image, mask = picture(rng, mode="L" if number == 0 and i == 0 else "RGB")
                 folder = root / split / "ordinary"

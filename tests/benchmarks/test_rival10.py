@@ -157,13 +157,30 @@ def test_an_opaque_alpha_marks_nothing(root):
     assert np.all(got[:, :100] == 255) and not got[:, 124:].any()
 
 
-def test_missing_and_misfit_masks_are_named(root):
-    folder = root / "test"
+@pytest.mark.parametrize("size", ((48, 60), (224, 224), (20, 16), (61, 48)))
+def test_a_mask_of_another_size_is_resized_on_its_own(root, size):
+    """As the official loader does, which brings image and mask to 224 x 224; with a warning."""
     stem = f"{PICKLED}_{PICKLED}_1"
-    mask = folder / "entire_object_masks" / f"{stem}.JPEG"
-    Image.new("L", (48, 60)).save(mask)
-    with pytest.raises(InputError, match=f"{stem}.JPEG is 48 x 60, its image 60 x 48"):
-        read_one(root, stem=stem)
+    before = read_one(root, stem=stem)["image"]
+    mask = Image.fromarray(np.random.default_rng(0).integers(0, 256, size[::-1], np.uint8))
+    mask.save(root / "test" / "entire_object_masks" / f"{stem}.JPEG", format="PNG")
+    with pytest.warns(UserWarning, match="test/ordinary: masks differ in size from their images"):
+        found = read_one(root, stem=stem)
+    np.testing.assert_array_equal(found["mask"][..., 0], mask.resize((224, 224), BILINEAR))
+    np.testing.assert_array_equal(found["image"], before)
+
+
+def test_an_image_in_both_splits_is_refused(root):
+    for count, stem in enumerate((f"{PICKLED}_{PICKLED}_1", f"{PICKLED}_{PICKLED}_0"), start=1):
+        ordinary = [root / split / "ordinary" / f"{stem}.JPEG" for split in ("test", "train")]
+        shutil.copy(*ordinary)
+        rival10.load.cache_clear()
+        with pytest.raises(InputError, match=f"{count} images are in both .*, first {stem}.JPEG"):
+            rival10.load(root, allow_partial=True)
+
+
+def test_missing_masks_are_named(root):
+    folder = root / "test"
     (folder / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl").unlink()
     rival10.load.cache_clear()
     parts = rival10.load(root, allow_partial=True)
@@ -198,16 +215,16 @@ def test_val_only_tests_on_validation_images_of_both_splits(written):
     plain = rival10.load(written, allow_partial=True)
     parts = rival10.load(written, val_only=True, allow_partial=True)
     plane = list(rival10_labels())[4]
-    name = f"{plane}_ILSVRC2012_val_00000004"
-    assert stems(parts["test"]) == [name, name]
+    names = [f"{plane}_ILSVRC2012_val_0000000{place}" for place in (6, 1)]
+    assert stems(parts["test"]) == names
     splits = {path.parent.parent.name for path in parts["test"].columns["path"]}
     assert splits == {"train", "test"}
-    assert stems(parts["train"]) == [s for s in stems(plain["train"]) if s != name]
+    assert stems(parts["train"]) == [s for s in stems(plain["train"]) if s != names[0]]
     assert len(parts["train"]) == 39 and parts["test"].columns["label"].tolist() == [2, 2]
 
 
 def test_unreadable_images_and_masks_are_left_out(root):
-    cut_short(root / "train" / "ordinary" / f"{PICKLED}_{PICKLED}_1.JPEG")
+    cut_short(root / "train" / "ordinary" / f"{PICKLED}_{PICKLED}_6.JPEG")
     cut_short(root / "test" / "entire_object_masks" / f"{PICKLED}_{PICKLED}_1.JPEG")
     reading = {"allow_partial": True, "skip_unreadable": True}
     with pytest.warns(UserWarning, match="1 of 40 images are unreadable") as warned:

@@ -87,6 +87,20 @@ def test_masks_lie_in_the_frame_of_the_crop_unless_legacy(written):
     assert np.any(legacy["mask"] != example["mask"])
 
 
+def test_legacy_masks_are_joined_before_they_are_resized(written):
+    """As the official loader does; where both are between 0 and their maximum it matters."""
+    root, stem = written / "salient", f"{FIRST}_1"
+    both = [stored(root, FIRST, f, stem) for f in (10, 11)]
+
+    def magnified(mask):
+        return np.asarray(Image.fromarray(mask).resize((256, 256), 2))[16:240, 16:240]
+
+    expected = magnified(np.maximum(*both))
+    assert np.any(expected != np.maximum(*map(magnified, both)))
+    found = of_stem(load(root, legacy=True), stem)["mask"][..., 0]
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("votes", range(6))
 def test_three_of_five_workers_make_a_feature_spurious(tmp_path, votes):
     kinds = ["background", "separate_object", "separate_object", "background", "background"]
@@ -112,6 +126,9 @@ def test_damaged_answers_are_named_by_their_line(root):
     file.write_text("\n".join(line for line in text.splitlines() if f"{SECOND},7,11" not in line))
     with pytest.raises(InputError, match="image_names_map.csv: no worker answered on feature 11"):
         load(root)
+    file.write_text(f"{text}{text.splitlines()[-1]}\n")
+    with pytest.raises(InputError, match="lines 21 and 22 are one worker's answer"):
+        load(root)
     file.unlink()
     with pytest.raises(MissingData, match="no Salient ImageNet answers"):
         load(root)
@@ -129,7 +146,8 @@ def test_a_manifest_gives_the_same_examples(written, tmp_path):
             path = os.path.relpath(row["path"], tmp_path)
             table.writerow([path, "", *masks, row["path"].parent.name])
         table.writerow(["no_core.JPEG", "", "some.JPEG", "", FIRST])
-    listed = load(tmp_path, allow_partial=False)
+    with pytest.warns(UserWarning, match="csv: 5 images are outside of its folder, first line 2"):
+        listed = load(tmp_path, allow_partial=False)
     assert len(listed) == len(release) == 5
     for i in range(5):
         assert listed[i]["label"] == release[i]["label"]
@@ -147,6 +165,18 @@ def test_damaged_manifests_are_named_by_their_line(tmp_path):
         file.write_text(text)
         with pytest.raises(InputError, match="manifest.csv line 2: the columns are image, wnid"):
             load(tmp_path)
+    header, line = "image,wnid,core_masks,spurious_masks", "x.JPEG,n01440764,m.JPEG,"
+    for again in (
+        "x.JPEG,n01440764,m.JPEG,",
+        "./x.JPEG,n01443537,k.JPEG,",
+        "a/../x.JPEG,n01440764,,",
+    ):
+        file.write_text("\n".join([header, line, "y.JPEG,n01440764,m.JPEG,", again]))
+        with pytest.raises(InputError, match="csv lines 2 and 4 name the same file, x.JPEG"):
+            load(tmp_path)
+    file.write_text(f"{header},wnid,image\n{line},n01440764,x.JPEG\n")
+    with pytest.raises(InputError, match="line 1 has columns twice: image, wnid"):
+        load(tmp_path)
     file.write_text("image,wnid,core_masks,spurious_masks\nx.JPEG,n01440764,m.JPEG,\n")
     with pytest.raises(InputError, match="2 image or mask files are missing, first .*x.JPEG"):
         load(tmp_path, allow_partial=False)

@@ -166,6 +166,39 @@ def test_metadata_that_are_no_table_are_refused(fresh, tmp_path):
         waterbirds.load(fresh, allow_partial=True)
 
 
+AGAIN = {  # a change to a copy of the first row -> what is said of it
+    "the same row": ({}, "lines 2 and 26 name the same file, {name}"),
+    "in train and test": ({"split": "2"}, "lines 2 and 26 name the same file, {name}"),
+    "with two labels": ({"y": "1"}, "lines 2 and 26 name the same file, {name}"),
+    "at two places": ({"place": "1"}, "lines 2 and 26 name the same file, {name}"),
+    "spelt otherwise": ({"img_filename": "./x/..//{name}"}, "lines 2 and 26 name the same file"),
+    "the folder above": ({"img_filename": "../{name}"}, "line 26: ../{name} leaves the folder"),
+    "far above": ({"img_filename": "a/../../../etc/x"}, "line 26: ../../etc/x leaves the folder"),
+    "absolute": ({"img_filename": "/etc/passwd"}, "line 26: /etc/passwd leaves the folder"),
+}
+
+
+@pytest.mark.parametrize("kind", AGAIN)
+def test_rows_that_name_an_image_twice_or_leave_the_folder_are_refused(fresh, kind):
+    change, message = AGAIN[kind]
+    rows = read(fresh)
+    name = rows[0]["img_filename"]
+    assert len(rows) == 24
+    change = {column: value.format(name=name) for column, value in change.items()}
+    write(fresh, [*rows, rows[0] | change])
+    waterbirds.load.cache_clear()
+    with pytest.raises(InputError, match=message.format(name=name)):
+        waterbirds.load(fresh, allow_partial=True)
+
+
+def test_a_column_twice_is_refused(fresh):
+    file = fresh / "metadata.csv"
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([f"{header},y,y", *(f"{row},0,0" for row in rows)]))
+    with pytest.raises(InputError, match="metadata.csv line 1 has columns twice: y"):
+        waterbirds.read_metadata(fresh)
+
+
 def test_a_row_cut_short_is_refused(fresh):
     file = fresh / "metadata.csv"
     text = file.read_text().rstrip()

@@ -85,12 +85,60 @@ def test_random_resized_crops_have_their_size_and_stay_in_the_image():
     assert np.ptp([c.mean() for c in crops]) > 50
 
 
-def test_the_crop_of_a_strip_falls_back_to_the_whole_image():
-    strip = np.random.default_rng(0).integers(0, 256, (1, 400, 3), np.uint8)
-    whole = Image.fromarray(strip).resize((4, 4), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(
-        _cropped(strip, np.random.default_rng(0), 4)[0], np.asarray(whole)
-    )
+# (height, width), then the crop of torchvision's RandomResizedCrop after ten failed tries, (top,
+# left, height, width), for areas of 0.8 to 1 and ratios of 3/4 to 5/4. By hand from its rule: the
+# whole side that is too short, and round(side * ratio) or round(side / ratio) of the other.
+FALLBACKS = {
+    (281, 500): (0, 74, 281, 351),  # round(281 * 5 / 4) = 351
+    (500, 281): (62, 0, 375, 281),  # round(281 / (3 / 4)) = 375
+    (1, 400): (0, 199, 1, 1),
+    (400, 1): (199, 0, 1, 1),
+    (100, 200): (0, 37, 100, 125),
+    (200, 100): (33, 0, 133, 100),
+    (90, 160): (0, 24, 90, 112),
+    (3, 4000): (0, 1998, 3, 4),
+}
+
+
+@pytest.mark.parametrize("size", FALLBACKS)
+def test_a_crop_that_finds_no_place_is_torchvisions_central_one(size):
+    """As its authors have it in 1,000 of 1,000 draws for images of 500 x 281."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    top, left, height, width = FALLBACKS[size]
+    crop = Image.fromarray(image[top : top + height, left : left + width])
+    expected = np.asarray(crop.resize((8, 8), Image.Resampling.BILINEAR))
+    for seed in range(20):
+        found = _cropped(
+            image, np.random.default_rng(seed), 8, area=(0.8, 1), aspect=(3 / 4, 5 / 4)
+        )
+        np.testing.assert_array_equal(found[0], expected)
+
+
+def test_a_crop_is_resized_alone():
+    """What lies beside it does not matter, nor that it was cut from a larger image."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for seed in range(20):
+        found = _cropped(image, np.random.default_rng(seed), 8)[0]
+        rng = np.random.default_rng(seed)
+        while True:  # the same draws
+            pixels, ratio = (
+                2400 * rng.uniform(0.08, 1),
+                np.exp(rng.uniform(*np.log([3 / 4, 4 / 3]))),
+            )
+            width, height = round(np.sqrt(pixels * ratio)), round(np.sqrt(pixels / ratio))
+            if width <= 60 and height <= 40:
+                break
+        left, top = rng.integers(60 - width + 1), rng.integers(40 - height + 1)
+        box = (left, top, left + width, top + height)
+        crop = Image.fromarray(image).crop(box).resize((8, 8), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(found, np.asarray(crop))
+
+
+def test_an_image_whose_ratio_is_allowed_falls_back_to_the_whole():
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    found = _cropped(image, np.random.default_rng(0), 8, area=(1.5, 2))[0]  # none fits
+    whole = Image.fromarray(image).resize((8, 8), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found, np.asarray(whole))
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)

@@ -129,6 +129,7 @@ def test_open_dataset_refuses_splits_of_different_classes(tmp_path):
     for split in ("train", "val"):
         write_class_folders(tmp_path / split)
     (tmp_path / "val" / "cat").mkdir()
+    (tmp_path / "val" / "cat" / "e.png").write_bytes(encoded("RGB", (1, 2, 3), "PNG"))
     with pytest.raises(InputError, match=r"different class folders: 2 and 3.*'cat'"):
         open_dataset("imagenet2012", data_dir=tmp_path)
 
@@ -178,3 +179,96 @@ def test_half_written_tfds_directories_are_recognised(tmp_path):
     (version / "dataset_info.json").write_text(json.dumps(info))
     with pytest.raises(InputError, match="cifar10-train.array_record-00000-of-00001 is missing"):
         open_dataset("cifar10", data_dir=tmp_path)
+
+
+def link(path, target):
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+CANNOT = {  # a file among the images that cannot be read -> what is said
+    "a dead link": (lambda path: link(path, "nowhere"), "cannot be read: No such file"),
+    "a link to itself": (lambda path: link(path, path), "cannot be read: Too many levels"),
+    "a link to a folder": (lambda path: link(path, "/tmp"), "cannot be read: Is a directory"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
+    "empty": (lambda path: path.write_bytes(b""), "is no readable image"),
+    "text": (lambda path: path.write_text("x"), "is no readable image"),
+    "another kind": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVE"), "is no readable image"),
+}
+
+
+@pytest.mark.parametrize("kind", CANNOT)
+def test_what_cannot_be_read_among_the_images_is_named_counted_and_left_out(kind, tmp_path):
+    """In training and validation, of the data that are streamed and of those in memory."""
+    make, message = CANNOT[kind]
+    for split in ("train", "val"):
+        write_class_folders(tmp_path / split)
+    bad = tmp_path / "train" / "bee" / "c.JPEG"
+    make(bad)
+    source = folder_source(tmp_path / "train")
+    with pytest.raises(InputError, match=f"c.JPEG {message}"):
+        list(eval_batches(source, batch_size=4, image_size=8))
+    with pytest.raises(InputError, match=f"1 of 4 images of .*, first: .*c.JPEG {message}"):
+        open_dataset("cifar10", data_dir=tmp_path)
+    with pytest.warns(UserWarning, match="1 of 4 images are unreadable and left out, first"):
+        assert len(open_dataset("cifar10", data_dir=tmp_path, skip_unreadable=True).train) == 3
+    streamed = open_dataset("imagenet2012", data_dir=tmp_path, skip_unreadable=True).train
+    with pytest.warns(UserWarning, match="c.JPEG .*replaced by the one after it .1 so far"):
+        batches = list(eval_batches(streamed, batch_size=4, image_size=8))
+    assert [batch.valid.tolist() for batch in batches] == [[True, True, False, True]]
+
+
+def empty(folder):
+    for file in folder.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("split", ("train", "val"))
+@pytest.mark.parametrize(
+    "make",
+    (
+        empty,
+        lambda folder: [file.rename(file.with_suffix(".webp")) for file in folder.iterdir()],
+        lambda folder: [file.rename(file.with_name(f".{file.name}")) for file in folder.iterdir()],
+        lambda folder: (empty(folder), (folder / "deeper").mkdir()),
+        lambda folder: (empty(folder), (folder / "notes.txt").write_text("moved")),
+    ),
+    ids=("empty", "another suffix", "hidden", "deeper", "notes"),
+)
+def test_a_class_without_images_is_refused(make, split, tmp_path):
+    for name in ("train", "val"):
+        write_class_folders(tmp_path / name)
+    make(tmp_path / split / "bee")
+    for name in ("cifar10", "imagenet2012"):
+        with pytest.raises(InputError, match=f"1 of 2 class folders in .*{split} .*, first bee"):
+            open_dataset(name, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    (
+        LABELS + 0.5,
+        LABELS * 1.0,
+        LABELS[:, None],
+        np.eye(3)[LABELS],
+        LABELS > 0,
+        LABELS.astype(str),
+    ),
+)
+def test_labels_that_are_no_classes_are_refused(labels):
+    with pytest.raises(InputError, match="labels have shape .* expected 5 integers"):
+        array_source(IMAGES, labels, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ("", "[]", "{}", "3", "null", '{"splits": 3}', '{"name": "x", "splits": [{}]}', "\xff", "{"),
+)
+def test_damaged_descriptions_of_tfds_directories_are_named(content, tmp_path):
+    folder = tmp_path / "x" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "features.json").write_text("{}")
+    (folder / "dataset_info.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="info.json is damaged|is stored as tfrecord") as caught:
+        tfds_source("x", "train", data_dir=tmp_path)
+    assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ from advspur._checks import InputError
 from advspur.data.transforms import (
     center_crop,
     decode,
+    open_image,
     resize_and_crop,
     resize_short,
     resize_square,
@@ -20,9 +21,9 @@ from advspur.data.transforms import (
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
 
-def encode(image, suffix):
+def encode(image, suffix, **options):
     file = io.BytesIO()
-    image.save(file, suffix)
+    image.save(file, suffix, **options)
     return file.getvalue()
 
 
@@ -125,6 +126,159 @@ def test_damaged_files_raise_one_clear_error(suffix):
             refused += 1
             assert "a record of" in str(error)
     assert refused > 0 or suffix == "JPEG"
+
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+COLORS = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=-1)
+PALETTE = np.random.default_rng(1).integers(0, 256, (256, 3), np.uint8)
+# Greys of 16 bits halfway between those of 8: 128.5 x 257 = 33024.5.
+DEEP = np.array([[0, 1, 128, 129, 256, 257, 33024, 33025, 65406, 65407, 65535]], np.uint16)
+EIGHT = [[0, 0, 0, 1, 1, 1, 128, 129, 254, 255, 255]]
+
+
+def palette(greys=False, **options):
+    image = Image.fromarray(RAMP).convert("P")
+    image.putpalette(np.repeat(np.arange(256), 3).tolist() if greys else PALETTE.ravel().tolist())
+    return encode(image, "PNG", **options)
+
+
+def animation(kind, **options):
+    frames = [Image.fromarray(x) for x in (COLORS, 255 - COLORS)]
+    return encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+
+
+def with_alpha(colors, *alpha):
+    alpha = np.resize(np.uint8(alpha), (16, 16, 1))
+    colors = colors[..., None] if colors.ndim == 2 else colors
+    return np.concatenate([colors, alpha], axis=-1)
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a right angle
+    return exif
+
+
+def profiled():
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+
+
+GREYS = np.repeat(RAMP[..., None], 3, axis=-1)
+CMYK = np.zeros((16, 16, 4), np.uint8) + np.uint8([0, 60, 120, 30])
+DEEP_RGB = np.repeat(np.uint8(EIGHT)[..., None], 3, axis=-1)
+PICTURES = {  # file -> RGB pixels by hand: torchvision's loader has the same, but for 16-bit greys
+    "8 bits": (encode(Image.fromarray(COLORS), "PNG"), COLORS),
+    "grey": (encode(Image.fromarray(RAMP), "PNG"), GREYS),
+    "16-bit grey": (encode(Image.fromarray(DEEP), "PNG"), DEEP_RGB),
+    "16-bit grey of 8": (encode(Image.fromarray(RAMP.astype(np.uint16) * 257), "PNG"), GREYS),
+    "16-bit grey, a TIFF": (encode(Image.fromarray(DEEP), "TIFF"), DEEP_RGB),
+    "16-bit grey, big-endian": (
+        encode(Image.frombytes("I;16B", (11, 1), DEEP.astype(">u2").tobytes()), "TIFF"),
+        DEEP_RGB,
+    ),
+    "1 bit": (encode(Image.fromarray(RAMP > 99), "PNG"), np.where(GREYS > 99, 255, 0)),
+    "palette": (palette(), PALETTE[RAMP]),
+    "palette with a transparent colour": (palette(transparency=7), PALETTE[RAMP]),
+    "palette with alphas": (palette(transparency=bytes(range(256))), PALETTE[RAMP]),
+    "grey with alpha": (encode(Image.fromarray(with_alpha(RAMP, 0, 99, 255)), "PNG"), GREYS),
+    "colour with alpha": (encode(Image.fromarray(with_alpha(COLORS, 0, 99, 255)), "PNG"), COLORS),
+    "a transparent grey": (encode(Image.fromarray(RAMP), "PNG", transparency=9), GREYS),
+    "CMYK": (encode(Image.fromarray(CMYK, "CMYK"), "TIFF"), GREYS * 0 + np.uint8([225, 172, 119])),
+    "turned by EXIF": (encode(Image.fromarray(COLORS), "PNG", exif=turned()), COLORS),
+    "with a profile": (encode(Image.fromarray(COLORS), "PNG", icc_profile=profiled()), COLORS),
+    "animated PNG": (animation("PNG"), COLORS),
+    "several TIFF pages": (animation("TIFF"), COLORS),
+    "animated WebP": (animation("WEBP", lossless=True), COLORS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures_of_every_mode(kind):
+    encoded, expected = PICTURES[kind]
+    np.testing.assert_array_equal(decode(encoded), expected)
+
+
+def test_lab_is_converted():
+    encoded = encode(Image.fromarray(GREYS).convert("LAB"), "TIFF")
+    np.testing.assert_allclose(decode(encoded).astype(int), GREYS, rtol=0, atol=3)
+
+
+def test_a_profile_of_cmyk_and_the_second_picture_of_a_camera_change_nothing():
+    image = Image.fromarray(CMYK, "CMYK")
+    np.testing.assert_array_equal(
+        decode(encode(image, "JPEG", icc_profile=profiled())), decode(encode(image, "JPEG"))
+    )
+    first = encode(Image.fromarray(COLORS), "JPEG", quality=75)
+    np.testing.assert_array_equal(decode(animation("MPO", quality=75)), decode(first))
+
+
+FLOATS = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+REFUSED = {
+    "32-bit integers": (encode(Image.fromarray(RAMP.astype(np.int32)), "TIFF"), "mode I"),
+    "floats": (encode(Image.fromarray(FLOATS), "TIFF"), "floating-point numbers .mode F"),
+}
+
+
+@pytest.mark.parametrize("mode", ("RGB", "L"))
+@pytest.mark.parametrize("kind", REFUSED)
+def test_pictures_whose_white_is_not_known_are_refused(kind, mode):
+    encoded, message = REFUSED[kind]
+    with pytest.raises(InputError, match=f"x.tif is no readable image: .*{message}") as error:
+        open_image(encoded, "x.tif", mode)
+    assert "\n" not in str(error.value)
+
+
+MASKS = {  # file -> greys, or what is said
+    "grey": (encode(Image.fromarray(RAMP), "PNG"), RAMP),
+    "1 bit": (encode(Image.fromarray(RAMP > 99), "PNG"), np.where(RAMP > 99, 255, 0)),
+    "16 bits": (encode(Image.fromarray(RAMP.astype("uint16") * 257), "PNG"), RAMP),
+    "three equal channels": (encode(Image.fromarray(GREYS), "PNG"), RAMP),
+    "a palette of greys": (palette(greys=True), RAMP),
+    "opaque": (encode(Image.fromarray(with_alpha(GREYS, 255)), "PNG"), RAMP),
+    "opaque grey": (encode(Image.fromarray(with_alpha(RAMP, 255)), "PNG"), RAMP),
+    "coloured": (encode(Image.fromarray(COLORS), "PNG"), "a mask must be grey, its channels"),
+    "a palette of colours": (palette(), "a mask must be grey, its channels"),
+    "transparent": (
+        encode(Image.fromarray(with_alpha(RAMP, 0, 255)), "PNG"), "must not be transparent .mode LA"
+    ),
+    "transparent palette": (
+        palette(greys=True, transparency=7), "must not be transparent .mode P"
+    ),
+    "CMYK": (encode(Image.fromarray(CMYK, "CMYK"), "TIFF"), "a mask must be grey"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_are_greys_or_refused(kind):
+    encoded, expected = MASKS[kind]
+    if not isinstance(expected, str):
+        np.testing.assert_array_equal(open_image(encoded, "m.png", "L"), expected)
+        return
+    with pytest.raises(InputError, match=f"m.png is no readable image: .*{expected}"):
+        open_image(encoded, "m.png", "L")
+
+
+def test_greys_that_jpeg_made_coloured_are_a_mask():
+    image = Image.fromarray(np.repeat(RAMP[..., None], 3, axis=-1))
+    found = np.asarray(open_image(encode(image, "JPEG", quality=60), "m.jpg", "L"), int)
+    assert np.abs(found - RAMP).mean() < 8
+
+
+@pytest.mark.parametrize(
+    "array",
+    (
+        DEEP[..., None] * np.ones(3, np.uint16),
+        FLOATS[..., None] * np.ones(3),
+        RAMP,
+        COLORS[..., :1],
+    ),
+    ids=("16 bits", "floats", "no channels", "one channel"),
+)
+def test_arrays_that_are_no_pictures_are_refused(array):
+    with pytest.raises(InputError, match=r"x is .*; expected uint8 \[height, width, 3\]"):
+        decode(array, "x")
 
 
 def test_to_unit():
