@@ -158,13 +158,12 @@ def test_a_mean_has_students_interval():
     expected = (values.mean(), *ends)
     assert mean_value(values) == pytest.approx((*expected, 11), abs=1e-12)
     with_nan = np.insert(values, [0, 4, 11], np.nan)
-    assert mean_value(with_nan) == pytest.approx((*expected, 11), abs=1e-12)
+    assert all(map(math.isnan, mean_value(with_nan)[:3]))
 
 
 def test_means_of_one_of_equal_and_of_no_numbers():
     assert mean_value([2.0])[0] == 2 and mean_value([2.0]).num_examples == 1
     assert math.isnan(mean_value([2.0]).low) and math.isnan(mean_value([2.0]).high)
     assert mean_value([0.5] * 9) == pytest.approx((0.5, 0.5, 0.5, 9), abs=1e-12)
-    for nothing in ([], [math.nan, math.nan]):
-        found = mean_value(nothing)
-        assert all(map(math.isnan, found[:3])) and found.num_examples == 0
+    found = mean_value([])
+    assert all(map(math.isnan, found[:3])) and found.num_examples == 0

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from advspur import __version__
 from advspur._files import write_whole
 from advspur.benchmarks.predict import correct_on, features, for_each_example
 from advspur.data.layouts import content_digest
@@ -69,7 +70,7 @@ def _cached(compute, digest, count, *, cache_dir, suffix, progress):
     """compute(), an array of `count` rows, from `cache_dir` where it lies under its digest()."""
     if cache_dir is None:
         return compute()
-    name = hashlib.sha256("\n".join(digest()).encode()).hexdigest()[:32]
+    name = hashlib.sha256("\n".join([*digest(), __version__]).encode()).hexdigest()[:32]
     path = Path(cache_dir) / f"{name}.{suffix}"
     kept = _read(path, count)
     if jax.process_count() > 1:  # all read or all compute: computing takes every process

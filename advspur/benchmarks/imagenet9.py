@@ -7,6 +7,7 @@ class; one of no superclass is wrong.
 
 import functools
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,6 +58,8 @@ NEEDED = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 SIZES = dict.fromkeys(VARIANTS, 4_050)
 TRANSFORMS = ("none", "standard")
 REGIONS = Regions(names=("foreground", "background"))
+# NumPy parses a file's header as Python, which CPython 3.11 before 3.11.8 cannot do in two threads.
+ONE_AT_A_TIME = threading.Lock()
 
 
 @functools.lru_cache(maxsize=1)
@@ -187,7 +190,8 @@ def _with_masks(root, paths, labels, change, allow_partial):
 
 def _read_with_mask(change, row):
     try:
-        mask = np.load(row["mask_path"], allow_pickle=False)
+        with ONE_AT_A_TIME:
+            mask = np.load(row["mask_path"], allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{row['mask_path']} is no readable mask: {error}") from error
     is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)

@@ -44,7 +44,7 @@ def main(pairs=5, count=64):
 
         def passes():
             for _ in range(-(-count // BATCH) * regions.passes):
-                jax.block_until_ready(predict.predicted(classifier, images))
+                jax.block_until_ready(predict.logits(classifier, images))
 
         moved = bytes_moved(benchmark)
         print_ratio(

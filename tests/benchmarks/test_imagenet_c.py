@@ -91,6 +91,43 @@ def test_accuracy_and_mce_by_hand(root):
     assert cells == pytest.approx(expected, abs=1e-12)
 
 
+class Killed(Passes):
+    """A progress that is killed at the 31st image, in the eighth cell."""
+
+    def advance(self, amount=1, note=""):
+        super().advance(amount)
+        if self.done > 30:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_evaluation_goes_on_at_the_cell_it_was_in(root, tmp_path):
+    model, other = (coded({level: 3}, 1000) for level in (0, 10))
+    for number, cell in enumerate(CELLS):  # no two cells are the same
+        for i, name in enumerate(names(root, cell)):
+            paint(root / cell / name, 10 * (number // 3**i % 3))
+    call = {"batch_size": 8, "allow_partial": True}
+    expected = [r[:5] for r in imagenet_c.evaluate(model, root, **call)]
+    kept = tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        imagenet_c.evaluate(model, root, progress=Killed(), cache_dir=kept, **call)
+    assert len(list(kept.iterdir())) == 7
+
+    def again(model, **change):
+        progress = Passes()
+        found = imagenet_c.evaluate(model, root, progress=progress, cache_dir=kept, **call | change)
+        return [r[:5] for r in found], progress.done, progress.skipped
+
+    assert again(model) == (expected, 4 * 68, 4 * 7)
+    assert again(model) == (expected, 0, 300)
+    assert again(other)[1:] == (300, 0)  # of other weights
+    damaged = sorted(kept.iterdir())[3]
+    cut_short(damaged)
+    assert again(model)[0] == expected and len(list(kept.iterdir())) == 150
+    cell = root / CELLS[9]
+    save(picture(np.random.default_rng(9), (224, 224))[0], cell / names(root, CELLS[9])[0])
+    assert again(model)[1:] == (4, 296)  # of another image
+
+
 def test_an_image_unreadable_in_one_cell_is_dropped_from_all(root):
     name = names(root, "frost/2")[1]
     cut_short(root / "frost/2" / name)

@@ -187,7 +187,7 @@ def test_a_second_call_measures_nothing(first, converted, data):
 
 
 JITTED = (
-    predict.predicted,
+    predict.correct_clean,
     predict.features,
     predict._attack,
     predict.gradient_share,
@@ -199,7 +199,7 @@ JITTED = (
     salient_imagenet._regions,
     probe._fit,
     classifier._forward,
-    BENCHMARKS["imagenet9"]._predict_pasted,
+    BENCHMARKS["imagenet9"]._correct_pasted,
 )
 
 

@@ -84,7 +84,7 @@ def test_one_compilation_serves_all_models_budgets_and_levels(tiny_classifier, c
             noise = noise_on(r, np.arange(8), key, family="linf")
             predict.correct_under_noise(classifier, images, labels, noise, level)
 
-    jitted = (predict.predicted, predict._attack, predict.correct_under_noise)
+    jitted = (predict.correct_clean, predict._attack, predict.correct_under_noise)
     everything(tiny_classifier, 0.1, 0.2)
     before = [function._cache_size() for function in jitted]
     assert min(before) >= 1

@@ -14,6 +14,7 @@ from seeded import images, positions, state_dict
 from advspur.models import convert_torch_checkpoint
 from advspur.models.classifier import normalize
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 GOLDEN = Path(__file__).parent / "golden"
 LABELS = (3, 7)
 
@@ -21,7 +22,10 @@ LABELS = (3, 7)
 def parity(arch, path):
     """{what: largest difference from torch, as a share of its largest magnitude} and logits."""
     np.savez(path, **state_dict(arch))
-    classifier, golden = convert_torch_checkpoint(path), dict(np.load(GOLDEN / f"{arch}.npz"))
+    classifier, golden = (
+        convert_torch_checkpoint(path, **IMAGENET),
+        dict(np.load(GOLDEN / f"{arch}.npz")),
+    )
     x = jnp.asarray(images())
 
     @jax.jit

@@ -12,8 +12,18 @@ from seeded import state_dict
 
 from advspur import models
 from advspur._checks import InputError
+from advspur.benchmarks import open_model
 from advspur.models import store
 from advspur.models.convert import convert
+
+
+def with_normaliser(state):
+    """As `robustness` saves a model of ImageNet, without the attacker."""
+    constants = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    found = {f"model.{name}": value for name, value in state.items()}
+    for what, values in constants.items():
+        found[f"normalizer.new_{what}"] = np.float32(values).reshape(3, 1, 1)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +32,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, seed in (("resnet18_l2_eps3", 0), ("resnet18_linf_eps4.0", 1)):
         with open(folder / f"{name}.ckpt", "wb") as file:
-            np.savez(file, **state_dict("resnet18", seed=seed, num_classes=10))
+            np.savez(file, **with_normaliser(state_dict("resnet18", seed=seed, num_classes=10)))
     source = folder / "resnet18_l2_eps3.ckpt"
     store.save_converted(convert(source), source, folder / "resnet18_l2_eps3")
     source.unlink()
@@ -158,3 +168,39 @@ def test_a_name_that_tells_no_budget_asks_for_it(folder, tmp_path):
     assert models.load(path).num_classes == 10
     with pytest.raises(InputError, match="--train_p=P --train_epsilon=EPSILON"):
         store.save_converted(convert(path), path, tmp_path / "out")
+
+
+def test_a_checkpoint_file_is_converted_once_for_facts_and_weights(folder, monkeypatch):
+    calls, path = [], folder / "resnet18_linf_eps4.0.ckpt"
+
+    def counted(*args, **options):
+        calls.append(args)
+        return convert(*args, **options)
+
+    monkeypatch.setattr(store, "convert", counted)
+    expected = models.load(path)
+    model = open_model(path)
+    assert leaves_equal(model.classifier(), expected) and len(calls) == 2
+    model.classifier.cache_clear()
+    assert leaves_equal(model.classifier(), expected) and len(calls) == 3
+    assert model.facts == models.model_facts(path)
+    averaged = open_model(path, weights="ema")
+    with pytest.raises(InputError, match="is no training run: it has neither averaged"):
+        averaged.classifier()
+
+
+def test_an_assumed_normalisation_is_said_where_a_model_is_loaded(tmp_path):
+    source = tmp_path / "resnet18_l2_eps3.npz"
+    np.savez(source, **state_dict("resnet18", num_classes=10))
+    told = pytest.warns(UserWarning, match="resnet18_l2_eps3.* holds no normaliser: Image")
+    with told:
+        models.load(source)
+    with told:
+        store.save_converted(convert(source), source, tmp_path / "resnet18_l2_eps3")
+    with told:
+        models.load(tmp_path / "resnet18_l2_eps3")
+
+
+def test_a_converted_model_takes_no_other_normalisation(folder):
+    with pytest.raises(InputError, match="has its normalisation in model.json"):
+        models.load(folder / "resnet18_l2_eps3", mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -174,8 +174,8 @@ BROKEN = {
     "missing memo": (zipped(b"\x80\x02h\x07."), "damaged"),
     "mark without end": (zipped(b"\x80\x02t."), "damaged"),
     "huge string": (zipped(b"\x80\x04\x8d" + struct.pack("<Q", 2**50) + b"abc."), "damaged"),
-    "deep tuple as key": (zipped(b"\x80\x02}" + DEEP[2:] + b"Ns."), "holds no ResNet"),
-    "list as key": (zipped(b"\x80\x02}]Ns."), "holds no ResNet"),
+    "deep tuple as key": (zipped(b"\x80\x02}" + DEEP[2:] + b"Ns."), "holds an empty dict"),
+    "list as key": (zipped(b"\x80\x02}]Ns."), "holds an empty dict"),
     "sets items of a number": (zipped(b"\x80\x02K\x01K\x02K\x03s."), "sets items of no dictionary"),
     "strange persistent id": (zipped(b"\x80\x02K\x01Q."), "outside of it"),
     "deep device": (
@@ -186,7 +186,10 @@ BROKEN = {
         zipped(b"\x80\x02ctorch\ndevice\n)" + b"q\x00h\x00h\x00\x86" * 60 + b"\x85R."),
         "holds a Call",
     ),
-    "sizes again and again": (zipped(AGAIN % b"ctorch\nSize\n"), "holds no ResNet|holds a list"),
+    "sizes again and again": (
+        zipped(AGAIN % b"ctorch\nSize\n"),
+        "holds no ResNet|holds a list|empty dict",
+    ),
     "pairs again and again": (
         zipped(AGAIN.replace(b"K\x01", b"K\x01K\x02\x86") % b"ccollections\nOrderedDict\n"),
         "more than 2,000,000 opcodes",

@@ -1,6 +1,8 @@
 """One step: several devices against one, the attack's semantics, averages by hand."""
 
 import functools
+import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,15 @@ from advspur.models.classifier import normalize
 from advspur.training import (
     Attack,
     FreeAttack,
+    TrainingDiverged,
     eval_step,
+    loop,
     make_eval_step,
     make_train_step,
     train_step,
 )
+from advspur.training.parts import accuracies
+from advspur.training.run import Run
 from advspur.training.state import create_state, make_optimizer, make_schedule
 from tests.training.tiny_config import get_config
 
@@ -145,6 +151,27 @@ def test_eval_step_counts_valid_examples_once_on_any_number_of_devices(state, ba
     assert int(one["clean"]) == right and int(one["valid"]) == 13
     assert {k: int(v) for k, v in four.items()} == {k: int(v) for k, v in one.items()}
     assert int(one["pgd"]) <= right
+
+
+def test_validation_of_logits_that_overflow_is_no_number(state, batch, tmp_path):
+    """Finite weights whose logits are not: the argmax of NaN would be class 0."""
+    head = state.variables["params"]["fc"]
+    head = jax.tree.map(lambda x: jnp.full_like(x, 3.3e38), head)
+    variables = state.variables | {"params": state.variables["params"] | {"fc": head}}
+    evaluate = make_eval_step(NETWORK, attack=ATTACK, **FACTS)
+    counts = {}
+    for name, of_run in (("good", state.variables), ("bad", variables)):
+        found = evaluate(of_run, shard(batch, 4), EPSILON)
+        counts[name] = {key: int(value) for key, value in found.items()}
+    assert counts["good"]["finite"] == counts["good"]["valid"] == 13
+    assert counts["bad"]["finite"] < counts["bad"]["valid"] == 13
+    assert all(map(math.isfinite, accuracies(counts["good"]).values()))
+    results = accuracies(counts["bad"])
+    assert all(map(math.isnan, results.values()))
+    run = types.SimpleNamespace(workdir=tmp_path, has_ended=False, fault=None)
+    run.check = functools.partial(Run.check, run)
+    with pytest.raises(TrainingDiverged, match="step 7: val_clean_accuracy = nan, val_pgd_accurac"):
+        loop._check([run], [results], 7, print)
 
 
 def test_nan_on_one_device_is_seen_on_all(state, batch):
