@@ -394,8 +394,10 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
     source = tmp_path / "resnet18_linf_eps4.0.ckpt"
     with open(source, "wb") as file:
         np.savez(file, **state_dict("resnet18", num_classes=8))
+    code, _, err = run("convert_checkpoint", source, "--mean=0.5,0.5,x", "--std=0.2,0.2,0.2")
+    assert code == 2 and "the normaliser has mean ['0.5', '0.5', 'x']" in err, err
     code, out, err = run("convert_checkpoint", source, f"--models_dir={tmp_path}")
-    assert code == 0, err
+    assert code == 0 and "holds no normaliser: ImageNet's mean" in err, err
     for words in (
         "resnet18, 8 classes",
         "102 used, 20 dropped by rule",
@@ -411,7 +413,7 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
             ["resnet18_linf_eps4"],
             "nothing to evaluate: no model fits a benchmark whose data are at hand",
         ),
-        ([], "looked for resnet18_l2_eps0.ckpt"),
+        ([], f"skipped: 21 of 22 models are not in {tmp_path}: resnet18_l2_eps0, resnet18_l2_eps0"),
     ):
         code, _, err = run("evaluate", "--config=configs/evaluate.py", *flags, *given)
         assert code == 2 and words in err
