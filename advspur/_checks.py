@@ -30,18 +30,22 @@ def require(condition, message):
         raise InputError(message)
 
 
-def require_finite(what, names, *arrays):
+def require_finite(what, rows, *arrays, images="images", name=str):
     """Raise InputError unless all numbers of the arrays [n, ...] are finite.
 
-    It says for how many of the images they are not, and which of `names` [n] is the first.
+    Args:
+      what: what the arrays hold, as it starts the message.
+      rows: [n], the images that the arrays are about.
+      images: what is counted.
+      name: a row -> its text in the message.
     """
-    bad = np.zeros(len(names), bool)
+    bad = np.zeros(len(rows), bool)
     for array in map(np.asarray, arrays):
         bad |= ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     if bad.any():
         raise InputError(
-            f"{what} are not finite for {bad.sum()} of {len(bad)} images, first image "
-            f"{names[int(np.argmax(bad))]}: check the model's weights and dtype"
+            f"{what} are not finite for {bad.sum()} of {len(bad)} {images}, first image "
+            f"{name(rows[int(np.argmax(bad))])}: check the model's weights and dtype"
         )
 
 
@@ -74,13 +78,13 @@ def check_nonnegative(name, value):
         )
 
 
-def check_count(name, value):
-    """`value` is a whole number, at least 1."""
-    is_whole = isinstance(value, numbers.Integral) and value >= 1
-    require(is_whole, f"{name} = {value!r}: it must be a whole number >= 1")
+def check_count(name, value, least=1):
+    """`value` is a whole number, at least `least`."""
+    is_whole = isinstance(value, numbers.Integral) and value >= least
+    require(is_whole, f"{name} = {value!r}: it must be a whole number >= {least}")
 
 
-def check_budgets(name, values):
+def check_numbers(name, values):
     """`values` is a list of numbers, each finite and not negative."""
     are_numbers = isinstance(values, (tuple, list)) and all(
         isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values

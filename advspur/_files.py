@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 from pathlib import Path
 
-from advspur._checks import InputError
+from advspur._checks import InputError, first_line, require
 
 
 def write_whole(path, content):
@@ -16,6 +17,16 @@ def write_whole(path, content):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path):
+    """The content of a JSON file that a run wrote, a dict."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
+    require(isinstance(content, dict), f"{path} is damaged: it holds no object")
+    return content
 
 
 @contextlib.contextmanager

@@ -96,9 +96,10 @@ def fail(message):
 def _parse(argv, kind):
     argv = [_divide(a) if FRACTIONS.match(a) else a for a in argv]
     named = [
-        b if a == "--config" else a[9:]
-        for a, b in zip(argv, [*argv[1:], ""], strict=True)
-        if a == "--config" or a.startswith("--config=")
+        value if "=" in word else following
+        for word, following in zip(argv, [*argv[1:], ""], strict=True)
+        for flag, _, value in [word.partition("=")]
+        if flag in ("-config", "--config")
     ]
     configs = {file: load_config(file) for file in named if kind}
     for file, config in configs.items():
@@ -128,11 +129,11 @@ def load_config(file):
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:  # a file of the user's raises whatever it likes
-        missing = isinstance(error, AttributeError) and not hasattr(module, "get_config")
-        text = "it has no function get_config()" if missing else f"{type(error).__name__}: {error}"
-        fail(f"config file {file}{_line_of(error, file)}: {text}")
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except (Exception, SystemExit) as error:  # a file of the user's raises whatever it likes
+        fail(f"config file {file}{_line_of(error, file)}: {type(error).__name__}: {error}")
+    if not hasattr(module, "get_config"):
+        fail(f"config file {file} has no function get_config()")
     if not isinstance(config, ConfigDict):
         fail(f"config file {file}: get_config() returns {config!r}; it must return a ConfigDict")
     return config

@@ -20,12 +20,11 @@ flags.DEFINE_bool("require", False, "Data sets and models that are not at hand a
 def main(flags, *runs):
     from advspur._checks import check_choice, check_count, check_seed, require
     from advspur._devices import is_first_process, talking_stream, together
-    from advspur._files import locked
+    from advspur._files import locked, read_json
     from advspur._progress import Progress
     from advspur.benchmarks import AUTOATTACK, BENCHMARKS, open_model
     from advspur.benchmarks.matrix import evaluate_matrix, find_data
     from advspur.benchmarks.run import misfit
-    from advspur.models.runs import read_json
     from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
 
@@ -117,13 +116,13 @@ def find_models(names, models_dir, *, required, line):
             else:
                 absent.append(name)
     root = models_dir or os.environ.get("ADVSPUR_MODELS")
-    where = f"in {root}" if root else "found: $ADVSPUR_MODELS and --config.models_dir are not set"
-    advice = (
-        "put the released files there, such as resnet50_l2_eps3.ckpt (docs/models.md), or name "
-        "your own models on the command line"
+    where = f"in {root}" if root else "found"
+    missing = f"none of the {len(absent)} published models is {where}" if absent else "no model"
+    require(
+        found,
+        f"{missing}: set $ADVSPUR_MODELS (or --config.models_dir) to the folder with the released "
+        "files, such as resnet50_l2_eps3.ckpt, or name your own models on the command line",
     )
-    missing = f"none of the {len(absent)} published models is {where}"
-    require(found, f"{missing if absent else 'no model is left'}; {advice}")
     if absent:
         line(f"skipped: {len(absent)} of {len(names)} models are not {where}: {', '.join(absent)}")
     return found

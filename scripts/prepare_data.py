@@ -13,15 +13,14 @@ python scripts/prepare_data.py check NAME DIR [--sample N] [--image_dir DIR]
 import io
 import os
 import re
+import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import _cli
 from absl import flags
 
 DEFAULT_DIR = "~/tensorflow_datasets"
-NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)  # of a data set or split: it becomes part of paths
 MOST_CLASSES = 1_000_000
 flags.DEFINE_string("data_dir", os.environ.get("TFDS_DATA_DIR") or DEFAULT_DIR, "Target folder.")
 flags.DEFINE_integer("sample", 0, "check: decode so many images of each part; 0: all.")
@@ -67,8 +66,10 @@ def prepare_tfds(name, data_dir):
     """Download and prepare a TFDS data set as array_record."""
     import tensorflow_datasets as tfds
 
-    from advspur._checks import InputError
+    from advspur._checks import InputError, first_line
     from advspur.data.sources import check_prepared
+
+    check_word("NAME", name.partition(":")[0].partition("/")[0])
 
     try:
         import tensorflow  # noqa: F401
@@ -79,15 +80,14 @@ def prepare_tfds(name, data_dir):
         ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except tfds.core.DatasetNotFoundError as error:
-        raise InputError(f"TFDS knows no data set {name!r}") from error
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise InputError(f"TFDS knows no data set {name!r}: {first_line(error)}") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # the downloaders of TFDS raise many kinds
-        text = str(error).strip().splitlines()[0]
         raise InputError(
-            f"TFDS could not prepare {name}: {text}; files that must be fetched by hand, such as "
-            f"ImageNet's archives, belong in {data_dir / 'downloads' / 'manual'}"
+            f"TFDS could not prepare {name}: {first_line(error)}; files that must be fetched by "
+            f"hand, such as ImageNet's archives, belong in {data_dir / 'downloads' / 'manual'}"
         ) from error
     check_prepared(Path(builder.data_path), name, data_dir)  # what lay there before may differ
     print(builder.data_path)
@@ -99,12 +99,11 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
     from PIL import Image
 
     from advspur._checks import require
+    from advspur.data.sources import check_prepared
 
-    require(NAME.fullmatch(name), f"NAME = {name!r}: it must be a word of letters, digits and _")
-    before = sorted((data_dir / name).glob("*/dataset_info.json"))
-    require(
-        not before, f"{data_dir / name} holds a data set already: remove it or choose another NAME"
-    )
+    check_word("NAME", name)
+    before = [d for d in (data_dir / name).glob("*") if not d.name.startswith("incomplete.")]
+    require(not before, f"{data_dir / name} is not empty: remove it or choose another NAME")
     sources = read_arrays(file)
     source = next(iter(sources.values()))
     num_classes, shape = source.num_classes, source.columns["image"].shape[1:]
@@ -139,11 +138,25 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
     ArraysBuilder.name = name
     builder = ArraysBuilder(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
+    check_prepared(Path(builder.data_path), name, data_dir)
     return builder.data_path
 
 
+def check_word(what, text):
+    """Names become parts of paths."""
+    from advspur._checks import require
+
+    require(
+        re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII),
+        f"{what} = {text!r}: it must begin with a letter and hold letters, digits and _ only",
+    )
+
+
 def read_arrays(file):
-    """{split: source} of an npz file, all of one image size and number of classes."""
+    """{split: source} of an npz file, all of one image size and number of classes.
+
+    Classes that a split has no image of are warned of.
+    """
     import numpy as np
 
     from advspur._checks import InputError, check_labels, first_line, require
@@ -157,20 +170,20 @@ def read_arrays(file):
     try:
         with np.load(file, allow_pickle=False) as arrays:
             arrays = {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    except Exception as error:  # zipfile, the decompressors and NumPy's headers raise many kinds
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{file} cannot be read: {what}") from error
     splits = sorted(key.removesuffix("_images") for key in arrays if key.endswith("_images"))
     require(splits, f"{file} holds no <split>_images; it has {', '.join(arrays) or 'nothing'}")
     expected = {f"{split}_{what}" for split in splits for what in ("images", "labels")}
     missing, surplus = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
     require(not missing, f"{file} lacks {', '.join(missing)}")
     require(
-        not surplus, f"{file} holds {', '.join(surplus)}, which is no <split>_images or _labels"
+        not surplus,
+        f"{file} holds {', '.join(surplus)}, which is neither <split>_images nor <split>_labels",
     )
     for split in splits:
-        require(
-            NAME.fullmatch(split), f"split {split!r}: it must be a word of letters, digits and _"
-        )
+        check_word("split", split)
         count = len(np.atleast_1d(arrays[f"{split}_images"]))
         check_labels(arrays[f"{split}_labels"], count, name=f"{split}_labels")
     largest = max(int(arrays[f"{split}_labels"].max(initial=0)) for split in splits)
@@ -186,6 +199,14 @@ def read_arrays(file):
         len(set(sizes.values())) == 1,
         f"{file} has images of several sizes: {sizes}; one data set has one",
     )
+    for split, source in sources.items():
+        missing = sorted(set(range(1 + largest)) - set(source.columns["label"].tolist()))
+        if missing:
+            of_all = f"{len(missing)} of {1 + largest} classes"
+            warnings.warn(
+                f"{split} has no image of {of_all}, first {missing[0]}: labels count from 0",
+                stacklevel=2,
+            )
     return sources
 
 

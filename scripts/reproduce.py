@@ -19,11 +19,13 @@ def main(flags):
     import jax
 
     jax.config.update("jax_num_cpu_devices", _cli.num_cores())  # each trains models of its own
-    from advspur._checks import require
+    from advspur._checks import check_choice, require
     from advspur._progress import Progress
     from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
+    from advspur.benchmarks.run import check_names
     from advspur.data.datasets import data_root
     from advspur.report import write_report
+    from advspur.theory.run import FIGURES
     from advspur.training import record_training, train_suite
     from advspur.training.parts import open_training_data, step_passes
     from advspur.training.run_dir import FREE_KEYS, open_run
@@ -36,15 +38,20 @@ def main(flags):
     path, evaluation = workdir / "records.jsonl", config.evaluation.to_dict()
     runs = {workdir / name: model for name, model in suite_configs(config)}
     check_suite(runs.values())
+    figures = _cli.words(config.suite.theory)
+    for name in figures:
+        check_choice("suite.theory", name, FIGURES)
     for name in ("batch_size", "num_attacked", "attack_steps"):
         require(evaluation[name] >= 1, f"evaluation.{name} = {evaluation[name]}: it must be >= 1")
     jobs = evaluations(config)
     data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
     num_steps = count_steps(config, len(open_training_data(config).train))
+    for name, options in jobs:
+        check_names(name, options)
+    passes = [BENCHMARKS[name].num_passes(data_dir, **options) for name, options in jobs]
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
-        passes = [BENCHMARKS[name].num_passes(data_dir, **options) for name, options in jobs]
         total = sum(num_steps * weight + sum(passes) for weight in weights.values())
         measured = 0
         with Progress(total, workdir.name) as progress:  # in forward passes over an image
@@ -69,7 +76,7 @@ def main(flags):
                     )
                     progress.skip(max(end - progress.done, 0))
                     measured += len(found)
-        sweeps = [sweep_theory(name, workdir) for name in config.suite.theory]
+        sweeps = [sweep_theory(name, workdir) for name in figures]
         page = workdir / "report.html"
         newest = max((p.stat().st_mtime for p in (path, *sweeps) if p.exists()), default=0)
         is_old = not page.exists() or page.stat().st_mtime < newest

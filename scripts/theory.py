@@ -14,12 +14,13 @@ def main(flags):
     from advspur._devices import is_first_process, talking_stream
     from advspur._progress import Progress
     from advspur.report import write_report
-    from advspur.theory.run import num_problems, run_sweeps
+    from advspur.theory.run import check_config, num_problems, run_sweeps
 
     config, workdir = flags.config, _cli.workdir()
     check_choice("dtype", config.dtype, ("float32", "float64"))
     jax.config.update("jax_enable_x64", config.dtype == "float64")
     _cli.use_compile_cache(workdir)
+    check_config(config)
     stream, count = talking_stream(), num_problems(config)
     with Progress(count, workdir.name, unit="problems", stream=stream) as progress:
         path = run_sweeps(config, workdir, progress)

@@ -51,16 +51,16 @@ REFUSED = {  # what the file holds -> what is said
     "two sizes": (of_two(images=IMAGES[:, :5]), "images of several sizes: .*6, 8.*val.*5, 8"),
     "no labels": ({"train_images": IMAGES}, "lacks train_labels"),
     "no images": ({"train_labels": LABELS}, "holds no <split>_images; it has train_labels"),
-    "labels alone": (of_train(val_labels=LABELS), "holds val_labels, which is no <split>_images"),
-    "another array": (of_train(mean=LABELS), "holds mean, which is no <split>_images or _labels"),
+    "labels alone": (of_train(val_labels=LABELS), "holds val_labels, which is neither"),
+    "another array": (of_train(mean=LABELS), "holds mean, which is neither <split>_images nor"),
     "no arrays": ({}, "holds no <split>_images; it has nothing"),
     "a split with a slash": (
-        {"a/b_images": IMAGES, "a/b_labels": LABELS}, "split 'a/b': it must be a word of letters"
+        {"a/b_images": IMAGES, "a/b_labels": LABELS}, "split = 'a/b': it must begin with a letter"
     ),
-    "a split of dots": ({".._images": IMAGES, ".._labels": LABELS}, "split '..': it must be"),
-    "a split without a name": ({"_images": IMAGES, "_labels": LABELS}, "split '': it must be"),
+    "a split of dots": ({".._images": IMAGES, ".._labels": LABELS}, "split = '..': it must begin"),
+    "a split without a name": ({"_images": IMAGES, "_labels": LABELS}, "split = '': it must begin"),
     "a split of two words": (
-        {"my train_images": IMAGES, "my train_labels": LABELS}, "split 'my train': it must be"
+        {"my train_images": IMAGES, "my train_labels": LABELS}, "split = 'my train': it must begin"
     ),
 }  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_arrays_that_are_no_data_set_are_refused(kind, tmp_path):
     "name", ("../evil", "a/b", "/tmp/evil", "..", ".", "", "a b", "1st", "a.b", "a-b", "ä", "a\n")
 )
 def test_names_that_are_no_words_are_refused(name, tmp_path):
-    with refused("NAME = .*: it must be a word of letters, digits and _"):
+    with refused("NAME = .*: it must begin with a letter and hold letters, digits and _"):
         prepare(tmp_path, of_train(), name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]
 
@@ -130,7 +130,7 @@ def test_files_that_hold_no_arrays_are_refused(kind, tmp_path):
 def test_what_lies_there_is_not_kept_under_the_name_of_something_else(tmp_path):
     prepare(tmp_path, of_train())
     before = sorted((tmp_path / "data").rglob("*"))
-    with refused("toy holds a data set already: remove it or choose another NAME"):
+    with refused("toy is not empty: remove it or choose another NAME"):
         prepare(tmp_path, of_train(images=255 - IMAGES))
     assert sorted((tmp_path / "data").rglob("*")) == before
 
@@ -141,3 +141,30 @@ def test_integers_of_every_kind_are_kept(tmp_path):
         source = tfds_source(f"toy_{number}", "train", data_dir=tmp_path / "data")
         found = [source[i]["label"] for i in range(len(source))]
         assert source.num_classes == 3 and sorted(found) == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("left", ("1.0.0/features.json", "1.0.0/", "2.0.0/dataset_info.json"))
+def test_what_a_killed_or_other_call_left_is_not_taken_for_the_data(left, tmp_path):
+    folder = tmp_path / "data" / "toy"
+    path = folder / left
+    (path if left.endswith("/") else path.parent).mkdir(parents=True)
+    if not left.endswith("/"):
+        path.write_text("{}")
+    with refused("toy is not empty: remove it or choose another NAME"):
+        prepare(tmp_path, of_train())
+    assert not list(folder.rglob("*.array_record*"))
+
+
+def test_what_was_being_written_is_no_obstacle(tmp_path):
+    (tmp_path / "data" / "toy" / "incomplete.ABC_1.0.0").mkdir(parents=True)
+    prepare(tmp_path, of_train())
+    assert len(tfds_source("toy", "train", data_dir=tmp_path / "data")) == 4
+
+
+@pytest.mark.parametrize(
+    "labels, missing",
+    ((LABELS + 1, "1 of 4 classes, first 0"), ([0, 0, 3, 3], "2 of 4 classes, first 1")),
+)
+def test_classes_without_an_image_are_warned_of(labels, missing, tmp_path):
+    with pytest.warns(UserWarning, match=f"train has no image of {missing}: labels count from 0"):
+        prepare(tmp_path, of_train(labels=np.array(labels)))

@@ -26,6 +26,7 @@ from advspur.attacks.parts import (
     best_restart,
     count_classes,
     finished,
+    finite_loss,
     image_keys,
     keep,
     largest_signs,
@@ -92,11 +93,11 @@ def apgd(
         over transformation, Athalye et al., ICML 2018).
       bounds: smallest and largest pixel value.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss. Where
-      a gradient is not finite it counts as 0; logits that are not finite are treated as in `pgd`.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss.
+      A gradient that is not finite counts as 0; logits that are not finite are treated as in `pgd`.
     Raises: InputError for arguments out of range.
-    Warns: of images whose first gradient is not finite, or 0 of another loss than cross entropy,
-      where values can be looked at.
+    Warns: outside of jit, if the first gradient of an image is not finite, or is 0 under a loss
+      other than cross entropy.
     """
     x, _, vanished = run_apgd(
         logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps, loss=loss,
@@ -125,7 +126,7 @@ def run_apgd(
 
     def objective(x, *key):
         logits = logits_fn(x, *key)
-        value = loss_fn(logits, labels, targets)
+        value = finite_loss(loss_fn(logits, labels, targets), logits)
         return jnp.sum(value), (value, logits)
 
     one_gradient = for_loops(jax.grad(objective, has_aux=True))

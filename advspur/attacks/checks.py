@@ -59,25 +59,26 @@ def check_logits_fn(logits_fn, images, *sample):
     Raises: InputError where it is no function that JAX can trace, or where what it returns is not
       [count, two classes or more] floats.
     """
-    name = type(logits_fn).__name__
     require(
-        callable(logits_fn) and not hasattr(logits_fn, "logits"),
-        f"logits_fn is a {name}; give a function of images, for a Classifier its .logits",
+        callable(logits_fn),
+        f"logits_fn has type {type(logits_fn).__name__}; give a function of images (of a "
+        "Classifier, its .logits)",
     )
     try:
         logits = jax.eval_shape(logits_fn, images, *sample)
-    except jax.errors.JAXTypeError as error:
-        raise InputError(
-            "logits_fn looks at the values of its images, as NumPy and PyTorch do, so JAX cannot "
-            f"trace it; write it with jax.numpy ({first_line(error)})"
-        ) from error
     except TypeError as error:
-        require("not a valid JAX type" not in str(error), first_line(error))
-        raise
+        # JAX names its tracers, and so does PyTorch where it is given one.
+        is_traced = isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error)
+        if not is_traced and "not a valid JAX type" not in str(error):
+            raise
+        raise InputError(
+            "logits_fn is not a JAX function of its images: it needs their values, as NumPy and "
+            f"PyTorch do, or returns no JAX array; write it with jax.numpy ({first_line(error)})"
+        ) from error
     require(
         isinstance(logits, jax.ShapeDtypeStruct),
-        f"logits_fn returns a {type(logits).__name__}; it must return the logits alone, such as "
-        "lambda images: model(images)[0]",
+        f"logits_fn returns a value of type {type(logits).__name__}; it must return only the "
+        "logits, as lambda images: model(images)[0] does",
     )
     count = len(images)
     require(

@@ -80,17 +80,20 @@ def fab(
     num_classes = count_classes(logits_fn, images, labels, targets=targets)
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
     logits_of = for_loops(logits_fn)
-    clean = logits_of(images)
-    is_lost = jnp.argmax(clean, axis=-1) != labels
     norm = jax.vmap(lambda d: lp_norm(d, p))
 
     onto = jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))
 
     def predict(x):
-        return jnp.argmax(logits_of(x), axis=-1) != labels
+        """(whether it is misclassified [n], whether all its logits are finite [n])."""
+        logits = logits_of(x)
+        is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
+        return (jnp.argmax(logits, axis=-1) != labels) & is_finite, is_finite
+
+    is_lost, clean_is_finite = predict(images)
 
     def step(state, _):
-        x, best_x, best_norm = state
+        x, best_x, best_norm, is_finite = state
         value, gradient = linearise(x)
         shift = jnp.sum(gradient * (x - images), axis=(1, 2, 3))
         both = jnp.concatenate([x, images])  # in one go: their iterations cost the same
@@ -99,30 +102,32 @@ def fab(
         from_x, from_image = jnp.split(steps, 2)
         far, near = (jnp.maximum(norm(d), 1e-8) for d in (from_x, from_image))
         weight = per_image(jnp.minimum(far / (far + near), LARGEST_WEIGHT))
-        x = (1 - weight) * (x + OVERSHOOT * from_x) + weight * (images + OVERSHOOT * from_image)
-        x = jnp.clip(x, *bounds)
-        hit, distance = predict(x), norm(x - images)
+        moved = (1 - weight) * (x + OVERSHOOT * from_x) + weight * (images + OVERSHOOT * from_image)
+        moved = jnp.clip(moved, *bounds)
+        x = keep(x, moved, jnp.all(jnp.isfinite(moved), axis=(1, 2, 3)))  # else the gradient is not
+        (hit, also_finite), distance = predict(x), norm(x - images)
         nearer = hit & (distance < best_norm)
         best_x, best_norm = keep((best_x, best_norm), (x, distance), nearer)
         x = keep(x, images + BACKWARD * (x - images), hit)
-        return (x, best_x, best_norm), None
+        return (x, best_x, best_norm, is_finite & also_finite), None
 
     def one_start(keys, is_first):
         x = images
         if not is_first:
             x = start_points(keys, images, p=p, epsilon=epsilon / 2, bounds=bounds, kind="sphere")
-        start = x, images, jnp.where(is_lost, 0, jnp.inf).astype(images.dtype)
-        (_, best, distance), _ = jax.lax.scan(step, start, length=num_steps)
+        start = x, images, jnp.where(is_lost, 0, jnp.inf).astype(images.dtype), clean_is_finite
+        (_, best, distance, is_finite), _ = jax.lax.scan(step, start, length=num_steps)
         best = _bisect(predict, images, best)
         distance = jnp.where(jnp.isinf(distance), jnp.inf, norm(best - images))
         found = distance <= (epsilon if is_limited else jnp.inf)
-        return keep(images, best, found), -distance, found
+        return keep(images, best, found), jnp.where(is_finite, -distance, jnp.nan), found
 
     first = one_start(keys, True)
     if restarts > 1:
         others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
-        first = keep(first, others, others[2] & (others[1] > first[1]))
-    return finished(first[0], jnp.all(jnp.isfinite(clean), axis=-1))
+        better = others[2] & (others[1] > first[1]) | jnp.isnan(others[1])
+        first = keep(first, others, better & ~jnp.isnan(first[1]))
+    return finished(first[0], ~jnp.isnan(first[1]))
 
 
 def _bisect(predict, images, lost):
@@ -131,7 +136,7 @@ def _bisect(predict, images, lost):
     def halve(ends, _):
         low, high = ends
         middle = (low + high) / 2
-        hit = predict(images + per_image(middle) * (lost - images))
+        hit, _ = predict(images + per_image(middle) * (lost - images))
         return (jnp.where(hit, low, middle), jnp.where(hit, middle, high)), None
 
     zero = jnp.zeros(len(images), images.dtype)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advspur._checks import check_targets, is_concrete, require, require_finite
 from advspur.attacks.box import confine, kth_largest
@@ -55,12 +56,13 @@ def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
 def best_restart(attack, keys, restarts):
     """The best of `restarts` runs of attack(keys) -> (images, loss, success) for each image.
 
-    The first success wins, else the largest loss.
+    The first success wins, else the largest loss; a loss of NaN, which is an error, wins over all.
     """
 
     def next_run(best, restart):
         new = attack(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart))
         better = (new[2] & ~best[2]) | ((new[2] == best[2]) & (new[1] > best[1]))
+        better = (better | jnp.isnan(new[1])) & ~jnp.isnan(best[1])
         return keep(best, new, better), None
 
     best = attack(keys)
@@ -70,17 +72,17 @@ def best_restart(attack, keys, restarts):
 
 
 def finished(adversarial, is_finite):
-    """What an attack returns, without gradients: NaN for images of which the model is not finite.
+    """What an attack returns, without gradients: NaN for images on which the model is not finite.
 
-    Where values can be looked at, such images are an error.
+    Outside of jit such images are an error.
 
     Args:
       is_finite: [n] bool.
     """
+    if is_concrete(is_finite):
+        values = np.where(is_finite, 0, np.nan)
+        require_finite("the model's logits or gradients", range(len(values)), values)
     adversarial = jnp.where(per_image(is_finite), adversarial, jnp.nan)
-    if is_concrete(adversarial):
-        rows = range(len(adversarial))
-        require_finite("the model's logits or gradients", rows, adversarial)
     return jax.lax.stop_gradient(adversarial)
 
 
@@ -89,6 +91,11 @@ def largest_signs(grad, count):
     size = jnp.abs(grad)
     signs = jnp.sign(grad) * (size >= kth_largest(size, count))
     return signs / jnp.maximum(jnp.sum(jnp.abs(signs)), 1)
+
+
+def finite_loss(loss, logits):
+    """The loss [n]; NaN where one of the logits [n, k] is not finite."""
+    return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1), loss, jnp.nan)
 
 
 def per_image(values):

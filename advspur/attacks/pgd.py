@@ -89,10 +89,10 @@ def pgd(
         geometrically to one coordinate in the last. Entries of the gradient that point out of the
         box are dropped first.
     Returns:
-      [n, h, w, c], inside ball and box; no gradient flows through it. NaN, under jit, for images
+      [n, h, w, c], inside ball and box; no gradient flows through it. Under jit, NaN for images
       whose logits or gradients are not finite.
-    Raises: InputError for arguments out of range, and, where values can be looked at, for logits or
-      gradients that are not finite.
+    Raises: InputError for arguments out of range and, outside of jit, for logits or gradients that
+      are not finite.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("random_start", random_start, RANDOM_STARTS)

@@ -21,6 +21,7 @@ from advspur.attacks.parts import (
     best_restart,
     count_classes,
     finished,
+    finite_loss,
     image_keys,
     keep,
     per_image,
@@ -91,7 +92,8 @@ def run_square(
     branches = [_of_images(move, images, radius) for move in moves]
 
     def score(x):
-        return margin(logits_of(x), labels)
+        logits = logits_of(x)
+        return finite_loss(margin(logits, labels), logits)
 
     def propose(keys, x, query):
         x = jax.lax.switch(which[query], branches, keys, x)
@@ -119,10 +121,9 @@ def run_square(
         return x, value, value > 0, asked
 
     x, value, success, asked = best_restart(one_start, image_keys(key, len(images)), restarts)
-    clean = logits_of(images)
-    is_lost = margin(clean, labels) > 0  # without an attack
-    is_finite = jnp.all(jnp.isfinite(clean), axis=-1) & jnp.isfinite(value)
-    x = finished(keep(x, images, is_lost & ~success), is_finite)
+    before = score(images)  # without an attack
+    is_lost = before > 0
+    x = finished(keep(x, images, is_lost & ~success), jnp.isfinite(value + before))
     return x, success | is_lost, asked
 
 

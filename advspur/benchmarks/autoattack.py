@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from advspur import __version__
-from advspur._checks import check_budgets, check_choice, check_count, norm_name, require
+from advspur._checks import check_choice, check_count, check_numbers, norm_name, require
 from advspur._devices import gather, together
 from advspur.attacks import security_curve
 from advspur.attacks.ensemble import most_passes
@@ -126,7 +126,7 @@ def _curves(l1_epsilons, l2_epsilons, linf_epsilons, version):
     check_choice("version", version, VERSIONS)
     of_norms = ((1.0, l1_epsilons), (2.0, l2_epsilons), (math.inf, linf_epsilons))
     for p, epsilons in of_norms:
-        check_budgets(f"{norm_name(p)}_epsilons", epsilons)
+        check_numbers(f"{norm_name(p)}_epsilons", epsilons)
     curves = [(p, sorted(set(map(float, epsilons)))) for p, epsilons in of_norms if epsilons]
     require(curves, "no budget is given: set l1_epsilons, l2_epsilons or linf_epsilons")
     return curves

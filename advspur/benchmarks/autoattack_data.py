@@ -13,7 +13,7 @@ from advspur.benchmarks import cifar10, cifar_color_shift, imagenet, rival10, sp
 from advspur.benchmarks.autoattack import Data, evaluate, num_passes
 from advspur.benchmarks.image_lists import evenly, first, listed
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, RIVAL10
-from advspur.data.layouts import load_options
+from advspur.data.layouts import load_options, with_defaults
 from advspur.data.spurious_shapes import SHAPES
 from advspur.data.spurious_shapes import spurious_shapes as draw_shapes
 
@@ -51,6 +51,7 @@ def evaluate_rival10(
 
 def num_passes_rival10(data, data_dir, **options):
     """`num_passes`, and those for the features that the head is fitted to."""
+    rival10.check_options(with_defaults(rival10.evaluate, options))
     train = data.load(data_dir, **load_options(data.load, options))["train"]
     return len(train) + num_passes(data, data_dir, **options)
 

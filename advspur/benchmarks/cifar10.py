@@ -36,4 +36,5 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
 
 def _read(source, row):
     example = source[row["index"]]
-    return {"image": np.asarray(open_image(example["image"])), "label": example["label"]}
+    image = open_image(example["image"], example["path"])
+    return {"image": np.asarray(image), "label": example["label"]}

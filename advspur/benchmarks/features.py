@@ -9,9 +9,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from advspur import __version__
+from advspur._devices import together
 from advspur._files import write_whole
 from advspur.benchmarks.predict import correct_on, features, for_each_example
 from advspur.data.layouts import content_digest
+from advspur.data.sources import file_stat
 from advspur.models import tree_digest
 
 
@@ -46,15 +48,20 @@ def cached_features(classifier, table, transform, *, cache_dir, batch_size, prog
     )
 
 
-def cached_correct(classifier, table, transform, *, cache_dir, root="", progress=None, **running):
-    """`correct_on` a Table of image files below `root`, kept as `cached_features` are.
+def cached_correct(classifier, table, transform, *, root, cache_dir, progress=None, **running):
+    """`correct_on` a Table of image files below `root`, kept on disk.
 
-    An evaluation of many tables that is killed goes on at the table it was in.
+    A killed evaluation of many tables resumes at the table it was in. The file's name is a digest
+    of the model, the transform, and the names, sizes, times and labels of the image files.
     """
 
     def digest():
-        about = tree_digest(classifier), str(jax.tree.structure(classifier))
-        return *about, content_digest(table, root), transform
+        files = []
+        for path, label in zip(table.columns["path"], table.columns["label"], strict=True):
+            about = file_stat(Path(root, path))
+            files.append(f"{path} {about.st_size} {about.st_mtime_ns} {label}")
+        model = tree_digest(classifier), str(jax.tree.structure(classifier))
+        return *model, transform, str(root), *files
 
     return _cached(
         lambda: correct_on(classifier, table, progress=progress, **running),
@@ -70,7 +77,9 @@ def _cached(compute, digest, count, *, cache_dir, suffix, progress):
     """compute(), an array of `count` rows, from `cache_dir` where it lies under its digest()."""
     if cache_dir is None:
         return compute()
-    name = hashlib.sha256("\n".join([*digest(), __version__]).encode()).hexdigest()[:32]
+    with together():
+        text = "\n".join([*digest(), __version__])
+    name = hashlib.sha256(text.encode()).hexdigest()[:32]
     path = Path(cache_dir) / f"{name}.{suffix}"
     kept = _read(path, count)
     if jax.process_count() > 1:  # all read or all compute: computing takes every process

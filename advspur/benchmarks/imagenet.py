@@ -71,6 +71,6 @@ def evaluate(
 def _read_record(source, row):
     example = source[row["index"]]
     return {
-        "image": np.asarray(standard_transform(open_image(example["image"]))),
+        "image": np.asarray(standard_transform(open_image(example["image"], example["path"]))),
         "label": example["label"],
     }

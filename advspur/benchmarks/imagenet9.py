@@ -6,6 +6,7 @@ class; one of no superclass is wrong.
 """
 
 import functools
+import io
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError, check_choice, check_nonnegative, require, require_finite
+from advspur._checks import InputError, check_choice, check_count, require, require_finite
 from advspur._devices import replicate, split_batch, whole_batch
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import correct, correct_on, require_classes
@@ -36,6 +37,7 @@ from advspur.data.layouts import (
     with_mask,
     without_unreadable,
 )
+from advspur.data.sources import read_bytes
 from advspur.data.table import Table
 from advspur.data.transforms import to_unit
 from advspur.models import PooledClassifier
@@ -95,7 +97,7 @@ def load(data_dir, *, transform="none", allow_partial=False, skip_unreadable=Fal
 
 def num_passes(data_dir, *, regions=None, challenge_backgrounds=0, mapped_only=False, **options):
     """Forward passes over an image that `evaluate` makes (the challenge at its most)."""
-    check_nonnegative("challenge_backgrounds", challenge_backgrounds)
+    check_count("challenge_backgrounds", challenge_backgrounds, 0)
     parts = load(data_dir, **options)
     passes = sum(map(len, parts.values())) + len(parts["original"]) * challenge_backgrounds
     return passes + REGIONS.changed(regions).num_passes(len(parts["original"]))
@@ -128,7 +130,7 @@ def evaluate(
       options: of `load`.
     """
     require_classes(classifier, NUM_CLASSES)
-    check_nonnegative("challenge_backgrounds", challenge_backgrounds)
+    check_count("challenge_backgrounds", challenge_backgrounds, 0)
     if classifier.num_classes == NUM_IMAGENET_CLASSES:
         groups = jnp.asarray(imagenet9_map())
         classifier = PooledClassifier(classifier, groups, len(IMAGENET9), with_rest=not mapped_only)
@@ -189,9 +191,10 @@ def _with_masks(root, paths, labels, change, allow_partial):
 
 
 def _read_with_mask(change, row):
+    content = io.BytesIO(read_bytes(row["mask_path"]))
     try:
         with ONE_AT_A_TIME:
-            mask = np.load(row["mask_path"], allow_pickle=False)
+            mask = np.load(content, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{row['mask_path']} is no readable mask: {error}") from error
     is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)
@@ -202,7 +205,7 @@ def _read_with_mask(change, row):
         f"{row['mask_path']} is {mask.size[0]} x {mask.size[1]}, its image "
         f"{image.size[0]} x {image.size[1]}: mask and image must have the same size",
     )
-    return with_mask(image, mask, change, row["mask_path"])
+    return with_mask(image, mask, change, row["path"], row["mask_path"])
 
 
 @jax.jit

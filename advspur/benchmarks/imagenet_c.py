@@ -111,8 +111,8 @@ def evaluate(
 ):
     """`accuracy` of every cell, their mean (`mean_corruption_accuracy`), `mean_corruption_error`.
 
-    mCE is relative to AlexNet: 1 is as bad; the usual table gives it in percent. What is done of a
-    cell is kept in `cache_dir`.
+    mCE is relative to AlexNet: 1 is as bad; the usual table gives it in percent. The outcomes of
+    each finished cell are kept in `cache_dir`.
     """
     require_classes(classifier, NUM_CLASSES)
     cells = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from advspur._checks import InputError, first_line, require
-from advspur.benchmarks.run import evaluate_model, is_of_shapes, misfit
+from advspur.benchmarks.run import check_names, evaluate_model, is_of_shapes, misfit
 from advspur.data.layouts import MissingData
 from advspur.models import described_network, record_facts, variable_shapes
 from advspur.records import COUNTS, DETAILS
@@ -40,6 +40,7 @@ def find_data(names, options, *, data_dir, directories, required, line):
         try:
             if directory is None and module.DIRECTORIES:
                 raise MissingData("no folder is given: set $ADVSPUR_DATA or --config.data_dir=DIR")
+            check_names(name, options[name])
             options_of = {k: v for k, v in options[name].items() if k != "batch_size"}
             passes[name] = module.num_passes(directory, **options_of)
             found[name] = directory

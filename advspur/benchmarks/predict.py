@@ -129,7 +129,9 @@ def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
     survives = correct(classifier.logits(adversarial), labels)
     survives *= correct(classifier.logits(images), labels)
     # Where the model is not finite the attack gives no image, and `survives` says so.
-    adversarial = jnp.where(jnp.isnan(adversarial), images, adversarial)
+    is_image = ~jnp.any(jnp.isnan(adversarial), axis=(1, 2, 3))
+    survives = jnp.where(is_image, survives, jnp.nan)
+    adversarial = jnp.where(is_image[:, None, None, None], adversarial, images)
     outside = jnp.max(jnp.abs(adversarial - images) * (1 - mask), initial=0)
     return survives, adversarial, outside
 
@@ -215,8 +217,13 @@ def _check_outcomes(outcomes, numbers, source):
     """Raise InputError where outcomes of the images `numbers` of a source are not finite."""
     leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
     paths = getattr(source, "columns", {}).get("path")
-    names = numbers if paths is None else [f"{n} ({paths[n]})" for n in numbers]
-    require_finite("the model's logits, features or gradients", names, *leaves)
+    require_finite(
+        "the model's logits, features or gradients",
+        numbers,
+        *leaves,
+        images="images of a batch",
+        name=str if paths is None else lambda number: f"{number} ({paths[number]})",
+    )
 
 
 def _own_batches(source, processes, shape):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_budgets, check_count, check_nonnegative, require
+from advspur._checks import check_count, check_numbers, require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.predict import (
     correct_clean,
@@ -58,10 +58,12 @@ class Regions(NamedTuple):
         unknown = sorted(changes.keys() - set(self._fields))
         require(not unknown, f"regions has {unknown}; it knows {', '.join(self._fields)}")
         new = self._replace(**changes)
-        for name in self._fields[1:]:
-            check_nonnegative(f"regions.{name}", getattr(new, name))
-        for name, used in (("trials", new.noises), ("attack_steps", new.attacks)):
-            require(getattr(new, name) >= 1 or not used, f"regions.{name} must be >= 1")
+        for name in ("linf_noise_levels", "l2_noise_levels", "l2_epsilons", "linf_epsilons"):
+            check_numbers(f"regions.{name}", getattr(new, name))
+        for name, used in (
+            ("trials", new.noises), ("attack_steps", new.attacks), ("num_attacked", False)
+        ):  # fmt: skip
+            check_count(f"regions.{name}", getattr(new, name), 1 if used else 0)
         return new
 
     @property
@@ -93,7 +95,7 @@ def check_attacks(options):
     for name in ("num_attacked", "attack_steps"):
         check_count(name, options[name])
     for name in ("l2_epsilons", "linf_epsilons"):
-        check_budgets(name, options[name])
+        check_numbers(name, options[name])
 
 
 def attack_passes(num_steps):

@@ -82,8 +82,7 @@ def load(
         images = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
         rows[split] = [_row(path, root / split) for path in images]
         require_count(rows[split], SIZES[split], folder, allow_partial)
-    train, test = ({row["path"].name for row in of_split} for of_split in rows.values())
-    both = sorted(train & test)
+    both = sorted(set.intersection(*({row["path"].name for row in r} for r in rows.values())))
     require(not both, f"{root}: {len(both)} images are in both splits, first {''.join(both[:1])}")
     if val_only:
         every = rows["train"] + rows["test"]
@@ -93,7 +92,8 @@ def load(
     fault = missing_text(missing, len(rows["test"]), "masks of test images")
     require_whole(fault, root, allow_partial=allow_partial)
     rows["test"] = [row for row in rows["test"] if row["mask_path"] is not None]
-    change = _square if transform == "resize" else squared_transform
+    to_square = functools.partial(resize_square, size=224)
+    change = to_square if transform == "resize" else squared_transform
     parts = {}
     for split, of_split in rows.items():
         require(of_split, f"{root} has no {split} images to use")
@@ -110,17 +110,26 @@ def load(
 def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
     options = with_defaults(evaluate, options)
+    check_options(options)
+    parts = load(data_dir, **load_options(load, options))
+    steps = 3 * len(parts["train"]) + len(parts["test"])  # of the legacy head, an epoch
+    head = options["num_epochs"] * steps if options["legacy"] else len(parts["train"])
+    return head + REGIONS.changed(options["regions"]).num_passes(len(parts["test"]))
+
+
+def check_options(options):
+    """Raise InputError for options of `evaluate` that no measurement can have."""
     check_choice("mask", options["mask"], MASKS)
+    share = options["held_out"]
+    require(0 < share < 1, f"held_out = {share}: it must lie between 0 and 1")
     check_fit(
         learning_rates=(options["learning_rate"],),
         weight_decay=options["weight_decay"],
         num_epochs=options["num_epochs"],
         batch_size=options["head_batch_size"],
     )
-    parts = load(data_dir, **load_options(load, options))
-    steps = 3 * len(parts["train"]) + len(parts["test"])  # of the legacy head, an epoch
-    head = options["num_epochs"] * steps if options["legacy"] else len(parts["train"])
-    return head + REGIONS.changed(options["regions"]).num_passes(len(parts["test"]))
+    if options["legacy"]:
+        require(jax.process_count() == 1, "legacy trains its head in one process only")
 
 
 def evaluate(
@@ -154,18 +163,17 @@ def evaluate(
       held_out: share of the training images that the epoch of the head is chosen on.
       reading: of `load`.
     """
-    check_choice("mask", mask, MASKS)
-    require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
+    fit = {"learning_rate": learning_rate, "weight_decay": weight_decay, "num_epochs": num_epochs}
+    sizes = {"head_batch_size": head_batch_size, "held_out": held_out}
+    check_options({"mask": mask, "legacy": legacy} | fit | sizes)
     parts = load(data_dir, **reading)
-    require(not legacy or jax.process_count() == 1, "legacy trains its head in one process only")
     head_key, noise_key = jax.random.split(key)
     running = {"batch_size": batch_size, "progress": progress}
-    fit = {"weight_decay": weight_decay, "num_epochs": num_epochs}
     if legacy:
         classifier = classifier.replace(mean=(0.0,) * 3, std=(1.0,) * 3)
         batches = functools.partial(_augmented, parts["train"], head_batch_size, progress)
         accuracy = functools.partial(_accuracy, table=parts["test"], **running)
-        fit |= {"num_classes": len(RIVAL10), "learning_rate": learning_rate, "key": head_key}
+        fit |= {"num_classes": len(RIVAL10), "key": head_key}
         classifier = fit_head_in_train_mode(classifier, batches, accuracy, **fit)
     else:
         classifier = with_probe(
@@ -173,11 +181,9 @@ def evaluate(
             parts["train"],
             transform=reading.get("transform", "resize"),
             key=head_key,
-            learning_rate=learning_rate,
-            head_batch_size=head_batch_size,
-            held_out=held_out,
             cache_dir=cache_dir,
             **fit,
+            **sizes,
             **running,
         )
     return region_records(
@@ -230,11 +236,9 @@ def _row(path, split):
     wnid = path.name.split("_")[0]
     labels = rival10_labels()
     require(wnid in labels, f"{path} is named for no RIVAL10 class: it begins with {wnid!r}")
-    mask, attributes = (
-        split / "entire_object_masks" / path.name,
-        path.with_name(f"{path.stem}_attr_dict.pkl"),
-    )
-    found = mask if mask.is_file() else attributes if attributes.is_file() else None
+    mask = split / "entire_object_masks" / path.name
+    attributes = path.with_name(f"{path.stem}_attr_dict.pkl")
+    found = next((file for file in (mask, attributes) if file.is_file()), None)
     return {"path": path, "mask_path": found, "label": labels[wnid]}
 
 
@@ -246,7 +250,7 @@ def _read(change, row):
             "own, as the official loader does",
             stacklevel=2,
         )
-    return with_mask(image, mask, change, row["mask_path"])
+    return with_mask(image, mask, change, row["path"], row["mask_path"])
 
 
 def _open_mask(path):
@@ -258,10 +262,6 @@ def _open_mask(path):
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no mask {OBJECT!r}: {first_line(error)}") from error
     return open_image(encoded, path, "L")
-
-
-def _square(image):
-    return resize_square(image, 224)
 
 
 @functools.partial(jax.jit, static_argnums=0)

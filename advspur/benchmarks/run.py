@@ -47,11 +47,9 @@ def open_model(run, *, weights="raw", models_dir=None):
       models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
     """
 
-    facts, load = models.open_weights(run, weights=weights, models_dir=models_dir)
-
     @functools.cache
     def classifier():
-        loaded = load()
+        loaded = models.load(run, weights=weights, models_dir=models_dir)
         leaves = map(np.asarray, jax.tree.leaves(loaded.variables))
         require(
             all(np.all(np.isfinite(leaf.astype(np.float32))) for leaf in leaves),
@@ -59,7 +57,21 @@ def open_model(run, *, weights="raw", models_dir=None):
         )
         return replicate(loaded)
 
-    return Model(facts, weights, classifier)
+    return Model(models.model_facts(run, models_dir=models_dir), weights, classifier)
+
+
+def check_names(benchmark, options):
+    """Raise InputError for options that a benchmark does not have."""
+    from advspur.benchmarks import BENCHMARKS
+
+    module = BENCHMARKS[benchmark]
+    functions = (module.load, module.evaluate)
+    known = {name for f in functions for name in inspect.signature(f).parameters}
+    unknown = sorted(options.keys() - known)
+    require(
+        not unknown,
+        f"{benchmark} has no option {', '.join(unknown)}; its options: {', '.join(sorted(known))}",
+    )
 
 
 def misfit(model, benchmark):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError, check_choice, check_nonnegative, first_line, require
+from advspur._checks import InputError, check_choice, check_count, first_line, require
 from advspur.benchmarks.predict import require_classes
 from advspur.benchmarks.regions import Regions, region_records
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
@@ -140,7 +140,7 @@ def evaluate(
 
 def _check_protocol(dilation_rounds, spurious_region):
     check_choice("spurious_region", spurious_region, ("complement", "masks"))
-    check_nonnegative("dilation_rounds", dilation_rounds)
+    check_count("dilation_rounds", dilation_rounds, 0)
 
 
 def dilate(mask, rounds):
@@ -205,6 +205,7 @@ def _read_release(root, image_dir, allow_partial):
                 require(place in spurious, f"{file}: no worker answered on feature {feature}")
                 kind = "spurious" if spurious[place] else "core"
                 stem = stem.removesuffix(".JPEG")
+                require(stem == Path(stem).name, f"{file}: {stem} is outside the folder")
                 masks[stem][kind].append(root / wnid / f"feature_{feature}" / f"{stem}.JPEG")
         for stem, of_image in sorted(masks.items()):
             rows.append({"path": image_dir / wnid / f"{stem}.JPEG", "label": label} | of_image)
@@ -224,7 +225,7 @@ def read_answers(file):
         require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
         if line.get("WorkerId"):
             before = workers.setdefault((line["WorkerId"], place), number)
-            require(before == number, f"{file} lines {before} and {number} are one worker's answer")
+            require(before == number, f"{file} lines {before} and {number} are one worker's")
         counts[place].append(answer in SPURIOUS_ANSWERS)
     return {place: sum(answers) >= 3 for place, answers in counts.items()}
 
@@ -273,6 +274,6 @@ def _read_manifest(root):
         rows.append({"path": root / line["image"], "label": labels[line["wnid"]]} | masks)
     outside = names_outside(file, [line["image"] for line in lines])
     if outside:
-        text = f"{file}: {len(outside)} images are outside of its folder, first {outside[0]}"
+        text = f"{file}: {len(outside)} images are outside its folder, first {outside[0]}"
         warnings.warn(text, stacklevel=2)
     return rows

@@ -7,6 +7,7 @@ ImageNet-9, foreground against background noise as in RIVAL10 (RFS).
 import math
 import time
 
+from advspur._checks import check_count
 from advspur.benchmarks import metrics, rival10
 from advspur.benchmarks.predict import (
     correct_on,
@@ -41,6 +42,7 @@ def num_passes(data_dir=None, **options):
     """Forward passes over an image that `evaluate` makes."""
     options = with_defaults(evaluate, options)
     check_attacks(options)
+    check_count("num_examples", options["num_examples"])
     count = options["num_examples"]
     budgets = len(options["l2_epsilons"]) + len(options["linf_epsilons"])
     attacked = min(options["num_attacked"], count) * budgets

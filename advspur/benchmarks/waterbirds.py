@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advspur._checks import require
+from advspur._checks import check_numbers, require
 from advspur.benchmarks import metrics
 from advspur.benchmarks.features import cached_features
 from advspur.data.layouts import (
@@ -83,13 +83,14 @@ def read_metadata(root):
         )
     require(rows, f"{file} is empty")
     outside = names_outside(file, [row["img_filename"] for row in rows])
-    require(not outside, f"{file} {''.join(outside[:1])} leaves the folder")
+    require(not outside, f"{file} {''.join(outside[:1])} is outside the folder")
     return rows
 
 
 def num_passes(data_dir, **options):
     """Forward passes over an image that `evaluate` makes."""
     given = with_defaults(evaluate, options)
+    check_numbers("sensitivity_learning_rates", given["sensitivity_learning_rates"])
     check_fit(
         learning_rates=(given["learning_rate"], *given["sensitivity_learning_rates"]),
         weight_decay=given["weight_decay"],

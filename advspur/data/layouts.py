@@ -69,15 +69,13 @@ def list_classes(root, labels, *, allow_partial, ignore_others=False):
     require_whole(fault, root, allow_partial=allow_partial)
     found = [(p, labels[f]) for f, of_class in files.items() for p in of_class]
     require_data(found, "images", root, "<class folder>/<image>.JPEG")
-    folders = {}
-    for path, _ in found:
-        folders.setdefault(path.name, []).append(path.parent.name)
-    shared = [(name, where) for name, where in folders.items() if len(where) > 1]
+    first = {}
+    shared = [p for p, _ in found if first.setdefault(p.name, p) is not p]
     if shared:
-        name, where = shared[0]
+        name = shared[0].name
         warnings.warn(
-            f"{root}: {len(shared)} file names are in several class folders, first {name} in "
-            f"{' and '.join(where[:2])}: an image can have one label only",
+            f"{root}: {len(shared)} file names appear in two class folders, first {name} in "
+            f"{first[name].parent.name} and {shared[0].parent.name}; an image has one label",
             stacklevel=2,
         )
     paths, numbers = zip(*found, strict=True)
@@ -95,10 +93,10 @@ def open_file(path, mode="RGB"):
     return open_image(read_bytes(path), path, mode)
 
 
-def with_mask(image, mask, transform, mask_path):
+def with_mask(image, mask, transform, path, mask_path):
     """{"image": uint8 [h, w, 3], "mask": uint8 [h, w, 1]} of Pillow images, each transformed."""
     return {
-        "image": _transformed(image, transform, mask_path),
+        "image": _transformed(image, transform, path),
         "mask": _transformed(mask, transform, mask_path)[:, :, None],
     }
 
@@ -130,12 +128,12 @@ def read_rows(file):
     try:
         with Path(file).open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
+            names = [name for name in reader.fieldnames or () if name]
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file} is no readable table: {first_line(error)}") from error
-    names = [name for name in reader.fieldnames or () if name]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    require(not repeated, f"{file} line 1 has columns twice: {', '.join(repeated)}")
+    require(not repeated, f"{file} line 1 repeats columns: {', '.join(repeated)}")
     return rows
 
 
@@ -195,13 +193,13 @@ def unreadable(table, progress=None):
     return found
 
 
-@functools.lru_cache(maxsize=128)  # the models of a suite share their data
-def content_digest(table, root=""):
-    """SHA-256 over the bytes of a Table's image files (of paths below `root`), in order."""
+@functools.lru_cache(maxsize=4)  # the models of a suite share their data
+def content_digest(table):
+    """SHA-256 over the bytes of a Table's image files, in order."""
 
     def digest(path):
         try:
-            return file_checksum(Path(root, path))
+            return file_checksum(path)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -39,6 +39,10 @@ def in_memory(source, image_size, *, skip_unreadable=False):
     kept = [i for i in range(count) if i not in faults]
     if faults:
         images, labels = images[kept], labels[kept]
+        lost = sorted(set(range(source.num_classes)) - set(labels.tolist()))
+        if lost:
+            text = f"{source!r} has no readable image of {len(lost)} classes, first {lost[0]}"
+            warnings.warn(text, stacklevel=2)
     return array_source(images, labels, num_classes=source.num_classes)
 
 

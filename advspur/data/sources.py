@@ -33,6 +33,14 @@ def read_bytes(path):
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def file_stat(path):
+    """os.stat of a file; InputError where there is none."""
+    try:
+        return Path(path).stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 class FolderSource:
     """Image files in one folder per class; classes are numbered in sorted order."""
 
@@ -126,7 +134,7 @@ def folder_source(directory):
     empty = [name for label, name in enumerate(source.class_names) if label not in filled]
     require(
         not empty,
-        f"{len(empty)} of {source.num_classes} class folders in {directory} have no image "
+        f"{len(empty)} of {source.num_classes} class folders in {directory} hold no image file "
         f"({', '.join(IMAGE_SUFFIXES)}), first {(empty or [''])[0]}: add some or remove the folder",
     )
     return source

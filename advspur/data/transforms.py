@@ -6,7 +6,7 @@ Images stay uint8 on the host and on their way to the device; `to_unit` divides 
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from advspur._checks import InputError, require
 
@@ -31,27 +31,32 @@ def open_image(encoded, path=None, mode="RGB"):
         if image.mode.startswith("I;16"):
             levels = np.asarray(image).astype(np.uint32)
             image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-        kind = UNKNOWN_WHITE.get(image.mode)
-        require(not kind, f"it holds {kind} (mode {image.mode}); save it with 8 bits a channel")
-        if mode == "L":
-            return _grey(image)
-        image.info.pop("transparency", None)
-        return image.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{where} is no readable image: {error}") from error
+    kind = UNKNOWN_WHITE.get(image.mode)
+    require(not kind, f"{where} holds {kind} (mode {image.mode}); save it with 8 bits a channel")
+    has_colors = image.mode != "P" or (image.palette and image.palette.palette)
+    require(has_colors, f"{where} lacks the palette of its colours")
+    if mode == "L":
+        return _grey(image, where)
+    image.info.pop("transparency", None)
+    return image.convert(mode)
 
 
-def _grey(image):
+def _grey(image, where):
     """A mask of 8 bits, of an image whose colours are greys."""
     if image.mode in ("1", "L"):
         return image.convert("L")
     is_opaque = not image.has_transparency_data or image.convert("RGBA").getextrema()[3][0] == 255
-    require(is_opaque, f"a mask must not be transparent (mode {image.mode}); save it as greyscale")
+    image.info.pop("transparency", None)
     image = image.convert("RGB")
-    spread = int(np.ptp(np.asarray(image).astype(int), axis=2).max())
+    red, green, blue = image.split()
+    differences = (ImageChops.difference(*pair) for pair in ((red, green), (green, blue)))
+    is_grey = max(difference.getextrema()[1] for difference in differences) <= COLOR_TOLERANCE
     require(
-        spread <= COLOR_TOLERANCE,
-        f"a mask must be grey, its channels differ by {spread} of 255; save it as greyscale",
+        is_opaque and is_grey,
+        f"{where} is no mask: it is {'coloured' if is_opaque else 'transparent'}; save it as "
+        "greyscale",
     )
     return image.convert("L")
 

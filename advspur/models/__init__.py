@@ -18,7 +18,7 @@ from advspur.models.runs import (
     run_facts,
     tree_digest,
 )
-from advspur.models.store import find_model, load, model_facts, open_weights
+from advspur.models.store import find_model, load, model_facts
 from advspur.models.suite import SUITE, compare_with_published, published_model, suite
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "latest_step",
     "load",
     "model_facts",
-    "open_weights",
     "published_model",
     "record_facts",
     "resnet18",

@@ -10,7 +10,6 @@ import warnings
 from typing import NamedTuple
 
 import flax.traverse_util
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +23,7 @@ from advspur.models.torch_checkpoint import read_checkpoint
 # Keys under which training code saves the weights.
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict", "state_dict_ema")
 ASSUMED, OTHER = "assumed: ImageNet's", "in the file, not ImageNet's"
-PREFIXES = ("module.model.", "model.", "module.", "")
+PREFIXES = ("module.model.", "model.", "module.", "_orig_mod.", "")
 LEAVES = {  # (collection, leaf) of Flax -> name of torch
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
@@ -63,23 +62,23 @@ def convert_torch_checkpoint(path, *, mean=None, std=None):
 
     Args:
       path: .ckpt, .pt or .pth file of torch.save, .safetensors or .npz.
-      mean, std: of the three channels of [0, 1] pixels, that it was trained with, where the file
-        does not hold them; None: ImageNet's are assumed, with a warning.
+      mean, std: of the three channels in training, if the file does not hold them, in [0, 1] pixel
+        units; None: ImageNet's are assumed, with a warning.
     Raises: InputError, in one line, for a file or network that is not what it should be.
     """
     return convert(path, mean=mean, std=std).classifier
 
 
-def convert(path, *, mean=None, std=None):
-    """`convert_torch_checkpoint` with its account: a Conversion."""
+def convert(path, *, mean=None, std=None, is_filled=True):
+    """The Conversion of a checkpoint; unless `is_filled`, with shapes in place of weights."""
     require((mean is None) == (std is None), "mean and std go together")
     given = None if mean is None else _checked_normalization(mean, std)
     checkpoint = read_checkpoint(path)
     try:
-        conversion = _convert(checkpoint, given)
+        conversion = _convert(checkpoint, given, is_filled)
     except InputError as error:
         raise InputError(f"{path} cannot be converted: {first_line(error)}") from error
-    if conversion.normalization == ASSUMED:
+    if is_filled and conversion.normalization == ASSUMED:
         warn_of_assumed(path, conversion.classifier.num_classes)
     return conversion
 
@@ -89,13 +88,13 @@ def warn_of_assumed(path, num_classes):
     more = f"; models trained on ImageNet-9 have {IMAGENET9_MEAN}, {IMAGENET9_STD}"
     warnings.warn(
         f"{path} holds no normaliser: ImageNet's mean {IMAGENET_MEAN} and std {IMAGENET_STD} are "
-        "assumed; give others as mean and std (convert_checkpoint.py --mean=R,G,B --std=R,G,B)"
+        "assumed; convert it with convert_checkpoint.py --mean=R,G,B --std=R,G,B to give others"
         + (more if num_classes == 9 else ""),
         stacklevel=3,
     )
 
 
-def _convert(checkpoint, given):
+def _convert(checkpoint, given, is_filled):
     state, others = _state_dict(checkpoint.content)
     prefix = next((p for p in PREFIXES if f"{p}conv1.weight" in state), None)
     require(
@@ -139,19 +138,18 @@ def _convert(checkpoint, given):
             np.array_equal(network.get(name.removeprefix(copy)), value),
             f"{name} differs from the network that it should be a copy of",
         )
-    leaves = {
-        path: _leaf(names[path], network[names[path]], leaf.shape)
-        for path, leaf in template.items()
-    }
+    leaves = dict(template)
+    for path, leaf in template.items() if is_filled else ():
+        leaves[path] = jnp.array(_leaf(names[path], network[names[path]], leaf.shape))
     found = _normalization(around, outer)
     require(
         not (given and found) or given == found,
-        f"its normaliser has mean and std {found}, other than those given",
+        f"its normaliser has mean and std {found}, which differ from those given",
     )
     mean, std = given or found or (IMAGENET_MEAN, IMAGENET_STD)
     return Conversion(
         classifier=Classifier(
-            jax.tree.map(jnp.array, flax.traverse_util.unflatten_dict(leaves)),
+            flax.traverse_util.unflatten_dict(leaves),
             flax_network,
             mean,
             std,
@@ -226,16 +224,16 @@ def _state_dict(content):
     """(the dict of weights, names of what lies beside it)."""
     require(isinstance(content, dict), f"it holds a {type(content).__name__}, not a state dict")
     require(content, "it holds an empty dict")
-    wrappers = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
-    wrappers = wrappers[:1] if wrappers[:2] == ["model", "state_dict"] else wrappers
-    require(
-        len(wrappers) < 2,
-        f"it holds several state dicts, {' and '.join(wrappers)}: save the one that is meant alone",
-    )
-    for key in wrappers:
-        others = (k for k in content if k != key)
-        return _tensors(content[key]), tuple(printable(k) for k in others if isinstance(k, str))
-    return _tensors(content), ()
+    dicts = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+    filled = [k for k in dicts if any(isinstance(v, np.ndarray) for v in content[k].values())]
+    filled = filled[:1] if filled[:2] == ["model", "state_dict"] else filled
+    several = " and ".join(filled)
+    require(len(filled) < 2, f"it holds several state dicts, {several}: save only the one you mean")
+    if not dicts:
+        return _tensors(content), ()
+    key = (filled or dicts)[0]
+    others = tuple(printable(k) for k in content if k != key and isinstance(k, str))
+    return _tensors(content[key]), others
 
 
 def _tensors(state):
@@ -243,8 +241,8 @@ def _tensors(state):
     bad = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
     require(
         not bad,
-        f"its state dict holds more than tensors: {_some(bad)}; a dict around the weights is "
-        f"understood under the keys {', '.join(WRAPPERS)}",
+        f"its state dict holds more than tensors: {_some(bad)}; weights inside a dict are read "
+        f"from the keys {', '.join(WRAPPERS)}",
     )
     return state
 
@@ -259,7 +257,6 @@ def _normalization(around, outer):
     found = [around.get(name) for name in _constants(outer)]
     channels = all(value is None or value.size == 3 for value in found)
     require(channels, "its normaliser has no three channels")
-    found = [value if value is None else np.ravel(value).astype(float) for value in found]
     normalizer, attacker = found[:2], found[2:]
     for ours, theirs in zip(normalizer, attacker, strict=True):
         if ours is not None and theirs is not None:
@@ -274,10 +271,11 @@ def _normalization(around, outer):
 def _checked_normalization(mean, std):
     """(mean, std) as tuples of three numbers."""
     try:
-        both = np.array([mean, std], float)
+        both = np.array([np.ravel(mean), np.ravel(std)], float)
     except (TypeError, ValueError):
         both = np.full((2, 3), np.nan)
     valid = both.shape == (2, 3) and np.all((both >= 0) & np.isfinite(both))
+    mean, std = (np.ravel(values).tolist() for values in (mean, std))
     require(
         bool(valid) and both[0].max() <= 1 and both[1].min() > 0,
         f"the normaliser has mean {mean} and std {std}; expected three numbers "
@@ -288,9 +286,9 @@ def _checked_normalization(mean, std):
 
 
 def _told(given, found):
-    if found:
-        return "in the file" if found == (IMAGENET_MEAN, IMAGENET_STD) else OTHER
-    return "given" if given else ASSUMED
+    if found is None:
+        return "given" if given else ASSUMED
+    return "in the file" if found == (IMAGENET_MEAN, IMAGENET_STD) else OTHER
 
 
 def _some(names):

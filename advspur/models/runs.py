@@ -1,7 +1,6 @@
 """Classifiers from the directories that training runs write."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import jax
@@ -9,21 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import InputError, check_choice, first_line, require
+from advspur._files import read_json
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import build_network, variable_shapes
 
 NEEDED = ("arch", "stem", "num_classes", "train_p", "train_epsilon", "seed")
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-def read_json(path):
-    """The content of a JSON file that a run wrote, a dict."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {first_line(error)}") from error
-    require(isinstance(content, dict), f"{path} is damaged: it holds no object")
-    return content
 
 
 def run_facts(path):

@@ -53,8 +53,8 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
     """
     path = find_model(name, models_dir=models_dir)
     require(
-        path.is_file() or mean is std is None,
-        f"{path} has its normalisation in model.json: mean and std are of checkpoint files",
+        path.is_file() or (mean is None and std is None),
+        f"{path} has its normalisation already: mean and std are for checkpoint files",
     )
     if path.is_dir() and not (path / WEIGHTS).is_file():
         return load_run(path, weights=weights, step=step)
@@ -106,27 +106,12 @@ def model_facts(name, *, models_dir=None):
     model (its name), arch, num_classes, train_p, train_epsilon, ..., step, and checksum, which
     tells two models of one name apart.
     """
-    return open_weights(name, models_dir=models_dir)[0]
-
-
-def open_weights(name, *, weights="raw", models_dir=None):
-    """(`model_facts`, a function of nothing that gives the Classifier) of a model.
-
-    A checkpoint file is converted once for both: its weights are kept until they are asked for.
-    """
     path = find_model(name, models_dir=models_dir)
-    if path.is_file():
-        kept = [convert(path)]
-
-        def load_once():
-            has_kept = kept and weights == "raw"  # of other weights `load` says what is wrong
-            return kept.pop().classifier if has_kept else load(path, weights=weights)
-
-        return describe(path, kept[0]) | {"model": path.stem, "step": 0}, load_once
-    facts = run_facts(path) | {"step": 0}
-    if not (path / WEIGHTS).is_file():
-        facts |= {"step": latest_step(path), "checksum": run_checksum(path)}
-    return facts, lambda: load(path, weights=weights)
+    if not path.is_dir():
+        return describe(path, convert(path, is_filled=False)) | {"model": path.stem, "step": 0}
+    if (path / WEIGHTS).is_file():
+        return run_facts(path) | {"step": 0}
+    return run_facts(path) | {"step": latest_step(path), "checksum": run_checksum(path)}
 
 
 def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):

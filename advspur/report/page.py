@@ -1,13 +1,12 @@
 """report.html: one self-contained page of what was run, found, and what it cost."""
 
 import base64
-import json
 from pathlib import Path
 
 import jinja2
 
 from advspur._checks import require
-from advspur._files import write_whole
+from advspur._files import read_json, write_whole
 from advspur.records import COMPLETE, COUNTS, read_records
 from advspur.report.claims import claims
 from advspur.report.color_shift import color_shift_trends
@@ -39,7 +38,7 @@ def write_report(directory):
     suite = suite_of(numbers)
     figures = draw_figures(suite, directory / "figures") if records else []
     config = directory / "config.json"
-    run = json.loads(config.read_text()) if config.exists() else None
+    run = read_json(config) if config.exists() else None
     note = (run or {}).get("config", {}).get("note", "")
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from advspur._checks import check_choice, require
+from advspur._checks import check_choice, check_count, check_nonnegative, check_seed, require
 from advspur.theory import limits
 from advspur.theory.shift import READINGS
 from advspur.theory.sweeps import (
@@ -33,11 +33,7 @@ def run_sweeps(config, directory, progress=None):
       progress: object with advance(number of problems).
     Returns: path of the file, which the first process writes.
     """
-    check_choice("figure", config.figure, FIGURES)
-    for name, value in config.items():
-        if isinstance(value, tuple):
-            numbers = all(isinstance(x, (int, float)) and not math.isnan(x) for x in value)
-            require(value and numbers, f"{name} = {value}: it must be a list of numbers")
+    check_config(config)
     sweep = {"nfs": _nfs, "scale": _scale, "shift": _shift}[config.figure]
     arrays = sweep(config, progress)
     missed = np.argwhere(~np.asarray(arrays["converged"]))
@@ -56,6 +52,32 @@ def run_sweeps(config, directory, progress=None):
         np.savez(file, **arrays, **facts, is_spurious=np.arange(5) >= 2)
     os.replace(part, path)
     return path
+
+
+def check_config(config):
+    """Raise InputError for values that no sweep can have."""
+    check_choice("figure", config.figure, FIGURES)
+    for name, value in config.items():
+        if isinstance(value, tuple):
+            numbers = all(isinstance(x, (int, float)) and not math.isnan(x) for x in value)
+            require(value and numbers, f"{name} = {value}: it must be a list of numbers")
+    check_count("num_epsilons", config.num_epsilons, 2)
+    check_nonnegative("noise_std", config.noise_std)
+    ranges = {}  # (from, to, how many)
+    if config.figure == "scale":
+        ranges = {"scales": config.scales, **{f"phase.{k}": v for k, v in config.phase.items()}}
+    elif config.figure == "shift":
+        ranges = {"shift_stds": config.shift_stds}
+        check_count("num_draws", config.num_draws)
+        check_seed("seed", config.seed)
+        require(
+            len(config.norms) == len(config.scales),
+            f"{len(config.norms)} norms and {len(config.scales)} scales: give one scale for each "
+            "norm",
+        )
+    for name, value in ranges.items():
+        is_range = len(value) == 3 and value[2] == int(value[2]) >= 1
+        require(is_range, f"{name} = {value}: give (from, to, how many)")
 
 
 def num_problems(config):
@@ -121,10 +143,6 @@ def _scale(config, progress):
 
 
 def _shift(config, progress):
-    require(
-        len(config.norms) == len(config.scales),
-        f"{len(config.norms)} norms and {len(config.scales)} scales: give one scale for each norm",
-    )
     facts = _facts(config)
     stds = np.linspace(*config.shift_stds)
     readings = []
@@ -172,7 +190,6 @@ def _facts(config):
 
 def _budgets(config, models, p):
     """num_epsilons budgets from 0 to the largest collapse radius of the models."""
-    require(config.num_epsilons >= 2, f"num_epsilons = {config.num_epsilons}: it must be >= 2")
     return np.linspace(0, float(radii(models, p=p).max()), config.num_epsilons)
 
 

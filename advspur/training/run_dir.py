@@ -23,13 +23,13 @@ from advspur._checks import (
     norm_name,
     require,
 )
-from advspur._files import locked, write_whole
+from advspur._files import locked, read_json, write_whole
 from advspur.attacks.losses import LOSSES
 from advspur.attacks.pgd import RANDOM_STARTS
 from advspur.data.augment import AUGMENTATIONS
 from advspur.data.color_shift import check_color_shift
 from advspur.models.resnet import ARCHITECTURES, STEMS
-from advspur.models.runs import read_json, record_facts, run_facts
+from advspur.models.runs import record_facts, run_facts
 from advspur.records import Record, append_records, read_records
 from advspur.training.attack import FGSM_METHODS, METHODS
 from advspur.training.state import SCHEDULES
@@ -176,6 +176,7 @@ def open_run(config, workdir, *, free=FREE_KEYS):
         new, path, about = jsonable(config), workdir / "config.json", None
         if path.exists():
             before = read_json(path)
+            require({"environment", "config"} <= before.keys(), f"{path} is damaged")
             about = before["environment"]  # of the call that began the run
             a, b = _flatten(before["config"]), _flatten(new)
             changed = [
@@ -284,10 +285,8 @@ def record_training(workdir, path):
 
 def _parse(line):
     """The line as a dict; None for the half-written last line of a killed run."""
-    try:
+    with contextlib.suppress(json.JSONDecodeError):
         return json.loads(line)
-    except json.JSONDecodeError:
-        return None
 
 
 def _flatten(tree, prefix=""):

@@ -149,37 +149,57 @@ class Logits:
     def logits(self, images):
         return images[:, 0, 0]
 
-    def __call__(self, images):
-        return self.logits(images)
 
-
+NOT_JAX = "is not a JAX function of its images: it needs"
 FUNCTIONS = {  # what a user may give for logits_fn, and what is said
-    "a tuple": (lambda x: (linear(x), x), "returns a tuple; it must return the logits alone"),
-    "a list": (lambda x: [linear(x)], "returns a list; it must return the logits alone"),
-    "a dict": (lambda x: {"logits": linear(x)}, "returns a dict; it must return the logits alone"),
-    "nothing": (lambda x: None, "returns a NoneType; it must return the logits alone"),
+    "a tuple": (lambda x: (linear(x), x), "of type tuple; it must return only the logits"),
+    "a list": (lambda x: [linear(x)], "of type list; it must return only the logits"),
+    "a dict": (lambda x: {"logits": linear(x)}, "of type dict; it must return only the logits"),
+    "nothing": (lambda x: None, "of type NoneType; it must return only the log"),
     "text": (lambda x: "cat", "returned a value of type <class 'str'>.* not a valid JAX type"),
     "NumPy": (lambda x: np.tile(np.asarray(x)[:, 0, 0], 2), "as NumPy and PyTorch do.*jax.numpy"),
     "a NumPy product": (
         lambda x: np.dot(x[:, 0, 0], np.eye(3)),
-        "looks at the values of its images",
+        NOT_JAX,
     ),
-    "a branch": (lambda x: linear(x) if x.max() > 0.5 else 0, "looks at the values of its images"),
-    "a number": (lambda x: float(x.sum()), "looks at the values of its images"),
-    "an index": (lambda x: linear(x)[int(x.sum()) :], "looks at the values of its images"),
-    "a loop": (lambda x: linear(x) + len(range(int(x.max()))), "looks at the values of its images"),
+    "a branch": (
+        lambda x: linear(x) if x.max() > 0.5 else 0,
+        NOT_JAX,
+    ),
+    "a number": (lambda x: float(x.sum()), NOT_JAX),
+    "an index": (
+        lambda x: linear(x)[int(x.sum()) :],
+        NOT_JAX,
+    ),
+    "a loop": (
+        lambda x: linear(x) + len(range(int(x.max()))),
+        NOT_JAX,
+    ),
     "classes": (lambda x: jnp.argmax(linear(x), axis=-1), r"have shape \(2,\); expected 2 rows"),
     "integers": (lambda x: (9 * linear(x)).astype(int), "the logits have dtype int32; expected fl"),
     "truth": (lambda x: linear(x) > 0, "the logits have dtype bool; expected floats"),
     "complex": (lambda x: linear(x) + 0j, "the logits have dtype complex64; expected floats"),
     "one class": (lambda x: linear(x)[:, :1], r"have shape \(2, 1\); expected 2 rows"),
+    "PyTorch": (
+        lambda x: like_torch(x),
+        r"not a JAX function .*conv2d\(\) received an invalid combination",
+    ),
     "a map": (lambda x: x, r"have shape \(2, 4, 4, 3\); expected 2 rows"),
     "one row": (lambda x: linear(x)[:1], r"have shape \(1, 3\); expected 2 rows"),
     "a scalar": (lambda x: linear(x).sum(), r"have shape \(\); expected 2 rows"),
-    "a Classifier": (Logits(), "logits_fn is a Logits; give .* for a Classifier its .logits"),
-    "no function": (3, "logits_fn is a int; give a function of images"),
-    "an array": (LOGITS, "logits_fn is a ndarray; give a function of images"),
+    "a Classifier": (Logits(), "has type Logits; give .*Classifier, its .logits"),
+    "no function": (3, "logits_fn has type int; give a function of images"),
+    "an array": (LOGITS, "logits_fn has type ndarray; give a function of images"),
 }
+
+
+def like_torch(x):
+    """What a torch module raises that is given a tracer."""
+    raise TypeError(
+        f"conv2d() received an invalid combination of arguments - got ({type(x).__name__})"
+    )
+
+
 PICTURES, LABELS = np.full((2, 4, 4, 3), 0.5, np.float32), np.array([0, 1])
 PICTURES[1, 0, 0] = 0.25, 0.5, 0.75
 KEY = jax.random.key(0)
@@ -243,13 +263,39 @@ def test_logits_that_are_not_finite_stop_every_attack(name, what, value):
         ATTACKS[name](broken(what, value), PICTURES, LABELS, p=2, epsilon=0.1)
 
 
-@pytest.mark.parametrize("p", (1, 2, math.inf))
-@pytest.mark.parametrize("name", ("pgd", "fgsm"))
-def test_gradients_that_are_not_finite_stop_the_attacks_that_are_nothing_else(name, p):
-    if (name, p) == ("fgsm", 1):
-        return
+@pytest.mark.parametrize(
+    "name, p", [("pgd", 1), ("pgd", 2), ("pgd", math.inf), ("fgsm", 2), ("fgsm", math.inf)]
+)
+def test_gradients_that_are_not_finite_stop_pgd_and_fgsm(name, p):
     with pytest.raises(InputError, match="are not finite for 1 of 2 images, first image 1"):
         ATTACKS[name](broken("gradient", 1.0), PICTURES, LABELS, p=p, epsilon=0.1)
+
+
+@pytest.mark.parametrize("value", (math.nan, -math.inf))
+@pytest.mark.parametrize("name", ("pgd", "apgd", "fab", "square"))
+def test_logits_that_are_not_finite_off_the_image_are_no_success(name, value):
+    """Finite at the image, and in a class that is not the label's: its loss would be finite too."""
+    images = np.full((1, 4, 4, 3), 0.5, np.float32)
+
+    def logits_fn(x):
+        bad = jnp.any(jnp.abs(x - 0.5) > 1e-3, axis=(1, 2, 3))
+        logits = linear(x) + jnp.array([0.1, 0, 0])
+        return jnp.where(bad[:, None] & (jnp.arange(3) == 2), value, logits)
+
+    with pytest.raises(InputError, match="are not finite for 1 of 1 images, first image 0"):
+        ATTACKS[name](logits_fn, images, np.array([0]), p=2, epsilon=0.5)
+
+
+def test_a_later_start_that_is_not_finite_is_an_error():
+    images = np.full((2, 4, 4, 3), 0.5, np.float32)
+
+    def logits_fn(x):
+        bad = x[:, 1, 1, 1] > 0.5  # of about half of the random starts
+        return jnp.where(bad[:, None], jnp.nan, linear(x))
+
+    attack = functools.partial(ATTACKS["pgd"], p=2, epsilon=0.1, random_start="ball", restarts=8)
+    with pytest.raises(InputError, match="are not finite for 2 of 2 images"):
+        attack(logits_fn, images, LABELS, KEY)
 
 
 def test_under_jit_such_images_are_nan():

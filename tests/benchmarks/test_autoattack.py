@@ -333,7 +333,7 @@ def test_models_fit_the_data_they_were_trained_on():
     [
         ({"version": "rand"}, "version = 'rand' is not known; allowed: 'standard', 'plus'"),
         ({"linf_epsilons": ()}, "no budget is given"),
-        ({"linf_epsilons": ("",)}, "linf_epsilons = ('',): give numbers, or () for none"),
+        ({"linf_epsilons": ("",)}, "linf_epsilons = ('',): give a list of numbers, or () for none"),
         ({"num_images": 0}, "num_images = 0|num_examples = 0"),
         ({"image_list": "x.txt"}, "have no file names"),
     ],

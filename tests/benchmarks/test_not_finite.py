@@ -106,10 +106,10 @@ def test_what_is_not_finite_is_an_error(name, kind, options, count, value, data)
     if (name, kind) == ("spurious_shapes", "gradient"):
         options = options | {"linf_epsilons": ()}
     model = Broken(jnp.float32(value), NUM_CLASSES.get(name, 1000), kind)
-    with pytest.raises(InputError, match=r"are not finite for \d+ of \d+ images, first") as caught:
+    with pytest.raises(InputError, match=r"are not finite for \d+ of \d+ images of a b") as caught:
         evaluate(name, model, data, **options)
     words = str(caught.value).split(" not finite for ")[1].split()
-    bad, of, first = int(words[0]), int(words[2]), words[6]
+    bad, of, first = int(words[0]), int(words[2]), words[9]
     assert of == count and 0 < bad <= count
     assert bad == count or kind in ("noise", "attack", "gradient")
     assert bad < count or first.rstrip(":") == "0"
@@ -178,7 +178,7 @@ def test_the_images_of_a_batch_are_counted_and_padding_is_not(batch_size):
         return {"number": numbers, "value": jnp.asarray(values)[numbers % 13]}
 
     expected = {4: "2 of 4", 8: "2 of 8", 64: "3 of 13"}[batch_size]
-    with pytest.raises(InputError, match=f"for {expected} images, first image 5 .5.png."):
+    with pytest.raises(InputError, match=f"for {expected} images of a .*, first image 5 .5.png."):
         predict.for_each_example(function, table, batch_size=batch_size, image_size=4)
     values[:] = 1
     found = predict.for_each_example(function, table, batch_size=batch_size, image_size=4)

@@ -113,7 +113,7 @@ def test_deep_nfs_of_a_linear_model_is_the_theorys(scale):
     rest = 1 - MASKS / np.float32(255)
     is_spurious = np.broadcast_to(rest > 0, IMAGES.shape).reshape(NUM, -1)
     expected = [theory.norm_fraction_spurious(WEIGHT.ravel(), s) for s in is_spurious]
-    got = predict.gradient_share(linear(scale * WEIGHT), IMAGES, LABELS, rest)
+    got, _ = predict.gradient_share(linear(scale * WEIGHT), IMAGES, LABELS, rest)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
     by_hand = [np.sum(WEIGHT.ravel()[s] ** 2) / np.sum(WEIGHT**2) for s in is_spurious]
     np.testing.assert_allclose(got, by_hand, rtol=1e-5, atol=1e-7)
@@ -122,10 +122,10 @@ def test_deep_nfs_of_a_linear_model_is_the_theorys(scale):
 
 def test_a_soft_region_takes_its_share_of_every_pixel():
     region = RNG.uniform(0, 1, (NUM, SIZE, SIZE, 1)).astype(np.float32)
-    got = predict.gradient_share(linear(), IMAGES, LABELS, region)
+    got, _ = predict.gradient_share(linear(), IMAGES, LABELS, region)
     expected = np.sum(region * WEIGHT**2, axis=(1, 2, 3)) / np.sum(WEIGHT**2)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    parts = predict.gradient_share(linear(), IMAGES, LABELS, 1 - region)
+    parts, _ = predict.gradient_share(linear(), IMAGES, LABELS, 1 - region)
     np.testing.assert_allclose(got + parts, 1, rtol=1e-5)
 
 
@@ -145,8 +145,9 @@ def test_images_without_a_gradient_have_no_share_and_do_not_count():
     model = Sighted(*jax.tree.leaves(linear()))
     assert jax.tree.structure(model) != jax.tree.structure(linear())
     bright = IMAGES[:, 0, 0, 0] / 255 > 0.5
-    share = np.asarray(predict.gradient_share(model, IMAGES, LABELS, 1 - MASKS / np.float32(255)))
-    assert np.isnan(share).tolist() == (~bright).tolist(), share
+    rest = 1 - MASKS / np.float32(255)
+    share, has_share = map(np.asarray, predict.gradient_share(model, IMAGES, LABELS, rest))
+    assert has_share.tolist() == bright.tolist()
     records = measure(model, linf_noise_levels=(), l2_noise_levels=(), linf_epsilons=())
     found = value(records, "norm_fraction_spurious")
     counted = bright & TAKES_PART
@@ -285,8 +286,8 @@ def test_changes_of_the_regions_are_checked():
     assert REGIONS.changed(None) == REGIONS and REGIONS.changed({"trials": 5}).trials == 5
     for changes, match in (
         ({"trial": 1}, r"regions has \['trial'\]; it knows names, linf_noise"),
-        ({"trials": 0}, "regions.trials must be >= 1"),
-        ({"attack_steps": 0}, "regions.attack_steps must be >= 1"),
+        ({"trials": 0}, "regions.trials = 0: it must be a whole number >= 1"),
+        ({"attack_steps": 0}, "regions.attack_steps = 0: it must be a whole number >= 1"),
         ({"l2_epsilons": (-1.0,)}, "regions.l2_epsilons = .*: it must be finite and >= 0"),
         ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: it must be a number"),
     ):

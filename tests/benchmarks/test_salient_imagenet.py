@@ -87,10 +87,14 @@ def test_masks_lie_in_the_frame_of_the_crop_unless_legacy(written):
     assert np.any(legacy["mask"] != example["mask"])
 
 
-def test_legacy_masks_are_joined_before_they_are_resized(written):
-    """As the official loader does; where both are between 0 and their maximum it matters."""
-    root, stem = written / "salient", f"{FIRST}_1"
-    both = [stored(root, FIRST, f, stem) for f in (10, 11)]
+def test_legacy_masks_are_joined_before_they_are_resized(root):
+    """As the official loader does; it matters where one mask ends beside the other."""
+    stem, both = f"{FIRST}_1", []
+    for feature, columns in ((10, slice(0, 100)), (11, slice(100, 224))):
+        mask = np.zeros((224, 224), np.uint8)
+        mask[:, columns] = 200
+        Image.fromarray(mask).save(root / FIRST / f"feature_{feature}" / f"{stem}.JPEG")
+        both.append(stored(root, FIRST, feature, stem))
 
     def magnified(mask):
         return np.asarray(Image.fromarray(mask).resize((256, 256), 2))[16:240, 16:240]
@@ -127,7 +131,7 @@ def test_damaged_answers_are_named_by_their_line(root):
     with pytest.raises(InputError, match="image_names_map.csv: no worker answered on feature 11"):
         load(root)
     file.write_text(f"{text}{text.splitlines()[-1]}\n")
-    with pytest.raises(InputError, match="lines 21 and 22 are one worker's answer"):
+    with pytest.raises(InputError, match="lines 21 and 22 are one worker's"):
         load(root)
     file.unlink()
     with pytest.raises(MissingData, match="no Salient ImageNet answers"):
@@ -146,7 +150,7 @@ def test_a_manifest_gives_the_same_examples(written, tmp_path):
             path = os.path.relpath(row["path"], tmp_path)
             table.writerow([path, "", *masks, row["path"].parent.name])
         table.writerow(["no_core.JPEG", "", "some.JPEG", "", FIRST])
-    with pytest.warns(UserWarning, match="csv: 5 images are outside of its folder, first line 2"):
+    with pytest.warns(UserWarning, match="csv: 5 images are outside its folder, first line 2"):
         listed = load(tmp_path, allow_partial=False)
     assert len(listed) == len(release) == 5
     for i in range(5):
@@ -175,7 +179,7 @@ def test_damaged_manifests_are_named_by_their_line(tmp_path):
         with pytest.raises(InputError, match="csv lines 2 and 4 name the same file, x.JPEG"):
             load(tmp_path)
     file.write_text(f"{header},wnid,image\n{line},n01440764,x.JPEG\n")
-    with pytest.raises(InputError, match="line 1 has columns twice: image, wnid"):
+    with pytest.raises(InputError, match="line 1 repeats columns: image, wnid"):
         load(tmp_path)
     file.write_text("image,wnid,core_masks,spurious_masks\nx.JPEG,n01440764,m.JPEG,\n")
     with pytest.raises(InputError, match="2 image or mask files are missing, first .*x.JPEG"):

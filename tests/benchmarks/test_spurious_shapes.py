@@ -127,7 +127,9 @@ def test_accuracies_and_gaps_agree_with_an_independent_count(records, count):
     assert value(records, "majority_minority_gap").value == pytest.approx(gap, abs=1e-9)
     groups = {(k, m) for k, m in zip(labels, majority, strict=True)}
     worst = min(on_test[(labels == k) & (majority == m)].mean() for k, m in groups)
-    assert value(records, "worst_group_accuracy").value == pytest.approx(worst, abs=1e-9)
+    worst = worst if len(groups) == 2 * len(set(labels)) else np.nan  # one of them is empty
+    found = value(records, "worst_group_accuracy").value
+    assert found == pytest.approx(worst, abs=1e-9, nan_ok=True)
 
 
 def test_robust_accuracy_is_at_most_the_clean_one_and_falls_with_the_budget(records, count):
@@ -196,7 +198,7 @@ def test_a_run_is_evaluated_once(tmp_path, run_dir, records):
     }
     assert {r.benchmark for r in written} == {"spurious_shapes"}
     # The same seed gives the same numbers, and shapes are those of training.
-    assert [r[:6] for r in written[:-1]] == [r[:6] for r in records]
+    assert [str(r[:6]) for r in written[:-1]] == [str(r[:6]) for r in records]  # NaN is not NaN
     before = path.read_bytes()
     assert evaluate() == 0
     assert path.read_bytes() == before

@@ -172,9 +172,12 @@ AGAIN = {  # a change to a copy of the first row -> what is said of it
     "with two labels": ({"y": "1"}, "lines 2 and 26 name the same file, {name}"),
     "at two places": ({"place": "1"}, "lines 2 and 26 name the same file, {name}"),
     "spelt otherwise": ({"img_filename": "./x/..//{name}"}, "lines 2 and 26 name the same file"),
-    "the folder above": ({"img_filename": "../{name}"}, "line 26: ../{name} leaves the folder"),
-    "far above": ({"img_filename": "a/../../../etc/x"}, "line 26: ../../etc/x leaves the folder"),
-    "absolute": ({"img_filename": "/etc/passwd"}, "line 26: /etc/passwd leaves the folder"),
+    "the folder above": ({"img_filename": "../{name}"}, "line 26: ../{name} is outside the folder"),
+    "far above": (
+        {"img_filename": "a/../../../etc/x"},
+        "line 26: ../../etc/x is outside",
+    ),
+    "absolute": ({"img_filename": "/etc/passwd"}, "line 26: /etc/passwd is outside the folder"),
 }
 
 
@@ -195,7 +198,7 @@ def test_a_column_twice_is_refused(fresh):
     file = fresh / "metadata.csv"
     header, *rows = file.read_text().splitlines()
     file.write_text("\n".join([f"{header},y,y", *(f"{row},0,0" for row in rows)]))
-    with pytest.raises(InputError, match="metadata.csv line 1 has columns twice: y"):
+    with pytest.raises(InputError, match="metadata.csv line 1 repeats columns: y"):
         waterbirds.read_metadata(fresh)
 
 

@@ -78,7 +78,7 @@ def test_resource_forks_are_no_images(tmp_path):
 def test_a_file_name_in_two_class_folders_is_warned_of(tmp_path):
     root = tree(tmp_path)
     (root / "c" / "a0.JPEG").write_bytes((root / "a" / "a0.JPEG").read_bytes())
-    with pytest.warns(UserWarning, match="1 file names .* in several .* first a0.JPEG in a and c"):
+    with pytest.warns(UserWarning, match="1 file names appear in two .* first a0.JPEG in a and c"):
         layouts.list_classes(root, LABELS, allow_partial=False)
 
 
@@ -124,13 +124,16 @@ def test_image_and_mask_go_through_one_transform():
     image, _ = picture(np.random.default_rng(4), (260, 250))
     mark = Image.new("L", image.size)
     mark.paste(255, (10, 20, 30, 40))
-    shifted = layouts.with_mask(image, mark, lambda x: x.crop((5, 7, 229, 231)), "m.npy")
+    shifted = layouts.with_mask(image, mark, lambda x: x.crop((5, 7, 229, 231)), "x.png", "m.npy")
     assert shifted["image"].shape == (224, 224, 3) and shifted["mask"].shape == (224, 224, 1)
     where = np.argwhere(shifted["mask"][..., 0])
     assert (where.min(0).tolist(), where.max(0).tolist()) == ([13, 5], [32, 24])
     np.testing.assert_array_equal(shifted["image"], np.asarray(image)[7:231, 5:229])
-    with pytest.raises(InputError, match="m.npy is 260 x 250: 224 x 224 is needed"):
-        layouts.with_mask(image, mark, lambda x: x, "m.npy")
+    with pytest.raises(InputError, match="x.png is 260 x 250: 224 x 224 is needed"):
+        layouts.with_mask(image, mark, lambda x: x, "x.png", "m.npy")
+    small = Image.new("L", (5, 5))
+    with pytest.raises(InputError, match="m.npy is 5 x 5: too small"):
+        layouts.with_mask(image.resize((224, 224)), small, lambda x: x, "x.png", "m.npy")
 
 
 def test_unreadable_images_are_left_out_and_counted(tmp_path):

@@ -42,7 +42,10 @@ def test_unreadable_images_are_counted_and_the_first_is_named():
 
 
 def test_unreadable_images_are_left_out_where_asked_for():
-    with pytest.warns(UserWarning, match="2 of 11 images are unreadable and left out, first: pho"):
+    with (
+        pytest.warns(UserWarning, match="2 of 11 images are unreadable and left out, first: pho"),
+        pytest.warns(UserWarning, match="has no readable image of 2 classes, first 3"),
+    ):
         table = in_memory(source(7, 3), 8, skip_unreadable=True)
     np.testing.assert_array_equal(table.columns["label"], [0, 1, 2, 4, 5, 6, 8, 9, 10])
     np.testing.assert_array_equal(table.columns["image"], IMAGES[table.columns["label"]])

@@ -200,6 +200,15 @@ def test_pictures_of_every_mode(kind):
     np.testing.assert_array_equal(decode(encoded), expected)
 
 
+@pytest.mark.parametrize("mode", ("RGB", "L"))
+def test_a_palette_without_colours_is_refused(mode):
+    encoded = palette()
+    start = encoded.index(b"PLTE") - 4
+    length = int.from_bytes(encoded[start : start + 4], "big")
+    with pytest.raises(InputError, match="x.png lacks the palette of its colours"):
+        open_image(encoded[:start] + encoded[start + 12 + length :], "x.png", mode)
+
+
 def test_lab_is_converted():
     encoded = encode(Image.fromarray(GREYS).convert("LAB"), "TIFF")
     np.testing.assert_allclose(decode(encoded).astype(int), GREYS, rtol=0, atol=3)
@@ -216,7 +225,10 @@ def test_a_profile_of_cmyk_and_the_second_picture_of_a_camera_change_nothing():
 
 FLOATS = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
 REFUSED = {
-    "32-bit integers": (encode(Image.fromarray(RAMP.astype(np.int32)), "TIFF"), "mode I"),
+    "32-bit integers": (
+        encode(Image.fromarray(RAMP.astype(np.int32)), "TIFF"),
+        "32-bit integers .mo",
+    ),
     "floats": (encode(Image.fromarray(FLOATS), "TIFF"), "floating-point numbers .mode F"),
 }
 
@@ -225,7 +237,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_pictures_whose_white_is_not_known_are_refused(kind, mode):
     encoded, message = REFUSED[kind]
-    with pytest.raises(InputError, match=f"x.tif is no readable image: .*{message}") as error:
+    with pytest.raises(InputError, match=f"x.tif holds {message}") as error:
         open_image(encoded, "x.tif", mode)
     assert "\n" not in str(error.value)
 
@@ -238,15 +250,15 @@ MASKS = {  # file -> greys, or what is said
     "a palette of greys": (palette(greys=True), RAMP),
     "opaque": (encode(Image.fromarray(with_alpha(GREYS, 255)), "PNG"), RAMP),
     "opaque grey": (encode(Image.fromarray(with_alpha(RAMP, 255)), "PNG"), RAMP),
-    "coloured": (encode(Image.fromarray(COLORS), "PNG"), "a mask must be grey, its channels"),
-    "a palette of colours": (palette(), "a mask must be grey, its channels"),
+    "coloured": (encode(Image.fromarray(COLORS), "PNG"), "no mask: it is coloured"),
+    "a palette of colours": (palette(), "no mask: it is coloured"),
     "transparent": (
-        encode(Image.fromarray(with_alpha(RAMP, 0, 255)), "PNG"), "must not be transparent .mode LA"
+        encode(Image.fromarray(with_alpha(RAMP, 0, 255)), "PNG"), "no mask: it is transparent"
     ),
     "transparent palette": (
-        palette(greys=True, transparency=7), "must not be transparent .mode P"
+        palette(greys=True, transparency=7), "no mask: it is transparent"
     ),
-    "CMYK": (encode(Image.fromarray(CMYK, "CMYK"), "TIFF"), "a mask must be grey"),
+    "CMYK": (encode(Image.fromarray(CMYK, "CMYK"), "TIFF"), "no mask: it is coloured"),
 }  # fmt: skip
 
 
@@ -256,7 +268,7 @@ def test_masks_are_greys_or_refused(kind):
     if not isinstance(expected, str):
         np.testing.assert_array_equal(open_image(encoded, "m.png", "L"), expected)
         return
-    with pytest.raises(InputError, match=f"m.png is no readable image: .*{expected}"):
+    with pytest.raises(InputError, match=expected):
         open_image(encoded, "m.png", "L")
 
 

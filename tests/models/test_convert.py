@@ -54,6 +54,10 @@ LAYOUTS = {
     "model_state_dict": lambda w: {"model_state_dict": w, "optimizer_state_dict": {"state": {}}},
     "averaged": lambda w: {"state_dict_ema": w, "arch": "resnet18"},
     "model before state_dict": lambda w: {"model": w, "state_dict": {"conv1.weight": 3}},
+    "a dict beside them": lambda w: {"net": {"arch": 3, "depth": 18}, "state_dict": w},
+    "an empty dict beside them": lambda w: {"model": w, "net": {}},
+    "an empty dict before them": lambda w: {"model": {}, "state_dict": w},
+    "torch.compile": lambda w: {f"_orig_mod.{k}": v for k, v in w.items()},
     "Lightning": lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}, "loops": {}},
 }
 
@@ -212,17 +216,17 @@ MISTAKES = {
     "an empty state dict": (lambda w: {"state_dict": {}, "epoch": 3}, "its state dict is empty"),
     "an unknown wrapper": (
         lambda w: {"weights": w},
-        "more than tensors: weights; .* understood under the keys model, state_dict, net, model_",
+        "more than tensors: weights; weights inside a dict are read from the keys model, sta",
     ),
     "raw and averaged weights": (
         lambda w: {"state_dict": w, "state_dict_ema": w},
-        "several state dicts, state_dict and state_dict_ema: save the one",
+        "several state dicts, state_dict and state_dict_ema: save only",
     ),
     "net and model_state_dict": (
         lambda w: {"net": w, "model_state_dict": w},
         "several state dicts, net and model_state_dict",
     ),
-    "a wrapper within a wrapper": (lambda w: {"net": {"model": w}}, "more than tensors: model; a"),
+    "a wrapper within a wrapper": (lambda w: {"net": {"model": w}}, "more than tensors: model; w"),
     "optimiser only": (lambda w: {"optimizer": {"lr": 1}}, "more than tensors: optimizer"),
     "numbers": (lambda w: {"state_dict": {"conv1.weight": 3}}, "more than tensors: conv1.weight"),
     "strange stem": (
@@ -250,6 +254,15 @@ def test_a_normaliser_that_is_given_is_used(weights, tmp_path):
     found = convert(tmp_path / "x.pt", mean=mean, std=std)
     assert (found.classifier.mean, found.classifier.std) == CIFAR
     assert found.normalization == "given"
+    columns = (
+        np.reshape(values, (3, 1, 1)) for values in CIFAR
+    )  # as torch's normalisers have them
+    assert (
+        convert(
+            tmp_path / "x.pt", **dict(zip(("mean", "std"), columns, strict=True))
+        ).classifier.std
+        == std
+    )
     words = [",".join(map(str, values)).split(",") for values in CIFAR]  # as flags give it
     assert convert(tmp_path / "x.pt", mean=words[0], std=words[1]).classifier.mean == mean
     loaded = models.load(tmp_path / "x.pt", mean=mean, std=std)
@@ -267,7 +280,7 @@ def test_the_files_own_normaliser_is_not_replaced(weights, tmp_path):
     imagenet = convert(tmp_path / "x.pt").classifier
     again = convert(tmp_path / "x.pt", mean=imagenet.mean, std=imagenet.std)
     assert again.normalization == "in the file"
-    with pytest.raises(InputError, match="its normaliser has mean and std .*, other than those gi"):
+    with pytest.raises(InputError, match="its normaliser has mean and std .*, which differ"):
         convert(tmp_path / "x.pt", mean=CIFAR[0], std=CIFAR[1])
 
 
@@ -283,6 +296,7 @@ def test_the_files_own_normaliser_is_not_replaced(weights, tmp_path):
         ((0.5, 0.5, np.nan), (0.2, 0.2, 0.2)),
         ((0.5, 0.5, 0.5), (0.2, 0.2, np.inf)),
         (["0.5", "half", "0.5"], (0.2, 0.2, 0.2)),
+        (np.full((3, 1, 1), 127.5), np.ones((3, 1, 1))),
         ((0.5, 0.5, 0.5), (0.2, 0.2)),
     ),
 )

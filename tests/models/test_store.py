@@ -13,6 +13,7 @@ from seeded import state_dict
 from advspur import models
 from advspur._checks import InputError
 from advspur.benchmarks import open_model
+from advspur.models import convert as converting
 from advspur.models import store
 from advspur.models.convert import convert
 
@@ -170,20 +171,20 @@ def test_a_name_that_tells_no_budget_asks_for_it(folder, tmp_path):
         store.save_converted(convert(path), path, tmp_path / "out")
 
 
-def test_a_checkpoint_file_is_converted_once_for_facts_and_weights(folder, monkeypatch):
-    calls, path = [], folder / "resnet18_linf_eps4.0.ckpt"
+def test_a_checkpoint_file_is_converted_once_in_an_evaluation(folder, monkeypatch):
+    """What is known of a model is read from names and shapes alone."""
+    filled, path = [], folder / "resnet18_linf_eps4.0.ckpt"
+    expected, leaf = models.load(path), converting._leaf
 
-    def counted(*args, **options):
-        calls.append(args)
-        return convert(*args, **options)
+    def counted(name, *args):
+        filled.append(name)
+        return leaf(name, *args)
 
-    monkeypatch.setattr(store, "convert", counted)
-    expected = models.load(path)
+    monkeypatch.setattr(converting, "_leaf", counted)
     model = open_model(path)
-    assert leaves_equal(model.classifier(), expected) and len(calls) == 2
-    model.classifier.cache_clear()
-    assert leaves_equal(model.classifier(), expected) and len(calls) == 3
-    assert model.facts == models.model_facts(path)
+    assert not filled and model.facts == models.model_facts(path)
+    assert leaves_equal(model.classifier(), expected) and leaves_equal(model.classifier(), expected)
+    assert len(filled) == len(set(filled)) == 102
     averaged = open_model(path, weights="ema")
     with pytest.raises(InputError, match="is no training run: it has neither averaged"):
         averaged.classifier()
@@ -202,5 +203,5 @@ def test_an_assumed_normalisation_is_said_where_a_model_is_loaded(tmp_path):
 
 
 def test_a_converted_model_takes_no_other_normalisation(folder):
-    with pytest.raises(InputError, match="has its normalisation in model.json"):
+    with pytest.raises(InputError, match="has its normalisation already: mean and std"):
         models.load(folder / "resnet18_l2_eps3", mean=(0.5,) * 3, std=(0.5,) * 3)
