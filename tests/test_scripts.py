@@ -93,7 +93,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, message):
     ("argument", "message"),
     [
         ("--config.dtype=float16", "allowed: 'float32', 'float64'"),
-        ("--config.num_epsilons=1", "it must be >= 2"),
+        ("--config.num_epsilons=1", "it must be a whole number >= 2"),
         ("--config.norms=0.5,", "the norm must be a number in [1, inf]"),
         ("--config.theta_opt=1.0,1.0", "expected (5,)"),
         ("--config.etas=nan,", "etas = ('nan,',): it must be a list of numbers"),

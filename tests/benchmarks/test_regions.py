@@ -289,7 +289,7 @@ def test_changes_of_the_regions_are_checked():
         ({"trials": 0}, "regions.trials = 0: it must be a whole number >= 1"),
         ({"attack_steps": 0}, "regions.attack_steps = 0: it must be a whole number >= 1"),
         ({"l2_epsilons": (-1.0,)}, "regions.l2_epsilons = .*: it must be finite and >= 0"),
-        ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: it must be a number"),
+        ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: give a list of num"),
     ):
         with pytest.raises(InputError, match=match):
             REGIONS.changed(changes)

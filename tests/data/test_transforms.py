@@ -166,7 +166,7 @@ def profiled():
 
 
 GREYS = np.repeat(RAMP[..., None], 3, axis=-1)
-CMYK = np.zeros((16, 16, 4), np.uint8) + np.uint8([0, 60, 120, 30])
+CMYK = Image.new("CMYK", (16, 16), (0, 60, 120, 30))
 DEEP_RGB = np.repeat(np.uint8(EIGHT)[..., None], 3, axis=-1)
 PICTURES = {  # file -> RGB pixels by hand: torchvision's loader has the same, but for 16-bit greys
     "8 bits": (encode(Image.fromarray(COLORS), "PNG"), COLORS),
@@ -185,7 +185,7 @@ PICTURES = {  # file -> RGB pixels by hand: torchvision's loader has the same, b
     "grey with alpha": (encode(Image.fromarray(with_alpha(RAMP, 0, 99, 255)), "PNG"), GREYS),
     "colour with alpha": (encode(Image.fromarray(with_alpha(COLORS, 0, 99, 255)), "PNG"), COLORS),
     "a transparent grey": (encode(Image.fromarray(RAMP), "PNG", transparency=9), GREYS),
-    "CMYK": (encode(Image.fromarray(CMYK, "CMYK"), "TIFF"), GREYS * 0 + np.uint8([225, 172, 119])),
+    "CMYK": (encode(CMYK, "TIFF"), GREYS * 0 + np.uint8([225, 172, 119])),
     "turned by EXIF": (encode(Image.fromarray(COLORS), "PNG", exif=turned()), COLORS),
     "with a profile": (encode(Image.fromarray(COLORS), "PNG", icc_profile=profiled()), COLORS),
     "animated PNG": (animation("PNG"), COLORS),
@@ -215,7 +215,7 @@ def test_lab_is_converted():
 
 
 def test_a_profile_of_cmyk_and_the_second_picture_of_a_camera_change_nothing():
-    image = Image.fromarray(CMYK, "CMYK")
+    image = CMYK
     np.testing.assert_array_equal(
         decode(encode(image, "JPEG", icc_profile=profiled())), decode(encode(image, "JPEG"))
     )
@@ -258,7 +258,7 @@ MASKS = {  # file -> greys, or what is said
     "transparent palette": (
         palette(greys=True, transparency=7), "no mask: it is transparent"
     ),
-    "CMYK": (encode(Image.fromarray(CMYK, "CMYK"), "TIFF"), "no mask: it is coloured"),
+    "CMYK": (encode(CMYK, "TIFF"), "no mask: it is coloured"),
 }  # fmt: skip
 
 
