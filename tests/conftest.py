@@ -30,6 +30,15 @@ def key():
     return jax.random.key(0)
 
 
+@pytest.fixture(scope="module")
+def quick_programs():
+    """Programs compiled quickly, for modules that do not test how fast they are."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def x64():
     """Float64 for the length of one test."""

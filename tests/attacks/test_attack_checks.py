@@ -18,6 +18,8 @@ from advspur.attacks.checks import (
     perturbation_norms,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 SEE = "See docs/attacks.md."
 LOGITS = np.array([[3.0, -1.0, 0.5], [0.0, 2.0, 1.0], [-1.0, 0.0, 4.0]], np.float32)
 
@@ -83,7 +85,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(InputError, match="p = 3: the norm"):
         check_perturbation(image, image, p=3, epsilon=0.1)
     with pytest.raises(InputError, match=r"shape \(1, 1, 1, 1\), images \(2, 1, 1, 1\)"):
-        check_perturbation(image[:1], image, p=2, epsilon=0.1)
+        check_perturbation(image[:1], image, p=math.inf, epsilon=0.1)
 
 
 def test_no_images_have_no_norms():
@@ -225,7 +227,7 @@ def test_what_is_no_function_of_logits_is_refused_by_every_attack(kind):
     assert "\n" not in str(caught.value)
     for attack in ATTACKS.values():
         with pytest.raises(InputError, match=message):
-            attack(function, PICTURES, LABELS, p=2, epsilon=0.1)
+            attack(function, PICTURES, LABELS, p=math.inf, epsilon=0.1)
 
 
 def test_functions_of_logits_are_taken():
@@ -254,13 +256,12 @@ def broken(what, value):
     return logits_fn
 
 
-@pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
-@pytest.mark.parametrize("what", ("logits", "one logit"))
+@pytest.mark.parametrize("what, value", (("logits", math.nan), ("one logit", -math.inf)))
 @pytest.mark.parametrize("name", ATTACKS)
 def test_logits_that_are_not_finite_stop_every_attack(name, what, value):
     """NaN is the class 0 to argmax, so it would be a number."""
     with pytest.raises(InputError, match="are not finite for 1 of 2 images, first image 1"):
-        ATTACKS[name](broken(what, value), PICTURES, LABELS, p=2, epsilon=0.1)
+        ATTACKS[name](broken(what, value), PICTURES, LABELS, p=math.inf, epsilon=0.1)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +272,10 @@ def test_gradients_that_are_not_finite_stop_pgd_and_fgsm(name, p):
         ATTACKS[name](broken("gradient", 1.0), PICTURES, LABELS, p=p, epsilon=0.1)
 
 
-@pytest.mark.parametrize("value", (math.nan, -math.inf))
-@pytest.mark.parametrize("name", ("pgd", "apgd", "fab", "square"))
+@pytest.mark.parametrize(
+    "name, value",
+    [("pgd", math.nan), ("apgd", -math.inf), ("fab", math.nan), ("square", -math.inf)],
+)
 def test_logits_that_are_not_finite_off_the_image_are_no_success(name, value):
     """Finite at the image, and in a class that is not the label's: its loss would be finite too."""
     images = np.full((1, 4, 4, 3), 0.5, np.float32)
@@ -283,7 +286,7 @@ def test_logits_that_are_not_finite_off_the_image_are_no_success(name, value):
         return jnp.where(bad[:, None] & (jnp.arange(3) == 2), value, logits)
 
     with pytest.raises(InputError, match="are not finite for 1 of 1 images, first image 0"):
-        ATTACKS[name](logits_fn, images, np.array([0]), p=2, epsilon=0.5)
+        ATTACKS[name](logits_fn, images, np.array([0]), p=math.inf, epsilon=0.2)
 
 
 def test_a_later_start_that_is_not_finite_is_an_error():
@@ -293,29 +296,36 @@ def test_a_later_start_that_is_not_finite_is_an_error():
         bad = x[:, 1, 1, 1] > 0.5  # of about half of the random starts
         return jnp.where(bad[:, None], jnp.nan, linear(x))
 
-    attack = functools.partial(ATTACKS["pgd"], p=2, epsilon=0.1, random_start="ball", restarts=8)
+    attack = functools.partial(
+        ATTACKS["pgd"], p=math.inf, epsilon=0.1, random_start="ball", restarts=8
+    )
     with pytest.raises(InputError, match="are not finite for 2 of 2 images"):
         attack(logits_fn, images, LABELS, KEY)
 
 
 def test_under_jit_such_images_are_nan():
     logits_fn = broken("logits", math.nan)
-    for name in ("pgd", "fgsm", "apgd", "fab", "square"):
-        attack = jax.jit(functools.partial(ATTACKS[name], logits_fn, p=2, epsilon=0.1))
+    for name in ("pgd", "fgsm", "fab"):
+        attack = jax.jit(functools.partial(ATTACKS[name], logits_fn, p=math.inf, epsilon=0.1))
         found = np.asarray(attack(PICTURES, LABELS))
         assert np.all(np.isfinite(found[0])) and np.all(np.isnan(found[1])), name
 
 
 def test_apgd_goes_on_where_a_gradient_is_not_finite_and_warns():
     with pytest.warns(UserWarning, match=r"1 points with zero gradient \(or NaN\) in apgd"):
-        found = ATTACKS["apgd"](broken("gradient", 1.0), PICTURES, LABELS, p=2, epsilon=0.1)
+        found = ATTACKS["apgd"](broken("gradient", 1.0), PICTURES, LABELS, p=math.inf, epsilon=0.1)
     assert np.all(np.isfinite(found))
 
 
 def test_autoattack_goes_on_where_a_gradient_is_not_finite_and_warns():
     """As docs/attacks.md promises."""
     result = attacks.autoattack(
-        broken("gradient", 1.0), PICTURES, np.array([0, 2]), p=2, epsilon=0.1, attacks=("apgd-ce",)
+        broken("gradient", 1.0),
+        PICTURES,
+        np.array([0, 2]),
+        p=math.inf,
+        epsilon=0.1,
+        attacks=("apgd-ce",),
     )
     assert any("1 points with zero gradient (or NaN) in apgd-ce" in w for w in result.warnings)
     assert np.all(np.isfinite(result.images))

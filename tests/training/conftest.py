@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_a_module():
+def programs_of_a_module(quick_programs):
     """Compiled quickly, as what is tested is not how fast they are, in subprocesses too.
 
     Compiled training steps take much memory: none is kept for another module. Tasks that orbax
@@ -15,9 +15,6 @@ def programs_of_a_module():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        before = jax.config.read("jax_disable_most_optimizations")
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", before)
     gc.collect()
     jax.clear_caches()
