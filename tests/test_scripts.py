@@ -225,7 +225,7 @@ def start_two(script, *arguments):
     ]
 
 
-def ended(processes, timeout=200):
+def ended(processes, timeout=500):
     """[what each said], after all have ended well."""
     said = [process.communicate(timeout=timeout)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said

@@ -268,7 +268,7 @@ def test_shares_of_a_long_list_add_up_and_two_processes_measure_as_one(tmp_path,
     assert [line for line in progress.lines if line.startswith("share")] == [
         f"share {i} of 3: {n} images" for i, n in ((1, 7), (2, 7), (3, 6))
     ]
-    said = [process.communicate(timeout=200)[0] for process in both]
+    said = [process.communicate(timeout=500)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert [json.loads(text.splitlines()[-1]) for text in said] == [one, one]
     assert {row[-1] for row in one} == {NUM} and len(one) == 1 + 2 * (2 + 2 * 3)
