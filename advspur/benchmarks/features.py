@@ -13,7 +13,7 @@ from advspur._devices import together
 from advspur._files import write_whole
 from advspur.benchmarks.predict import correct_on, features, for_each_example
 from advspur.data.layouts import content_digest
-from advspur.data.sources import file_stat
+from advspur.data.sources import readable
 from advspur.models import tree_digest
 
 
@@ -58,7 +58,8 @@ def cached_correct(classifier, table, transform, *, root, cache_dir, progress=No
     def digest():
         files = []
         for path, label in zip(table.columns["path"], table.columns["label"], strict=True):
-            about = file_stat(Path(root, path))
+            with readable(file := Path(root, path)):
+                about = file.stat()
             files.append(f"{path} {about.st_size} {about.st_mtime_ns} {label}")
         model = tree_digest(classifier), str(jax.tree.structure(classifier))
         return *model, transform, str(root), *files

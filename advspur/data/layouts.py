@@ -18,7 +18,7 @@ import numpy as np
 from advspur._checks import InputError, first_line, require
 from advspur._files import file_checksum
 from advspur._progress import Progress
-from advspur.data.sources import image_files, read_bytes
+from advspur.data.sources import image_files, read_bytes, readable
 from advspur.data.table import Table
 from advspur.data.transforms import center_crop, open_image, resize_short, resize_square
 
@@ -198,10 +198,8 @@ def content_digest(table):
     """SHA-256 over the bytes of a Table's image files, in order."""
 
     def digest(path):
-        try:
+        with readable(path):
             return file_checksum(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return hashlib.sha256("".join(pool.map(digest, table.columns["path"])).encode()).hexdigest()

@@ -5,6 +5,7 @@ label, and where known group and mask, and ``num_classes``. TensorFlow is never 
 directories are read through array_record, class folders through plain files.
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -25,20 +26,19 @@ def image_files(directory):
     )
 
 
-def read_bytes(path):
-    """The content of a file; InputError where there is none to read."""
+@contextlib.contextmanager
+def readable(path):
+    """Raise InputError where a file cannot be read: a dead link, a folder named like an image."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:  # a dead link, a folder with the name of an image, ...
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def file_stat(path):
-    """os.stat of a file; InputError where there is none."""
-    try:
-        return Path(path).stat()
+        yield
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_bytes(path):
+    """The content of a file; InputError where there is none to read."""
+    with readable(path):
+        return Path(path).read_bytes()
 
 
 class FolderSource:
