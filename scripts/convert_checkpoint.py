@@ -50,13 +50,13 @@ def main(flags, *arguments):
     )
     written = models.model_facts(directory)
     classifier = conversion.classifier
-    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
+    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.params["params"]))
     lines = {
         "container": conversion.container,
         "SHA-256": written["source"]["sha256"],
         "architecture": f"{conversion.arch}, {classifier.num_classes} classes",
         "parameters": f"{count:,}",
-        "normalisation": f"{classifier.mean}, {classifier.std} ({conversion.normalization})",
+        "normalisation": f"{classifier.forward.mean}, {classifier.forward.std} ({conversion.normalization})",
         "entries": f"{len(conversion.used)} used, {len(conversion.dropped)} dropped by rule",
         "beside them": f"{', '.join(conversion.others) or 'nothing'} (not used)",
         "inert": f"{', '.join(conversion.inert) or 'no names'} (neither imported nor called)",
