@@ -1,88 +1,108 @@
-"""Masked prediction: every example of a source counted exactly once, whatever the batch size.
+"""Passes over a data set: every example counted exactly once, whatever the batch size.
+
+A pass turns a model and a Table into outcomes of single examples; records are computed from those.
+Outcomes are kept on disk where a folder for them is given, so that an interrupted evaluation
+resumes at the pass it was in, and several measures share one pass.
 
 The functions are jitted over the Classifier pytree at module level: one compilation serves all
-models of an architecture, all budgets and all noise levels. Levels are a Python loop around
-them, since a convolution inside a compiled loop is several times slower on CPU. Batches are
-split over the local devices, and over the processes where there are several.
+models with one `forward`, all budgets and all noise levels. Batches are split over the local
+devices.
 
 An outcome of a logit or gradient that is not finite is NaN, and `for_each_example` refuses it: the
 argmax of NaN would be class 0.
 """
 
-import functools
-import math
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
-from advspur._checks import check_choice, check_count, check_epsilon, require, require_finite
-from advspur._devices import split_batch, together, whole_batch
-from advspur.attacks import check_perturbation, margin, pgd
+from advspur import __version__
+from advspur._checks import check_count, require, require_finite
+from advspur._devices import split_batch, whole_batch
+from advspur._files import write_whole
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
-from advspur.norms import lp_norm
-
-IMAGE_SIZE = 224  # of every ImageNet benchmark
-NOISE_FAMILIES = ("linf", "l2")
+from advspur.models.classifier import ClassMap, LinearHead, base_of, pool
 
 
-def require_classes(classifier, allowed):
-    """Raise InputError unless the model's number of classes is one of `allowed`."""
-    require(
-        classifier.num_classes in allowed,
-        f"the model has {classifier.num_classes} classes; this benchmark needs "
-        f"{' or '.join(map(str, allowed))}",
-    )
-
-
-def for_each_example(
-    function, source, *, batch_size, image_size=IMAGE_SIZE, limit=None, progress=None, passes=1
-):
-    """function(batch, numbers) -> arrays [batch_size, ...]; returned with padding taken off.
+def for_each_example(function, table, *, batch_size, progress=None, passes=1):
+    """function(batch, numbers) -> {name: array [batch_size, ...]}; returned without the padding.
 
     Args:
-      function: of a Batch on the devices and the positions [batch_size] of its examples in the
-        source.
-      source: a source with uint8 images, or whose images fit the standard transform.
+      function: of a Batch on the devices and the examples' numbers [batch_size] in the data set.
+      table: with uint8 images, or with images that fit the standard transform.
       batch_size: images a call, rounded up to a multiple of the number of devices.
-      limit: the first so many examples only.
       progress: advanced by the number of images times `passes`.
-    Returns: the results of all examples in order, on the host; in every process the same.
+    Returns: the results of all examples in order, on the host.
     Raises: InputError for results that are not finite, with their number and the first image.
     """
     check_count("batch_size", batch_size)
-    processes, batch_size = jax.process_count(), whole_batch(batch_size)
-    count = len(source) if limit is None else min(limit, len(source))
-    require(count > 0, f"{source!r} holds no example to evaluate on")
-    shape = {"batch_size": batch_size, "image_size": image_size, "limit": limit}
-    results, kept, last = [], [], None
+    batch_size = whole_batch(batch_size)
+    require(len(table) > 0, f"{table!r} contains no examples")
+    size = {"batch_size": batch_size, "image_size": table.image_size}
+    results, last = [], None
 
-    def fetch(result, numbers):
-        result = jax.tree.map(lambda x: x[: len(numbers)], jax.device_get(result))
-        _check_outcomes(result, numbers, source)
+    def fetch(result, rows):
+        result = jax.tree.map(lambda x: x[: len(rows)], jax.device_get(result))
+        _check_outcomes(result, rows, table)
         results.append(result)
 
-    with together():
-        for batch, numbers in _own_batches(source, processes, shape):
-            result = function(*split_batch((batch, numbers)))
-            if last is not None:  # fetched one batch late, so that the devices are never idle
-                fetch(*last)
-            kept.append(numbers[batch.valid])
-            last = result, kept[-1]
-            if progress is not None:
-                progress.advance(len(kept[-1]) * processes * passes)
-        fetch(*last)
-    if processes > 1:
-        return _gather(results, kept, count, batch_size)
+    for start, batch in enumerate(eval_batches(table, **size)):
+        rows = start * batch_size + np.arange(batch_size)
+        numbers = table.index[np.minimum(rows, len(table) - 1)]
+        result = function(*split_batch((batch, numbers)))
+        if last is not None:  # fetched one batch late, so that the devices are never idle
+            fetch(*last)
+        last = result, rows[batch.valid]
+        if progress is not None:
+            progress.advance(len(last[1]) * passes)
+    fetch(*last)
     return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
+    """`for_each_example` of a classifier, read from `cache_dir` where an earlier call kept it.
+
+    Args:
+      function: as for `for_each_example`.
+      classifier: that `function` calls; results of one without a digest are not kept.
+      about: what `function` measures, JSON: with the digests of model and data it names the file.
+      cache_dir: a folder; None: nothing is kept.
+      running: batch_size, progress and passes of `for_each_example`.
+    """
+    if cache_dir is None or classifier.digest is None:
+        return for_each_example(function, table, **running)
+    about = [about, classifier.digest, table.digest, __version__]
+    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    path = Path(cache_dir) / f"{name}.npz"
+    kept = _read(path)
+    if kept is None:
+        kept = for_each_example(function, table, **running)
+        content = io.BytesIO()
+        np.savez(content, **kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getvalue())
+    elif running.get("progress") is not None:
+        running["progress"].skip(len(table) * running.get("passes", 1))
+    return kept
 
 
 @jax.jit
 def logits(classifier, images):
     """[n, k] of uint8 images."""
     return classifier.logits(to_unit(images))
+
+
+@jax.jit
+def features(classifier, images):
+    """[n, d]: what the last layer gets of uint8 images."""
+    return classifier.features(to_unit(images))
 
 
 def correct(logits, labels):
@@ -97,155 +117,62 @@ def correct_clean(classifier, images, labels):
     return correct(classifier.logits(to_unit(images)), labels)
 
 
-def correct_on(classifier, source, **running):
-    """[n] 0 or 1: whether the predictions on a source are right; `running`: `for_each_example`."""
+def features_on(classifier, table, **running):
+    """{"features" [n, d], "label" [n]} of a Table's images; `running`: of `outcomes`."""
+
+    def function(batch, _):
+        return {"features": features(base, batch.image), "label": batch.label}
+
+    base = base_of(classifier)
+    return outcomes(function, base, table, "features", **running)
+
+
+def correct_on(classifier, table, **running):
+    """{"correct" [n], "label" [n]}: whether the predictions on a Table are right.
+
+    What a head or a class map changes is computed from a pass of the network below it, which the
+    models with other heads share where outcomes are kept.
+    """
+    base, forward, params = base_of(classifier), classifier.forward, classifier.params
 
     def clean(batch, _):
-        return correct_clean(classifier, batch.image, batch.label)
+        right = correct_clean(classifier, batch.image, batch.label)
+        return {"correct": right, "label": batch.label}
 
-    return for_each_example(clean, source, **running)
+    def whole(batch, _):
+        return {"logits": logits(base, batch.image), "label": batch.label}
 
-
-@jax.jit
-def features(classifier, images):
-    """[n, d]: what the last layer gets of uint8 images."""
-    return classifier.features(to_unit(images))
-
-
-@functools.partial(jax.jit, static_argnames=("p", "num_steps"))
-def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
-    adversarial = pgd(
-        classifier.logits,
-        images,
-        labels,
-        keys,
-        p=p,
-        epsilon=epsilon,
-        num_steps=num_steps,
-        random_start="none" if keys is None else "ball",
-        mask=mask,
-    )
-    # Loss, not success, decides among iterates; the clean image belongs to the ball too.
-    survives = correct(classifier.logits(adversarial), labels)
-    survives *= correct(classifier.logits(images), labels)
-    # Where the model is not finite the attack gives no image, and `survives` says so.
-    is_image = ~jnp.any(jnp.isnan(adversarial), axis=(1, 2, 3))
-    survives = jnp.where(is_image, survives, jnp.nan)
-    adversarial = jnp.where(is_image[:, None, None, None], adversarial, images)
-    outside = jnp.max(jnp.abs(adversarial - images) * (1 - mask), initial=0)
-    return survives, adversarial, outside
+    if isinstance(forward, LinearHead):
+        kept = features_on(base, table, **running)
+        found = kept["features"] @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
+    elif isinstance(forward, ClassMap):
+        kept = outcomes(whole, base, table, "logits", **running)
+        groups, number = params["groups"], forward.num_groups
+        found = pool(kept["logits"], groups, number, with_rest=forward.with_rest)
+    else:
+        return outcomes(clean, classifier, table, "correct", **running)
+    right = np.asarray(correct(found, kept["label"]))
+    _check_outcomes(right, np.arange(len(right)), table)
+    return {"correct": right, "label": kept["label"]}
 
 
-def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys=None, mask=None):
-    """[n]: `correct` on the image and on its PGD image; ball, box and mask are checked.
-
-    Args:
-      keys: [n], of random starts in the ball; None: from the image.
-      mask: bool, broadcastable to the images: where they may be changed.
-    """
-    check_epsilon(epsilon, p, num_pixels=math.prod(images.shape[1:]))
-    mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
-    # Divided once: compiled code may round pixels / 255 in two ways.
-    images = to_unit(images)
-    survives, adversarial, outside = _attack(
-        classifier, images, labels, keys, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
-    )
-    check_perturbation(adversarial, images, p=p, epsilon=epsilon)
-    # Half a unit of float32 is allowed.
-    require(outside <= 2**-24, f"the attack changed pixels outside of its mask by {outside}")
-    return survives
-
-
-@jax.jit
-def gradient_share(classifier, images, labels, region):
-    """The share sum_i r_i g_i^2 / sum_i g_i^2 of the squared input gradient on a region.
-
-    g is the gradient of the margin (the label's logit minus the largest other one). For a linear
-    model of two classes, and the region of the spurious pixels, this is the NFS of the paper's
-    Eq. 5.
-
-    Args:
-      images: uint8.
-      region: r, [n, h, w, 1] in [0, 1].
-    Returns: (share [n], has_share [n] bool): where the gradient is 0 there is none; NaN where it
-      is not finite.
-    """
-    grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
-    largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
-    is_there = largest != 0
-    energy = jnp.square(grad / jnp.where(is_there, largest, 1))  # small ones do not underflow
-    total = jnp.sum(energy, axis=(1, 2, 3))
-    share = jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.where(total != 0, total, 1)
-    return share, is_there[:, 0, 0, 0]
-
-
-@jax.jit
-def gaussian_noise(images, numbers, key):
-    """z ~ N(0, I), [n, h, w, 3], a function of `key` and the images' numbers alone."""
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
-    return jax.vmap(lambda k: jax.random.normal(k, images.shape[1:]))(keys)
-
-
-@functools.partial(jax.jit, static_argnames="family")
-def region_noise(noise, region, *, family):
-    """Noise confined to a region: z r ("linf") or z r / ||z r||_2 ("l2").
-
-    Regions, families, levels and models share z (Moayeri et al., CVPR 2022, arXiv 2201.10766).
-
-    Args:
-      noise: z, [n, h, w, 3].
-      region: r, [n, h, w, 1] in [0, 1].
-    Returns: [n, h, w, 3]; multiply it by a level in [0, 1] pixel units (standard deviation, or l2
-      length).
-    """
-    check_choice("family", family, NOISE_FAMILIES)
-    noise = noise * region
-    if family == "linf":
-        return noise
-    length = jax.vmap(lambda z: lp_norm(z, 2))(noise)[:, None, None, None]
-    return noise / jnp.where(length > 0, length, 1)
-
-
-@jax.jit
-def correct_under_noise(classifier, images, labels, noise, level):
-    """[n]: `correct` on clip(x + level noise, 0, 1), for uint8 images x."""
-    noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
-    return correct(classifier.logits(noisy), labels)
-
-
-def _check_outcomes(outcomes, numbers, source):
-    """Raise InputError where outcomes of the images `numbers` of a source are not finite."""
+def _check_outcomes(outcomes, rows, table):
+    """Raise InputError where outcomes of these rows of a table are not finite."""
     leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
-    paths = getattr(source, "columns", {}).get("path")
+    paths = table.columns.get("path")
     require_finite(
         "the model's logits, features or gradients",
-        numbers,
+        rows,
         *leaves,
         images="images of a batch",
-        name=str if paths is None else lambda number: f"{number} ({paths[number]})",
+        name=str if paths is None else lambda row: f"{row} ({paths[row]})",
     )
 
 
-def _own_batches(source, processes, shape):
-    """(batch, numbers of its examples) of this process's share of the batches."""
-    first, size = jax.process_index(), shape["batch_size"]
-    index = -1
-    for index, batch in enumerate(eval_batches(source, every=processes, **shape)):
-        yield batch, (index * processes + first) * size + np.arange(size)
-    if index < 0:  # fewer batches than processes: results of no example, for their shapes
-        batch = next(eval_batches(source, **shape))
-        yield batch._replace(valid=np.zeros(size, bool)), np.arange(size)
-
-
-def _gather(results, kept, count, batch_size):
-    """The results of all processes in order of their numbers."""
-    rows = -(-count // (batch_size * jax.process_count())) * batch_size
-    numbers = np.concatenate(kept)
-    local = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-    padded = jax.tree.map(
-        lambda x: np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)]), local
-    )
-    numbers = np.concatenate([numbers, np.full(rows - len(numbers), -1)])
-    numbers, everything = multihost_utils.process_allgather((numbers, padded))
-    order = np.argsort(numbers.ravel())[-count:]
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[order], everything)
+def _read(path):
+    """The kept {name: array}, or None where there is none or the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return dict(kept)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,204 +1,246 @@
-"""One model on one benchmark -> records.jsonl, once."""
+"""Models x rows -> records.jsonl: what is there, what is left to do, and one pass over it."""
 
+import dataclasses
 import functools
-import inspect
+import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from advspur import __version__, models
-from advspur._checks import check_choice, require
-from advspur._devices import replicate
-from advspur._files import file_checksum
-from advspur.benchmarks.cifar_color_shift import ROBUST_BUDGETS
-from advspur.data.layouts import load_options
-from advspur.intervals import Estimate, wilson
-from advspur.models import record_facts
-from advspur.records import COMPLETE, append_records, read_records, record
-
-# Options that say how an evaluation is run, and those whose effect the records show by themselves.
-RUNNING = frozenset(
-    "batch_size allow_partial skip_unreadable image_dir regions shapes num_examples num_attacked "
-    "l1_epsilons l2_epsilons linf_epsilons attack_steps num_images image_list version "
-    "color_shift".split()
-)
+from advspur._checks import InputError, first_line, require
+from advspur._devices import OUT_OF_MEMORY, replicate
+from advspur.data.layouts import MissingData
+from advspur.intervals import Estimate
+from advspur.records import COMPLETE, COUNTS, DETAILS, append_records, read_records, record
 
 
-class Model(NamedTuple):
+class OpenModel(NamedTuple):
     """A model to evaluate: what is known of it, and a function that loads it (once)."""
 
     facts: dict
-    weights: str
-    classifier: object
+    classifier: Callable
+
+    @property
+    def name(self):
+        """As records call it."""
+        return self.facts["model"]
 
 
-def open_model(run, *, weights="raw", models_dir=None):
-    """The Model that `run` names; its weights are read when a benchmark first needs them.
+def open_model(spec, *, weights="raw", models_dir=None):
+    """The OpenModel of what `models.load` takes; its weights are read when they are first needed.
 
     Args:
-      run: what `models.load` takes: a directory that `training.train` or
-        scripts/convert_checkpoint.py wrote, a checkpoint file, or a name of the paper's suite.
+      spec: as `models.load` takes it.
       weights: "raw" or "ema".
       models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
     """
 
     @functools.cache
     def classifier():
-        loaded = models.load(run, weights=weights, models_dir=models_dir)
-        leaves = map(np.asarray, jax.tree.leaves(loaded.variables))
+        loaded = models.load(spec, weights=weights, models_dir=models_dir)
+        leaves = map(np.asarray, jax.tree.leaves(loaded.params))
         require(
             all(np.all(np.isfinite(leaf.astype(np.float32))) for leaf in leaves),
-            f"{run} has weights that are NaN or infinite",
+            f"{spec} has weights that are NaN or infinite",
         )
-        return replicate(loaded)
+        return dataclasses.replace(loaded, params=replicate(loaded.params))
 
-    return Model(models.model_facts(run, models_dir=models_dir), weights, classifier)
-
-
-def check_names(benchmark, options):
-    """Raise InputError for options that a benchmark does not have."""
-    from advspur.benchmarks import BENCHMARKS
-
-    module = BENCHMARKS[benchmark]
-    functions = (module.load, module.evaluate)
-    known = {name for f in functions for name in inspect.signature(f).parameters}
-    unknown = sorted(options.keys() - known)
-    require(
-        not unknown,
-        f"{benchmark} has no option {', '.join(unknown)}; its options: {', '.join(sorted(known))}",
-    )
-
-
-def misfit(model, benchmark):
-    """Why a model cannot be measured on a benchmark; "" where it can."""
-    from advspur.benchmarks import BENCHMARKS
-
-    facts, allowed = model.facts, BENCHMARKS[benchmark].NUM_CLASSES
-    dataset = getattr(BENCHMARKS[benchmark], "DATASET", "") or facts["dataset"]
-    if is_of_shapes(benchmark) != bool(facts["shapes"]) or facts["dataset"] != dataset:
-        return f"it was trained on {facts['dataset']}"
-    if is_of_color_shift(benchmark) and not facts.get("color_shift"):
-        return f"it was trained on {facts['dataset']} without a colour shift"
-    if allowed and facts["num_classes"] not in allowed:
-        return f"it has {facts['num_classes']} classes, not {' or '.join(map(str, allowed))}"
-    return ""
-
-
-def is_of_shapes(benchmark):
-    """Whether a benchmark is on the embedded data, for models trained on them."""
-    return benchmark.endswith("spurious_shapes")
-
-
-def is_of_color_shift(benchmark):
-    """Whether a benchmark is on CIFAR-10 with a colour shift, for models trained on it."""
-    return benchmark.endswith("cifar_color_shift")
+    facts = models.model_facts(spec, models_dir=models_dir)
+    if weights != "raw":
+        facts["model"] += f"@{weights}"
+    return OpenModel(facts, classifier)
 
 
 def evaluate_model(
-    model, benchmark, *, path, data_dir=None, seed=0, options, cache_dir=None, progress=None
+    model,
+    row,
+    *,
+    path,
+    directory=None,
+    measures=(),
+    seed=0,
+    batch_size,
+    options=None,
+    cache_dir=None,
+    progress=None,
 ):
-    """Measure a Model and append the records, unless they are there already.
+    """Measure an OpenModel and append the records of each measure, unless they are there already.
 
     Args:
-      model: of `open_model`.
-      benchmark: a key of BENCHMARKS.
+      row: a Benchmark.
       path: the records.jsonl to append to.
-      data_dir: where the benchmark's data lie.
-      seed: of the benchmark's random numbers.
-      options: dict, keyword options of the benchmark's `evaluate` (batch_size among them).
-      cache_dir: where features are kept.
+      directory: where the row's data are.
+      measures: names of measures; (): those of the row.
+      seed: of heads, noise and attacks.
+      options: of the row, see `Benchmark.defaults`.
+      cache_dir: where outcomes of single images are kept.
       progress: advanced by the forward passes over an image.
     Returns: the records measured; [] where all were there before.
     """
-    from advspur.benchmarks import BENCHMARKS
-
-    check_choice("benchmark", benchmark, tuple(BENCHMARKS))
-    fault = misfit(model, benchmark)
-    require(not fault, f"{model.facts['model']} cannot be measured on {benchmark}: {fault}")
-    module, options = BENCHMARKS[benchmark], _all_options(model, benchmark, options)
-    parts = module.load(data_dir, **load_options(module.load, options))
-    marker = _marker(model, parts, seed, options)
-    if _is_recorded(record_facts(*model[:2])["model"], benchmark, marker, path):
+    fault, of_model = row.fits(model.facts)
+    require(not fault, f"{model.name} cannot be measured on {row.name}: {fault}")
+    options = merged(of_model, options or {})
+    full, measures = row.complete(options), tuple(measures or row.measures)
+    parts = row.load(directory, full["data"])
+    digests = [f"{part} {table.digest}" for part, table in parts.items()]
+    data = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    marks = {}
+    for name in measures:
+        groups = {group: full[group] for group in ("data", "head", name)}
+        known = {key: model.facts.get(key) for key in ("step", "checksum")}
+        same = known | {"data": data, "seed": seed, "advspur": __version__}
+        marks[name] = json.loads(json.dumps({"measure": name} | groups | same))
+    known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
+    left = [name for name in measures if (model.name, row.name, marks[name]) not in known]
+    if not left:
         return []
-    start = time.monotonic()
-    measured = module.evaluate(
-        model.classifier(),
-        data_dir,
-        key=jax.random.key(seed),
-        progress=progress,
-        cache_dir=cache_dir,
-        **options,
-    )
-    choices = _choices(module, options)
-    measured += [
-        record("unreadable_share", wilson(t.skipped, len(t) + t.skipped), options={"part": part})
-        for part, t in parts.items()
-        if t.skipped
-    ]
-    measured = [r._replace(options=choices | r.options) for r in measured]
-    count, seconds = len(measured), time.monotonic() - start
-    end = record(COMPLETE, Estimate(count, count, count, count), options=marker, seconds=seconds)
-    about = record_facts(*model[:2]) | {"benchmark": benchmark}
-    measured = [r._replace(**about) for r in measured]
-    if jax.process_index() == 0:
-        append_records(path, [*measured, end._replace(**about)])
+    start, measured = time.monotonic(), []
+    running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
+    key, loaded = jax.random.key(seed), model.classifier()
+    about = {name: model.facts[name] for name in ("model", "arch", "train_p", "train_epsilon")}
+    about |= {"seed": model.facts["seed"], "benchmark": row.name}
+    for name, found in row.steps(loaded, directory, left, options, key=key, running=running):
+        seconds, start = round(time.monotonic() - start, 3), time.monotonic()
+        count = Estimate(len(found), len(found), len(found), len(found))
+        end = record(COMPLETE, count, options=marks[name], seconds=seconds)
+        found = [r._replace(seconds=r.seconds or seconds, **about) for r in found]
+        append_records(path, [*found, end._replace(measure=name, **about)])
+        measured += found
     return measured
 
 
-def _is_recorded(name, benchmark, marker, path):
-    found = any(
-        (r.metric, r.model, r.benchmark, r.options) == (COMPLETE, name, benchmark, marker)
-        for r in read_records(path)
-    )
-    if jax.process_count() > 1:  # the processes take the jobs in step: as the first one sees it
-        found = multihost_utils.broadcast_one_to_all(np.array(found)).item()
-    return found
+def merged(options, others):
+    """Nested options, those of `others` first."""
+    groups = options.keys() | others.keys()
+    return {g: {**options.get(g, {}), **others.get(g, {})} for g in groups}
 
 
-def _all_options(model, benchmark, options):
-    """The options, and those that depend on what the model was trained on and against."""
-    facts = model.facts
-    if is_of_shapes(benchmark):
-        return options | {"shapes": facts["shapes"]}
-    if not is_of_color_shift(benchmark):
-        return options
-    options = options | {"color_shift": facts["color_shift"]}
-    p, epsilon = float(facts["train_p"]), facts["train_epsilon"]
-    if epsilon:  # the budgets of standard models would find nothing
-        own = tuple(epsilon * factor for factor in ROBUST_BUDGETS)
-        options |= {"l2_epsilons": own if p == 2 else (), "linf_epsilons": own if p > 2 else ()}
-    return options
+def find_data(rows, options, *, measures, data_dir, directories, required, line):
+    """({row's name: its directory}, {row's name: forward passes}, whether one is damaged).
+
+    Args:
+      rows: the Benchmarks that are wanted.
+      options: {row's name: its options}.
+      measures: names of measures; (): those of each row.
+      data_dir: the folder with the data sets' folders, named as their readers' `directories`.
+      directories: {row's name: directory} of those that are elsewhere.
+      required: whether a missing data set is an error; else `line` is told of it.
+      line: function of a text.
+    """
+    found, passes, damaged = {}, {}, False
+    for row in rows:
+        name, known = row.name, row.reader.directories
+        places = [Path(data_dir).expanduser() / folder for folder in known] if data_dir else []
+        if directories.get(name):
+            places = [Path(directories[name]).expanduser()]
+            require(places[0].is_dir(), f"directories.{name} = {directories[name]}: no such folder")
+        directory = next((p for p in places if p.is_dir()), next(iter(places), None))
+        try:
+            if directory is None and known:
+                raise MissingData("no folder is given: set $ADVSPUR_DATA or --config.data_dir=DIR")
+            planned = row.plan(directory, measures or row.measures, options[name])
+            passes[name], found[name] = sum(planned.values()), directory
+            where = f" in {directory}" if directory else ""
+            line(f"{name}: {passes[name]:,} forward passes a model{where}")
+        except MissingData as error:
+            require(not required, f"{name}: {error}")
+            line(f"{name} is skipped: {error}")
+        except InputError as error:
+            damaged = True
+            line(f"error: {name}: {error}")
+    return found, passes, damaged
 
 
-def _choices(module, options):
-    """The options of a protocol that are not the default ones: every record carries them."""
-    defaults = {
-        name: parameter.default
-        for function in (module.load, module.evaluate)
-        for name, parameter in inspect.signature(function).parameters.items()
-    }
-    chosen = {name: value for name, value in options.items() if name not in RUNNING}
-    chosen |= {name: options.get("color_shift", {}).get(name) for name in ("rho", "shift")}
-    return _as_json({name: v for name, v in chosen.items() if v != defaults.get(name)})
+def evaluate_matrix(
+    opened,
+    rows,
+    directories,
+    passes,
+    options,
+    *,
+    measures,
+    path,
+    seed,
+    batch_size,
+    cache_dir,
+    progress_of,
+    line,
+):
+    """Measure every model on every row that fits it; whether all could be measured.
+
+    A line tells of each job; one that fails is skipped. What is recorded is not measured again.
+
+    Args:
+      opened: OpenModels.
+      rows: {name: Benchmark}.
+      directories, passes: of `find_data`.
+      options: {row's name: its options}.
+      measures: names of measures; (): those of each row.
+      progress_of: total -> a Progress.
+      line: function of a text, before there is a Progress.
+    """
+    jobs = []
+    for model in opened:
+        for name in directories:
+            fault, _ = rows[name].fits(model.facts)
+            if not fault:
+                jobs.append((model, name))
+            elif rows[name].reader.directories:
+                line(f"{model.name} is not measured on {name}: {fault}")
+    require(jobs, "nothing to evaluate: no model fits a data set that was found")
+    complete, last = True, None
+    with progress_of(sum(passes[name] for _, name in jobs)) as progress:
+        for model, name in jobs:
+            if last is not None and last is not model:
+                last.classifier.cache_clear()  # its weights are not needed any more
+            last, title = model, f"{model.name} on {name}"
+            start, end = time.monotonic(), progress.done + passes[name]
+            try:
+                found = evaluate_model(
+                    model,
+                    rows[name],
+                    path=path,
+                    directory=directories[name],
+                    measures=measures,
+                    seed=seed,
+                    batch_size=batch_size,
+                    options=options[name],
+                    cache_dir=cache_dir,
+                    progress=progress.part(title, total=passes[name]),
+                )
+            except (InputError, jax.errors.JaxRuntimeError) as error:
+                is_of_memory = OUT_OF_MEMORY in str(error)
+                if not isinstance(error, InputError) and not is_of_memory:
+                    raise
+                more = "; lower --config.batch_size" if is_of_memory else ""
+                complete, found = False, []
+                progress.line(f"error: {title}: {first_line(error)}{more}")
+            else:
+                for text in _headlines(found):
+                    progress.line(f"  {text}")
+                seconds = f"{len(found)} new numbers in {path} ({time.monotonic() - start:.1f} s)"
+                progress.line(f"{title}: {seconds if found else f'already measured, see {path}'}")
+            (progress.advance if found else progress.skip)(max(end - progress.done, 0))
+    return complete
 
 
-def _marker(model, parts, seed, options):
-    """The options of the record that says all is measured: with what, on what, of which weights."""
-    measured_on = {name: model.facts[name] for name in ("step", "checksum")} | {
-        "seed": seed,
-        "advspur": __version__,
-        "examples": sum(map(len, parts.values())),
-        "skipped": sum(table.skipped for table in parts.values()),
-    }
-    if options.get("image_list"):  # what it names may change
-        measured_on["image_list"] = file_checksum(Path(options["image_list"]).expanduser())
-    return _as_json({k: v for k, v in options.items() if k != "batch_size"} | measured_on)
-
-
-def _as_json(options):
-    return json.loads(json.dumps(options))  # tuples become lists, as in the file
+def _headlines(records):
+    """accuracy (scoring full): 45.10% [44.38%, 45.82%] (n = 18,574), of the main numbers."""
+    per_metric = {}
+    for r in records:
+        is_variant = r.metric.startswith(("mean_relative", "mean_adversarial"))
+        is_detail = (DETAILS - {"epsilon"}) & r.options.keys()
+        if not (is_variant or is_detail or r.metric in COUNTS):
+            per_metric.setdefault(r.metric, []).append(r)
+    for found in per_metric.values():
+        for r in found if len(found) <= 12 else ():  # more are the cells of a mean
+            about = ", ".join(f"{k} {v}" for k, v in r.options.items() if not isinstance(v, list))
+            value, low, high = (f"{100 * x:.2f}%" for x in r[1:4])
+            about = f" ({about})" if about else ""
+            yield f"{r.metric}{about}: {value} [{low}, {high}] (n = {r.num_examples:,})"

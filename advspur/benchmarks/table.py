@@ -1,144 +1,233 @@
-"""The five benchmarks of AutoAttack: which images of which data, and the models' heads.
+"""The rows of the paper: which data, which head, which measures, and with what options."""
 
-Each is what BENCHMARKS holds: `autoattack.evaluate` and `num_passes` with a data set and defaults.
-"""
+from advspur.benchmarks.row import Benchmark
+from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES
+from advspur.data.readers import READERS
+from advspur.data.waterbirds import GROUP_COUNTS
+from advspur.heads import objectnet_scorings, plan_probes, probes, superclasses
 
-import functools
-import types
-
-import jax
-
-from advspur._checks import require
-from advspur.benchmarks import cifar10, cifar_color_shift, imagenet, rival10, spurious_shapes
-from advspur.benchmarks.autoattack import Data, evaluate, num_passes
-from advspur.benchmarks.image_lists import evenly, first, listed
-from advspur.data.label_maps import NUM_IMAGENET_CLASSES, RIVAL10
-from advspur.data.layouts import load_options, with_defaults
-from advspur.data.spurious_shapes import SHAPES
-from advspur.data.spurious_shapes import spurious_shapes as draw_shapes
-
-
-def evaluate_rival10(
-    data,
-    classifier,
-    data_dir,
-    *,
-    batch_size,
-    key,
-    progress=None,
-    cache_dir=None,
-    learning_rate=1e-5,
-    weight_decay=1e-4,
-    num_epochs=10,
-    **options,
-):
-    """`evaluate` of a model with the head for ten classes that benchmark "rival10" gives it."""
-    reading = load_options(data.load, options)
-    head_key, attack_key = jax.random.split(key)
-    running = {"batch_size": batch_size, "progress": progress, "cache_dir": cache_dir}
-    classifier = rival10.with_probe(
-        classifier,
-        data.load(data_dir, **reading)["train"],
-        transform=reading.get("transform", "resize"),
-        key=head_key,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        num_epochs=num_epochs,
-        **running,
-    )
-    return evaluate(data, classifier, data_dir, key=attack_key, **running, **options)
-
-
-def num_passes_rival10(data, data_dir, **options):
-    """`num_passes`, and those for the features that the head is fitted to."""
-    rival10.check_options(with_defaults(rival10.evaluate, options))
-    train = data.load(data_dir, **load_options(data.load, options))["train"]
-    return len(train) + num_passes(data, data_dir, **options)
-
-
-def load_shapes(data_dir=None, *, num_images=500, shapes=None):
-    """{"test": Table}, drawn from the seed in `shapes`."""
-    return {"test": draw_shapes("test", num_examples=num_images, **dict(shapes or {}))}
-
-
-def _imagenet_images(parts, num_images, image_list):
-    table = parts["val"]
-    if "path" not in table.columns:
-        require(not image_list, "image_list needs ImageNet as val/<wnid>/*.JPEG: TFDS has no names")
-        return evenly(table, "tfds validation", num_images)  # in another order
-    if not image_list:
-        return evenly(table, "val", num_images)
-    names = [f"{path.parent.name}/{path.name}" for path in table.columns["path"]]
-    return listed(table, names, image_list)
-
-
-def _rival10_images(parts, num_images, image_list):
-    if not image_list:
-        return evenly(parts["test"], "test", num_images)
-    names = [path.name for path in parts["test"].columns["path"]]
-    return listed(parts["test"], names, image_list)
-
-
-def _first_images(parts, num_images, image_list):
-    require(not image_list, "image_list: the images of this data set have no file names")
-    return first(parts["test"], "test", num_images)
-
-
-def _benchmark(module, data, *, dataset="", **options):
-    """What BENCHMARKS holds; folders, sizes and classes are those of `module`."""
-    with_head = module is rival10
-    passes, measure = (
-        (num_passes_rival10, evaluate_rival10) if with_head else (num_passes, evaluate)
-    )
-    return types.SimpleNamespace(
-        NUM_CLASSES=module.NUM_CLASSES,
-        DIRECTORIES=module.DIRECTORIES,
-        SIZES=getattr(module, "SIZES", {}),
-        DATASET=dataset,
-        OPTIONS=options,
-        load=data.load,
-        num_passes=functools.partial(passes, data, **options),
-        evaluate=functools.partial(measure, data, **options),
-    )
-
-
-AUTOATTACK = {
-    "autoattack_imagenet": _benchmark(
-        imagenet,
-        Data(imagenet.load, _imagenet_images, NUM_IMAGENET_CLASSES),
-        num_images=5000,
-        image_list="",
-        linf_epsilons=(4 / 255,),
-    ),
-    "autoattack_cifar10": _benchmark(
-        cifar10,
-        Data(cifar10.load, _first_images, 10),
-        dataset="cifar10",
-        num_images=1000,
-        linf_epsilons=(8 / 255,),
-        l2_epsilons=(0.5,),
-        l1_epsilons=(12.0,),
-    ),
-    "autoattack_cifar_color_shift": _benchmark(
-        cifar_color_shift,
-        Data(cifar_color_shift.load, _first_images, 10),
-        dataset="cifar10",
-        num_images=1000,
-        linf_epsilons=(0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
-        l2_epsilons=(0.05, 0.1, 0.15, 0.2, 0.25),
-    ),
-    "autoattack_rival10": _benchmark(
-        rival10,
-        Data(rival10.load, _rival10_images, len(RIVAL10)),
-        num_images=1000,
-        image_list="",
-        linf_epsilons=(4 / 255,),
-    ),
-    "autoattack_spurious_shapes": _benchmark(
-        spurious_shapes,
-        Data(load_shapes, _first_images, len(SHAPES)),
-        num_images=500,
-        l2_epsilons=(0.25,),
-        linf_epsilons=(2 / 255,),
-    ),
+# Budgets of adversarially trained models, in units of the one they were trained with.
+ROBUST_BUDGETS = (0.5, 1.0, 2.0)
+# AlexNet's error, the mean over severities, by which mCE is normalised (augmix, imagenet.py).
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.92264,
+    "defocus_blur": 0.81988,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.79836,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.71784,
+    "jpeg_compression": 0.6065,
 }
+# RIVAL10's levels of noise (Moayeri et al., CVPR 2022).
+RIVAL10_NOISE = {
+    "names": ("foreground", "background"),
+    "linf_noise_levels": tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
+    "l2_noise_levels": tuple(25.0 * k for k in range(1, 9)),
+    "trials": 1,
+}
+UNKNOWN = ("unknown", None)  # data that nobody said a model was trained on
+
+
+def _with_classes(*numbers):
+    """Models with one of these numbers of classes, not trained on data of their own."""
+
+    def fits(facts):
+        if facts.get("shapes"):
+            return f"it was trained on {facts['dataset']}", {}
+        found, allowed = facts["num_classes"], " or ".join(map(str, numbers))
+        return ("" if found in numbers else f"it has {found} classes, not {allowed}"), {}
+
+    return fits
+
+
+def _with_features(facts):
+    """Models with features, not trained on data of their own."""
+    if facts.get("shapes"):
+        return f"it was trained on {facts['dataset']}", {}
+    return ("" if facts.get("has_features", True) else "it has no features for a probe"), {}
+
+
+def _trained_on_cifar10(facts):
+    if facts["dataset"] not in ("cifar10", *UNKNOWN):
+        return f"it was trained on {facts['dataset']}", {}
+    return _with_classes(10)(facts)
+
+
+def _trained_with_color_shift(facts):
+    """Such models, on their own colour shift, attacked at budgets of their own."""
+    if facts["dataset"] != "cifar10":
+        return f"it was trained on {facts['dataset']}", {}
+    if not facts.get("color_shift"):
+        return f"it was trained on {facts['dataset']} without a colour shift", {}
+    options = {"data": {"color_shift": facts["color_shift"]}}
+    epsilon = facts["train_epsilon"]
+    if epsilon:  # the budgets of standard models would find nothing
+        own, is_l2 = tuple(epsilon * f for f in ROBUST_BUDGETS), float(facts["train_p"]) == 2
+        budgets = {"l2_epsilons": own if is_l2 else (), "linf_epsilons": () if is_l2 else own}
+        options |= {"pgd": budgets, "autoattack": budgets}
+    return "", options
+
+
+def _trained_on_shapes(facts):
+    """Models trained on spurious_shapes, on the shapes that they were trained on."""
+    if facts.get("shapes"):
+        return "", {"data": {"shapes": facts["shapes"]}}
+    if facts["dataset"] not in UNKNOWN:
+        return f"it was trained on {facts['dataset']}", {}
+    return _with_classes(8)(facts)
+
+
+_ROWS = (
+    Benchmark(
+        "imagenet",
+        READERS["imagenet"],
+        ("accuracy",),
+        {"accuracy": {"subsets": ("objectnet",)}, "autoattack": {"num_images": 5000}},
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "imagenet_c",
+        READERS["imagenet_c"],
+        ("accuracy", "corruptions"),
+        {"corruptions": {"baseline_errors": ALEXNET_ERRORS}},
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "objectnet",
+        READERS["objectnet"],
+        ("accuracy",),
+        {"accuracy": {"balanced": True}},
+        head=objectnet_scorings,
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "rival10",
+        READERS["rival10"],
+        ("accuracy", "regions"),
+        {"regions": RIVAL10_NOISE},
+        parts=("test",),
+        head=probes,
+        plan_head=plan_probes,
+        fits=_with_features,
+    ),
+    Benchmark(
+        "salient_imagenet",
+        READERS["salient_imagenet"],
+        ("accuracy", "regions"),
+        {"regions": {"dilation_rounds": 15}},
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "imagenet9",
+        READERS["imagenet9"],
+        ("accuracy", "background_gaps", "challenge", "regions"),
+        {
+            "regions": {
+                "names": ("foreground", "background"),
+                "linf_noise_levels": (),
+                "trials": 1,
+                "parts": ("original",),
+            },
+            "pgd": {"parts": ("original",)},
+            "autoattack": {"parts": ("original",)},
+        },
+        head=superclasses,
+        fits=_with_classes(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
+    ),
+    Benchmark(
+        "waterbirds",
+        READERS["waterbirds"],
+        ("accuracy", "groups"),
+        {
+            "head": {
+                "learning_rate": 5e-4,
+                "sensitivity_learning_rates": (1e-5, 1e-4, 1e-3),
+                "with_lbfgs": True,
+            },
+            "groups": {"train_counts": GROUP_COUNTS["train"]},
+        },
+        parts=("test",),
+        head=probes,
+        plan_head=plan_probes,
+        fits=_with_features,
+    ),
+    Benchmark(
+        "cifar10",
+        READERS["cifar10"],
+        ("accuracy",),
+        {
+            "autoattack": {
+                "images": "first",
+                "linf_epsilons": (8 / 255,),
+                "l2_epsilons": (0.5,),
+                "l1_epsilons": (12.0,),
+                "batch_size": 250,
+            }
+        },
+        fits=_trained_on_cifar10,
+    ),
+    Benchmark(
+        "cifar_color_shift",
+        READERS["cifar_color_shift"],
+        ("accuracy", "groups", "pgd"),
+        {
+            "pgd": {
+                "num_attacked": 10_000,
+                "images": "first",
+                "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
+                "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
+                "num_steps": 20,
+                "start": "ball",
+            },
+            "autoattack": {
+                "images": "first",
+                "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
+                "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
+                "parts": ("test",),
+                "batch_size": 250,
+            },
+        },
+        fits=_trained_with_color_shift,
+    ),
+    Benchmark(
+        "spurious_shapes",
+        READERS["spurious_shapes"],
+        ("accuracy", "groups", "background_gaps", "pgd", "regions"),
+        {
+            "groups": {"parts": ("test",)},
+            "pgd": {
+                "l2_epsilons": (0.125, 0.25, 0.5),
+                "linf_epsilons": (1 / 255, 2 / 255, 4 / 255),
+                "num_steps": 20,
+                "images": "first",
+                "parts": ("test",),
+            },
+            "regions": RIVAL10_NOISE
+            | {
+                "l2_noise_levels": (25.0, 50.0, 100.0, 200.0),
+                "l2_epsilons": (0.25, 0.5),
+                "linf_epsilons": (2 / 255, 4 / 255),
+                "num_attacked": 200,
+                "parts": ("test",),
+            },
+            "autoattack": {
+                "num_images": 500,
+                "images": "first",
+                "l2_epsilons": (0.25,),
+                "linf_epsilons": (2 / 255,),
+                "parts": ("test",),
+                "batch_size": 250,
+            },
+        },
+        fits=_trained_on_shapes,
+    ),
+)
+BENCHMARKS = {row.name: row for row in _ROWS}

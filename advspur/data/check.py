@@ -2,6 +2,7 @@
 
 from advspur._checks import InputError, check_choice
 from advspur.data.layouts import MissingData, spread, unreadable
+from advspur.data.readers import READERS
 
 
 def check_directory(name, directory, *, line, progress_of, sample=0, **options):
@@ -11,28 +12,26 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     is decoded as for an evaluation.
 
     Args:
-      name: a key of BENCHMARKS.
+      name: a key of READERS.
       directory: where the data set lies.
       line: function of a text.
       progress_of: total -> a Progress.
       sample: decode only so many images of each part, spread evenly; 0: all.
-      options: of the benchmark's `load`.
+      options: of the data set's `read`.
     Raises: InputError where nothing of the data set is there.
     """
-    from advspur.benchmarks import BENCHMARKS
-
-    known = tuple(name for name, module in BENCHMARKS.items() if module.DIRECTORIES)
+    known = tuple(name for name, reader in READERS.items() if reader.directories)
     check_choice("NAME", name, known)
-    module, faults = BENCHMARKS[name], []
-    module.load.cache_clear()  # what is there now counts
+    reader, faults = READERS[name], []
+    reader.read.cache_clear()  # what is there now counts
     try:
-        module.load(directory, **options)
+        reader.read(directory, **options)
     except MissingData:
         raise
     except InputError as error:
         faults.append(str(error))
-    parts = module.load(directory, allow_partial=True, **options)
-    published = getattr(module, "SIZES", {})
+    parts = reader.read(directory, allow_partial=True, **options)
+    published = reader.sizes
     for part, table in parts.items():
         known = f" of {published[part]:,}" if part in published else ""
         line(f"{name} {part}: {len(table):,}{known} images")

@@ -11,25 +11,25 @@ from advspur.data.sources import find_prepared, tfds_source
 from advspur.data.table import Table
 from advspur.data.transforms import open_image
 
-NUM_CLASSES = (10,)
+NUM_CLASSES = 10
 DIRECTORIES = ("cifar10",)
 LAYOUT = "<version>/ of a TFDS array_record directory, as scripts/prepare_data.py writes it"
 SIZES = {"test": 10_000}
 
 
 @functools.lru_cache(maxsize=1)
-def load(data_dir, *, allow_partial=False, skip_unreadable=False):
+def read(data_dir, *, allow_partial=False, skip_unreadable=False):
     """{"test": Table}, in the order of the files."""
     root = Path(data_dir).expanduser()
     prepared = [d for d in (root, root.parent) if find_prepared("cifar10", d)]
     require_data(prepared, "CIFAR-10", root, LAYOUT)
     source = tfds_source("cifar10", "test", data_dir=prepared[0])
-    (num_classes,) = NUM_CLASSES
     require(
-        source.num_classes == num_classes,
-        f"{root} has {source.num_classes} classes, CIFAR-10 has {num_classes}",
+        source.num_classes == NUM_CLASSES,
+        f"{root} has {source.num_classes} classes, CIFAR-10 has {NUM_CLASSES}",
     )
-    table = Table(num_classes, functools.partial(_read, source), index=range(len(source)))
+    load, rows = functools.partial(_read, source), range(len(source))
+    table = Table(NUM_CLASSES, load, image_size=32, files=source.files, index=rows)
     require_count(table, SIZES["test"], root, allow_partial)
     return without_unreadable({"test": table}, skip_unreadable)
 

@@ -1,13 +1,11 @@
-"""Top-1 accuracy on the ImageNet validation images, the denominator of the OOD ratios."""
+"""The ImageNet validation images."""
 
 import functools
 from pathlib import Path
 
 import numpy as np
 
-from advspur.benchmarks import metrics
-from advspur.benchmarks.predict import correct_clean, for_each_example, require_classes
-from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids, objectnet_map
+from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     file_table,
     list_classes,
@@ -19,53 +17,29 @@ from advspur.data.layouts import (
 from advspur.data.sources import find_prepared, tfds_source
 from advspur.data.table import Table
 from advspur.data.transforms import open_image
-from advspur.records import record
 
-NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
 DIRECTORIES = ("imagenet", "imagenet2012", "ILSVRC2012")
 LAYOUT = "val/<wnid>/*.JPEG, or <version>/ of a TFDS array_record directory"
 SIZES = {"val": 50_000}
 
 
 @functools.lru_cache(maxsize=1)
-def load(data_dir, *, allow_partial=False, skip_unreadable=False):
+def read(data_dir, *, allow_partial=False, skip_unreadable=False):
     """{"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
     root = Path(data_dir).expanduser()
     prepared = [d for d in (root, root.parent) if find_prepared("imagenet2012", d)]
     require_data(prepared or (root / "val").is_dir(), "ImageNet", root, LAYOUT)
     if not (root / "val").is_dir():
         source = tfds_source("imagenet2012", "validation", data_dir=prepared[0])
-        read = functools.partial(_read_record, source)
-        table = Table(NUM_IMAGENET_CLASSES, read, index=range(len(source)))
+        load = functools.partial(_read_record, source)
+        rows = range(len(source))
+        table = Table(NUM_IMAGENET_CLASSES, load, files=source.files, index=rows)
     else:
         labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
         paths, labels = list_classes(root / "val", labels, allow_partial=allow_partial)
         table = file_table(NUM_IMAGENET_CLASSES, paths, labels, standard_transform)
     require_count(table, SIZES["val"], root, allow_partial)
     return without_unreadable({"val": table}, skip_unreadable)
-
-
-def num_passes(data_dir, **reading):
-    """Forward passes over an image that `evaluate` makes."""
-    return len(load(data_dir, **reading)["val"])
-
-
-def evaluate(
-    classifier, data_dir, *, batch_size, key=None, progress=None, cache_dir=None, **reading
-):
-    """`accuracy` on the validation images; and on those of the classes that ObjectNet shares."""
-    require_classes(classifier, NUM_CLASSES)
-
-    def clean(batch, _):
-        return correct_clean(classifier, batch.image, batch.label), batch.label
-
-    table = load(data_dir, **reading)["val"]
-    correct, labels = for_each_example(clean, table, batch_size=batch_size, progress=progress)
-    shared = metrics.accuracy(correct[objectnet_map()[labels] >= 0])
-    return [
-        record("accuracy", metrics.accuracy(correct), options={}),
-        record("accuracy", shared, options={"classes": "objectnet"}),
-    ]
 
 
 def _read_record(source, row):

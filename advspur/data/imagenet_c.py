@@ -1,4 +1,4 @@
-"""ImageNet-C (Hendrycks & Dietterich, ICLR 2019): accuracy under 15 corruptions at 5 severities.
+"""ImageNet-C (Hendrycks & Dietterich, ICLR 2019): 15 corruptions at 5 severities.
 
 The released JPEGs are 224 x 224 already; they are cropped, never resized. The four extra
 corruptions of the release do not count.
@@ -11,9 +11,6 @@ import numpy as np
 
 from advspur._checks import require
 from advspur._progress import Progress
-from advspur.benchmarks import metrics
-from advspur.benchmarks.features import cached_correct
-from advspur.benchmarks.predict import require_classes
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     file_table,
@@ -25,9 +22,7 @@ from advspur.data.layouts import (
     warn_of_unreadable,
 )
 from advspur.data.transforms import center_crop
-from advspur.records import record
 
-NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
 DIRECTORIES = ("imagenet-c", "imagenet_c", "ImageNet-C")
 LAYOUT = "<corruption>/<severity 1-5>/<wnid>/*.JPEG, the four archives unpacked side by side"
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -53,7 +48,7 @@ SIZES = {f"{c}/{s}": 50_000 for c in ALEXNET_ERRORS for s in SEVERITIES}
 
 
 @functools.lru_cache(maxsize=1)
-def load(data_dir, *, allow_partial=False, skip_unreadable=False):
+def read(data_dir, *, allow_partial=False, skip_unreadable=False):
     """{"<corruption>/<severity>": Table}, all of the same images in the same order.
 
     Of an incomplete copy (`allow_partial`), the images that every cell has; of images that cannot
@@ -84,9 +79,9 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
         common &= set(names)
     require(common, f"no image is in all {len(SIZES)} cells of {root}")
     names = [name for name in first if name in common]
-    numbers = np.array([first[name] for name in names])
+    numbers, paths = np.array([first[name] for name in names]), list(map(Path, names))
     parts = {
-        cell: file_table(NUM_IMAGENET_CLASSES, names, numbers, _stored, root=root / cell)
+        cell: file_table(NUM_IMAGENET_CLASSES, paths, numbers, _stored, root=root / cell)
         for cell in SIZES
     }
     require_count(next(iter(parts.values())), 50_000, root, allow_partial)
@@ -99,45 +94,6 @@ def load(data_dir, *, allow_partial=False, skip_unreadable=False):
         warn_of_unreadable(cell, of_cell, len(parts[cell]))
     kept = [i for i in range(len(names)) if i not in bad]
     return {cell: table.subset(kept, skipped=len(bad)) for cell, table in parts.items()}
-
-
-def num_passes(data_dir, **reading):
-    """Forward passes over an image that `evaluate` makes."""
-    return sum(map(len, load(data_dir, **reading).values()))
-
-
-def evaluate(
-    classifier, data_dir, *, batch_size, key=None, progress=None, cache_dir=None, **reading
-):
-    """`accuracy` of every cell, their mean (`mean_corruption_accuracy`), `mean_corruption_error`.
-
-    mCE is relative to AlexNet: 1 is as bad; the usual table gives it in percent. The outcomes of
-    each finished cell are kept in `cache_dir`.
-    """
-    require_classes(classifier, NUM_CLASSES)
-    cells = {
-        cell: cached_correct(
-            classifier,
-            table,
-            "imagenet_c: crop 224",
-            cache_dir=cache_dir,
-            root=Path(data_dir).expanduser() / cell,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        for cell, table in load(data_dir, **reading).items()
-    }
-    correct = np.stack(list(cells.values())).reshape(len(ALEXNET_ERRORS), len(SEVERITIES), -1)
-    errors = list(ALEXNET_ERRORS.values())
-    records = [
-        record("mean_corruption_accuracy", metrics.mean_corruption_accuracy(correct), options={}),
-        record("mean_corruption_error", metrics.mean_corruption_error(correct, errors), options={}),
-    ]
-    for cell, outcomes in cells.items():
-        corruption, severity = cell.split("/")
-        options = {"corruption": corruption, "severity": int(severity)}
-        records.append(record("accuracy", metrics.accuracy(outcomes), options=options))
-    return records
 
 
 def _stored(image):

@@ -1,8 +1,7 @@
-"""Salient ImageNet-1M and relative core sensitivity, RCS (Singla, Moayeri & Feizi, 2022).
+"""Salient ImageNet-1M (Singla, Moayeri & Feizi, 2022): ImageNet images with two masks each.
 
-Soft masks of core and spurious neural features on ImageNet images. Noise on the dilated core
-masks against noise on the rest, for the 1000-way model as it is. A feature is spurious where at
-least 3 of 5 workers called it a separate object or background.
+Soft masks of core and spurious neural features. A feature is spurious where at least 3 of 5 workers
+called it a separate object or background.
 """
 
 import ast
@@ -11,17 +10,12 @@ import warnings
 from collections import defaultdict
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError, check_choice, check_count, first_line, require
-from advspur.benchmarks.predict import require_classes
-from advspur.benchmarks.regions import Regions, region_records
+from advspur._checks import InputError, first_line, require
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
-    load_options,
     missing_text,
     names_outside,
     open_file,
@@ -29,14 +23,12 @@ from advspur.data.layouts import (
     require_data,
     require_whole,
     standard_transform,
-    with_defaults,
     without_unreadable,
 )
 from advspur.data.table import Table
-from advspur.data.transforms import to_unit
 
-NUM_CLASSES = (NUM_IMAGENET_CLASSES,)
 DIRECTORIES = ("salient_imagenet_dataset", "salient_imagenet")
+SIZES = {}
 ANSWERS = "discover_spurious_features.csv"
 LAYOUT = (
     "wordnet_dict.py, <wnid>/image_names_map.csv, <wnid>/feature_<index>/<stem>.JPEG, and the "
@@ -44,15 +36,10 @@ LAYOUT = (
 )
 MANIFEST = ("image", "wnid", "core_masks", "spurious_masks")
 SPURIOUS_ANSWERS = ("separate_object", "background")
-REGIONS = Regions(
-    names=("core", "spurious"),
-    linf_noise_levels=(0.25,),
-    trials=5,
-)
 
 
 @functools.lru_cache(maxsize=1)
-def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unreadable=False):
+def read(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unreadable=False):
     """{"images": Table} of the images with a core mask; masks [224, 224, 2]: core, spurious.
 
     Several masks of a kind are joined by their maximum.
@@ -80,89 +67,15 @@ def load(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
     fault = f"{files} image or mask files are missing, first {first}" if files else ""
     advice = (
         "unpack it again, or name ImageNet's train folder with "
-        "--config.options.salient_imagenet.image_dir=DIR"
+        "--config.options.salient_imagenet.data.image_dir=DIR"
     )
     require_whole(fault, root, allow_partial=allow_partial, advice=advice)
     require_data(whole, "complete images", root, LAYOUT)
     columns = {name: [row[name] for row in whole] for name in ("path", "core", "spurious")}
     labels = np.array([row["label"] for row in whole])
-    table = Table(NUM_IMAGENET_CLASSES, functools.partial(_read, legacy), label=labels, **columns)
+    load = functools.partial(_read, legacy)
+    table = Table(NUM_IMAGENET_CLASSES, load, has_mask=True, label=labels, **columns)
     return without_unreadable({"images": table}, skip_unreadable)
-
-
-def num_passes(data_dir, **options):
-    """Forward passes over an image that `evaluate` makes."""
-    options = with_defaults(evaluate, options)
-    _check_protocol(options["dilation_rounds"], options["spurious_region"])
-    parts = load(data_dir, **load_options(load, options))
-    return REGIONS.changed(options["regions"]).num_passes(len(parts["images"]))
-
-
-def evaluate(
-    classifier,
-    data_dir,
-    *,
-    batch_size,
-    key,
-    progress=None,
-    cache_dir=None,
-    regions=None,
-    dilation_rounds=15,
-    spurious_region="complement",
-    **reading,
-):
-    """What `region_records` measures, without any fine-tuning.
-
-    Args:
-      classifier: with the 1000 ImageNet classes.
-      key: of the noise.
-      regions: changes to REGIONS, a dict.
-      dilation_rounds: of the core mask, each a maximum over a cross that reaches two pixels; then
-        it is divided by its maximum. 0: neither. It changes RCS a lot.
-      spurious_region: "complement" of the core, or "masks": the spurious masks, as in the metric of
-        Salient ImageNet (Singla & Feizi, ICLR 2022), on the images that have them.
-      reading: of `load`.
-    """
-    require_classes(classifier, NUM_CLASSES)
-    _check_protocol(dilation_rounds, spurious_region)
-    protocol = {"dilation_rounds": dilation_rounds, "spurious_region": spurious_region}
-    return region_records(
-        classifier,
-        load(data_dir, **reading)["images"],
-        REGIONS.changed(regions),
-        key=key,
-        batch_size=batch_size,
-        progress=progress,
-        to_regions=functools.partial(_regions, dilation_rounds, spurious_region),
-        protocol=protocol,
-    )
-
-
-def _check_protocol(dilation_rounds, spurious_region):
-    check_choice("spurious_region", spurious_region, ("complement", "masks"))
-    check_count("dilation_rounds", dilation_rounds, 0)
-
-
-def dilate(mask, rounds):
-    """Soft masks [n, h, w, 1], `rounds` times the maximum over a cross of reach two, / maximum."""
-    for _ in range(rounds):
-        reach = [
-            jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1, 1, 1), "SAME")
-            for window in ((1, 5, 1, 1), (1, 1, 5, 1))
-        ]
-        mask = jnp.maximum(*reach)
-    largest = jnp.max(mask, axis=(1, 2, 3), keepdims=True)
-    return mask / jnp.where(largest > 0, largest, 1)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _regions(rounds, spurious_region, masks):
-    core, spurious = jnp.split(to_unit(masks), 2, axis=-1)
-    core = dilate(core, rounds) if rounds else core
-    if spurious_region == "complement":
-        return core, 1 - core
-    # Without a spurious mask an image does not take part: as if it had no core.
-    return core * jnp.any(spurious > 0, axis=(1, 2, 3), keepdims=True), spurious
 
 
 def _read(legacy, row):

@@ -17,8 +17,6 @@ import numpy as np
 import optax
 
 from advspur._checks import check_count, check_nonnegative, require, require_finite
-from advspur.models import with_head
-from advspur.models.classifier import normalize
 
 
 class LinearProbe(NamedTuple):
@@ -128,32 +126,6 @@ def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_
     return LinearProbe(weights[:-1], weights[-1], 0, np.zeros(0))
 
 
-def fit_head_in_train_mode(
-    classifier, batches, accuracy, *, num_classes, learning_rate, weight_decay, num_epochs, key
-):
-    """The Classifier with a new last layer, trained by Adam with the network in train mode.
-
-    The statistics of batch normalisation drift meanwhile, so the features are not frozen: this is
-    what RIVAL10's code does, kept for comparison with its numbers. The first epoch of
-    highest `accuracy` is kept, with its statistics.
-
-    Args:
-      batches: epoch -> iterable of (images in [0, 1], labels).
-      accuracy: Classifier -> the number to select by.
-    """
-    features = classifier.variables["params"]["fc"]["kernel"].shape[0]
-    classifier = with_head(classifier, *_first_head(key, features, num_classes))
-    rates = learning_rate, weight_decay
-    state = _adam(*rates).init(classifier.variables["params"]["fc"])
-    best, highest = classifier, -math.inf
-    for epoch in range(num_epochs):
-        for images, labels in batches(epoch):
-            classifier, state = _head_step(classifier, state, images, labels, rates)
-        if (found := accuracy(classifier)) > highest:
-            best, highest = classifier, found
-    return best
-
-
 def _first_head(key, num_features, num_classes):
     """(kernel, bias), uniform within +-1 / sqrt(d) as torch's."""
     bound = 1 / math.sqrt(num_features)
@@ -164,28 +136,6 @@ def _first_head(key, num_features, num_classes):
 
 def _adam(learning_rate, weight_decay):
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
-
-
-@jax.jit
-def _head_step(classifier, state, images, labels, rates):
-    variables = classifier.variables
-
-    def loss(head):
-        params = variables["params"] | {"fc": head}
-        (logits, _), updated = classifier.network.apply(
-            variables | {"params": params},
-            normalize(images, classifier.mean, classifier.std),
-            train=True,
-            mutable=["batch_stats"],
-        )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(losses), updated["batch_stats"]
-
-    head = variables["params"]["fc"]
-    grad, batch_stats = jax.grad(loss, has_aux=True)(head)
-    updates, state = _adam(*rates).update(grad, state, head)
-    params = variables["params"] | {"fc": optax.apply_updates(head, updates)}
-    return classifier.replace(variables={"params": params, "batch_stats": batch_stats}), state
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "batch_size", "num_epochs"))

@@ -1,8 +1,7 @@
 """AutoAttack on a named list of images: clean and robust accuracy, and what each attack took.
 
 Lists longer than SHARE are cut into shares of every k-th image, each attacked by itself and with a
-folder of its own: memory is bounded, several processes take turns at the shares, and the numbers
-do not depend on how many processes there are. A killed evaluation goes on with the batch it was in.
+folder of its own, so memory is bounded. A killed evaluation resumes at the batch it was in.
 """
 
 import hashlib
@@ -14,28 +13,18 @@ import jax
 import numpy as np
 
 from advspur import __version__
-from advspur._checks import check_choice, check_count, check_numbers, norm_name, require
-from advspur._devices import gather, together
+from advspur._checks import check_choice, check_numbers, norm_name, require
+from advspur._files import tree_digest
 from advspur.attacks import security_curve
 from advspur.attacks.ensemble import most_passes
-from advspur.benchmarks.predict import require_classes
 from advspur.data.batches import eval_batches
-from advspur.data.layouts import load_options
+from advspur.data.image_lists import image_list
 from advspur.data.transforms import to_unit
 from advspur.intervals import Estimate, wilson
-from advspur.models import tree_digest
 from advspur.records import record
 
 SHARE = 1000  # images at most
 VERSIONS = ("standard", "plus")  # "rand" is for random models; a Classifier is none
-
-
-class Data(NamedTuple):
-    """A data set as `evaluate` sees it."""
-
-    load: object  # as a benchmark's
-    images: object  # (what `load` returned, num_images, image_list) -> (name of the list, Table)
-    num_classes: int  # of the models; the most where they differ
 
 
 class Budget(NamedTuple):
@@ -46,78 +35,66 @@ class Budget(NamedTuple):
     names: tuple  # of the attacks
 
 
-def num_passes(
-    data,
-    data_dir=None,
-    *,
-    num_images,
-    image_list="",
-    l1_epsilons=(),
-    l2_epsilons=(),
-    linf_epsilons=(),
-    version="standard",
-    **options,
+def plan_autoattack(
+    parts, *, num_images, images, l1_epsilons, l2_epsilons, linf_epsilons, version, batch_size
 ):
-    """The most forward passes over an image that `evaluate` makes: if no attack succeeds."""
+    """The most forward passes over an image that `autoattack_accuracy` makes: if none succeeds."""
     curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
-    options |= {"num_images": num_images}
-    parts = data.load(data_dir, **load_options(data.load, options))
-    _, table = data.images(parts, num_images, image_list)
-    return sum(_most(curve, table, version, data.num_classes) for curve in curves)
+    passes = 0
+    for part, table in parts.items():
+        _, rows = image_list(table, part, images, num_images)
+        passes += sum(_most(curve, rows, version, table.num_classes) for curve in curves)
+    return passes
 
 
-def evaluate(
-    data,
-    classifier,
-    data_dir=None,
+def autoattack_accuracy(
+    model,
+    parts,
     *,
-    batch_size,
     key,
-    progress=None,
-    cache_dir=None,
-    num_images,
-    image_list="",
+    num_images=1000,
+    images="spread",
     l1_epsilons=(),
     l2_epsilons=(),
-    linf_epsilons=(),
+    linf_epsilons=(4 / 255,),
     version="standard",
-    **reading,
+    batch_size=100,
+    cache_dir=None,
+    progress=None,
 ):
-    """`accuracy` and, of every budget, `autoattack_accuracy` with what each attack took.
+    """`autoattack_accuracy` of each part and budget, with what each attack took.
+
+    `autoattack_clean_accuracy` is the accuracy on the same images without an attack.
 
     Args:
-      data: a `Data`.
-      classifier: with the classes of the data.
-      batch_size: images an attack takes at once.
+      model: with the classes of the data.
       key: of the attacks.
-      cache_dir: where the attacks keep what is done.
-      num_images: length of the list.
-      image_list: a text file that names the images instead, one a line; "": none.
+      num_images: length of the list of images.
+      images: "spread", "first", or a text file with their names; see `image_list`.
       l1_epsilons, l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
       version: "standard" or "plus".
-      reading: of the data's `load`.
+      batch_size: images an attack takes at once.
+      cache_dir: where the attacks keep what is done.
     """
-    check_count("batch_size", batch_size)
     curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
-    drawn = load_options(data.load, {"num_images": num_images})
-    parts = data.load(data_dir, **drawn, **reading)
-    require_classes(classifier, (next(iter(parts.values())).num_classes,))
-    name, table = data.images(parts, num_images, image_list)
-    call = {"version": version, "batch_size": batch_size}
     records = []
-    for p, epsilons in curves:
-        budgets = _curve(classifier, table, p, epsilons, call, key, cache_dir, progress)
-        if not records:
-            count, clean = budgets[0].counts[:2]
-            records.append(record("accuracy", wilson(clean, count), options={"images": name}))
-        for epsilon, budget in zip(epsilons, budgets, strict=True):
-            norm = "inf" if p == math.inf else p
-            about = {"p": norm, "epsilon": epsilon, "version": version, "images": name}
-            records += _records(budget, about)
-            if progress is not None:
-                title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
-                for text in _cost_table(budget, title):
-                    progress.line(text)
+    for part, whole in parts.items():
+        name, rows = image_list(whole, part, images, num_images)
+        call = {"version": version, "batch_size": batch_size}
+        for index, (p, epsilons) in enumerate(curves):
+            budgets = _curve(model, whole.subset(rows), p, epsilons, call, key, cache_dir, progress)
+            if index == 0:
+                clean = wilson(budgets[0].counts[1], len(rows))
+                about = {"images": name}
+                records.append(record("autoattack_clean_accuracy", clean, options=about))
+            for epsilon, budget in zip(epsilons, budgets, strict=True):
+                norm = "inf" if p == math.inf else p
+                about = {"p": norm, "epsilon": epsilon, "version": version, "images": name}
+                records += _records(budget, about)
+                if progress is not None:
+                    title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
+                    for text in _cost_table(budget, title):
+                        progress.line(text)
     return records
 
 
@@ -132,79 +109,76 @@ def _curves(l1_epsilons, l2_epsilons, linf_epsilons, version):
     return curves
 
 
-def _most(curve, table, version, num_classes):
+def _most(curve, images, version, num_classes):
     p, epsilons = curve
     passes = most_passes(version, None, p=p, num_classes=num_classes)
-    return passes * len(epsilons) * len(table)
+    return passes * len(epsilons) * len(images)
 
 
-def _curve(classifier, table, p, epsilons, call, key, cache_dir, progress):
-    """[Budget] of the epsilons of one norm, in every process the same."""
-    left = _most((p, epsilons), table, call["version"], classifier.num_classes)
+def _curve(model, table, p, epsilons, call, key, cache_dir, progress):
+    """[Budget] of the epsilons of one norm."""
+    left = _most((p, epsilons), table, call["version"], model.num_classes)
     num_shares = -(-len(table) // SHARE)
 
     def advance(passes):
         nonlocal left
-        passes = min(passes * jax.process_count(), left)  # the others go on alike
+        passes = min(passes, left)
         left -= passes
         if progress is not None:
             progress.advance(passes)
 
-    own = []
-    with together():
-        for share in range(jax.process_index(), num_shares, jax.process_count()):
-            own_table = table.subset(range(share, len(table), num_shares))
-            images, labels = _read(own_table, call["batch_size"])
-            asked = call | {"p": p, "epsilons": epsilons}
-            if progress is not None and num_shares > 1:
-                progress.line(f"share {share + 1} of {num_shares}: {len(labels)} images")
-            results = security_curve(
-                classifier.logits,
-                to_unit(images),
-                labels,
-                jax.random.fold_in(key, share),
-                **asked,
-                directory=_directory(cache_dir, classifier, asked, key, share, images, labels),
-                keep_images=False,
-                log=None if progress is None else progress.line,
-                advance=advance,
-            )
-            own.append([_found(result) for result in results])
+    shares = []
+    for share in range(num_shares):
+        chosen = table.subset(range(share, len(table), num_shares))
+        images, labels = _read(chosen, call["batch_size"])
+        asked = call | {"p": p, "epsilons": epsilons}
+        if progress is not None and num_shares > 1:
+            progress.line(f"share {share + 1} of {num_shares}: {len(labels)} images")
+        results = security_curve(
+            model.logits,
+            to_unit(images),
+            labels,
+            jax.random.fold_in(key, share),
+            **asked,
+            directory=_directory(cache_dir, model, asked, key, share, images, labels),
+            keep_images=False,
+            log=None if progress is None else progress.line,
+            advance=advance,
+        )
+        shares.append([_found(result) for result in results])
     if progress is not None:
         progress.skip(left)  # what was fooled early takes no more
-    shares = [share for of_process in gather(own) for share in of_process]
-    return [_together(of_shares) for of_shares in zip(*shares, strict=True)]
+    return [_sum(of_shares) for of_shares in zip(*shares, strict=True)]
 
 
 def _read(table, batch_size):
     """(uint8 images, labels) of a Table."""
-    size = len(table[0]["image"])
+    size = table.image_size
     batches = list(eval_batches(table, batch_size=batch_size, image_size=size))
     return [np.concatenate([batch[i][batch.valid] for batch in batches]) for i in (0, 1)]
 
 
-def _directory(cache_dir, classifier, asked, key, share, *arrays):
+def _directory(cache_dir, model, asked, key, share, *arrays):
     """The folder of an attack, named by all that it depends on; None without `cache_dir`."""
-    if cache_dir is None:
+    if cache_dir is None or model.digest is None:
         return None
-    of_key = jax.random.key_data(key).tolist()
-    parts = [tree_digest((classifier, arrays)), jax.tree.structure(classifier), asked, of_key]
-    text = "\n".join(map(str, [*parts, share, __version__]))
+    parts = [model.digest, tree_digest(arrays), asked, jax.random.key_data(key).tolist(), share]
+    text = "\n".join(map(str, [*parts, __version__]))
     return Path(cache_dir) / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.autoattack"
 
 
 def _found(result):
-    """The Budget of one AutoAttackResult, as lists."""
+    """(counts, costs, names) of one AutoAttackResult."""
     count = len(result.robust)
     counts = [count, result.clean_correct.sum(), result.robust.sum(), len(result.warnings)]
     costs = []
     for cost in result.attacks:
         fooled = cost.num_attacked - round(cost.robust_accuracy * count)
         costs.append([cost.num_attacked, fooled, cost.gradients, cost.forwards, cost.seconds])
-    return [list(map(int, counts)), costs, [cost.name for cost in result.attacks]]
+    return counts, costs, [cost.name for cost in result.attacks]
 
 
-def _together(of_shares):
+def _sum(of_shares):
     """One Budget from those of the shares."""
     counts, costs, names = zip(*of_shares, strict=True)
     return Budget(np.sum(counts, axis=0), np.sum(costs, axis=0), tuple(names[0]))

@@ -75,7 +75,7 @@ class Classifier:
         check_images(images)
         return _forward(self, images)[1]
 
-    @property
+    @functools.cached_property
     def digest(self):
         """SHA-256 of what the model computes: its parameters and code; None without `code`."""
         if self.code is None:
@@ -99,6 +99,7 @@ class LinearHead:
     """The forward of a model with another last layer, on its features, in float32."""
 
     base: Callable
+    num_base_classes: int
 
     def __call__(self, params, images):
         """logits = features @ kernel + bias."""
@@ -113,7 +114,7 @@ def with_head(classifier, kernel, bias):
     return dataclasses.replace(
         classifier,
         params=params,
-        forward=LinearHead(classifier.forward),
+        forward=LinearHead(classifier.forward, classifier.num_classes),
         num_classes=len(params["bias"]),
         class_names=(),
     )
@@ -124,6 +125,7 @@ class ClassMap:
     """The forward of a model over groups of its classes, see `with_class_map`."""
 
     base: Callable
+    num_base_classes: int
     num_groups: int
     with_rest: bool
 
@@ -145,9 +147,22 @@ def with_class_map(classifier, groups, num_groups, *, with_rest=True):
     return dataclasses.replace(
         classifier,
         params={"base": classifier.params, "groups": jnp.asarray(groups)},
-        forward=ClassMap(classifier.forward, num_groups, with_rest),
+        forward=ClassMap(classifier.forward, classifier.num_classes, num_groups, with_rest),
         num_classes=num_groups + with_rest,
         class_names=(),
+    )
+
+
+def base_of(classifier):
+    """The Classifier below a head or a class map; itself where it has none."""
+    forward = classifier.forward
+    if not isinstance(forward, (LinearHead, ClassMap)):
+        return classifier
+    return dataclasses.replace(
+        classifier,
+        params=classifier.params["base"],
+        forward=forward.base,
+        num_classes=forward.num_base_classes,
     )
 
 

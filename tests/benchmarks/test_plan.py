@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from advspur.benchmarks.matrix import evaluate_matrix, find_data
 
 from advspur._checks import InputError
 from advspur._progress import Progress
@@ -19,7 +20,6 @@ from advspur.benchmarks import (
     rival10,
     salient_imagenet,
 )
-from advspur.benchmarks.matrix import evaluate_matrix, find_data
 from advspur.models import Classifier, classifier, resnet_small, store
 from advspur.models.convert import Conversion
 from advspur.records import COMPLETE, read_records

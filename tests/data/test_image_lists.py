@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from advspur.benchmarks.image_lists import evenly, first, listed
 
 from advspur._checks import InputError
-from advspur.benchmarks.image_lists import evenly, first, listed
 from advspur.data.table import Table
 
 NAMES = [f"n0{k}/val_{i}.JPEG" for k in range(2) for i in range(3)]

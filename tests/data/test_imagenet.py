@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tests.benchmarks.layouts import coded, cut_short, paint, write_imagenet
 
 from advspur._checks import InputError
 from advspur.benchmarks import imagenet
 from advspur.data.layouts import MissingData
-from tests.benchmarks.layouts import coded, cut_short, paint, write_imagenet
 
 CLASSES = (0, 1, 207, 409, 999)
 

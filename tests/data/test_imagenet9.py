@@ -6,11 +6,6 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-
-from advspur._checks import InputError
-from advspur.benchmarks import imagenet9, metrics
-from advspur.data.label_maps import IMAGENET9
-from advspur.data.layouts import MissingData
 from tests.benchmarks.layouts import (
     Passes,
     coded,
@@ -20,6 +15,11 @@ from tests.benchmarks.layouts import (
     save,
     write_imagenet9,
 )
+
+from advspur._checks import InputError
+from advspur.benchmarks import imagenet9, metrics
+from advspur.data.label_maps import IMAGENET9
+from advspur.data.layouts import MissingData
 
 NO_ATTACKS = {"l2_epsilons": (), "linf_epsilons": ()}
 # One ImageNet index of each superclass, at the ends of its ranges.

@@ -6,11 +6,6 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-
-from advspur._checks import InputError
-from advspur.benchmarks import imagenet_c
-from advspur.data.label_maps import imagenet_wnids
-from advspur.data.layouts import MissingData
 from tests.benchmarks.layouts import (
     Passes,
     coded,
@@ -20,6 +15,11 @@ from tests.benchmarks.layouts import (
     save,
     write_imagenet_c,
 )
+
+from advspur._checks import InputError
+from advspur.benchmarks import imagenet_c
+from advspur.data.label_maps import imagenet_wnids
+from advspur.data.layouts import MissingData
 
 CELLS = [f"{c}/{s}" for c in imagenet_c.ALEXNET_ERRORS for s in range(1, 6)]
 

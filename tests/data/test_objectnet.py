@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from tests.benchmarks.layouts import Passes, coded, cut_short, paint, write_objectnet
 
 from advspur._checks import InputError
 from advspur.benchmarks import objectnet
 from advspur.data.label_maps import OBJECTNET
 from advspur.data.layouts import MissingData
-from tests.benchmarks.layouts import Passes, coded, cut_short, paint, write_objectnet
 
 FOLDERS = ("alarm_clock", "chair", "air_freshener", "still_camera", "mug")
 

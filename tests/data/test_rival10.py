@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tests.benchmarks.layouts import Passes, coded, cut_short, paint, write_rival10
 
 from advspur import models
 from advspur._checks import InputError
 from advspur.benchmarks import rival10
 from advspur.data.label_maps import rival10_labels
 from advspur.data.layouts import MissingData
-from tests.benchmarks.layouts import Passes, coded, cut_short, paint, write_rival10
 
 BILINEAR = Image.Resampling.BILINEAR
 PICKLED = list(rival10_labels())[1]  # its first image has no file in entire_object_masks

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from tests.benchmarks.layouts import Coded, Passes, coded, cut_short, write_salient
 
 from advspur._checks import InputError
 from advspur.benchmarks import salient_imagenet
 from advspur.data.label_maps import imagenet_wnids
 from advspur.data.layouts import MissingData, standard_transform
 from configs import evaluate as evaluate_config
-from tests.benchmarks.layouts import Coded, Passes, coded, cut_short, write_salient
 
 FIRST, SECOND = (imagenet_wnids()[index] for index in (0, 7))  # feature 11 of SECOND is spurious
 CROSS = np.array([[abs(x) * abs(y) == 0 for x in range(-2, 3)] for y in range(-2, 3)])

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from tests.benchmarks.layouts import Passes, coded, cut_short, paint, write_waterbirds
 
 from advspur._checks import InputError
 from advspur.benchmarks import waterbirds
 from advspur.data.layouts import MissingData
-from tests.benchmarks.layouts import Passes, coded, cut_short, paint, write_waterbirds
 
 
 @pytest.fixture(scope="module")

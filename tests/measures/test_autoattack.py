@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advspur.benchmarks.matrix import _is_headline, find_data
+from advspur.benchmarks.run import Model, misfit
 from prepare_data import prepare_arrays
 
 from advspur._checks import InputError
@@ -23,8 +25,6 @@ from advspur.attacks import AutoAttackResult, linear_oracle
 from advspur.attacks import ensemble as members
 from advspur.attacks.autoattack import AttackCost
 from advspur.benchmarks import AUTOATTACK, autoattack, cifar10, evaluate_model, rival10
-from advspur.benchmarks.matrix import _is_headline, find_data
-from advspur.benchmarks.run import Model, misfit
 from advspur.data import open_dataset, spurious_shapes
 from advspur.data.layouts import MissingData
 from advspur.models import Classifier, resnet_small

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advspur.training.probe import LinearProbe
 from flax import struct
 
 from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS, metrics, predict
 from advspur.data.table import Table
 from advspur.models import PooledClassifier
-from advspur.training.probe import LinearProbe
 from tests.benchmarks import layouts
 
 QUIET = dict.fromkeys(

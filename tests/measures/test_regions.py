@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advspur.benchmarks.regions import Regions, region_records
+from tests.benchmarks.layouts import Passes
 
 from advspur import theory
 from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS, predict
-from advspur.benchmarks.regions import Regions, region_records
 from advspur.data import array_source
-from tests.benchmarks.layouts import Passes
 
 SIZE, NUM = 8, 13
 RNG = np.random.default_rng(0)
