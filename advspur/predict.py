@@ -144,7 +144,8 @@ def correct_on(classifier, table, **running):
 
     if isinstance(forward, LinearHead):
         kept = features_on(base, table, **running)
-        found = kept["features"] @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
+        with np.errstate(invalid="ignore", over="ignore"):  # refused below
+            found = kept["features"] @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
     elif isinstance(forward, ClassMap):
         kept = outcomes(whole, base, table, "logits", **running)
         groups, number = params["groups"], forward.num_groups
@@ -172,7 +173,7 @@ def _check_outcomes(outcomes, rows, table):
 def _read(path):
     """The kept {name: array}, or None where there is none or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             return dict(kept)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
         return None
