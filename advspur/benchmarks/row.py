@@ -90,15 +90,19 @@ class Benchmark(NamedTuple):
     def plan(self, directory, measures, options):
         """{"head" and each measure: forward passes over an image}; the options are checked."""
         full = self.complete(options)
-        parts = self.load(directory, full["data"])
-        passes = {"head": self.plan_head(parts, **full["head"])}
-        for name in measures:
-            check_choice("measures", name, tuple(MEASURES))
-            asked = dict(full[name])
-            chosen = self._parts(name, parts, asked.pop("parts"))
-            heads = 1  # the others share the pass of the first
-            passes[name] = heads * MEASURES[name].plan(chosen, **asked)
-        return passes
+
+        def passes(parts):
+            found = {"head": self.plan_head(parts, **full["head"])}
+            for name in measures:
+                check_choice("measures", name, tuple(MEASURES))
+                asked = dict(full[name])
+                of_parts = asked.pop("parts")
+                chosen = self._parts(name, parts, of_parts) if parts else {}
+                found[name] = MEASURES[name].plan(chosen, **asked)
+            return found
+
+        passes({})  # mistakes in the options are told before the data are looked for
+        return passes(self.load(directory, full["data"]))
 
     def evaluate(
         self,
