@@ -99,7 +99,7 @@ class Table:
                 digest.update(f"{column.dtype} {column.shape}".encode())
                 digest.update(np.ascontiguousarray(column))
             else:
-                digest.update(json.dumps(column, default=_file_name).encode())
+                digest.update(json.dumps(list(column), default=_file_name).encode())
         for column in self.columns.values():
             files += [Path(self.root, path) for path in _paths(column)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -109,7 +109,8 @@ class Table:
             for name in ("image", "mask") if self.load else ():
                 if isinstance(example.get(name), np.ndarray):
                     digest.update(np.ascontiguousarray(example[name]))
-        digest.update(f"{self.index[:1]} {self.index[-1:]} {self.image_size}".encode())
+        digest.update(np.ascontiguousarray(self.index))
+        digest.update(f"{self.image_size}".encode())
         return digest.hexdigest()
 
 
