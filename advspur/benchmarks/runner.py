@@ -94,7 +94,7 @@ def evaluate_model(
     for name in measures:
         groups = {group: full[group] for group in ("data", "head", name)}
         known = {key: model.facts.get(key) for key in ("step", "checksum")}
-        same = known | {"data": data, "seed": seed, "advspur": __version__}
+        same = known | {"content": data, "seed": seed, "advspur": __version__}
         marks[name] = json.loads(json.dumps({"measure": name} | groups | same))
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
     left = [name for name in measures if (model.name, row.name, marks[name]) not in known]

@@ -12,10 +12,11 @@ from advspur import predict
 from advspur._checks import InputError
 from advspur._progress import Progress
 from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
-from advspur.benchmarks.runner import evaluate_matrix, find_data, merged
+from advspur.benchmarks.runner import evaluate_matrix, find_data
 from advspur.data import masks
 from advspur.heads import linear
-from advspur.measures import challenge, gradients, noise, robust
+from advspur.measures import gradients, noise, robust
+from advspur.measures.challenge import _correct_pasted
 from advspur.models import classifier, from_resnet, resnet_small, store
 from advspur.models.convert import Conversion
 from advspur.records import COMPLETE, read_records
@@ -181,7 +182,7 @@ JITTED = (
     masks.mask_regions,
     linear._fit,
     classifier._forward,
-    challenge._correct_pasted,
+    _correct_pasted,
 )
 
 
@@ -271,7 +272,7 @@ def test_a_damaged_image_fails_its_benchmark_and_the_others_go_on(small, convert
     image.write_bytes(whole)
     complete, _, lines = evaluate(converted[:1], small, tmp_path)
     assert complete
-    assert any("waterbirds: no new numbers" in line for line in lines)
+    assert any("waterbirds: already measured" in line for line in lines)
     found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
     assert found == {"imagenet", "waterbirds"}
 
@@ -328,19 +329,14 @@ def test_another_input_is_measured_anew(small, converted, tmp_path):
 
 
 def test_measures_are_added_without_losing_others(small, converted, tmp_path):
-    """PGD on a data set whose protocol has none, beside what was measured before."""
-    evaluate(converted[:1], small, tmp_path, ["imagenet"])
-    before = numbers(tmp_path / "records.jsonl")
-    pgd = {"num_attacked": 4, "num_steps": 2, "l2_epsilons": (), "linf_epsilons": (1 / 255,)}
-    options = merged(OPTIONS["imagenet"], {"pgd": pgd})
-    evaluate(
-        converted[:1], small, tmp_path, ["imagenet"], options={"imagenet": options},
-        measures=("pgd",),
-    )  # fmt: skip
-    after = numbers(tmp_path / "records.jsonl")
-    assert before.items() <= after.items()
-    found = {(m, n) for b, m, _ in after.keys() - before.keys() for *_, n in [after[b, m, _]]}
-    assert found == {("pgd_accuracy", 4), (COMPLETE, 2)}
+    path, found = tmp_path / "records.jsonl", {}
+    for measure in ("accuracy", "groups"):
+        evaluate(converted[:1], small, tmp_path, ["waterbirds"], measures=(measure,))
+        before, found = found, numbers(path)
+        assert before.items() < found.items()
+    assert {r.measure for r in read_records(path)} == {"accuracy", "groups"}
+    _, _, lines = evaluate(converted[:1], small, tmp_path, ["waterbirds"])
+    assert "already measured" in lines[-1]
 
 
 def test_a_model_that_fits_nothing_is_told_of(small, converted, tmp_path):
@@ -355,7 +351,8 @@ def test_a_model_that_fits_nothing_is_told_of(small, converted, tmp_path):
             evaluate_matrix(
                 [converted[0]._replace(facts=facts | change)], BENCHMARKS, {"imagenet": small},
                 {"imagenet": 10}, OPTIONS, path=tmp_path / "records.jsonl", cache_dir=None,
-                progress_of=lambda n: Progress(n, "", stream=io.StringIO()), line=lines.append, **CALL,
+                progress_of=lambda n: Progress(n, "", stream=io.StringIO()),
+                line=lines.append, **CALL,
             )  # fmt: skip
         assert why in lines[-1]
     assert not (tmp_path / "records.jsonl").exists()
