@@ -118,8 +118,7 @@ def test_records_say_the_ratio_and_the_shift_and_are_not_measured_twice(data_dir
     facts |= {"seed": 3, "step": 1, "checksum": "x"}
     model = OpenModel(facts, lambda: READER)
     small = {"num_attacked": 4, "num_steps": 1}
-    attack = {"num_images": 4, "linf_epsilons": (2 / 255,), "l2_epsilons": (), "batch_size": 16}
-    options = {"data": READING, "pgd": small, "autoattack": attack}
+    options = {"data": READING, "pgd": small}
     call = {"path": tmp_path / "records.jsonl", "directory": data_dir, "options": options}
     call |= {"batch_size": 16}
     measured = evaluate_model(model, ROW, **call)
@@ -131,9 +130,6 @@ def test_records_say_the_ratio_and_the_shift_and_are_not_measured_twice(data_dir
     assert evaluate_model(model, ROW, **call) == []
     other = model._replace(facts=model.facts | {"color_shift": COLORS | {"rho": 9.0}})
     assert len(evaluate_model(other, ROW, **call)) == len(measured)
-    found = evaluate_model(model, ROW, measures=("autoattack",), **call)
-    assert {r.options["rho"] for r in found} == {4.0}
-    assert {r.metric for r in found} >= {"autoattack_accuracy", "autoattack_clean_accuracy"}
     endless = model._replace(facts=model.facts | {"color_shift": COLORS | {"rho": "inf"}})
     found = evaluate_model(endless, ROW, **call)
     (minority, *_) = (r for r in found if r.metric == "minority_accuracy")

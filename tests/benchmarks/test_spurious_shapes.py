@@ -71,7 +71,7 @@ def test_all_numbers_are_recorded_once(records):
     levels = [{"family": f, "level": k} for f, k in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))]
     both, attack = ("foreground", "background"), {"p": 2.0, "num_steps": 2}
     budgets = ((2.0, 0.0), (2.0, 0.1), ("inf", 0.0), ("inf", 1 / 255), ("inf", 4 / 255))
-    groups = ("", "majority_", "minority_")
+    groups, gap = ("", "majority_", "minority_"), "majority_minority_pgd_accuracy_gap"
     expected = [
         *((f"{g}accuracy", of_test) for g in groups),
         *(("accuracy", {"part": p}) for p in ("mixed_same", "mixed_rand", "uncorrelated")),
@@ -98,7 +98,7 @@ def test_all_numbers_are_recorded_once(records):
         expected += [(adversarial, attack | {"epsilons": [0.5]} | of_test)]
 
     def order(pairs):
-        return sorted(pairs, key=str)
+        return sorted((name, str(sorted(o.items()))) for name, o in pairs)
 
     def plain_options(record):
         return {name: v for name, v in record.options.items() if name != "degenerate"}
