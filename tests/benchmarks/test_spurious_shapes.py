@@ -80,10 +80,7 @@ def test_all_numbers_are_recorded_once(records):
         *(
             (name, {"p": p, "epsilon": epsilon, "num_steps": 2} | of_test)
             for p, epsilon in budgets
-            for name in (
-                *(f"{g}pgd_accuracy" for g in groups),
-                "majority_minority_pgd_accuracy_gap",
-            )
+            for name in (*(f"{g}pgd_accuracy" for g in groups), gap)
         ),
         *((f"{region}_noise_accuracy", level | of_test) for level in levels for region in both),
         *((sensitivity, level | of_test) for level in levels),
