@@ -6,7 +6,7 @@ from pathlib import Path
 from advspur._checks import require
 from advspur.data.layouts import MissingData, names_outside
 from advspur.data.own_tables import CELEBA, ROLES, Rows, celeba_rows, table_rows
-from advspur.data.sources import image_files
+from advspur.data.sources import IMAGE_SUFFIXES, image_files
 
 LAYOUT = (
     "manifest.csv, metadata.csv, list_attr_celeba.csv or .txt, <class>/<image>, or "
@@ -15,6 +15,7 @@ LAYOUT = (
 TABLES = ("manifest.csv", "metadata.csv", f"{CELEBA}.csv", f"{CELEBA}.txt")
 # Where the releases keep their images, seen from the table.
 IMAGE_FOLDERS = ("", "img_align_celeba", "waterbird_complete95_forest2water2", "images")
+READ_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")  # of images and their masks
 MASK_ENDS = {"mask": "_mask", "spurious_mask": "_spurious_mask"}
 
 
@@ -94,27 +95,30 @@ def _class_folders(root):
     """Rows of <part>/<class>/<image>, or of <class>/<image>."""
     folders = _folders(root)
     is_flat = any(image_files(folder) for folder in folders)
-    cells = {"image": [], "label": [], "split": []}
-    for part in [root] if is_flat else folders:
+    parts = [root] if is_flat else folders
+    cells, others = {"image": [], "label": [], "split": []}, []
+    for part in parts:
+        others += _files(part)
         for folder in _folders(part):
             files = _without_masks(image_files(folder))
             fault = "holds folders" if _folders(folder) else "" if files else "holds no image"
             require(not fault, f"{folder} {fault}: move or remove it; expected {LAYOUT}")
+            others += [f for f in _files(folder) if f.suffix.lower() not in READ_SUFFIXES]
             for file in files:
                 cells["image"].append(str(file.relative_to(root)))
                 cells["label"].append(folder.name)
                 cells["split"].append(part.name)
     if not cells["image"]:
         raise MissingData(f"no images in {root}: expected {LAYOUT}")
-    kind = "<class>/<image>" if is_flat else "<part>/<class>/<image>"
-    notes = [f"{root} is read as folders, {kind}"]
-    stray = [
-        file for folder in {root, *([] if is_flat else folders)} for file in image_files(folder)
-    ]
-    notes += [f"{len(stray)} images outside the class folders are not read"] if stray else []
+    notes = [f"{root} is read as folders, {'' if is_flat else '<part>/'}<class>/<image>"]
+    notes += [f"not read: {len(others)} files such as {others[0]}"] if others else []
     if is_flat:
         del cells["split"]
     return Rows(root, root, cells, [0] * len(cells["image"]), {}, notes)
+
+
+def _files(path):
+    return sorted(f for f in path.iterdir() if f.is_file() and f.name[0] != ".")
 
 
 def _folders(path):

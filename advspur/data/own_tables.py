@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     def refuse(self, faults, text, advice):
         """Raise InputError where the list `faults` of rows is not empty, with text(first row)."""
         if faults:
-            more = f" (and {len(faults) - 1} more lines)" if len(faults) > 1 else ""
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
             raise InputError(f"{self.where(faults[0])}: {text(faults[0])}{more}; {advice}")
 
     def subset(self, kept):
@@ -64,15 +64,14 @@ def table_rows(file, columns):
     table, lines, notes = read_table(file)
     chosen = _chosen(columns)
     by_option = {role: name for role, name in columns.items() if role != "attributes"}
-    named = (*by_option.values(), *chosen)
     header = ", ".join(name or "(no name)" for name in table)
-    for name in named:
+    for name in (*by_option.values(), *chosen):
         require(name in table, f"{file} line 1 has no column {name!r}; it has {header}")
     found = {}
     for kind, (image, label) in FORMATS.items():
         roles = {role: role for role in ROLES} | {"image": image, "label": label}
-        roles = {r: name for r, name in roles.items() if name in table and name not in named}
-        found[kind] = roles | by_option
+        free = table.keys() - set(by_option.values())
+        found[kind] = {r: name for r, name in roles.items() if name in free} | by_option
     fitting = [kind for kind, roles in found.items() if {"image", "label"} <= roles.keys()]
     require(
         fitting,
