@@ -113,7 +113,7 @@ def read_own(
 def _table(rows, read, names, num_classes):
     """One Table of all rows."""
     known = [name for name in rows.cells if name == "label" or name not in ROLES]
-    unknown = ", ".join(names.keys() - set(known))
+    unknown = ", ".join(name for name in names if name not in known)
     require(not unknown, f"names.{unknown} is no column that is read; there are {', '.join(known)}")
     columns, found = {}, {}
     for name in known:
@@ -126,7 +126,7 @@ def _table(rows, read, names, num_classes):
         f"of them with columns.attributes: {', '.join(name for name in known if name != 'label')}",
     )
     columns["path"] = [rows.root / name for name in rows.cells["image"]]
-    for role in MASK_ENDS.keys() & rows.cells.keys():
+    for role in (role for role in MASK_ENDS if role in rows.cells):
         files = rows.cells[role]
         columns[f"{role}_path"] = [rows.root / name if name else None for name in files]
     if any(rows.lines):

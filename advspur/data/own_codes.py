@@ -23,6 +23,7 @@ def column_codes(rows, name, names=(), count=None):
       count: number of classes, where some may be without an example.
     """
     refuse_missing(rows, name)
+    require(len(set(names)) == len(names), f"names.{name} has a name twice: {', '.join(names)}")
     cells = rows.cells[name]
     numbers = [_whole_number(text) for text in cells]
     is_number = [number is not None for number in numbers]

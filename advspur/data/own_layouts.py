@@ -29,7 +29,7 @@ def read_layout(path, columns, image_dir=""):
     """
     path = Path(path).expanduser()
     columns = {role: name for role, name in columns.items() if name}
-    unknown = ", ".join(columns.keys() - {*ROLES, "attributes"})
+    unknown = ", ".join(name for name in columns if name not in (*ROLES, "attributes"))
     require(
         not unknown, f"columns.{unknown} is not known; there are {', '.join(ROLES)}, attributes"
     )
@@ -57,26 +57,24 @@ def _find_table(path):
 
 def _relative_names(rows, image_dir):
     """The rows with the names of files relative to the folder they lie in, checked."""
-    file, images = rows.source, rows.cells["image"]
+    file, cells = rows.source, dict(rows.cells)
+    images = cells["image"]
     rows.refuse([i for i, name in enumerate(images) if not name], lambda _: "no image", "name it")
     if any("\\" in name for name in images):
         rows.notes.append("in names of files, \\ is read as /")
-    first = [name.replace("\\", "/") for name in images[:10]]
-    folders = [file.parent / (Path(image_dir).expanduser() if image_dir else IMAGE_FOLDERS[0])]
-    folders += [] if image_dir else [file.parent / name for name in IMAGE_FOLDERS[1:]]
-    held = (f for f in folders if any((f / name).is_file() for name in first))
-    root = next(held, folders[0])
+    root = _image_folder(file, [name.replace("\\", "/") for name in images[:10]], image_dir)
     if root != file.parent:
         rows.notes.append(f"names of files are relative to {root}")
-    cells = dict(rows.cells)
-    for role in ("image", *MASK_ENDS):
-        if role not in cells:
-            continue
+    for role in (role for role in ("image", *MASK_ENDS) if role in cells):
         cells[role] = [_relative(name.replace("\\", "/"), root) for name in cells[role]]
-        place = dict(zip(reversed(cells[role]), reversed(rows.lines), strict=True))
-        place.pop("", None)
-        names, lines = (cells[role], rows.lines) if role == "image" else (place, place.values())
-        outside = names_outside(file, list(names), lines)
+        names, lines = cells[role], rows.lines
+        if role != "image":  # several images may share a mask
+            first = {}
+            for name, line in zip(names, lines, strict=True):
+                first.setdefault(name, line)
+            first.pop("", None)
+            names, lines = list(first), first.values()
+        outside = names_outside(file, names, lines)
         require(
             not outside,
             f"{file} {''.join(outside[:1])} is outside {root}; move it there, or name the folder "
@@ -85,10 +83,22 @@ def _relative_names(rows, image_dir):
     return rows._replace(root=root, cells=cells)
 
 
+def _image_folder(file, images, image_dir):
+    """The folder that names are relative to: as told, or the first that has one of `images`."""
+    if image_dir:
+        folder = Path(image_dir).expanduser()
+        require(folder.is_dir(), f"image_dir = {image_dir} is no folder")
+        return folder
+    folders = [file.parent / name for name in IMAGE_FOLDERS]
+    held = (f for f in folders if any((f / name).is_file() for name in images))
+    return next(held, file.parent)
+
+
 def _relative(name, root):
-    """A name relative to `root`, where it is an absolute one inside it."""
-    is_inside = os.path.isabs(name) and Path(name).is_relative_to(root.absolute())
-    return os.path.relpath(name, root) if is_inside else name
+    """A name relative to `root`, where it is an absolute one inside it; without a/../."""
+    if os.path.isabs(name) and Path(name).is_relative_to(root.absolute()):
+        return os.path.relpath(name, root)
+    return name and os.path.normpath(name)
 
 
 def _class_folders(root):
@@ -140,20 +150,19 @@ def with_masks_beside(rows):
 
     The mask of x.jpg is x_mask.png or x_mask.npy, its spurious one x_spurious_mask.png or .npy.
     """
-    listings, cells = {}, dict(rows.cells)
+    images, cells = rows.cells["image"], dict(rows.cells)
+    folders = {os.path.dirname(name) for name in images}
+    held = {f: os.listdir(rows.root / f) for f in folders if (rows.root / f).is_dir()}
     for role, end in MASK_ENDS.items():
-        if role in cells:
-            continue
-        found = []
-        for name in rows.cells["image"]:
-            folder, stem = os.path.dirname(name), os.path.splitext(name)[0]
-            if folder not in listings:
-                place = rows.root / folder
-                listings[folder] = set(os.listdir(place)) if place.is_dir() else set()
-            beside = (f"{stem}{end}{suffix}" for suffix in (".png", ".npy"))
-            held = (mask for mask in beside if os.path.basename(mask) in listings[folder])
-            found.append(next(held, ""))
-        if any(found):
+        ends = (f"{end}.png", f"{end}.npy")
+        masks = {  # {image without its suffix: mask}
+            os.path.join(folder, name[: -len(ends[0])]): os.path.join(folder, name)
+            for folder, names in held.items()
+            for name in names
+            if name.endswith(ends)
+        }
+        found = [masks.get(os.path.splitext(name)[0], "") for name in images] if masks else []
+        if any(found) and role not in cells:
             cells[role] = found
-            rows.notes.append(f"{role}: {sum(map(bool, found)):,} files *{end}.png, .npy")
+            rows.notes.append(f"{role}: {sum(map(bool, found)):,} files {' or '.join(ends)}")
     return rows._replace(cells=cells)

@@ -1,6 +1,7 @@
 """Users' own data: which rows make which part, which are whole, and which show one object."""
 
 import functools
+import os
 
 import numpy as np
 
@@ -78,7 +79,8 @@ def whole_rows(rows, part_of, allow_partial):
     rows.refuse(lone, lambda _: "a spurious_mask without a mask", "name the mask of the core too")
     missing = {}
     for i, files in enumerate(zip(rows.cells["image"], masks, spurious, strict=True)):
-        lost = [str(rows.root / f) for f in files if f and not (rows.root / f).is_file()]
+        paths = [os.path.join(rows.root, name) for name in files if name]
+        lost = [path for path in paths if not os.path.isfile(path)]
         if not masks[i] and part_of[i] in with_mask:
             lost.append(f"the mask of {files[0]}")
         if lost:

@@ -5,6 +5,7 @@ of CelebA.
 """
 
 import csv
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,15 +148,15 @@ def read_table(file):
 
 def _delimiter(file):
     """The separator that splits the first line into most columns."""
-    first = read_bytes(file).split(b"\n", 1)[0].decode("utf-8", "replace").replace("\0", "")
-    return max(",;\t", key=lambda d: len(next(csv.reader([first.strip("\r")], delimiter=d), ())))
+    first = re.split(rb"[\r\n]", read_bytes(file), maxsplit=1)[0].decode("utf-8", "replace")
+    return max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
 
 
 def celeba_rows(file, columns):
     """Rows of CelebA's attribute list; label and attributes are chosen among its 40 columns."""
     table, lines = _celeba_list(file)
     label, chosen = columns.get("label", ""), _chosen(columns)
-    others = ", ".join(columns.keys() - {"label", "attributes"})
+    others = ", ".join(role for role in columns if role not in ("label", "attributes"))
     require(not others, f"columns.{others} is not for {file}: it takes label and attributes")
     names = [name for name in table if name != "image_id"]
     unknown = ", ".join(repr(name) for name in (label, *chosen) if name not in names)

@@ -152,7 +152,7 @@ def test_label_numbers_are_the_models_own(tmp_path):
     assert test.num_classes == 5 and test.columns["label"].tolist() == [3, 0, 1, 0]
     with pytest.raises(InputError, match="line 2: label is 3; allowed: 0 to 2"):
         own(tmp_path, num_classes=3)
-    assert own(tmp_path, names={"label": "abcd"})["test"].names["label"] == ("a", "b", "c", "d")
+    assert own(tmp_path, names={"label": tuple("abcd")})["test"].names["label"] == tuple("abcd")
 
 
 # CelebA.
@@ -167,16 +167,14 @@ def celeba(root, form, partition=(0, 0, 1, 2)):
     names = [f"{i:06d}.jpg" for i in range(1, 5)]
     for name in names:
         put(root / "img_align_celeba" / name, png())
-    separator, number = (",", "") if form == "csv" else (" ", " ")
-    lines = [
-        separator.join([n, *(f"{v:>2}"[v > 0 and form == "csv" :] for v in face)])
-        for n, face in zip(names, FACES, strict=True)
-    ]
+    separator = "," if form == "csv" else " "
+    values = [[f"{v:>2}" if form == "txt" else str(v) for v in face] for face in FACES]
+    lines = [separator.join([name, *face]) for name, face in zip(names, values, strict=True)]
     head = ["image_id," + ",".join(ATTRIBUTES)] if form == "csv" else ["4", " ".join(ATTRIBUTES)]
     put(root / f"list_attr_celeba.{form}", "\n".join(head + lines))
     head = ["image_id,partition"] if form == "csv" else []
     lines = [f"{n}{separator}{p}" for n, p in zip(names, partition, strict=False)]
-    put(root / f"list_eval_partition.{form}", "\n".join(head + lines) + number)
+    put(root / f"list_eval_partition.{form}", "\n".join(head + lines))
     return root
 
 
@@ -212,7 +210,7 @@ def test_damage_in_the_lists_of_celeba(tmp_path, form, first):
     with pytest.raises(InputError, match=f"line {first + 2 * (form == 'txt')}: Blond_Hair is '7'"):
         own(root, columns=CHOICE)
     put(file, text.rpartition("1")[0])
-    with pytest.raises(InputError, match=f"line {5 if form == 'csv' else 6} has 3 "):
+    with pytest.raises(InputError, match=f"line {5 if form == 'csv' else '6 has 3 words'}"):
         own(root, columns=CHOICE)
 
 
@@ -285,6 +283,8 @@ def test_a_path_without_data_is_missing_data(tmp_path):
         ({"majority": "cat, mars"}, "majority names 'cat, mars', which is no group; the groups: "),
         ({"resize": "long"}, "resize = 'long' is not known; allowed: 'short', 'square', 'none'"),
         ({"interpolation": "box"}, "interpolation = 'box' is not known"),
+        ({"names": {"label": ("cat", "cat")}}, "names.label has a name twice: cat, cat"),
+        ({"image_dir": "nowhere"}, "image_dir = nowhere is no folder"),
         ({"image_size": 0}, "image_size = 0"),
     ),
 )
