@@ -16,7 +16,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from advspur._checks import InputError, check_choice, check_count, first_line, require
+from advspur._checks import InputError, check_choice, check_count, require
 from advspur.data.groups import attributes, group_codes, majority_groups
 from advspur.data.layouts import (
     open_file,
@@ -183,7 +183,7 @@ def _array(path):
     try:
         mask = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable array: {first_line(error)}") from error
+        raise InputError(f"{path} is no readable .npy file of numbers") from error
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     largest = 1 if mask.dtype.kind in "bf" else 255
     good = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"

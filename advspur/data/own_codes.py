@@ -30,8 +30,8 @@ def column_codes(rows, name, names=(), count=None):
     if any(is_number) and not all(is_number):
         rarer = 2 * sum(is_number) <= len(cells)
         odd = [i for i, known in enumerate(is_number) if known == rarer]
-        kind = "a number among names" if rarer else "no whole number, as others are"
-        rows.refuse(odd, lambda i: f"{name} is {cells[i]!r}, {kind}", "use one of the two")
+        others = "names" if rarer else "whole numbers"
+        rows.refuse(odd, lambda i: f"{name} is {cells[i]!r} among {others}", "use one of the two")
     if not is_number[0]:
         codes, names = _name_codes(rows, name, names)
     elif name == "label" or names:
@@ -50,18 +50,19 @@ def refuse_missing(rows, name):
     """Raise InputError with the line of a cell without a value."""
     cells = rows.cells[name]
     bad = [i for i, text in enumerate(cells) if text.casefold() in MISSING]
-    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", "give every row a value")
+    advice = "give every row a value"
+    if name not in ("label", "pair"):
+        advice += ", or name the attributes as columns.attributes"
+    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", advice)
 
 
 def _number_codes(rows, name, numbers, names, count):
     held, size = set(numbers), len(names) or count
-    advice = f"allowed: 0 to {size - 1}" if size else ""
-    if not size:
+    if size:
+        advice = f"allowed: 0 to {size - 1}"
+    else:
         size = next(i for i in itertools.count() if i not in held)
-        advice = (
-            f"labels are 0, 1, 2, ... and no row has {size}: give num_classes if that class has no "
-            "image"
-        )
+        advice = f"no row has {size}: labels are 0, 1, 2, ...; give num_classes where one is absent"
     bad = [i for i, number in enumerate(numbers) if not 0 <= number < size]
     rows.refuse(bad, lambda i: f"{name} is {numbers[i]}", advice)
     return np.array(numbers), names or tuple(map(str, range(size)))

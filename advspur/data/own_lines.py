@@ -28,7 +28,7 @@ def describe(parts):
     """Lines on the parts, classes and groups of {part: Table}, and on what can be measured."""
     first = next(iter(parts.values()))
     sizes = ", ".join(f"{name} {len(table):,}" for name, table in parts.items())
-    classes = [str(name) for name in first.names["label"][:MOST_SHOWN]]
+    classes = [str(name) for name in _label_names(first)[:MOST_SHOWN]]
     more = ", ..." * (first.num_classes > MOST_SHOWN)
     numbered = ", ".join(
         f"{i} {name}" if name != str(i) else name for i, name in enumerate(classes)
@@ -39,6 +39,10 @@ def describe(parts):
         *_group_lines(parts),
         *_measure_lines(parts),
     ]
+
+
+def _label_names(table):
+    return table.names.get("label") or range(table.num_classes)
 
 
 def _group_lines(parts):
@@ -72,6 +76,7 @@ def _measure_lines(parts):
     have |= {"attribute"} if attributes(next(iter(parts.values()))) else set()
     have |= {name.removesuffix("_path") for name in have}
     have -= set() if "variant" in have else {"pair"}
+    have |= {"variant"} if len(evaluated) > 1 else set()
     able = [measure for measure, need in MEASURES.items() if need in have]
     lacking = [f"{m} ({NEEDS[need]})" for m, need in MEASURES.items() if need not in have]
     is_fit = any(name.split("/")[0] == "train" for name in parts)

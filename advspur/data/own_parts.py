@@ -59,12 +59,10 @@ def part_order(part):
 
 
 def evaluation_parts(parts):
-    """The names of the parts to evaluate: those of test, else of val, of train, else all."""
-    for split in reversed(("train", "val", "test")):
-        found = [name for name in parts if name.split("/")[0] == split]
-        if found:
-            return found
-    return list(parts)
+    """The names of the parts to evaluate: test, else val, and parts of other names; else train."""
+    split_of = {name: name.split("/")[0] for name in parts}
+    others = set(SPLITS) - {"test" if "test" in split_of.values() else "val"}
+    return [name for name in parts if split_of[name] not in others] or list(parts)
 
 
 def whole_rows(rows, part_of, allow_partial):
@@ -89,7 +87,7 @@ def whole_rows(rows, part_of, allow_partial):
     if missing:
         fault = f"{len(missing)} of {count} rows lack a file, first {next(iter(missing.values()))}"
         rows.notes.append(f"left out: {fault}")
-    require_whole(fault, rows.source, allow_partial=allow_partial, advice="mend these rows")
+    require_whole(fault, rows.source, allow_partial=allow_partial, advice="add the files")
     kept = [i for i in range(count) if i not in missing]
     lost = sorted(set(part_of) - {part_of[i] for i in kept})
     require(not lost, f"{rows.source}: nothing is left of {', '.join(lost)}: {fault}")

@@ -77,8 +77,7 @@ def table_rows(file, columns):
     require(
         fitting,
         f"{file} line 1 names no image and label that are known (image and label, img_filename and "
-        "y, or filename and y): name them with columns.image and columns.label; it has "
-        f"{header}",
+        "y, or filename and y): name them with columns.image and columns.label; it has " + header,
     )
     kind, roles = fitting[0], found[fitting[0]]
     bad = ", ".join(name for name in chosen if name in (*RESERVED, *roles.values()))
@@ -129,7 +128,7 @@ def read_table(file):
         if not any(map(str.strip, texts)):
             continue
         first = line - sum(text.count("\n") for text in texts)
-        require(first == line, f"{file} line {first} opens a quote and does not close it there")
+        require(first == line, f"{file} line {first} opens a quote that it does not close: do so")
         require("\0" not in "".join(texts), f"{file} line {line} holds a NUL, which is no text")
         require(
             len(texts) == len(header),
@@ -171,12 +170,11 @@ def celeba_rows(file, columns):
     notes += [] if chosen else ["no attribute is chosen: groups need columns.attributes, as Male"]
     rows = Rows(file, file.parent, cells, lines, {}, notes)
     for name, column in list(cells.items())[1:]:
+        value = label if name == "label" else name
         bad = [i for i, text in enumerate(column) if text not in ("-1", "0", "1")]
-        column_name = label if name == "label" else name
-        say = f"{column_name} is %r"
-        rows.refuse(bad, lambda i, say=say, c=column: say % c[i], "it must be -1 or 1")
+        rows.refuse(bad, lambda i, v=value, c=column: f"{v} is {c[i]!r}", "it must be -1 or 1")
         cells[name] = [str(int(text == "1")) for text in column]
-        rows.names[name] = (f"not {column_name}", column_name)
+        rows.names[name] = (f"not {value}", value)
     partition = file.with_name(f"list_eval_partition{file.suffix}")
     if partition.is_file():
         splits, split_lines = _celeba_list(partition, ("image_id", "partition"))

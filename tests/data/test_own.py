@@ -86,18 +86,18 @@ REFUSED = {
     "NaN label": (cell("label", "NaN"), f"line {L}: label is NaN"),
     "empty attribute": (cell("place", " "), f"line {L}: place is empty"),
     "empty image": (cell("image", ""), f"line {L}: no image"),
-    "number among names": (cell("label", "1"), f"line {L}: label is '1', a number among names"),
+    "number among names": (cell("label", "1"), f"line {L}: label is '1' among names"),
     "name among numbers": (
         lambda x: cell("label", "cat")(numbered(x)),
-        f"line {L}: label is 'cat', no whole number",
+        f"line {L}: label is 'cat' among whole numbers",
     ),
     "half a label": (
         lambda x: cell("label", "0.5")(numbered(x)),
-        f"line {L}: label is '0.5', no whole number",
+        f"line {L}: label is '0.5' among whole numbers",
     ),
     "label out of range": (
         lambda x: cell("label", "7")(numbered(x)),
-        f"line {L}: label is 7; labels are 0, 1, 2, ... and no row has 2",
+        f"line {L}: label is 7; no row has 2: labels are 0, 1, 2",
     ),
     "negative label": (lambda x: cell("label", "-1")(numbered(x)), f"line {L}: label is -1"),
     "misspelt case": (cell("label", "Dog"), f"line {L}: label is 'Dog', and 'dog' in .* line 3"),
@@ -124,7 +124,7 @@ REFUSED = {
         rf"small.png is 10 x 9, its image 10 x 10: .*line {L}\)",
     ),
     "mask in colour": (cell("mask", "colour.png"), rf"is no mask: it is coloured.*line {L}\)"),
-    "mask of text": (cell("mask", "text.npy"), rf"text.npy is no readable array.*line {L}\)"),
+    "mask of text": (cell("mask", "text.npy"), rf"text.npy is no readable .npy.*line {L}\)"),
     "mask below 0": (cell("mask", "negative.npy"), rf"int64 \(10, 10\) and no mask.*line {L}\)"),
 }
 READ = {
@@ -343,6 +343,8 @@ def test_parts_are_splits_and_variants(tmp_path, rows, parts):
         (("train",), ["train"]),
         (("train", "test/a", "test/b"), ["test/a", "test/b"]),
         (("same", "rand"), ["same", "rand"]),
+        (("train", "val", "test", "mixed"), ["test", "mixed"]),
+        (("train", "mixed"), ["mixed"]),
     ),
 )
 def test_the_test_part_is_evaluated_else_what_is_next(names, evaluated):

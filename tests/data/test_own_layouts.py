@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_names_and_numbers_any_number_of_attributes_and_empty_groups(tmp_path):
 
 def test_label_numbers_are_the_models_own(tmp_path):
     table(tmp_path, "image,label\na.png,3\nb.png,0\nc.png,1\nd.png,0")
-    with pytest.raises(InputError, match="line 2: label is 3; .* no row has 2: give num_classes"):
+    with pytest.raises(InputError, match="line 2: label is 3; no row has 2: .* give num_classes"):
         own(tmp_path)
     test = own(tmp_path, num_classes=5)["test"]
     assert test.num_classes == 5 and test.columns["label"].tolist() == [3, 0, 1, 0]
@@ -325,3 +326,15 @@ def test_what_is_said_of_variants_pairs_and_masks(tmp_path):
         "an attribute, and train or majority=...); heads fitted to the data (no part train to fit "
         "it on)",
     ]
+
+
+def test_the_manifest_of_the_docs_is_read(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    block = text.split("A manifest, in full")[1].split("\n\n")[1]
+    mask = png(255, mode="L")
+    put(tmp_path / "masks" / "7.png", mask)
+    table(tmp_path, block)
+    parts = own(tmp_path, image_size=8, resize="square", num_classes=1)
+    assert columns(parts, "label", "pair") == {"original": [[0], [0]], "swapped": [[0], [0]]}
+    assert parts["swapped"][0]["mask"].shape == (8, 8, 1)
+    assert parts["swapped"].names["label"] == ("landbird",)
