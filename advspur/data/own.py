@@ -107,6 +107,7 @@ def read_own(
     for part in parts.values():
         part.index = np.arange(len(part))  # paired rows have the same noise
     parts = without_unreadable(parts, skip_unreadable)
+    parts = align_pairs(parts, rows, allow_partial=True) if skip_unreadable else parts
     return parts, rows.notes + describe(parts)
 
 

@@ -116,7 +116,8 @@ def align_pairs(parts, rows, allow_partial):
             twice = np.setdiff1d(np.arange(len(of_part)), first)
             _refuse(rows, parts[name], twice, f"its object is in {name} already", "number it anew")
             alone += parts[name].index[~np.isin(of_part, common)].tolist()
-            aligned[name] = parts[name].subset(first[np.isin(of_part[first], common)])
+            kept = first[np.isin(of_part[first], common)]
+            aligned[name] = parts[name].subset(kept, skipped=parts[name].skipped)
             same = aligned[names[0]].columns["label"] == aligned[name].columns["label"]
             text = f"its label is not that of its pair in {names[0]}"
             _refuse(rows, aligned[name], np.flatnonzero(~same), text, "one object has one label")

@@ -395,3 +395,14 @@ def test_objects_without_a_pair_are_left_out_on_demand(tmp_path):
     parts, said = read_own(tmp_path, allow_partial=True)
     assert [len(parts[f"test/{variant}"]) for variant in ("same", "rand")] == [2, 2]
     assert "left out: 2 rows whose pair not all variants have" in said
+
+
+def test_pairs_stay_aligned_without_unreadable_images(tmp_path):
+    table(tmp_path, PAIRED)
+    put(tmp_path / "c2.png", "no image")
+    with pytest.warns(UserWarning, match="test/rand: 1 of 3 images are unreadable"):
+        parts = own(tmp_path, **SMALL, skip_unreadable=True)
+    for variant, skipped in (("same", 0), ("rand", 1)):
+        part = parts[f"test/{variant}"]
+        assert [path.stem[0] for path in part.columns["path"]] == ["b", "a"]
+        assert part.skipped == skipped and part.index.tolist() == [0, 2]
