@@ -80,8 +80,10 @@ def _line(classes, data, names):
     others = np.sum(classes < 0)
     rest = f"; the model's other {others} are no class of the data" if others else ""
     by = "by wnid" if all(map(WNID.match, data)) else "by name"
-    order = "in another order" if not others else f"of {len(names)}"
-    return f"classes: {by}, the model's {order}: {', '.join(pairs)}{rest}"
+    which = (
+        f"{len(outputs)} of the model's {len(names)}" if others else "the model's in another order"
+    )
+    return f"classes: {by}, {which}: {', '.join(pairs)}{rest}"
 
 
 def _key(name):

@@ -106,9 +106,9 @@ def _class_folders(root):
     folders = _folders(root)
     is_flat = any(image_files(folder) for folder in folders)
     parts = [root] if is_flat else folders
-    cells, others = {"image": [], "label": [], "split": []}, []
+    cells, others = {"image": [], "label": [], "split": []}, _files(root)
     for part in parts:
-        others += _files(part)
+        others += _files(part) if part != root else []
         for folder in _folders(part):
             files = _without_masks(image_files(folder))
             fault = "holds folders" if _folders(folder) else "" if files else "holds no image"

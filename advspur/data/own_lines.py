@@ -48,15 +48,16 @@ def _label_names(table):
 def _group_lines(parts):
     """A table of the groups' counts in each part."""
     first = next(iter(parts.values()))
-    named = attributes(first)
-    title = " x ".join(("label", *named)) if named else "label (no attribute: groups are classes)"
     counts = [group_counts(table) for table in parts.values()]
+    if not attributes(first):
+        sizes = (f"{p} {c.min():,} to {c.max():,}" for p, c in zip(parts, counts, strict=True))
+        return [f"images of a class: {', '.join(sizes)}"]
     majority = {
         int(group)
         for table in parts.values()
         for group in group_codes(table)[table.columns.get("majority", [])]
     }
-    table = [[f"groups, {title}", *parts, ""]]
+    table = [[f"groups, {' x '.join(('label', *attributes(first)))}", *parts, ""]]
     for group, name in enumerate(group_names(first)[:MOST_SHOWN]):
         numbers = [f"{of_part[group]:,}" for of_part in counts]
         table.append([name, *numbers, "majority" if group in majority else ""])

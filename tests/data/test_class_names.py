@@ -34,7 +34,7 @@ def test_the_english_names_are_those_of_the_facts(shared):
             ("sea_lion", "Brown Bear"),
             ("brown bear", "wolf", "Sea-Lion"),
             [1, -1, 0],
-            "of 3: sea_lion = output 2, Brown Bear = output 0; the model's other 1 are no class",
+            "2 of the model's 3: sea_lion = output 2, Brown Bear = output 0; the model's other 1",
         ),
         (("car", "bus"), ("bus", "car", "car"), [1, 0, 0], "car = output 1, car = output 2"),
     ),

@@ -236,10 +236,12 @@ def test_class_folders_with_and_without_parts(tmp_path):
         f"not read: 1 files such as {flat / 'dog' / 'notes.txt'}",
         "no split is named: all rows are test",
     ]
+    put(tmp_path / "deep" / "labels.csv", "label")
     deep = folders(
         tmp_path / "deep", ("valid/0/a.png", "valid/10/b.png", "mixed/2/c.png", "train/1/d.png")
     )
-    parts = own(deep, num_classes=11)
+    parts, said = read_own(deep, num_classes=11)
+    assert said[1] == f"not read: 1 files such as {deep / 'labels.csv'}"
     assert list(parts) == ["train", "val", "mixed"]
     assert columns(parts, "label") == {"train": [[1]], "val": [[0, 10]], "mixed": [[2]]}
 
@@ -315,9 +317,7 @@ def test_what_is_said_of_variants_pairs_and_masks(tmp_path):
         "no split is named: all rows are test",
         "parts: a 2, b 2; evaluated: a, b",
         "2 classes: 0, 1",
-        "groups, label (no attribute: groups are classes)  a  b",
-        "label 0                                           1  1",
-        "label 1                                           1  1",
+        "images of a class: a 1 to 1, b 1 to 1",
     ]
     assert said[-2:] == [
         "can be measured: accuracy, and under attack; accuracy of variants; paired gaps of "
