@@ -1,15 +1,28 @@
 """advspur: what does adversarial robustness do to a model's reliance on spurious features?
 
 The parts are imported on first use, so ``import advspur`` stays light:
-``advspur.norms``, ``advspur.attacks``, ``advspur.models``, ``advspur.data``,
-``advspur.training``, ``advspur.benchmarks``, ``advspur.report``, ``advspur.theory``.
+``advspur.norms``, ``advspur.theory``, ``advspur.attacks``, ``advspur.models``, ``advspur.data``,
+``advspur.measures``, ``advspur.heads``, ``advspur.metrics``, ``advspur.training``,
+``advspur.benchmarks``, ``advspur.report``.
 """
 
 import importlib
 
 __version__ = "0.1.0"
 
-_PARTS = ("attacks", "benchmarks", "data", "models", "norms", "report", "theory", "training")
+_PARTS = (
+    "attacks",
+    "benchmarks",
+    "data",
+    "heads",
+    "measures",
+    "metrics",
+    "models",
+    "norms",
+    "report",
+    "theory",
+    "training",
+)
 
 
 def __getattr__(name):

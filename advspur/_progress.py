@@ -1,5 +1,6 @@
 """Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 
@@ -52,9 +53,9 @@ class Progress:
             self._bar.initial += amount
             self._bar.update(amount)
 
-    def part(self, title, weight):
-        """A view for a part of the work, whose units are `weight` units of the whole."""
-        return _Part(self, title, weight)
+    def part(self, title, weight=1, total=math.inf):
+        """A view for a part of the work: its units are `weight` units, it has `total` at most."""
+        return _Part(self, title, weight, total)
 
     def line(self, text):
         """Print a line without breaking the bar."""
@@ -82,14 +83,19 @@ class Progress:
 
 
 class _Part:
-    """What `train` sees of the progress of a whole suite."""
+    """What a part of the work, such as a training run, sees of the progress of the whole."""
 
-    def __init__(self, whole, title, weight):
-        self._whole, self._title, self._weight = whole, title, weight
+    def __init__(self, whole, title, weight, total):
+        self._whole, self._title, self._weight, self._left = whole, title, weight, total
         self.line = whole.line
 
     def advance(self, amount=1, note=""):
-        self._whole.advance(amount * self._weight, f"{self._title} {note}")
+        self._whole.advance(self._take(amount), f"{self._title} {note}")
 
     def skip(self, amount):
-        self._whole.skip(amount * self._weight)
+        self._whole.skip(self._take(amount))
+
+    def _take(self, amount):
+        amount = min(amount * self._weight, self._left)
+        self._left -= amount
+        return amount

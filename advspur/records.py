@@ -11,7 +11,7 @@ from typing import NamedTuple
 import advspur
 from advspur._checks import InputError
 
-COMPLETE = "complete"  # a record of this metric ends each (model, benchmark)
+COMPLETE = "complete"  # a record of this metric ends each (model, benchmark, measure)
 # Options that a number has which goes into others, or is of a part of the examples.
 DETAILS = frozenset({"level", "epsilon", "severity", "classes", "group", "after"})
 
@@ -29,10 +29,11 @@ class Record(NamedTuple):
     options: dict  # what the number depends on beside model and metric (epsilon, level, ...)
     seconds: float = 0.0  # spent on the group of numbers it was measured with
     benchmark: str = ""
+    measure: str = ""  # the group of numbers that it was measured with
     model: str = ""
     arch: str = ""
-    train_p: object = 2.0  # a number or "inf"
-    train_epsilon: float = 0.0
+    train_p: object = None  # a number or "inf"; None: nobody said how the model was trained
+    train_epsilon: float | None = None
     seed: int = 0
     advspur: str = advspur.__version__
 
@@ -41,7 +42,7 @@ class Record(NamedTuple):
         """What makes a later record supersede this one."""
         # Of the end marks only the last counts: other options were measured since the one before.
         options = "" if self.metric == COMPLETE else json.dumps(self.options, sort_keys=True)
-        return self.model, self.benchmark, self.metric, options
+        return self.model, self.benchmark, self.measure, self.metric, options
 
 
 def record(metric, estimate, *, options, seconds=0.0):
@@ -62,8 +63,8 @@ def append_records(path, records):
 def read_records(path):
     """The records of a file, superseded ones left out; [] where there is no file.
 
-    An end mark supersedes all that was measured of its (model, benchmark) before the numbers it
-    ends. Lines that a kill cut short are passed over; a line that is no record is an error.
+    An end mark supersedes what was measured of its (model, benchmark, measure) before the numbers
+    it ends. Lines that a kill cut short are passed over; a line that is no record is an error.
     """
     path = Path(path)
     if not path.exists():
@@ -81,7 +82,7 @@ def read_records(path):
             ) from error
         if entry is None:
             continue
-        group = groups.setdefault((entry.model, entry.benchmark), {})
+        group = groups.setdefault((entry.model, entry.benchmark, entry.measure), {})
         group.pop(entry.identity, None)
         if entry.metric == COMPLETE and not math.isnan(entry.value):
             for identity in list(group)[: max(len(group) - int(entry.value), 0)]:

@@ -8,7 +8,7 @@ with three budgets each, evaluated for reliance on the background; minutes on tw
 
 from ml_collections import ConfigDict
 
-from advspur.benchmarks import spurious_shapes
+from advspur.benchmarks import BENCHMARKS
 from configs import default
 
 
@@ -36,24 +36,16 @@ def get_config():
         config.suite.seeds = (0,)  # every model is trained once a seed
         config.suite.per_device = 0  # models a device trains at once; 0: chosen by the backend
         config.evaluation = evaluation()
+        config.evaluation.pgd.num_steps = 10
         config.note = ""  # said beside every figure of the report
     return config
 
 
-def evaluation():
-    """Options of benchmarks.spurious_shapes.evaluate; `regions` as in benchmarks/regions.py."""
-    options = ConfigDict()
-    options.batch_size = 250  # images a forward pass
-    options.num_examples = 2_000  # of every split
-    options.num_attacked = 500  # the first so many test images
-    options.l2_epsilons = (0.125, 0.25, 0.5)  # PGD budgets of the evaluation
-    options.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
-    options.attack_steps = 10
-    options.regions = regions(spurious_shapes)
-    return options.lock()
-
-
-def regions(benchmark):
-    """The fields of a benchmark's REGIONS (explained in benchmarks/regions.py) as config keys."""
-    fields = benchmark.REGIONS._asdict()
-    return ConfigDict({name: value for name, value in fields.items() if name != "names"})
+def evaluation(benchmark="spurious_shapes", *, batch_size=250, more=()):
+    """The options of a benchmark's data and measures; `more`: measures beside its protocol's."""
+    row, options = BENCHMARKS[benchmark], ConfigDict()
+    options.batch_size = batch_size  # images a forward pass
+    options.measures = (*row.measures, *more)
+    defaults = row.defaults()
+    options.update({group: defaults[group] for group in ("data", *options.measures)})
+    return options

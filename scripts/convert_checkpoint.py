@@ -49,14 +49,14 @@ def main(flags, *arguments):
         train_epsilon=flags.train_epsilon,
     )
     written = models.model_facts(directory)
-    classifier = conversion.classifier
-    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
+    classifier, forward = conversion.classifier, conversion.classifier.forward
+    count = sum(leaf.size for leaf in jax.tree.leaves(classifier.params["params"]))
     lines = {
         "container": conversion.container,
         "SHA-256": written["source"]["sha256"],
         "architecture": f"{conversion.arch}, {classifier.num_classes} classes",
         "parameters": f"{count:,}",
-        "normalisation": f"{classifier.mean}, {classifier.std} ({conversion.normalization})",
+        "normalisation": f"{forward.mean}, {forward.std} ({conversion.normalization})",
         "entries": f"{len(conversion.used)} used, {len(conversion.dropped)} dropped by rule",
         "beside them": f"{', '.join(conversion.others) or 'nothing'} (not used)",
         "inert": f"{', '.join(conversion.inert) or 'no names'} (neither imported nor called)",

@@ -8,8 +8,8 @@ A data set, or a model of the config, that is not at hand is passed over with on
 --require it is an error. What fails is passed over too, and the exit code is 2 then.
 """
 
-import contextlib
 import os
+import sys
 
 import _cli
 from absl import flags
@@ -19,12 +19,11 @@ flags.DEFINE_bool("require", False, "Data sets and models that are not at hand a
 
 def main(flags, *runs):
     from advspur._checks import check_choice, check_count, check_seed, require
-    from advspur._devices import is_first_process, talking_stream, together
     from advspur._files import locked, read_json
     from advspur._progress import Progress
-    from advspur.benchmarks import AUTOATTACK, BENCHMARKS, open_model
-    from advspur.benchmarks.matrix import evaluate_matrix, find_data
-    from advspur.benchmarks.run import misfit
+    from advspur.benchmarks import BENCHMARKS, open_model
+    from advspur.benchmarks.runner import evaluate_matrix, find_data
+    from advspur.measures import MEASURES
     from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
 
@@ -36,16 +35,15 @@ def main(flags, *runs):
         not file.exists() or "benchmarks" in read_json(file).get("config", ()),
         f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
     )
-    groups, weights = {"autoattack": tuple(AUTOATTACK)}, _cli.words(config.weights)
-    benchmarks = [n for word in _cli.words(config.benchmarks) for n in groups.get(word, (word,))]
-    unknown = [name for name in benchmarks if name not in BENCHMARKS]
-    require(not unknown, f"benchmarks has {unknown}; allowed: {', '.join([*BENCHMARKS, *groups])}")
-    for which in weights:
-        check_choice("weights", which, ("raw", "ema"))
-    stream = talking_stream()
+    words = {name: _cli.words(config[name]) for name in ("weights", "benchmarks", "measures")}
+    allowed = {"weights": ("raw", "ema"), "benchmarks": BENCHMARKS, "measures": MEASURES}
+    for name, chosen in words.items():
+        for word in chosen:
+            check_choice(name, word, tuple(allowed[name]))
+    rows = {name: BENCHMARKS[name] for name in words["benchmarks"]}
 
     def line(text):
-        print(text, file=stream, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
     wanted = runs or _cli.words(config.models)
     found = find_models(wanted, config.models_dir, required=runs or flags.require, line=line)
@@ -54,43 +52,42 @@ def main(flags, *runs):
     models = [
         open_model(run, weights=which, models_dir=config.models_dir)
         for run in found
-        for which in weights
+        for which in words["weights"]
     ]
 
-    common = {"batch_size": config.batch_size}
     reading = {"allow_partial": config.allow_partial, "skip_unreadable": config.skip_unreadable}
-    options = {
-        name: common
-        | (reading if BENCHMARKS[name].DIRECTORIES else {})
-        | dict(config.options.to_dict().get(name, {}))
-        for name in benchmarks
-    }
+    options = config.options.to_dict()
+    for name, row in rows.items():
+        if row.reader.directories:
+            options[name]["data"] |= {k: v for k, v in reading.items() if v}
+    fitting = [row for row in rows.values() if any(not row.fits(m.facts)[0] for m in models)]
     directories, passes, damaged = find_data(
-        [name for name in benchmarks if any(not misfit(m, name) for m in models)],
+        fitting,
         options,
+        measures=words["measures"],
         data_dir=config.data_dir or os.environ.get("ADVSPUR_DATA", ""),
         directories=config.directories,
         required=flags.require,
         line=line,
     )
-    with contextlib.ExitStack() as stack:
-        with together():
-            if is_first_process():
-                stack.enter_context(locked(workdir))
-                write_json(file, {"config": config.to_dict(), "environment": environment()})
-                for run in found.values():
-                    if (run / "metrics.jsonl").is_file():
-                        record_training(run, path)
+    with locked(workdir):
+        write_json(file, {"config": config.to_dict(), "environment": environment()})
+        for run in found.values():
+            if (run / "metrics.jsonl").is_file():
+                record_training(run, path)
         _cli.use_compile_cache(workdir)
         complete = evaluate_matrix(
             models,
+            rows,
             directories,
             passes,
             options,
+            measures=words["measures"],
             path=path,
             seed=config.seed,
-            cache_dir=workdir / "features",
-            progress_of=lambda total: Progress(total, "evaluate", stream=stream),
+            batch_size=config.batch_size,
+            cache_dir=workdir / "outcomes",
+            progress_of=lambda total: Progress(total, "evaluate"),
             line=line,
         )
     require(complete and not damaged, "not all could be measured; lines above say what and why")
@@ -129,4 +126,4 @@ def find_models(names, models_dir, *, required, line):
 
 
 if __name__ == "__main__":
-    _cli.run(main, config="evaluation", workdir=True, arguments=True, processes=True)
+    _cli.run(main, config="evaluation", workdir=True, arguments=True)

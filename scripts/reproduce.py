@@ -19,10 +19,9 @@ def main(flags):
     import jax
 
     jax.config.update("jax_num_cpu_devices", _cli.num_cores())  # each trains models of its own
-    from advspur._checks import check_choice, require
+    from advspur._checks import check_choice, check_count, require
     from advspur._progress import Progress
     from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
-    from advspur.benchmarks.run import check_names
     from advspur.data.datasets import data_root
     from advspur.report import write_report
     from advspur.theory.run import FIGURES
@@ -41,18 +40,16 @@ def main(flags):
     figures = _cli.words(config.suite.theory)
     for name in figures:
         check_choice("suite.theory", name, FIGURES)
-    for name in ("batch_size", "num_attacked", "attack_steps"):
-        require(evaluation[name] >= 1, f"evaluation.{name} = {evaluation[name]}: it must be >= 1")
-    jobs = evaluations(config)
+    batch_size, measures = evaluation.pop("batch_size"), _cli.words(evaluation.pop("measures"))
+    check_count("evaluation.batch_size", batch_size)
+    row = BENCHMARKS[BENCHMARK_OF[config.dataset]]
     data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
     num_steps = count_steps(config, len(open_training_data(config).train))
-    for name, options in jobs:
-        check_names(name, options)
-    passes = [BENCHMARKS[name].num_passes(data_dir, **options) for name, options in jobs]
+    passes = sum(row.plan(data_dir, measures, evaluation).values())
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
-        total = sum(num_steps * weight + sum(passes) for weight in weights.values())
+        total = sum(num_steps * weight + passes for weight in weights.values())
         measured = 0
         with Progress(total, workdir.name) as progress:  # in forward passes over an image
             faults = train_suite(
@@ -62,20 +59,20 @@ def main(flags):
             )
             for run in (run for run in runs if run not in faults):
                 record_training(run, path)
-                trained = open_model(run)
-                for (name, options), size in zip(jobs, passes, strict=True):
-                    end = progress.done + size
-                    found = evaluate_model(
-                        trained,
-                        name,
-                        path=path,
-                        data_dir=data_dir,
-                        options=options,
-                        cache_dir=workdir / "attacks",
-                        progress=progress.part(f"{run.name} on {name}", 1),
-                    )
-                    progress.skip(max(end - progress.done, 0))
-                    measured += len(found)
+                end = progress.done + passes
+                found = evaluate_model(
+                    open_model(run),
+                    row,
+                    path=path,
+                    directory=data_dir,
+                    measures=measures,
+                    batch_size=batch_size,
+                    options=evaluation,
+                    cache_dir=workdir / "outcomes",
+                    progress=progress.part(f"{run.name} on {row.name}", total=passes),
+                )
+                progress.skip(max(end - progress.done, 0))
+                measured += len(found)
         sweeps = [sweep_theory(name, workdir) for name in figures]
         page = workdir / "report.html"
         newest = max((p.stat().st_mtime for p in (path, *sweeps) if p.exists()), default=0)
@@ -101,16 +98,6 @@ def suite_configs(config):
                 size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
                 name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
                 yield f"{name}{f'_rho{rho:g}' if rho else ''}_seed{seed}", model
-
-
-def evaluations(config):
-    """[(benchmark, options)] of every model of the suite."""
-    found = [(BENCHMARK_OF[config.dataset], config.evaluation.to_dict())]
-    if "autoattack" in config and config.autoattack.num_images:
-        same = ("l2_epsilons", "linf_epsilons", "allow_partial")
-        options = config.autoattack.to_dict() | {name: config.evaluation[name] for name in same}
-        found.append((f"autoattack_{BENCHMARK_OF[config.dataset]}", options))
-    return found
 
 
 def sweep_theory(name, workdir):

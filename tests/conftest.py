@@ -1,5 +1,6 @@
 """Fixtures of all tests. Environment first: four CPU devices and a compile cache, before jax."""
 
+import dataclasses
 import getpass
 import os
 import tempfile
@@ -71,12 +72,12 @@ def tiny_classifier(easy_shapes):
     all, of its predictions right, so that outcomes are mixed.
     """
     from advspur.data import spurious_shapes
-    from advspur.models import Classifier, resnet_small
+    from advspur.models import from_resnet, resnet_small
 
     network = resnet_small(8, width=4)
     images = jnp.zeros((1, 16, 16, 3))
     variables = jax.jit(network.init)(jax.random.key(0), images)
-    classifier = Classifier(variables, network, (0.5,) * 3, (0.25,) * 3)
+    classifier = from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
     columns = spurious_shapes("train", num_examples=256, **easy_shapes).columns
     pixels = jnp.asarray(columns["image"], jnp.float32) / 255
     features = np.concatenate(
@@ -87,4 +88,4 @@ def tiny_classifier(easy_shapes):
     weights = np.linalg.lstsq(with_one, targets)[0].astype(np.float32)
     head = {"kernel": jnp.asarray(weights[:-1]), "bias": jnp.asarray(weights[-1])}
     params = variables["params"] | {"fc": head}
-    return classifier.replace(variables=variables | {"params": params})
+    return dataclasses.replace(classifier, params=variables | {"params": params})

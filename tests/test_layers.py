@@ -20,6 +20,7 @@ L0 = {
     "_inert_pickle",
     "_progress",
     "intervals",
+    "metrics",
     "norms",
     "records",
 }
@@ -36,12 +37,16 @@ ALLOWED = {
     "norms": {"_checks"},
     "intervals": set(),
     "records": {"_checks", "intervals"},
+    "metrics": {"_checks", "intervals"},
     "theory": {"_checks", "norms"},
     "attacks": L0,
     "models": L0,
     "data": L0,
+    "predict": L0 | {"models", "data"},
+    "measures": L0 | {"attacks", "data", "predict"},
+    "heads": L0 | {"models", "data", "predict"},
     "training": L0 | {"attacks", "models", "data"},
-    "benchmarks": L0 | {"attacks", "models", "data", "training.probe"},
+    "benchmarks": L0 | {"models", "data", "heads", "measures"},
     "report": {"_checks", "_files", "intervals", "records"},
 }
 
@@ -111,9 +116,12 @@ def test_imports_go_down(path):
         ("advspur.attacks.pgd", "from ..models import Classifier"),
         ("advspur.data.batches", "from advspur import attacks"),
         ("advspur.theory.solve", "from advspur.records import Record"),
-        ("advspur.training.loop", "from advspur.benchmarks import metrics"),
-        ("advspur.benchmarks.run", "from advspur.training import train"),
-        ("advspur.benchmarks.run", "from advspur.training.loop import train"),
+        ("advspur.training.loop", "from advspur.heads import probes"),
+        ("advspur.measures.groups", "from advspur.heads import probes"),
+        ("advspur.heads.probes", "from advspur.measures import accuracy"),
+        ("advspur.predict", "from advspur.attacks import pgd"),
+        ("advspur.benchmarks.runner", "from advspur.training import train"),
+        ("advspur.benchmarks.runner", "from advspur.training.loop import train"),
         ("advspur.report.page", "from advspur.norms import lp_norm"),
     ],
 )
@@ -128,7 +136,7 @@ def test_the_checker_sees_bad_edges(module, source):
         ("advspur.training.loop", "from . import step\nfrom ..models import load"),
         ("advspur.records", "import advspur\nfrom advspur import __version__"),
         ("advspur.report.page", "from advspur.records import read_records"),
-        ("advspur.benchmarks.waterbirds", "from advspur.training.probe import fit_linear_probe"),
+        ("advspur.benchmarks.table", "from advspur.heads import probes"),
     ],
 )
 def test_the_checker_passes_good_edges(module, source):

@@ -284,7 +284,7 @@ def test_two_processes_train_as_one_and_go_on_after_one_is_killed(tmp_path):
     code, _, err = run("train", *config, f"--workdir={tmp_path / 'one'}")
     assert code == 0, err
     one, two = (
-        np.concatenate([x.ravel() for x in jax.tree.leaves(models.load(tmp_path / n).variables)])
+        np.concatenate([x.ravel() for x in jax.tree.leaves(models.load(tmp_path / n).params)])
         for n in ("one", "two")
     )
     # Sums in another order: what 40 steps make of rounding, against what they make of the weights

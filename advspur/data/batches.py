@@ -23,7 +23,6 @@ class Batch(NamedTuple):
 
     image: np.ndarray  # uint8 [n, h, w, 3]
     label: np.ndarray  # int32 [n]
-    group: np.ndarray  # int32 [n], -1 where the source has none
     mask: np.ndarray  # uint8 [n, h, w, 1] object mask, 255 on it; [n, 1, 1, 1] of 255 without one
     valid: np.ndarray  # bool [n], False for padding
 
@@ -145,7 +144,6 @@ def _example(example, image):
     return Batch(
         image=np.ascontiguousarray(image),
         label=np.int32(example["label"]),
-        group=np.int32(example.get("group", -1)),
         mask=_eight_bit(example.get("mask", np.ones((1, 1, 1), bool))),
         valid=np.bool_(example.get("valid", True)),
     )
@@ -165,7 +163,6 @@ def _stack_rows(columns, indices):
     return Batch(
         image=rows["image"],
         label=rows["label"].astype(np.int32),
-        group=rows.get("group", np.full(len(indices), -1)).astype(np.int32),
         mask=_eight_bit(rows.get("mask", nothing)),
         valid=np.ones(len(indices), bool),
     )

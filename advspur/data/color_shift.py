@@ -5,16 +5,21 @@ of the minority the other way round. The colour tells which half a class is in, 
 an ideal classifier that sees nothing else is right on the half with probability rho / (rho + 1).
 """
 
+import functools
 import math
 
 import numpy as np
 
 from advspur._checks import check_choice, check_labels, check_seed, require
+from advspur.data import cifar10
+from advspur.data.memory import in_memory
 from advspur.data.table import Table
 
 RED, GREEN = 0, 1  # channels
 SPLITS = ("train", "test")
 NUM_CLASSES = 10
+CONTROL = 1.0  # rho of colours that are independent of the class
+UNCORRELATED = {"rho": CONTROL, "shift": 16 / 255, "seed": 0}
 
 
 def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="train"):
@@ -80,6 +85,41 @@ def shifted_table(table, split, *, rho, shift, seed):
     shifted = Table(table.num_classes, image=images, **columns)
     shifted.skipped = table.skipped
     return shifted
+
+
+def read(directory, *, color_shift=UNCORRELATED, allow_partial=False, skip_unreadable=False):
+    """{"test": Table, "uncorrelated": Table} of CIFAR-10's test images, shifted at rho and at 1.
+
+    Args:
+      directory: as of `cifar10.read`.
+      color_shift: {"rho", "shift", "seed"} that the model was trained with.
+    """
+    values = tuple(float(color_shift[name]) for name in ("rho", "shift")) + (color_shift["seed"],)
+    return _read(directory, values, allow_partial, skip_unreadable)
+
+
+@functools.lru_cache(maxsize=1)  # a Table of the arrays of all images
+def _decoded(directory, allow_partial, skip_unreadable):
+    options = {"allow_partial": allow_partial, "skip_unreadable": skip_unreadable}
+    table = cifar10.read(directory, **options)["test"]
+    decoded = in_memory(table, 32)
+    decoded.skipped = table.skipped
+    return decoded
+
+
+@functools.lru_cache(maxsize=2)
+def _read(directory, values, allow_partial, skip_unreadable):
+    table = _decoded(directory, allow_partial, skip_unreadable)
+    rho, shift, seed = values
+    parts = {
+        part: shifted_table(table, "test", rho=ratio, shift=shift, seed=seed)
+        for part, ratio in (("test", rho), ("uncorrelated", CONTROL))
+    }
+    columns = parts["test"].columns
+    labels, is_majority = columns["label"], columns["is_majority"]
+    share = clipped_share(table.columns["image"], labels, is_majority, shift=shift)
+    parts["test"].facts["clipped_share"] = share
+    return parts
 
 
 def clipped_share(images, labels, is_majority, *, shift):

@@ -23,8 +23,8 @@ from advspur._checks import InputError
 
 
 def attributes(table):
-    """The names of a Table's attributes: the columns with named codes, without the label."""
-    return tuple(name for name in table.names if name != "label")
+    """The names of a Table's attributes: the columns with named codes but label and group."""
+    return tuple(name for name in table.names if name not in ("label", "group"))
 
 
 def group_codes(table):

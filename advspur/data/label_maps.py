@@ -93,6 +93,10 @@ def objectnet_map():
     return _index_map(OBJECTNET.values())
 
 
+# Classes whose accuracy is measured apart: [1000] bool.
+SUBSETS = {"objectnet": lambda: objectnet_map() >= 0}
+
+
 def rival10_labels():
     """wnid -> RIVAL10 label."""
     return {wnid: label for label, wnids in enumerate(RIVAL10.values()) for wnid in wnids}

@@ -5,9 +5,6 @@ the reading threads, when they are asked for.
 """
 
 import csv
-import functools
-import hashlib
-import inspect
 import io
 import os
 import warnings
@@ -17,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from advspur._checks import InputError, first_line, require
-from advspur._files import file_checksum
 from advspur._progress import Progress
-from advspur.data.sources import image_files, read_bytes, readable
+from advspur.data.sources import image_files, read_bytes
 from advspur.data.table import Table
 from advspur.data.transforms import (
     BILINEAR,
@@ -171,21 +167,16 @@ def names_outside(file, names, lines=None):
     return outside
 
 
-def file_table(num_classes, paths, labels, transform, *, root="", **columns):
+def file_table(num_classes, paths, labels, transform, *, root="", names=None, **columns):
     """A Table of image files (of paths below `root`), decoded and transformed when asked for."""
 
-    def read(row):
+    def load(row):
         path = Path(root, row["path"])
         image = open_file(path)
         return {"image": transformed(image, transform, path)}
 
-    return Table(
-        num_classes,
-        read,
-        path=paths,
-        label=np.asarray(labels),
-        **columns,
-    )
+    columns = {"path": paths, "label": np.asarray(labels)} | columns
+    return Table(num_classes, load, root=root, names=names, **columns)
 
 
 def spread(count, number):
@@ -211,31 +202,6 @@ def unreadable(table, progress=None):
             if progress is not None:
                 progress.advance()
     return found
-
-
-@functools.lru_cache(maxsize=4)  # the models of a suite share their data
-def content_digest(table):
-    """SHA-256 over the bytes of a Table's image files, in order."""
-
-    def digest(path):
-        with readable(path):
-            return file_checksum(path)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return hashlib.sha256("".join(pool.map(digest, table.columns["path"])).encode()).hexdigest()
-
-
-def load_options(load, options):
-    """Those of a benchmark's options that its `load` takes."""
-    known = inspect.signature(load).parameters
-    return {name: value for name, value in options.items() if name in known}
-
-
-def with_defaults(evaluate, options):
-    """The options of a benchmark's `evaluate`, those that are not given as it has them."""
-    known = inspect.signature(evaluate).parameters.items()
-    defaults = {name: parameter.default for name, parameter in known}
-    return {n: v for n, v in defaults.items() if v is not inspect.Parameter.empty} | options
 
 
 def without_unreadable(parts, skip_unreadable):

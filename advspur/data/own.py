@@ -3,10 +3,10 @@
     parts = own("birds")              # {"train": Table, "val": Table, "test": Table}
     parts, lines = read_own("birds")  # and what was found, to be said
 
-A row has `label`, `path`, its attributes (codes whose names are in `Table.names`) and, where they
-are known, `line` (in the table), `pair` (a code), `variant` (a text) and `majority` (bool). Its
-image, and its mask [h, w, 1] (core) or [h, w, 2] (core, spurious), 255 on the region, are read and
-transformed when they are asked for.
+A row has `label`, `path`, its attributes and `group` (codes whose names are in `Table.names`) and,
+where they are known, `is_majority`, `line` (in the table), `pair` (a code) and `variant` (a text).
+Its image, and its mask [h, w, 1] (core) or [h, w, 2] (core, spurious), 255 on the region, are read
+and transformed when they are asked for.
 """
 
 import functools
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from advspur._checks import InputError, check_choice, check_count, require
-from advspur.data.groups import attributes, group_codes, majority_groups
+from advspur.data.groups import attributes, group_codes, group_names, majority_groups
 from advspur.data.layouts import (
     open_file,
     squared_transform,
@@ -37,11 +37,6 @@ from advspur.data.transforms import BICUBIC, BILINEAR
 RESIZES = {"short": standard_transform, "square": squared_transform, "none": None}
 INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 MOST_GROUPS = 100_000
-
-
-def own(path, **options):
-    """{part: Table} of users' own data; `read_own` explains the options."""
-    return read_own(path, **options)[0]
 
 
 def read_own(
@@ -93,22 +88,33 @@ def read_own(
     )
     read = functools.partial(_read, transform or Image.Image.copy, image_size, rows.source)
     table = _table(rows, read, rows.names | dict(names or {}), num_classes)
+    table.image_size = image_size
     chosen = (majority,) if isinstance(majority, str) else tuple(majority or ())
+    if attributes(table):
+        table.columns["group"] = group_codes(table)
+        table.names["group"] = group_names(table)
     if chosen or (is_train.any() and attributes(table)):
         train = table.subset(np.flatnonzero(is_train))
-        table.columns["majority"] = majority_groups(train, chosen)[group_codes(table)]
+        table.columns["is_majority"] = majority_groups(train, chosen)[group_codes(table)]
         rule = "the groups more frequent in train than if label and attributes were independent"
         rows.notes.append(f"majority: {'the groups named' if chosen else rule}")
     parts = {}
     for name in sorted(dict.fromkeys(part_of), key=part_order):
         parts[name] = table.subset([i for i, part in enumerate(part_of) if part == name])
         _drop_empty(parts[name].columns)
+        parts[name].has_mask = "mask_path" in parts[name].columns
     parts = align_pairs(parts, rows, allow_partial)
     for part in parts.values():
         part.index = np.arange(len(part))  # paired rows have the same noise
     parts = without_unreadable(parts, skip_unreadable)
     parts = align_pairs(parts, rows, allow_partial=True) if skip_unreadable else parts
     return parts, rows.notes + describe(parts)
+
+
+@functools.wraps(read_own, assigned=())  # its signature
+def own(path, **options):
+    """{part: Table} of users' own data; `read_own` explains the options."""
+    return read_own(path, **options)[0]
 
 
 def _table(rows, read, names, num_classes):

@@ -7,7 +7,7 @@ MOST_SHOWN = 40  # groups, and classes, of a description
 MEASURES = {  # what is measured: the column, or part, that it needs
     "accuracy, and under attack": "label",
     "accuracy of groups": "attribute",
-    "majority - minority gap": "majority",
+    "majority - minority gap": "is_majority",
     "accuracy of variants": "variant",
     "paired gaps of variants": "pair",
     "RFS and RCS under noise": "mask",
@@ -15,7 +15,7 @@ MEASURES = {  # what is measured: the column, or part, that it needs
 }
 NEEDS = {
     "attribute": "no column of an attribute",
-    "majority": "needs an attribute, and train or majority=...",
+    "is_majority": "needs an attribute, and train or majority=...",
     "variant": "no column variant",
     "pair": "no columns variant and pair",
     "mask": "no column mask",
@@ -55,7 +55,7 @@ def _group_lines(parts):
     majority = {
         int(group)
         for table in parts.values()
-        for group in group_codes(table)[table.columns.get("majority", [])]
+        for group in group_codes(table)[table.columns.get("is_majority", [])]
     }
     table = [[f"groups, {' x '.join(('label', *attributes(first)))}", *parts, ""]]
     for group, name in enumerate(group_names(first)[:MOST_SHOWN]):

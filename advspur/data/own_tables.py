@@ -20,8 +20,8 @@ FORMATS = {  # by the columns of image and label
 }
 ROLES = ("image", "label", "split", "variant", "pair", "mask", "spurious_mask")
 # Names that an attribute cannot have: columns and arguments of Table, and keys of examples.
-RESERVED = ("path", "line", "majority", "mask_path", "spurious_mask_path", "index", "group")
-RESERVED += ("names", "load", "num_classes", *ROLES)
+RESERVED = ("path", "line", "group", "is_majority", "mask_path", "spurious_mask_path", "index")
+RESERVED += ("names", "load", "num_classes", "image_size", "root", "files", "has_mask", *ROLES)
 MOST_VALUES = 100  # of a column that is taken for an attribute without being named
 LINE = "\n"  # no column has this name
 CELEBA = "list_attr_celeba"

@@ -82,6 +82,11 @@ class TfdsSource:
         self.num_classes = builder.info.features["label"].num_classes
         self.records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
+    @property
+    def files(self):
+        """The files of the split, sorted."""
+        return sorted(self.directory.glob(f"*-{self.split}.array_record-*"))
+
     def __len__(self):
         return len(self.records)
 

@@ -19,10 +19,11 @@ import math
 
 import numpy as np
 
-from advspur._checks import check_choice, check_seed, require
+from advspur._checks import check_choice, check_count, check_seed, require
 from advspur.data.sources import array_source
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
+MEASURED = ("test", "mixed_same", "mixed_rand", "uncorrelated")
 SPLITS = ("train", "validation", "test", "mixed_same", "mixed_rand", "uncorrelated")
 
 
@@ -45,8 +46,9 @@ def spurious_shapes(
 ):
     """The images of one split, as a random-access source.
 
-    Every example is a dict of image (uint8 [s, s, 3]), label, group (the class its background
-    belongs to), is_majority (group == label) and mask (bool [s, s, 1], true on the object).
+    Every example is a dict of image (uint8 [s, s, 3]), label, background (the class it belongs to),
+    is_majority (background == label), group (2 label + is_majority), pair (the number of the
+    object) and mask (bool [s, s, 1], true on the object).
 
     Args:
       split: "train", "validation", "test" (independent draws at `correlation`),
@@ -70,7 +72,7 @@ def spurious_shapes(
     """
     check_choice("split", split, SPLITS)
     check_seed("seed", seed)
-    require(num_examples >= 1, f"num_examples = {num_examples}: at least one is needed")
+    check_count("num_examples", num_examples)
     require(
         2 <= num_classes <= len(SHAPES),
         f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist",
@@ -86,7 +88,7 @@ def spurious_shapes(
     require(noise_std >= 0, f"noise_std = {noise_std}: it must be >= 0")
 
     labels = np.arange(num_examples) % num_classes
-    groups = np.empty(num_examples, int)
+    backgrounds = np.empty(num_examples, int)
     images = np.empty((num_examples, image_size, image_size, 3), np.uint8)
     masks = np.empty((num_examples, image_size, image_size, 1), bool)
     for i, label in enumerate(labels):
@@ -100,16 +102,29 @@ def spurious_shapes(
             position_jitter,
             color_jitter,
         )
-        groups[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
-        background = spurious_scale * _texture(groups[i], phases, num_classes, image_size)
+        backgrounds[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
+        background = spurious_scale * _texture(backgrounds[i], phases, num_classes, image_size)
         pixels = 0.5 + np.where(mask, core_scale * color, background)
         pixels += noise_std * key("noise", i).standard_normal(pixels.shape)
         images[i] = np.rint(255 * np.clip(pixels, 0, 1))
         masks[i] = mask
-    columns = {"group": groups, "is_majority": groups == labels, "mask": masks}
+    is_majority = backgrounds == labels
+    columns = {
+        "background": backgrounds,
+        "is_majority": is_majority,
+        "group": 2 * labels + is_majority,
+        "pair": np.arange(num_examples),
+        "mask": masks,
+    }
     for array in (images, labels, *columns.values()):
         array.setflags(write=False)  # the source is cached and shared
     return array_source(images, labels, num_classes=num_classes, **columns)
+
+
+def read(directory=None, *, num_examples=2000, shapes=None):
+    """{split: Table} of the four splits that are measured on; `shapes`: of `spurious_shapes`."""
+    options = dict(shapes or {})
+    return {s: spurious_shapes(s, num_examples=num_examples, **options) for s in MEASURED}
 
 
 def _object_split(split):

@@ -1,29 +1,62 @@
-"""Table: examples as rows of columns, the form of every source that is known in advance."""
+"""Table: examples as rows of columns, the form of every data set that is known in advance."""
+
+import functools
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+
+from advspur._checks import InputError
+from advspur._files import file_checksum
+
+SAMPLED = 8  # rows whose pixels go into the digest
 
 
 class Table:
     """Examples as rows of columns; `load` turns a row into what else the example has.
+
+    Columns that measures know: `label`; `group` (int codes) and `is_majority`; `pair`, which says
+    what two parts show the same object in; masks are part of the loaded example.
 
     Args:
       num_classes: number of classes of `label`.
       load: row (a dict) -> dict with `image` and whatever else is read from files when the example
         is asked for; None where the columns are all there is.
       names: {column: the names of its codes}, for `label` and attributes that have names.
+      image_size: side of the loaded images; that of the arrays where they are a column.
+      root: folder of the paths among the columns, where they are relative.
+      files: the files that the table is read from, where its columns do not name them.
+      has_mask: whether the loaded examples have a `mask`; True where it is a column.
       columns: arrays or lists [n]; `label` and `path` where they are known without reading.
 
     Attributes:
       index: [n] int, the rows' numbers in the whole data set: random numbers are drawn from them,
         so a subset has the noise of the whole.
       skipped: how many examples were left out because they could not be read.
+      facts: {name: a share}, what is known of the data beside its examples.
     """
 
-    def __init__(self, num_classes, load=None, *, names=None, **columns):
+    def __init__(
+        self,
+        num_classes,
+        load=None,
+        *,
+        names=None,
+        image_size=224,
+        root="",
+        files=(),
+        has_mask=False,
+        **columns,
+    ):
         self.num_classes, self.load, self.columns = num_classes, load, columns
-        self.names = dict(names or {})
+        self.names, self.root, self.files = dict(names or {}), root, tuple(files)
+        self.has_mask = has_mask or "mask" in columns
+        self.image_size = columns["image"].shape[1] if "image" in columns else image_size
         self.index = np.arange(len(self))
-        self.skipped = 0
+        self.skipped, self.facts = 0, {}
 
     def __len__(self):
         return len(next(iter(self.columns.values())))
@@ -42,6 +75,60 @@ class Table:
             name: c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices]
             for name, c in self.columns.items()
         }
-        table = Table(self.num_classes, self.load, names=self.names, **columns)
-        table.index, table.skipped = self.index[indices], skipped
+        table = Table(
+            self.num_classes,
+            self.load,
+            names=self.names,
+            image_size=self.image_size,
+            root=self.root,
+            files=self.files,
+            has_mask=self.has_mask,
+            **columns,
+        )
+        table.index, table.skipped, table.facts = self.index[indices], skipped, self.facts
         return table
+
+    @functools.cached_property
+    def digest(self):
+        """SHA-256 of what the table holds: its columns, the bytes of its files, and how they are
+        decoded (the pixels of some rows)."""
+        digest, files = hashlib.sha256(), list(self.files)
+        for name, column in sorted(self.columns.items()):
+            digest.update(name.encode())
+            if isinstance(column, np.ndarray):
+                digest.update(f"{column.dtype} {column.shape}".encode())
+                digest.update(np.ascontiguousarray(column))
+            else:
+                digest.update(json.dumps(list(column), default=_file_name).encode())
+        for column in self.columns.values():
+            files += [Path(self.root, path) for path in _paths(column)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            digest.update("".join(pool.map(_checksum, files)).encode())
+        for row in np.unique(np.linspace(0, len(self) - 1, min(SAMPLED, len(self))).astype(int)):
+            example = self[row]
+            for name in ("image", "mask") if self.load else ():
+                if isinstance(example.get(name), np.ndarray):
+                    digest.update(np.ascontiguousarray(example[name]))
+        digest.update(np.ascontiguousarray(self.index))
+        digest.update(f"{self.image_size}".encode())
+        return digest.hexdigest()
+
+
+def _paths(column):
+    """The paths of a column, also of lists of them."""
+    for entry in () if isinstance(column, np.ndarray) else column:
+        if isinstance(entry, Path):
+            yield entry
+        elif isinstance(entry, (list, tuple)):
+            yield from _paths(entry)
+
+
+def _file_name(path):
+    return Path(path).name
+
+
+def _checksum(path):
+    try:
+        return file_checksum(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error

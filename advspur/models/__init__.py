@@ -1,9 +1,10 @@
 """Flax Linen ResNets, classifiers that own their normalisation, and where they come from."""
 
-from advspur.models.classifier import Classifier, PooledClassifier, with_head
+from advspur.models.classifier import Classifier, pool, with_class_map, with_head
 from advspur.models.convert import convert_torch_checkpoint
 from advspur.models.resnet import (
     build_network,
+    from_resnet,
     resnet18,
     resnet50,
     resnet_small,
@@ -16,7 +17,6 @@ from advspur.models.runs import (
     record_facts,
     run_checksum,
     run_facts,
-    tree_digest,
 )
 from advspur.models.store import find_model, load, model_facts
 from advspur.models.suite import SUITE, compare_with_published, published_model, suite
@@ -24,15 +24,16 @@ from advspur.models.suite import SUITE, compare_with_published, published_model,
 __all__ = [
     "SUITE",
     "Classifier",
-    "PooledClassifier",
     "build_network",
     "compare_with_published",
     "convert_torch_checkpoint",
     "described_network",
     "find_model",
+    "from_resnet",
     "latest_step",
     "load",
     "model_facts",
+    "pool",
     "published_model",
     "record_facts",
     "resnet18",
@@ -41,8 +42,8 @@ __all__ = [
     "run_checksum",
     "run_facts",
     "suite",
-    "tree_digest",
     "variable_shapes",
     "wide_resnet50",
+    "with_class_map",
     "with_head",
 ]

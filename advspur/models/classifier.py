@@ -1,100 +1,87 @@
-"""Classifier: a network, its variables and its own normalisation, as one pytree.
+"""Classifier: any model of images, as one pytree whose leaves are its parameters.
 
-The variables are leaves; module and normalisation are static. A function jitted over a
-Classifier is therefore compiled once for all models of one architecture.
+A function jitted over a Classifier is compiled once for all models with the same `forward`. There
+is one class for all models: JAX may confuse pytrees of two classes whose fields are equal.
 
 There is no clip before the normalisation: the derivative of ``jnp.clip`` is 1/2 at pixels that
 are exactly 0 or 1, which bends l2 attacks; whatever perturbs images keeps them in the box.
 """
 
-import flax.linen as nn
-import flax.struct
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import check_images
+from advspur._checks import check_images, require
+from advspur._files import tree_digest
 
 
-@flax.struct.dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params",),
+    meta_fields=("forward", "num_classes", "has_features"),
+    drop_fields=("image_size", "class_names", "name", "code"),
+)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """Maps images in [0, 1], [n, h, w, 3], to logits and features.
+    """Maps images in [0, 1], [n, h, w, 3], to logits and, where it can, features.
+
+    Attributes:
+      params: a pytree of arrays.
+      forward: (params, images) -> (logits [n, num_classes], features [n, d] or None), hashable: two
+        models share their compiled programs where their `forward` are equal.
+      num_classes: length of a row of logits.
+      has_features: whether `forward` returns features.
+      image_size: the side of the images it is made for; None: any.
+      class_names: of its outputs, in order; () where nobody said.
+      name: how records and messages call it.
+      code: what identifies the code of `forward` (a digest of its file); None where nothing does:
+        then no result is kept for a later call.
+
+    The last four are facts for the host, and lost where JAX rebuilds the pytree.
 
     >>> import advspur.models as models
     >>> network = models.resnet_small(8)
     >>> x = jnp.zeros((2, 16, 16, 3))
     >>> variables = network.init(jax.random.key(0), x)
-    >>> classifier = Classifier(variables, network, (0.5,) * 3, (0.25,) * 3)
+    >>> classifier = models.from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
     >>> classifier.logits(x).shape, classifier.features(x).shape
     ((2, 8), (2, 64))
     """
 
-    variables: dict
-    network: nn.Module = flax.struct.field(pytree_node=False)
-    mean: tuple = flax.struct.field(pytree_node=False)
-    std: tuple = flax.struct.field(pytree_node=False)
-
-    @property
-    def num_classes(self):
-        """Length of a row of logits."""
-        return self.network.num_classes
+    params: object
+    forward: Callable
+    num_classes: int
+    has_features: bool = True
+    image_size: int | None = None
+    class_names: tuple = ()
+    name: str = ""
+    code: str | None = None
 
     def logits(self, images):
-        """[n, num_classes] float32, with running batch statistics."""
+        """[n, num_classes] float32."""
         check_images(images)
         return _forward(self, images)[0]
 
     def features(self, images):
         """[n, d] float32: the input of the last linear layer."""
+        require(
+            self.has_features,
+            f"{self.name or 'the model'} has no features: give `features` when you make it",
+        )
         check_images(images)
         return _forward(self, images)[1]
 
-
-@flax.struct.dataclass
-class PooledClassifier:
-    """A Classifier over groups of its classes: the logit of a group is that of its largest class.
-
-    Its prediction is the group of the Classifier's prediction.
-
-    Args:
-      classifier: a `Classifier`.
-      groups: [num_classes of the classifier] int, the group of each class; -1: none.
-      num_groups: number of groups.
-      with_rest: whether the classes of no group make one more, the last; else they are left out.
-    """
-
-    classifier: Classifier
-    groups: jax.Array
-    num_groups: int = flax.struct.field(pytree_node=False)
-    with_rest: bool = flax.struct.field(pytree_node=False, default=True)
-
-    @property
-    def num_classes(self):
-        """Length of a row of logits."""
-        return self.num_groups + self.with_rest
-
-    def logits(self, images):
-        """[n, num_classes] float32."""
-        return self.pool(self.classifier.logits(images))
-
-    def pool(self, logits):
-        """The logits of the groups from those of the classes, [n, k]; NaN where one is not finite.
-
-        A group without a class has the smallest finite number.
-        """
-        groups = jnp.where(self.groups < 0, self.num_groups, self.groups)
-        pooled = jax.ops.segment_max(logits.T, groups, num_segments=self.num_classes).T
-        pooled = jnp.maximum(pooled, jnp.finfo(pooled.dtype).min)
-        return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1, keepdims=True), pooled, jnp.nan)
-
-
-def with_head(classifier, kernel, bias):
-    """The Classifier with another last layer: features [n, d] @ kernel [d, k] + bias [k]."""
-    head = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
-    params = classifier.variables["params"] | {"fc": head}
-    return classifier.replace(
-        variables=classifier.variables | {"params": params},
-        network=classifier.network.clone(num_classes=head["bias"].shape[0]),
-    )
+    @functools.cached_property
+    def digest(self):
+        """SHA-256 of what the model computes: its parameters and code; None without `code`."""
+        if self.code is None:
+            return None
+        text = f"{tree_digest(self.params)} {self.forward!r} {self.num_classes} {self.code}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def normalize(images, mean, std):
@@ -104,5 +91,88 @@ def normalize(images, mean, std):
 
 @jax.jit
 def _forward(classifier, images):
-    images = normalize(images, classifier.mean, classifier.std)
-    return classifier.network.apply(classifier.variables, images)
+    return classifier.forward(classifier.params, images)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+    """The forward of a model with another last layer, on its features, in float32."""
+
+    base: Callable
+    num_base_classes: int
+
+    def __call__(self, params, images):
+        """logits = features @ kernel + bias."""
+        _, features = self.base(params["base"], images)
+        return features @ params["kernel"] + params["bias"], features
+
+
+def with_head(classifier, kernel, bias):
+    """The Classifier with another last layer: features [n, d] @ kernel [d, k] + bias [k]."""
+    require(classifier.has_features, f"{classifier.name or 'the model'} has no features for a head")
+    params = {"base": classifier.params, "kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    return dataclasses.replace(
+        classifier,
+        params=params,
+        forward=LinearHead(classifier.forward, classifier.num_classes),
+        num_classes=len(params["bias"]),
+        class_names=(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMap:
+    """The forward of a model over groups of its classes, see `with_class_map`."""
+
+    base: Callable
+    num_base_classes: int
+    num_groups: int
+    with_rest: bool
+
+    def __call__(self, params, images):
+        """The pooled logits."""
+        logits, features = self.base(params["base"], images)
+        pooled = pool(logits, params["groups"], self.num_groups, with_rest=self.with_rest)
+        return pooled, features
+
+
+def with_class_map(classifier, groups, num_groups, *, with_rest=True):
+    """The Classifier over groups of its classes: it predicts the group of its prediction.
+
+    Args:
+      groups: [num_classes of the classifier] int, the group of each class; -1: none.
+      num_groups: number of groups.
+      with_rest: whether the classes of no group make one more, the last; else they are left out.
+    """
+    return dataclasses.replace(
+        classifier,
+        params={"base": classifier.params, "groups": jnp.asarray(groups)},
+        forward=ClassMap(classifier.forward, classifier.num_classes, num_groups, with_rest),
+        num_classes=num_groups + with_rest,
+        class_names=(),
+    )
+
+
+def base_of(classifier):
+    """The Classifier below a head or a class map; itself where it has none."""
+    forward = classifier.forward
+    if not isinstance(forward, (LinearHead, ClassMap)):
+        return classifier
+    return dataclasses.replace(
+        classifier,
+        params=classifier.params["base"],
+        forward=forward.base,
+        num_classes=forward.num_base_classes,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=2, static_argnames="with_rest")
+def pool(logits, groups, num_groups, *, with_rest=True):
+    """The largest logit of each group, from logits [n, k]; NaN where one is not finite.
+
+    A group without a class has the smallest finite number.
+    """
+    groups = jnp.where(groups < 0, num_groups, groups)
+    pooled = jax.ops.segment_max(logits.T, groups, num_segments=num_groups + with_rest).T
+    pooled = jnp.maximum(pooled, jnp.finfo(pooled.dtype).min)
+    return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1, keepdims=True), pooled, jnp.nan)

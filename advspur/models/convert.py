@@ -17,7 +17,7 @@ from advspur._checks import InputError, first_line, require
 from advspur._constants import IMAGENET9_MEAN, IMAGENET9_STD, IMAGENET_MEAN, IMAGENET_STD
 from advspur.models.array_files import printable
 from advspur.models.classifier import Classifier
-from advspur.models.resnet import ARCHITECTURES, build_network, variable_shapes
+from advspur.models.resnet import ARCHITECTURES, build_network, from_resnet, variable_shapes
 from advspur.models.torch_checkpoint import read_checkpoint
 
 # Keys under which training code saves the weights.
@@ -148,11 +148,8 @@ def _convert(checkpoint, given, is_filled):
     )
     mean, std = given or found or (IMAGENET_MEAN, IMAGENET_STD)
     return Conversion(
-        classifier=Classifier(
-            flax.traverse_util.unflatten_dict(leaves),
-            flax_network,
-            mean,
-            std,
+        classifier=from_resnet(
+            flax_network, flax.traverse_util.unflatten_dict(leaves), mean=mean, std=std
         ),
         arch=arch,
         used=tuple(f"{prefix}{name}" for name in names.values()),

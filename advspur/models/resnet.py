@@ -6,6 +6,7 @@ Stems: "imagenet" 7x7/2 convolution and 3x3/2 max pooling; "cifar" one 3x3/1 con
 stride 2 and shifts features against the published weights. Layout is NHWC.
 """
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from advspur._checks import check_choice, require
 from advspur._convolutions import convolve
+from advspur.models.classifier import Classifier, normalize
 
 STEMS = ("imagenet", "cifar", "small")
 ARCHITECTURES = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4", "resnet_small")
@@ -118,6 +120,25 @@ def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
         "resnet_small": resnet_small,
     }[arch]
     return build(num_classes, stem=stem, dtype=jnp.dtype(dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetForward:
+    """The forward of a Classifier that is a ResNet with its normalisation."""
+
+    network: ResNet
+    mean: tuple
+    std: tuple
+
+    def __call__(self, variables, images):
+        """(logits, features), with running batch statistics."""
+        return self.network.apply(variables, normalize(images, self.mean, self.std))
+
+
+def from_resnet(network, variables, *, mean, std, image_size=None):
+    """The Classifier of one of these ResNets and its variables; mean and std of each channel."""
+    forward = ResNetForward(network, tuple(mean), tuple(std))
+    return Classifier(variables, forward, network.num_classes, image_size=image_size, code="ResNet")
 
 
 def variable_shapes(network):

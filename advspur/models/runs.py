@@ -1,16 +1,13 @@
 """Classifiers from the directories that training runs write."""
 
-import hashlib
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advspur._checks import InputError, check_choice, first_line, require
-from advspur._files import read_json
-from advspur.models.classifier import Classifier
-from advspur.models.resnet import build_network, variable_shapes
+from advspur._files import read_json, tree_digest
+from advspur.models.resnet import build_network, from_resnet, variable_shapes
 
 NEEDED = ("arch", "stem", "num_classes", "train_p", "train_epsilon", "seed")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -52,14 +49,6 @@ def latest_step(path):
     return _steps(path)[-1]
 
 
-def tree_digest(tree):
-    """SHA-256 over the leaves of a pytree: shows a flipped bit, which orbax does not."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        digest.update(np.ascontiguousarray(leaf))
-    return digest.hexdigest()
-
-
 def run_checksum(path):
     """The checksum of the latest checkpoint's weights: two runs of one name differ in it."""
     return _saved_facts(_checkpoint(path, latest_step(path)))["model"]
@@ -98,7 +87,7 @@ def load_run(path, *, weights="raw", step=None):
     # Copied, so that no array shares memory with the reader that is closed by now.
     shapes = variable_shapes(network)
     variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, saved[weights])
-    return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
+    return from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
 
 
 def _checkpoint(path, step):

@@ -18,18 +18,16 @@ import numpy as np
 
 from advspur import __version__
 from advspur._checks import InputError, require
-from advspur._files import file_checksum
+from advspur._files import file_checksum, tree_digest
 from advspur.models.array_files import read_safetensors
-from advspur.models.classifier import Classifier
 from advspur.models.convert import ASSUMED, convert, warn_of_assumed
-from advspur.models.resnet import variable_shapes
+from advspur.models.resnet import from_resnet, variable_shapes
 from advspur.models.runs import (
     described_network,
     latest_step,
     load_run,
     run_checksum,
     run_facts,
-    tree_digest,
 )
 from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
 
@@ -139,7 +137,7 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
     before = part.with_name(f"{part.name}.before")
     try:
         part.chmod(0o755)
-        variables = conversion.classifier.variables
+        variables = conversion.classifier.params
         flat = flax.traverse_util.flatten_dict(variables, sep="/")
         save_file({name: np.asarray(leaf) for name, leaf in flat.items()}, part / WEIGHTS)
         (part / WEIGHTS).chmod(0o644)  # it is written for its owner alone
@@ -159,7 +157,8 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
 
 def describe(source, conversion, *, train_p=None, train_epsilon=None):
     """The content of model.json for a converted checkpoint."""
-    network, published = conversion.classifier.network, published_model(Path(source).stem)
+    forward, published = conversion.classifier.forward, published_model(Path(source).stem)
+    network = forward.network
     if train_epsilon is None:
         require(
             published is not None,
@@ -174,8 +173,8 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
         "dtype": "float32",
         "num_classes": network.num_classes,
         "image_size": 224 if network.stem == "imagenet" else 32,
-        "mean": conversion.classifier.mean,
-        "std": conversion.classifier.std,
+        "mean": forward.mean,
+        "std": forward.std,
         "dataset": "imagenet" if network.num_classes == 1000 else "unknown",
         "shapes": {},
         "train_p": "inf" if train_p == math.inf else train_p or 2.0,
@@ -212,4 +211,4 @@ def _load_converted(path):
         f"{path / WEIGHTS} is damaged: it is not what model.json says; convert it again",
     )
     variables = jax.tree.map(jnp.array, variables)
-    return Classifier(variables, network, tuple(facts["mean"]), tuple(facts["std"]))
+    return from_resnet(network, variables, mean=facts["mean"], std=facts["std"])

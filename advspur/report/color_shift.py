@@ -82,7 +82,7 @@ def _curves(suite, arm, split=TEST):
         if (m.arch, m.p, m.epsilon) != arm[:3] or not m.rho or "@" in m.name:
             continue
         for r in suite.records.get((m.name, COLORS, "pgd_accuracy"), []):
-            is_asked = r.options["split"] == split and number(r.options["p"]) == arm.attack_p
+            is_asked = r.options["part"] == split and number(r.options["p"]) == arm.attack_p
             if is_asked and math.isfinite(r.value):
                 of_budget = curves.setdefault(m.rho, {}).setdefault(r.options["epsilon"], {})
                 of_budget[m.seed] = Estimate(r.value, r.low, r.high, r.num_examples)

@@ -103,7 +103,7 @@ def _robustness(suite, plt):
     for axis, attack_p in zip(axes, (2.0, math.inf), strict=True):
         asked = {"p": "inf" if attack_p == math.inf else attack_p}
         epsilons = sorted(
-            {r.options["epsilon"] for r in attacks if number(r.options["p"]) == attack_p}
+            {r.options["epsilon"] for r in attacks if number(r.options["p"]) == attack_p} - {0.0}
         )
         attacked = measures.SHAPES_CLEAN._replace(metric="pgd_accuracy")
         shown = [attacked._replace(options=asked | {"epsilon": e}) for e in epsilons]

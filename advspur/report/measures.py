@@ -85,7 +85,7 @@ SNAPSHOT = (*NOISE, *GAPS, GROUP_GAP, OBJECTNET_RATIO)
 
 COLORS = "cifar_color_shift"
 SHAPES = "spurious_shapes"
-SHAPES_CLEAN = Measure("clean accuracy", SHAPES, "accuracy", {"split": "test"})
+SHAPES_CLEAN = Measure("clean accuracy", SHAPES, "accuracy", {"part": "test"})
 SHAPES_NOISE = (
     Measure("RFS (noise of equal deviation)", SHAPES, RFS_METRIC, {"family": "linf"}, -1),
     Measure("RFS (noise of equal length)", SHAPES, RFS_METRIC, {"family": "l2"}, -1),
@@ -117,16 +117,16 @@ HEADLINES = (
     RFS,
     Measure("accuracy", "salient_imagenet", "accuracy", {}),
     RCS,
-    Measure("accuracy (original)", "imagenet9", "accuracy", {"variant": "original"}),
+    Measure("accuracy (original)", "imagenet9", "accuracy", {"part": "original"}),
     *GAPS,
     *BIRDS,
     Measure("worst group", "waterbirds", "worst_group_accuracy", {"head": "adam"}),
     Measure("adjusted average", "waterbirds", "adjusted_average_accuracy", {"head": "adam"}),
     *(
-        Measure(name, COLORS, f"{group}accuracy", {"split": "test"})
+        Measure(name, COLORS, f"{group}accuracy", {"part": "test"})
         for name, group in (("accuracy", ""), ("majority", "majority_"), ("minority", "minority_"))
     ),
-    Measure("accuracy, colours that tell nothing", COLORS, "accuracy", {"split": "uncorrelated"}),
+    Measure("accuracy, colours that tell nothing", COLORS, "accuracy", {"part": "uncorrelated"}),
     SHAPES_CLEAN,
     *SHAPES_GROUPS,
     *SHAPES_GAPS,

@@ -20,7 +20,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from advspur._checks import first_line, require
 from advspur._devices import gather, is_first_process
-from advspur.models.runs import tree_digest
+from advspur._files import tree_digest
 from advspur.training.state import TrainState
 
 

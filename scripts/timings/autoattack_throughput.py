@@ -19,7 +19,7 @@ import numpy as np
 
 from advspur.attacks import autoattack
 from advspur.attacks.losses import cross_entropy
-from advspur.models import Classifier, resnet18
+from advspur.models import from_resnet, resnet18
 from advspur.training.run_dir import environment
 
 EPSILON = 1e-6
@@ -30,7 +30,7 @@ def main(args):
     shape = args.num_images, 32, 32, 3
     images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     variables = jax.jit(network.init)(jax.random.key(0), images[:1])
-    classifier = Classifier(variables, network, (0.5,) * 3, (0.25,) * 3)
+    classifier = from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
     logits_fn = jax.jit(classifier.logits)
     labels = np.argmax(logits_fn(images), axis=-1)
 

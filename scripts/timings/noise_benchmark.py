@@ -24,7 +24,7 @@ from advspur.benchmarks.rival10 import REGIONS
 from advspur.data.layouts import open_file, with_mask
 from advspur.data.table import Table
 from advspur.data.transforms import resize_square
-from advspur.models import Classifier, resnet18
+from advspur.models import from_resnet, resnet18
 from advspur.training.run_dir import environment
 
 BATCH = 32
@@ -33,7 +33,7 @@ BATCH = 32
 def main(pairs=5, count=64):
     network = resnet18(10)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    classifier = replicate(Classifier(variables, network, (0.5,) * 3, (0.25,) * 3))
+    classifier = replicate(from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3))
     regions = REGIONS._replace(l2_noise_levels=(), l2_epsilons=(), linf_epsilons=())
     with tempfile.TemporaryDirectory() as folder:
         table = written(Path(folder), count)

@@ -25,7 +25,7 @@ from autoattack_throughput import flops
 
 from advspur._devices import replicate
 from advspur.data.batches import Batch, shard
-from advspur.models import Classifier, build_network
+from advspur.models import build_network, from_resnet
 from advspur.training import Attack, make_train_step
 from advspur.training.run import peak_memory_mb
 from advspur.training.run_dir import environment
@@ -59,7 +59,7 @@ def main(args):
     seconds = print_ratio(claim, theirs, ours, args.pairs, **facts)[1]
     network = build_network(arch, classes, stem=stem)
     variables = jax.jit(network.init)(jax.random.key(0), images[:1] / np.float32(255))
-    classifier = Classifier(variables, network, MEAN, STD)
+    classifier = from_resnet(network, variables, mean=MEAN, std=STD)
     passes = 3 * num_steps + 1 + 3  # gradients of the attack, its last look, the descent
     rate = passes * flops(classifier.logits, images / np.float32(255)) * batch_size / seconds
     print(f"{batch_size / seconds:,.0f} images/s, {rate / 1e12:.3f} TFLOP/s", end="")

@@ -14,7 +14,7 @@ from advspur.benchmarks import BENCHMARKS, cifar_color_shift, evaluate_model
 from advspur.benchmarks.run import Model, _all_options, misfit
 from advspur.data import inject_color_shift
 from advspur.records import COMPLETE, read_records
-from tests.benchmarks import layouts
+from tests.data import fake_layouts as layouts
 
 NUM, SHIFT = 60, 16 / 255
 LABELS = np.arange(NUM) % 10

@@ -15,6 +15,11 @@ def png(color=(200, 30, 90), size=(SIDE, SIDE), mode="RGB"):
     return file.getvalue()
 
 
+def names(part):
+    """The names of a part's label and attributes."""
+    return {column: values for column, values in part.names.items() if column != "group"}
+
+
 def put(path, content):
     """Write bytes or text to a file whose folders are made; its path."""
     path.parent.mkdir(parents=True, exist_ok=True)

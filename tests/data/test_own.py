@@ -8,7 +8,7 @@ from advspur._checks import InputError
 from advspur.data.layouts import standard_transform
 from advspur.data.own import own, read_own
 from advspur.data.own_parts import evaluation_parts
-from tests.data.own_files import SIDE, png, put, table
+from tests.data.own_files import SIDE, names, png, put, table
 
 SMALL = {"image_size": 8, "resize": "square"}
 # A clean table of a thousand rows, and what a damaged one says or still reads.
@@ -177,7 +177,7 @@ def test_a_table_in_another_form_is_read_right(thousand, kind):
         "test": 200,
     }
     test = parts["test"]
-    assert test.names == {"label": ("cat", "dog"), "place": ("air", "land", "water")}
+    assert names(test) == {"label": ("cat", "dog"), "place": ("air", "land", "water")}
     np.testing.assert_array_equal(test.columns["label"], np.arange(800, 1000) % 2)
     np.testing.assert_array_equal(test.columns["place"], np.arange(800, 1000) % 3)
     assert test.columns["path"] == [root / f"img/{i:04d}.png" for i in range(800, 1000)]
@@ -302,6 +302,9 @@ def test_a_mask_in_one_part_is_needed_there_only(tmp_path):
     rows = "a.png,0,train,\nb.png,1,test,core.png\nc.png,0,test,core.png"
     table(tmp_path, f"image,label,split,mask\n{rows}")
     parts = own(tmp_path, **SMALL)
+    assert [part.has_mask for part in parts.values()] == [False, True]
+    assert len({part.digest for part in parts.values()} | {own(tmp_path)["test"].digest}) == 3
+    assert parts["test"].image_size == 8
     assert "mask" not in parts["train"][0] and parts["test"][1]["mask"].shape == (8, 8, 1)
     table(tmp_path, "image,label,spurious_mask\na.png,0,core.png\nb.png,1,core.png")
     with pytest.raises(InputError, match="line 2: a spurious_mask without a mask"):
@@ -365,9 +368,9 @@ PAIRED = """image,label,split,variant,pair
 def test_row_i_of_each_variant_shows_the_same_object(tmp_path):
     table(tmp_path, PAIRED)
     parts = own(tmp_path)
-    names = {name: [path.stem for path in part.columns["path"]] for name, part in parts.items()}
-    assert names["test/same"] == ["b1", "c1", "a1"] and names["test/rand"] == ["b2", "c2", "a2"]
-    assert names["train"] == ["t1", "t2"]
+    stems = {name: [path.stem for path in part.columns["path"]] for name, part in parts.items()}
+    assert stems["test/same"] == ["b1", "c1", "a1"] and stems["test/rand"] == ["b2", "c2", "a2"]
+    assert stems["train"] == ["t1", "t2"]
     for name in ("label", "pair"):
         same, rand = (parts[f"test/{variant}"].columns[name] for variant in ("same", "rand"))
         np.testing.assert_array_equal(same, rand)

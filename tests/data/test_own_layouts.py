@@ -12,13 +12,13 @@ from advspur._checks import InputError
 from advspur.data.groups import group_codes, group_counts, group_names
 from advspur.data.layouts import MissingData
 from advspur.data.own import own, read_own
-from tests.data.own_files import png, put, table
+from tests.data.own_files import names, png, put, table
 
 
-def columns(parts, *names):
+def columns(parts, *chosen):
     """{part: the columns as lists}."""
     return {
-        part: [np.asarray(of_part.columns[name]).tolist() for name in names]
+        part: [np.asarray(of_part.columns[name]).tolist() for name in chosen]
         for part, of_part in parts.items()
     }
 
@@ -58,8 +58,10 @@ def test_waterbirds_has_its_published_groups_and_majority(waterbirds):
         chosen = [row for row in rows if facts["split"][row["split"]] == part]
         codes = [2 * int(row["y"]) + int(row["place"]) for row in chosen]
         assert group_codes(of_part).tolist() == codes
+        np.testing.assert_array_equal(of_part.columns["group"], codes)
+        assert of_part.names["group"] == group_names(of_part)
         majority = [g["kind"] == "majority" for g in facts["groups"]]
-        np.testing.assert_array_equal(of_part.columns["majority"], np.array(majority)[codes])
+        np.testing.assert_array_equal(of_part.columns["is_majority"], np.array(majority)[codes])
     assert said[1:] == [
         "ignored columns: img_id (11,788 values), place_filename (11,788 values)",
         "majority: the groups more frequent in train than if label and attributes were independent",
@@ -126,7 +128,7 @@ def test_names_and_numbers_any_number_of_attributes_and_empty_groups(tmp_path):
     table(tmp_path, METASHIFT, "metadata.csv")
     parts = own(tmp_path)
     test = parts["test"]
-    assert test.names == {
+    assert names(test) == {
         "label": ("cat", "dog"),
         "a": ("at the beach", "indoor", "outdoor"),
         "breed": ("7", "8"),
@@ -140,9 +142,9 @@ def test_names_and_numbers_any_number_of_attributes_and_empty_groups(tmp_path):
     assert group_codes(test).tolist() == [6, 5]
     chosen = own(tmp_path, columns={"attributes": "a"}, names={"label": ("dog", "cat")})
     assert columns(chosen, "label", "a")["test"] == [[0, 1], [0, 2]]
-    assert list(chosen["test"].names) == ["label", "a"]
+    assert list(names(chosen["test"])) == ["label", "a"]
     named = own(tmp_path, majority=("cat, indoor, breed 7", "cat, outdoor, breed 8"))
-    assert columns(named, "majority") == {"train": [[True, False]], "test": [[False, True]]}
+    assert columns(named, "is_majority") == {"train": [[True, False]], "test": [[False, True]]}
 
 
 def test_label_numbers_are_the_models_own(tmp_path):
@@ -165,16 +167,16 @@ CHOICE = {"label": "Blond_Hair", "attributes": ("Male",)}
 
 def celeba(root, form, partition=(0, 0, 1, 2)):
     """CelebA's two lists: csv, or the text of the release."""
-    names = [f"{i:06d}.jpg" for i in range(1, 5)]
-    for name in names:
+    images = [f"{i:06d}.jpg" for i in range(1, 5)]
+    for name in images:
         put(root / "img_align_celeba" / name, png())
     separator = "," if form == "csv" else " "
     values = [[f"{v:>2}" if form == "txt" else str(v) for v in face] for face in FACES]
-    lines = [separator.join([name, *face]) for name, face in zip(names, values, strict=True)]
+    lines = [separator.join([name, *face]) for name, face in zip(images, values, strict=True)]
     head = ["image_id," + ",".join(ATTRIBUTES)] if form == "csv" else ["4", " ".join(ATTRIBUTES)]
     put(root / f"list_attr_celeba.{form}", "\n".join(head + lines))
     head = ["image_id,partition"] if form == "csv" else []
-    lines = [f"{n}{separator}{p}" for n, p in zip(names, partition, strict=False)]
+    lines = [f"{n}{separator}{p}" for n, p in zip(images, partition, strict=False)]
     put(root / f"list_eval_partition.{form}", "\n".join(head + lines))
     return root
 
@@ -182,8 +184,8 @@ def celeba(root, form, partition=(0, 0, 1, 2)):
 @pytest.mark.parametrize("form", ("csv", "txt"))
 def test_the_attribute_lists_of_celeba(tmp_path, form):
     parts, said = read_own(celeba(tmp_path, form), columns=CHOICE)
-    names = {"label": ("not Blond_Hair", "Blond_Hair"), "Male": ("not Male", "Male")}
-    assert all(part.names == names for part in parts.values())
+    expected = {"label": ("not Blond_Hair", "Blond_Hair"), "Male": ("not Male", "Male")}
+    assert all(names(part) == expected for part in parts.values())
     assert columns(parts, "label", "Male") == {
         "train": [[1, 0], [0, 1]],
         "val": [[0], [1]],
@@ -218,8 +220,8 @@ def test_damage_in_the_lists_of_celeba(tmp_path, form, first):
 # Folders.
 
 
-def folders(root, names):
-    for name in names:
+def folders(root, files):
+    for name in files:
         put(root / name, png())
     return root
 

@@ -1,22 +1,22 @@
 """Classifier: one compilation for many models, normalisation inside, pixels at 0 and 1."""
 
-import flax.struct
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from advspur._checks import InputError
-from advspur.models import Classifier, PooledClassifier, with_head
+from advspur.models import Classifier, from_resnet, pool, with_class_map, with_head
 
 PIXELS = np.random.default_rng(0).random((8, 16, 16, 3), np.float32)
 
 
 def scaled(classifier, factor):
     """Another model of the same architecture."""
-    return classifier.replace(
-        variables=jax.tree.map(lambda leaf: leaf * factor, classifier.variables)
-    )
+    params = jax.tree.map(lambda leaf: leaf * factor, classifier.params)
+    return dataclasses.replace(classifier, params=params)
 
 
 def test_models_of_one_architecture_share_a_compilation(tiny_classifier):
@@ -31,20 +31,22 @@ def test_models_of_one_architecture_share_a_compilation(tiny_classifier):
     other = logits(scaled(tiny_classifier, 1.1), PIXELS)
     assert len(traces) == 1
     assert np.abs(one - other).max() > 1e-3
-    logits(tiny_classifier.replace(mean=(0.4,) * 3), PIXELS)
+    network, variables = tiny_classifier.forward.network, tiny_classifier.params
+    logits(from_resnet(network, variables, mean=(0.4,) * 3, std=(0.25,) * 3), PIXELS)
     assert len(traces) == 2  # the normalisation is static
 
 
 def test_leaves_are_the_variables_alone(tiny_classifier):
-    assert len(jax.tree.leaves(tiny_classifier)) == len(jax.tree.leaves(tiny_classifier.variables))
+    assert len(jax.tree.leaves(tiny_classifier)) == len(jax.tree.leaves(tiny_classifier.params))
     assert tiny_classifier.num_classes == 8
 
 
 def test_normalisation_is_inside(tiny_classifier):
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-    classifier = Classifier(tiny_classifier.variables, tiny_classifier.network, mean, std)
+    network, variables = tiny_classifier.forward.network, tiny_classifier.params
+    classifier = from_resnet(network, variables, mean=mean, std=std)
     normalized = (PIXELS - np.float32(mean)) / np.float32(std)
-    logits, features = classifier.network.apply(classifier.variables, normalized)
+    logits, features = network.apply(variables, normalized)
     np.testing.assert_allclose(classifier.logits(PIXELS), logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(classifier.features(PIXELS), features, rtol=1e-4, atol=1e-4)
     assert classifier.features(PIXELS).shape == (8, 16)
@@ -55,7 +57,7 @@ def test_the_gradient_at_pixels_of_0_and_1_is_whole(tiny_classifier):
     images = np.rint(PIXELS)  # every pixel is exactly 0 or 1
     got = jax.grad(lambda x: tiny_classifier.logits(x).std())(jnp.asarray(images))
     through = jax.grad(
-        lambda z: tiny_classifier.network.apply(tiny_classifier.variables, z)[0].std()
+        lambda z: tiny_classifier.forward.network.apply(tiny_classifier.params, z)[0].std()
     )((images - 0.5) / 0.25)
     expected = np.asarray(through) / 0.25
     assert np.abs(expected).max() > 1e-4
@@ -78,24 +80,13 @@ def test_bad_images_are_refused(tiny_classifier, images, message):
             method(images)
 
 
-@flax.struct.dataclass
-class Stored:
-    """Logits that are given."""
-
-    rows: jax.Array
-
-    def logits(self, images):
-        return self.rows
-
-
 ROWS = np.random.default_rng(1).normal(-5, 2, (40, 9)).astype(np.float32)  # most are negative
 GROUPS = np.array([2, -1, 0, 0, 2, -1, 3, 0, 3])  # group 1 has no class
 
 
 def test_a_pooled_prediction_is_the_group_of_the_prediction():
-    pooled = PooledClassifier(Stored(ROWS), jnp.asarray(GROUPS), 4)
-    logits = np.asarray(pooled.logits(None))
-    assert pooled.num_classes == 5 and logits.shape == (40, 5) and logits.dtype == np.float32
+    logits = np.asarray(pool(ROWS, jnp.asarray(GROUPS), 4))
+    assert logits.shape == (40, 5) and logits.dtype == np.float32
     groups = GROUPS[ROWS.argmax(axis=1)]
     np.testing.assert_array_equal(logits.argmax(axis=1), np.where(groups < 0, 4, groups))
     assert set(groups) == {-1, 0, 2, 3}
@@ -104,9 +95,8 @@ def test_a_pooled_prediction_is_the_group_of_the_prediction():
 
 
 def test_without_the_rest_the_other_classes_are_no_choice():
-    pooled = PooledClassifier(Stored(ROWS), jnp.asarray(GROUPS), 4, with_rest=False)
-    logits = np.asarray(pooled.logits(None))
-    assert pooled.num_classes == 4 and logits.shape == (40, 4)
+    logits = np.asarray(pool(ROWS, jnp.asarray(GROUPS), 4, with_rest=False))
+    assert logits.shape == (40, 4)
     among = np.where(GROUPS < 0, -np.inf, ROWS).argmax(axis=1)
     np.testing.assert_array_equal(logits.argmax(axis=1), GROUPS[among])
     assert np.any(GROUPS[ROWS.argmax(axis=1)] < 0)  # the two scorings differ
@@ -117,8 +107,7 @@ def test_gradients_go_to_the_largest_class_of_a_group(with_rest):
     """Group 1 is empty: its logit is -inf, and must not make a gradient NaN."""
 
     def loss(rows):
-        pooled = PooledClassifier(Stored(rows), jnp.asarray(GROUPS), 4, with_rest=with_rest)
-        log_p = jax.nn.log_softmax(pooled.logits(None))
+        log_p = jax.nn.log_softmax(pool(rows, jnp.asarray(GROUPS), 4, with_rest=with_rest))
         return -jnp.sum(log_p[:, 0])
 
     grad = np.asarray(jax.grad(loss)(jnp.asarray(ROWS)))
@@ -142,7 +131,9 @@ def test_pooled_models_of_one_architecture_share_a_compilation(tiny_classifier):
 
     groups = jnp.asarray([0, 0, 1, 1, -1, 2, 2, 2])
     for classifier in (tiny_classifier, scaled(tiny_classifier, 1.1)):
-        found = logits(PooledClassifier(classifier, groups, 3), PIXELS)
+        pooled = with_class_map(classifier, groups, 3)
+        assert pooled.num_classes == 4
+        found = logits(pooled, PIXELS)
         whole = np.asarray(classifier.logits(PIXELS))
         np.testing.assert_allclose(found[:, 1], whole[:, 2:4].max(axis=1), rtol=1e-5)
     assert len(traces) == 1
@@ -151,13 +142,48 @@ def test_pooled_models_of_one_architecture_share_a_compilation(tiny_classifier):
 def test_another_head_reads_the_same_features(tiny_classifier):
     rng = np.random.default_rng(0)
     kernel, bias = rng.normal(size=(16, 3)).astype("float32"), rng.normal(size=3).astype("float32")
-    before = jax.tree.map(np.array, tiny_classifier.variables)
+    before = jax.tree.map(np.array, tiny_classifier.params)
     changed = with_head(tiny_classifier, kernel, bias)
-    assert changed.num_classes == changed.network.num_classes == 3
+    assert changed.num_classes == 3
     features = tiny_classifier.features(PIXELS)
     np.testing.assert_allclose(changed.features(PIXELS), features, rtol=1e-5)
     expected = np.float64(features) @ kernel + bias
     np.testing.assert_allclose(changed.logits(PIXELS), expected, rtol=1e-4, atol=1e-4)
     # The model it was made of is as it was.
     assert tiny_classifier.num_classes == 8
-    jax.tree.map(np.testing.assert_array_equal, before, tiny_classifier.variables)
+    jax.tree.map(np.testing.assert_array_equal, before, tiny_classifier.params)
+
+
+def test_a_head_outside_the_network_computes_what_one_inside_does(tiny_classifier):
+    """To the last bit: which of the two a model has must not move its numbers."""
+    head = tiny_classifier.params["params"]["fc"]
+    outside = with_head(tiny_classifier, head["kernel"], head["bias"])
+    np.testing.assert_array_equal(outside.logits(PIXELS), tiny_classifier.logits(PIXELS))
+    grads = (jax.grad(lambda x, m=m: m.logits(x).std())(PIXELS) for m in (outside, tiny_classifier))
+    np.testing.assert_array_equal(*grads)
+
+
+def test_a_digest_tells_models_apart(tiny_classifier):
+    named = dataclasses.replace(tiny_classifier, name="another name")
+    assert named.digest == tiny_classifier.digest
+    network, variables = tiny_classifier.forward.network, tiny_classifier.params
+    others = [
+        scaled(tiny_classifier, 1.001),
+        from_resnet(network, variables, mean=(0.4,) * 3, std=(0.25,) * 3),
+        from_resnet(network.clone(stem="cifar"), variables, mean=(0.5,) * 3, std=(0.25,) * 3),
+        with_class_map(tiny_classifier, np.arange(8) % 3, 3),
+        with_class_map(tiny_classifier, np.arange(8) % 3, 3, with_rest=False),
+        with_head(tiny_classifier, np.zeros((16, 2), "float32"), np.zeros(2, "float32")),
+        dataclasses.replace(tiny_classifier, code="other code"),
+    ]
+    assert len({tiny_classifier.digest, *(m.digest for m in others)}) == len(others) + 1
+    assert dataclasses.replace(tiny_classifier, code=None).digest is None
+
+
+def test_what_needs_features_says_that_there_are_none():
+    plain = Classifier({}, lambda params, x: (x.mean((1, 2)), None), 3, has_features=False)
+    assert plain.logits(PIXELS).shape == (8, 3)
+    with pytest.raises(InputError, match="the model has no features"):
+        plain.features(PIXELS)
+    with pytest.raises(InputError, match="has no features for a head"):
+        with_head(plain, np.zeros((3, 2)), np.zeros(2))

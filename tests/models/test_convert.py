@@ -68,14 +68,14 @@ def test_layouts_give_the_same_variables(layout, weights, tmp_path):
     is_release = layout in ("release", "legacy key", "no DataParallel")
     with contextlib.nullcontext() if is_release else ASSUMED:
         found = convert(tmp_path / "x.pt")
-    assert (found.arch, found.classifier.network.stem) == ("resnet18", "imagenet")
+    assert (found.arch, found.classifier.forward.network.stem) == ("resnet18", "imagenet")
     assert found.classifier.num_classes == 10
     assert found.normalization == ("in the file" if is_release else "assumed: ImageNet's")
-    assert found.classifier.mean == (0.485, 0.456, 0.406)
-    assert found.classifier.std == (0.229, 0.224, 0.225)
+    assert found.classifier.forward.mean == (0.485, 0.456, 0.406)
+    assert found.classifier.forward.std == (0.229, 0.224, 0.225)
     assert len(found.used) == 102 and len(set(found.used)) == 102
     assert len(found.used) + len(found.dropped) == (2 * 122 + 4 if is_release else 122)
-    flat = flax.traverse_util.flatten_dict(found.classifier.variables)
+    flat = flax.traverse_util.flatten_dict(found.classifier.params)
     assert len(flat) == 102
     np.testing.assert_array_equal(
         flat["params", "layer2_0_downsample_conv", "kernel"],
@@ -252,7 +252,7 @@ def test_a_normaliser_that_is_given_is_used(weights, tmp_path):
     mean, std = CIFAR
     save(weights, tmp_path / "x.pt")
     found = convert(tmp_path / "x.pt", mean=mean, std=std)
-    assert (found.classifier.mean, found.classifier.std) == CIFAR
+    assert (found.classifier.forward.mean, found.classifier.forward.std) == CIFAR
     assert found.normalization == "given"
     columns = (
         np.reshape(values, (3, 1, 1)) for values in CIFAR
@@ -260,13 +260,13 @@ def test_a_normaliser_that_is_given_is_used(weights, tmp_path):
     assert (
         convert(
             tmp_path / "x.pt", **dict(zip(("mean", "std"), columns, strict=True))
-        ).classifier.std
+        ).classifier.forward.std
         == std
     )
     words = [",".join(map(str, values)).split(",") for values in CIFAR]  # as flags give it
-    assert convert(tmp_path / "x.pt", mean=words[0], std=words[1]).classifier.mean == mean
+    assert convert(tmp_path / "x.pt", mean=words[0], std=words[1]).classifier.forward.mean == mean
     loaded = models.load(tmp_path / "x.pt", mean=mean, std=std)
-    assert (loaded.mean, loaded.std) == CIFAR
+    assert (loaded.forward.mean, loaded.forward.std) == CIFAR
 
 
 def test_a_nine_class_file_without_normaliser_is_told_of_imagenet9s(tmp_path):
@@ -278,7 +278,7 @@ def test_a_nine_class_file_without_normaliser_is_told_of_imagenet9s(tmp_path):
 def test_the_files_own_normaliser_is_not_replaced(weights, tmp_path):
     save(LAYOUTS["release"](weights), tmp_path / "x.pt")
     imagenet = convert(tmp_path / "x.pt").classifier
-    again = convert(tmp_path / "x.pt", mean=imagenet.mean, std=imagenet.std)
+    again = convert(tmp_path / "x.pt", mean=imagenet.forward.mean, std=imagenet.forward.std)
     assert again.normalization == "in the file"
     with pytest.raises(InputError, match="its normaliser has mean and std .*, which differ"):
         convert(tmp_path / "x.pt", mean=CIFAR[0], std=CIFAR[1])

@@ -30,8 +30,8 @@ def parity(arch, path):
 
     @jax.jit
     def forward(x):
-        scaled = normalize(x, classifier.mean, classifier.std)
-        network, variables = classifier.network, classifier.variables
+        scaled = normalize(x, classifier.forward.mean, classifier.forward.std)
+        network, variables = classifier.forward.network, classifier.params
         (logits, features), state = network.apply(variables, scaled, mutable=["intermediates"])
         chosen = jax.nn.log_softmax(logits)[jnp.arange(2), jnp.array(LABELS)]
         return -chosen.sum(), (logits, features, state["intermediates"])

@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def leaves_equal(a, b):
-    return all(map(np.array_equal, jax.tree.leaves(a.variables), jax.tree.leaves(b.variables)))
+    return all(map(np.array_equal, jax.tree.leaves(a.params), jax.tree.leaves(b.params)))
 
 
 def test_names_find_directories_and_files(folder, monkeypatch):

@@ -176,9 +176,9 @@ def test_load_of_the_best_validated_checkpoint(finished):
     scores = {x["step"]: x["val_pgd_accuracy"] for x in lines if "val_pgd_accuracy" in x}
     best = max(scores.values())
     expected = [s for s in scores if scores[s] == best]
-    variables = models.load(finished[0], step="best").variables
+    variables = models.load(finished[0], step="best").params
     assert any(
-        _equals(variables, models.load(finished[0], step=s).variables)
+        _equals(variables, models.load(finished[0], step=s).params)
         for s in expected
         if (finished[0] / "checkpoints" / str(s)).exists()
     )
@@ -342,7 +342,7 @@ def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_p
     assert "going on at step 8" in done.stderr
     assert f"{workdir} was begun on 4 devices and goes on on 2: the same batches" in done.stderr
     found, whole = (
-        ravel_pytree(models.load(path).variables["params"])[0] for path in (workdir, finished[0])
+        ravel_pytree(models.load(path).params["params"])[0] for path in (workdir, finished[0])
     )
     assert jnp.linalg.norm(found - whole) < 0.02 * jnp.linalg.norm(whole)  # random starts too
     assert models.latest_step(workdir) == 12
@@ -398,7 +398,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         train(config, tmp_path / "diverged")
     steps = [d.name for d in (tmp_path / "diverged" / "checkpoints").iterdir()]
     for step in filter(str.isdigit, steps):
-        variables = models.load(tmp_path / "diverged", step=int(step)).variables
+        variables = models.load(tmp_path / "diverged", step=int(step)).params
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(variables["batch_stats"]))
 
 

@@ -65,7 +65,7 @@ def make(folder, names=tuple(MODELS), change=None, **options):
 
 def params(path):
     """All parameters of a run as one vector."""
-    return ravel_pytree(models.load(path).variables["params"])[0]
+    return ravel_pytree(models.load(path).params["params"])[0]
 
 
 def before(name):

@@ -1,0 +1,191 @@
+"""Benchmark: one row, data x head -> measures, and how it is evaluated."""
+
+import contextlib
+import inspect
+import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+from advspur._checks import check_choice, check_count, require
+from advspur.data.readers import Reader
+from advspur.heads import as_it_is
+from advspur.intervals import wilson
+from advspur.measures import MEASURES
+from advspur.records import record
+
+# Options that say how an evaluation is run, or whose effect the records show by themselves.
+RUNNING = frozenset(
+    "allow_partial skip_unreadable image_dir shapes num_examples num_attacked num_images images "
+    "l1_epsilons l2_epsilons linf_epsilons num_steps attack_steps linf_noise_levels trials "
+    "l2_noise_levels version color_shift batch_size parts subsets num_backgrounds names "
+    "baseline_errors train_counts dilation_rounds spurious_region".split()
+)
+
+
+def any_model(facts):
+    """("", {}): every model can be measured, with the options of the row."""
+    return "", {}
+
+
+class Benchmark(NamedTuple):
+    """One row: what data, which head, which measures.
+
+    Attributes:
+      name: of the row, in records and configs.
+      reader: a `Reader` of the data.
+      measures: names of MEASURES that the protocol has, in order; others can be asked for.
+      options: {"data", "head" or a measure: {option: value}}, where they differ from the defaults.
+        The option `parts` of a measure names the parts that it is measured on.
+      parts: those of the data that are measured on; (): all.
+      head: (model, parts, *, key, running, **options) -> ([(what records say, model)], key).
+      plan_head: (parts, **options) -> forward passes over an image that the head takes.
+      fits: facts of a model -> (why it cannot be measured, or "", options that depend on it).
+    """
+
+    name: str
+    reader: Reader
+    measures: tuple
+    options: dict
+    parts: tuple = ()
+    head: Callable = as_it_is
+    plan_head: Callable = lambda parts, **options: 0
+    fits: Callable = any_model
+
+    def defaults(self):
+        """{"data", "head" and each measure: {option: value}} of this row."""
+        known = {"data": _keywords(self.reader.read), "head": _keywords(self.head)}
+        known |= {name: m.options | {"parts": self.parts} for name, m in MEASURES.items()}
+        return {name: known[name] | self.options.get(name, {}) for name in known}
+
+    def complete(self, options):
+        """`options`, nested as `defaults`, with the defaults for the rest; unknown ones raise."""
+        full = self.defaults()
+        for group, given in options.items():
+            allowed = ", ".join(full)
+            require(group in full, f"{self.name} has no options {group!r}; it has {allowed}")
+            given = dict(given)
+            unknown = sorted(given.keys() - full[group].keys())
+            require(
+                not unknown,
+                f"{self.name} has no option {group}.{', '.join(unknown)}; "
+                f"{group} has {', '.join(sorted(full[group])) or 'none'}",
+            )
+            full[group] = full[group] | given
+        return full
+
+    def chosen(self, options, measure):
+        """The options of the protocol that are not this row's own: its records carry them."""
+        own, shown = self.defaults(), {}
+        for group in ("data", "head", measure):
+            for name, value in options[group].items():
+                if name not in RUNNING and _plain(value) != _plain(own[group].get(name)):
+                    shown[name] = value
+        shift = options["data"].get("color_shift") or {}
+        return _plain(shown | {name: shift[name] for name in ("rho", "shift") if name in shift})
+
+    def load(self, directory=None, options=None):
+        """{part: Table}; `options`: of the reader, see `defaults`."""
+        return self.reader.read(*([] if directory is None else [directory]), **dict(options or {}))
+
+    def plan(self, directory, measures, options):
+        """{"head" and each measure: forward passes over an image}; the options are checked."""
+        full = self.complete(options)
+
+        def passes(parts):
+            found = {"head": self.plan_head(parts, **full["head"])}
+            for name in measures:
+                check_choice("measures", name, tuple(MEASURES))
+                asked = dict(full[name])
+                of_parts = asked.pop("parts")
+                chosen = self._parts(name, parts, of_parts) if parts else {}
+                found[name] = MEASURES[name].plan(chosen, **asked)
+            return found
+
+        passes({})  # mistakes in the options are told before the data are looked for
+        return passes(self.load(directory, full["data"]))
+
+    def evaluate(
+        self,
+        model,
+        directory=None,
+        *,
+        batch_size,
+        key,
+        measures=(),
+        cache_dir=None,
+        progress=None,
+        **options,
+    ):
+        """[Record]: the numbers of one model, without the model's name.
+
+        Args:
+          model: a Classifier.
+          directory: where the data are; None for embedded data.
+          batch_size: images a forward pass.
+          key: of heads, noise and attacks.
+          measures: names of MEASURES; (): those of the row.
+          cache_dir: where outcomes of single images are kept; None: nowhere.
+          progress: advanced by the forward passes over an image.
+          options: data={...}, head={...} and a dict for each measure; see `defaults`.
+        """
+        measures = measures or self.measures
+        self.plan(directory, measures, options)  # what is wrong is said before the work
+        with contextlib.ExitStack() as stack:
+            if cache_dir is None:  # passes are shared for the length of this call
+                cache_dir = stack.enter_context(tempfile.TemporaryDirectory())
+            running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
+            steps = self.steps(model, directory, measures, options, key=key, running=running)
+            return [r for _, records in steps for r in records]
+
+    def steps(self, model, directory, measures, options, *, key, running):
+        """Yield (measure, its records) one after the other."""
+        check_count("batch_size", running["batch_size"])
+        full = self.complete(options)
+        parts = self.load(directory, full["data"])
+        heads, key = self.head(model, parts, key=key, running=running, **full["head"])
+        for name in measures:
+            measure, asked = MEASURES[name], dict(full[name])
+            chosen = self._parts(name, parts, asked.pop("parts"))
+            records = []
+            for about, headed in heads if measure.every_head else heads[:1]:
+                call = running | asked  # an attack may have a batch size of its own
+                shown = self.chosen(full, name) | (about if len(heads) > 1 else {})
+                for r in measure.run(headed, chosen, key=key, **call):
+                    records.append(r._replace(options=shown | r.options))
+            if name == "accuracy":
+                records += [_unreadable(part, t) for part, t in parts.items() if t.skipped]
+            yield name, [r._replace(benchmark=self.name, measure=name) for r in records]
+
+    def _parts(self, name, parts, asked):
+        """The parts that a measure is made on."""
+        lacking = MEASURES[name].lacks(parts)
+        require(not lacking, f"{self.name} cannot be measured by {name}: it lacks {lacking}")
+        missing = [part for part in asked if part not in parts]
+        require(
+            not missing,
+            f"{self.name} has no part {', '.join(missing)}; its parts are {', '.join(parts)}",
+        )
+        named = {part: parts[part] for part in asked or parts}
+        return {part: table for part, table in named.items() if MEASURES[name].fits(table)}
+
+
+def _keywords(function):
+    """{keyword-only option: its default} of a reader or a head."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind == p.KEYWORD_ONLY and p.name not in ("key", "running")
+    }
+
+
+def _unreadable(part, table):
+    share = wilson(table.skipped, len(table) + table.skipped)
+    return record("unreadable_share", share, options={"part": part})
+
+
+def _plain(value):
+    """`value` with lists for tuples, as JSON has them."""
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,233 @@
+"""The rows of the paper: which data, which head, which measures, and with what options."""
+
+from advspur.benchmarks.row import Benchmark
+from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES
+from advspur.data.readers import READERS
+from advspur.data.waterbirds import GROUP_COUNTS
+from advspur.heads import objectnet_scorings, plan_probes, probes, superclasses
+
+# Budgets of adversarially trained models, in units of the one they were trained with.
+ROBUST_BUDGETS = (0.5, 1.0, 2.0)
+# AlexNet's error, the mean over severities, by which mCE is normalised (augmix, imagenet.py).
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.92264,
+    "defocus_blur": 0.81988,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.79836,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.71784,
+    "jpeg_compression": 0.6065,
+}
+# RIVAL10's levels of noise (Moayeri et al., CVPR 2022).
+RIVAL10_NOISE = {
+    "names": ("foreground", "background"),
+    "linf_noise_levels": tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
+    "l2_noise_levels": tuple(25.0 * k for k in range(1, 9)),
+    "trials": 1,
+}
+UNKNOWN = ("unknown", None)  # data that nobody said a model was trained on
+
+
+def _with_classes(*numbers):
+    """Models with one of these numbers of classes, not trained on data of their own."""
+
+    def fits(facts):
+        if facts.get("shapes"):
+            return f"it was trained on {facts['dataset']}", {}
+        found, allowed = facts["num_classes"], " or ".join(map(str, numbers))
+        return ("" if found in numbers else f"it has {found} classes, not {allowed}"), {}
+
+    return fits
+
+
+def _with_features(facts):
+    """Models with features, not trained on data of their own."""
+    if facts.get("shapes"):
+        return f"it was trained on {facts['dataset']}", {}
+    return ("" if facts.get("has_features", True) else "it has no features for a probe"), {}
+
+
+def _trained_on_cifar10(facts):
+    if facts["dataset"] not in ("cifar10", *UNKNOWN):
+        return f"it was trained on {facts['dataset']}", {}
+    return _with_classes(10)(facts)
+
+
+def _trained_with_color_shift(facts):
+    """Such models, on their own colour shift, attacked at budgets of their own."""
+    if facts["dataset"] != "cifar10":
+        return f"it was trained on {facts['dataset']}", {}
+    if not facts.get("color_shift"):
+        return f"it was trained on {facts['dataset']} without a colour shift", {}
+    options = {"data": {"color_shift": facts["color_shift"]}}
+    epsilon = facts["train_epsilon"]
+    if epsilon:  # the budgets of standard models would find nothing
+        own, is_l2 = tuple(epsilon * f for f in ROBUST_BUDGETS), float(facts["train_p"]) == 2
+        budgets = {"l2_epsilons": own if is_l2 else (), "linf_epsilons": () if is_l2 else own}
+        options |= {"pgd": budgets, "autoattack": budgets}
+    return "", options
+
+
+def _trained_on_shapes(facts):
+    """Models trained on spurious_shapes, on the shapes that they were trained on."""
+    if facts.get("shapes"):
+        return "", {"data": {"shapes": facts["shapes"]}}
+    if facts["dataset"] not in UNKNOWN:
+        return f"it was trained on {facts['dataset']}", {}
+    return _with_classes(8)(facts)
+
+
+_ROWS = (
+    Benchmark(
+        "imagenet",
+        READERS["imagenet"],
+        ("accuracy",),
+        {"accuracy": {"subsets": ("objectnet",)}, "autoattack": {"num_images": 5000}},
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "imagenet_c",
+        READERS["imagenet_c"],
+        ("accuracy", "corruptions"),
+        {"corruptions": {"baseline_errors": ALEXNET_ERRORS}},
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "objectnet",
+        READERS["objectnet"],
+        ("accuracy",),
+        {"accuracy": {"balanced": True}},
+        head=objectnet_scorings,
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "rival10",
+        READERS["rival10"],
+        ("accuracy", "regions"),
+        {"regions": RIVAL10_NOISE},
+        parts=("test",),
+        head=probes,
+        plan_head=plan_probes,
+        fits=_with_features,
+    ),
+    Benchmark(
+        "salient_imagenet",
+        READERS["salient_imagenet"],
+        ("accuracy", "regions"),
+        {"regions": {"dilation_rounds": 15}},
+        fits=_with_classes(NUM_IMAGENET_CLASSES),
+    ),
+    Benchmark(
+        "imagenet9",
+        READERS["imagenet9"],
+        ("accuracy", "background_gaps", "challenge", "regions"),
+        {
+            "regions": {
+                "names": ("foreground", "background"),
+                "linf_noise_levels": (),
+                "trials": 1,
+                "parts": ("original",),
+            },
+            "pgd": {"parts": ("original",)},
+            "autoattack": {"parts": ("original",)},
+        },
+        head=superclasses,
+        fits=_with_classes(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
+    ),
+    Benchmark(
+        "waterbirds",
+        READERS["waterbirds"],
+        ("accuracy", "groups"),
+        {
+            "head": {
+                "learning_rate": 5e-4,
+                "sensitivity_learning_rates": (1e-5, 1e-4, 1e-3),
+                "with_lbfgs": True,
+            },
+            "groups": {"train_counts": GROUP_COUNTS["train"]},
+        },
+        parts=("test",),
+        head=probes,
+        plan_head=plan_probes,
+        fits=_with_features,
+    ),
+    Benchmark(
+        "cifar10",
+        READERS["cifar10"],
+        ("accuracy",),
+        {
+            "autoattack": {
+                "images": "first",
+                "linf_epsilons": (8 / 255,),
+                "l2_epsilons": (0.5,),
+                "l1_epsilons": (12.0,),
+                "batch_size": 250,
+            }
+        },
+        fits=_trained_on_cifar10,
+    ),
+    Benchmark(
+        "cifar_color_shift",
+        READERS["cifar_color_shift"],
+        ("accuracy", "groups", "pgd"),
+        {
+            "pgd": {
+                "num_attacked": 10_000,
+                "images": "first",
+                "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
+                "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
+                "num_steps": 20,
+                "start": "ball",
+            },
+            "autoattack": {
+                "images": "first",
+                "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
+                "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
+                "parts": ("test",),
+                "batch_size": 250,
+            },
+        },
+        fits=_trained_with_color_shift,
+    ),
+    Benchmark(
+        "spurious_shapes",
+        READERS["spurious_shapes"],
+        ("accuracy", "groups", "background_gaps", "pgd", "regions"),
+        {
+            "groups": {"parts": ("test",)},
+            "pgd": {
+                "l2_epsilons": (0.125, 0.25, 0.5),
+                "linf_epsilons": (1 / 255, 2 / 255, 4 / 255),
+                "num_steps": 20,
+                "images": "first",
+                "parts": ("test",),
+            },
+            "regions": RIVAL10_NOISE
+            | {
+                "l2_noise_levels": (25.0, 50.0, 100.0, 200.0),
+                "l2_epsilons": (0.25, 0.5),
+                "linf_epsilons": (2 / 255, 4 / 255),
+                "num_attacked": 200,
+                "parts": ("test",),
+            },
+            "autoattack": {
+                "num_images": 500,
+                "images": "first",
+                "l2_epsilons": (0.25,),
+                "linf_epsilons": (2 / 255,),
+                "parts": ("test",),
+                "batch_size": 250,
+            },
+        },
+        fits=_trained_on_shapes,
+    ),
+)
+BENCHMARKS = {row.name: row for row in _ROWS}

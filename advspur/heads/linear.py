@@ -1,0 +1,204 @@
+"""The last linear layer, trained on frozen features.
+
+    min_{W, b}  mean_i cross_entropy(x_i W + b, y_i) + weight_decay / 2 (||W||^2 + ||b||^2)
+
+by minibatch Adam with the best epoch kept (`fit_linear_probe`), or to convergence by L-BFGS
+(`fit_logistic_regression`).
+"""
+
+import functools
+import math
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advspur._checks import check_count, check_nonnegative, require, require_finite
+
+
+class LinearProbe(NamedTuple):
+    """A linear classifier of features.
+
+    Attributes:
+      kernel: [d, k].
+      bias: [k].
+      epoch: the epoch kept, counted from 1; 0 of a converged fit.
+      validation_accuracy: [num_epochs] after each epoch; empty of a converged fit.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    epoch: int
+    validation_accuracy: np.ndarray
+
+    def predict(self, features):
+        """[n] int: the predicted classes of features [n, d]."""
+        logits = features @ self.kernel + self.bias
+        require_finite("the probe's logits", range(len(logits)), logits)
+        return np.argmax(logits, axis=1)
+
+
+def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
+    """Raise InputError for settings that no head can be fitted with."""
+    for rate in learning_rates:
+        check_nonnegative("learning_rate", rate)
+    check_nonnegative("weight_decay", weight_decay)
+    check_count("num_epochs", num_epochs)
+    check_count("batch_size of the head", batch_size)
+
+
+def fit_linear_probe(
+    features,
+    labels,
+    validation,
+    *,
+    num_classes,
+    learning_rates,
+    weight_decay,
+    batch_size,
+    num_epochs,
+    key,
+):
+    """[LinearProbe] a learning rate: Adam, the epoch of highest validation accuracy kept.
+
+    The first of equal epochs is kept. Weight decay is coupled: added to the gradient, as in
+    torch.optim.Adam. All learning rates see the same start (uniform within +-1 / sqrt(d), torch's)
+    and the same order of examples, and are trained at once.
+
+    Args:
+      features: [n, d] float.
+      labels: [n] int.
+      validation: (features [m, d], labels [m]).
+    """
+    features, labels = _checked(features, labels, num_classes)
+    validation = _checked(*validation, num_classes)
+    widths = features.shape[1], validation[0].shape[1]
+    require(widths[0] == widths[1], f"features of training and validation have widths {widths}")
+    check_fit(
+        learning_rates=learning_rates,
+        weight_decay=weight_decay,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+    )
+    heads, accuracies = _fit(
+        features,
+        labels,
+        *validation,
+        jnp.asarray(learning_rates, jnp.float32),
+        weight_decay,
+        key,
+        num_classes=num_classes,
+        batch_size=min(batch_size, len(labels)),
+        num_epochs=num_epochs,
+    )
+    require(np.all(np.isfinite(heads[0])), f"a head diverged at rates {list(learning_rates)}")
+    probes = []
+    for kernels, biases, of_rate in zip(*map(np.asarray, (*heads, accuracies)), strict=True):
+        best = int(np.argmax(of_rate))
+        probes.append(LinearProbe(kernels[best], biases[best], best + 1, of_rate))
+    return probes
+
+
+def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_steps=2_000):
+    """The converged LinearProbe, by SciPy's L-BFGS-B in float64; warns where it is none."""
+    from scipy import optimize, special
+
+    features, labels = _checked(features, labels, num_classes)
+    x = np.c_[features.astype(np.float64), np.ones(len(labels))]  # a column for the bias
+    targets = np.eye(num_classes)[labels]
+
+    def objective(flat):
+        weights = flat.reshape(-1, num_classes)
+        log_p = special.log_softmax(x @ weights, axis=1)
+        grad = x.T @ (np.exp(log_p) - targets) / len(x) + weight_decay * weights
+        value = -np.mean(np.sum(targets * log_p, axis=1)) + weight_decay / 2 * np.sum(flat**2)
+        return value, grad.ravel()
+
+    start = np.zeros(x.shape[1] * num_classes)
+    options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "ftol": 1e-12, "gtol": 1e-6}
+    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    if not found.success:
+        warnings.warn(f"the logistic regression has not converged: {found.message}", stacklevel=2)
+    weights = found.x.reshape(-1, num_classes).astype(np.float32)
+    return LinearProbe(weights[:-1], weights[-1], 0, np.zeros(0))
+
+
+def _first_head(key, num_features, num_classes):
+    """(kernel, bias), uniform within +-1 / sqrt(d) as torch's."""
+    bound = 1 / math.sqrt(num_features)
+    shape = (num_features + 1, num_classes)
+    head = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return head[:-1], head[-1]
+
+
+def _adam(learning_rate, weight_decay):
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "batch_size", "num_epochs"))
+def _fit(
+    features,
+    labels,
+    validation_features,
+    validation_labels,
+    learning_rates,
+    weight_decay,
+    key,
+    *,
+    num_classes,
+    batch_size,
+    num_epochs,
+):
+    """((kernels [rates, epochs, d, k], biases), accuracies [rates, epochs])."""
+    n, d = features.shape
+    num_batches = -(-n // batch_size)
+    start_key, order_key = jax.random.split(key)
+    head = _first_head(start_key, d, num_classes)
+
+    def loss(head, indices, weights):
+        logits = features[indices] @ head[0] + head[1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[indices])
+        return jnp.sum(losses * weights) / jnp.sum(weights)
+
+    def train(learning_rate):
+        optimizer = _adam(learning_rate, weight_decay)
+
+        def step(carry, batch):
+            head, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(head, *batch), state, head)
+            return (optax.apply_updates(head, updates), state), None
+
+        def epoch(carry, key):
+            order = jax.random.permutation(key, n)
+            padding = num_batches * batch_size - n  # the last batch is smaller, not dropped
+            shape = (num_batches, batch_size)
+            indices = jnp.pad(order, (0, padding)).reshape(shape)
+            weights = jnp.pad(jnp.ones(n), (0, padding)).reshape(shape)
+            carry, _ = jax.lax.scan(step, carry, (indices, weights))
+            head = carry[0]
+            logits = validation_features @ head[0] + head[1]
+            accuracy = jnp.mean(jnp.argmax(logits, axis=1) == validation_labels)
+            return carry, (head, accuracy)
+
+        keys = jax.random.split(order_key, num_epochs)
+        return jax.lax.scan(epoch, (head, optimizer.init(head)), keys)[1]
+
+    return jax.vmap(train)(learning_rates)
+
+
+def _checked(features, labels, num_classes):
+    features, labels = np.asarray(features), np.asarray(labels)
+    require(
+        features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0,
+        f"features {features.shape} and labels {labels.shape}: expected [n, d] and [n], n >= 1",
+    )
+    require(np.all(np.isfinite(features)), "the features hold NaN or infinity")
+    require(labels.dtype.kind in "iu", f"labels are {labels.dtype}; whole numbers are needed")
+    require(
+        labels.min() >= 0 and labels.max() < num_classes,
+        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
+    )
+    return features, labels.astype(np.int32)

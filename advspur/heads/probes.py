@@ -1,0 +1,93 @@
+"""Linear probes on frozen features, as heads of a data set."""
+
+import jax
+import numpy as np
+
+from advspur._checks import check_numbers, require
+from advspur.heads.linear import check_fit, fit_linear_probe, fit_logistic_regression
+from advspur.models import with_head
+from advspur.predict import features_on
+
+
+def plan_probes(
+    parts,
+    *,
+    learning_rate,
+    sensitivity_learning_rates,
+    with_lbfgs,
+    weight_decay,
+    batch_size,
+    num_epochs,
+    held_out,
+):
+    """Forward passes over an image that `probes` makes; its options are checked."""
+    check_numbers("sensitivity_learning_rates", sensitivity_learning_rates)
+    check_fit(
+        learning_rates=(learning_rate, *sensitivity_learning_rates),
+        weight_decay=weight_decay,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+    )
+    require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
+    return sum(len(parts[part]) for part in ("train", "val") if part in parts)
+
+
+def probes(
+    model,
+    parts,
+    *,
+    key,
+    running,
+    learning_rate=1e-5,
+    sensitivity_learning_rates=(),
+    with_lbfgs=False,
+    weight_decay=1e-4,
+    batch_size=32,
+    num_epochs=10,
+    held_out=0.1,
+):
+    """Linear probes on the features of the part `train`.
+
+    Head "adam" is the headline: `num_epochs` epochs, the one of highest accuracy on the part `val`
+    kept, or on a share of `train` where there is no `val`. The others: "adam, learning rate ..."
+    for each of `sensitivity_learning_rates`, and "lbfgs", the converged logistic regression with
+    the same weight decay, which selects nothing.
+
+    Args:
+      key: of the probes' start and order.
+      running: batch_size, cache_dir and progress of `predict.outcomes`.
+      held_out: share of `train` that the epoch is chosen on where there is no `val`.
+    """
+    found = features_on(model, parts["train"], **running)
+    features, labels = found["features"], found["label"]
+    if "val" in parts:
+        chosen_on = features_on(model, parts["val"], **running)
+        validation, head_key = (chosen_on["features"], chosen_on["label"]), key
+    else:  # as RIVAL10 is measured: the noise has a key of its own
+        head_key, key = jax.random.split(key)
+        order = np.random.default_rng(0).permutation(len(labels))
+        kept, rest = np.split(order, [len(order) - max(1, round(held_out * len(order)))])
+        validation = features[rest], labels[rest]
+        features, labels = features[kept], labels[kept]
+    number = parts["train"].num_classes
+    fitted = fit_linear_probe(
+        features,
+        labels,
+        validation,
+        num_classes=number,
+        learning_rates=(learning_rate, *sensitivity_learning_rates),
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        num_epochs=num_epochs,
+        key=head_key,
+    )
+    names = ["adam", *(f"adam, learning rate {rate:g}" for rate in sensitivity_learning_rates)]
+    heads = dict(zip(names, fitted, strict=True))
+    if with_lbfgs:
+        heads["lbfgs"] = fit_logistic_regression(
+            features, labels, num_classes=number, weight_decay=weight_decay
+        )
+    return [
+        ({"head": name}, with_head(model, probe.kernel, probe.bias))
+        for name, probe in heads.items()
+    ], key

@@ -1,0 +1,119 @@
+"""What can be measured of a model on a data set, by the columns that the data set has.
+
+Each measure is a function (model, {part: Table}, *, key, batch_size, ...) -> [Record].
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from advspur.measures.accuracy import accuracy, background_gaps, corruptions
+from advspur.measures.autoattack import autoattack_accuracy, plan_autoattack
+from advspur.measures.challenge import challenge, plan_challenge
+from advspur.measures.groups import groups
+from advspur.measures.regions import Regions, plan_regions, regions
+from advspur.measures.robust import pgd_accuracy, plan_pgd
+
+
+class Measure(NamedTuple):
+    """One kind of measurement.
+
+    Attributes:
+      run: (model, parts, *, key, batch_size, cache_dir, progress, **options) -> [Record].
+      plan: (parts, **options) -> forward passes over an image; it checks the options.
+      options: their defaults.
+      lacks: parts -> what they lack for it, as a text; "" where it can be measured.
+      fits: Table -> whether it is measured on this part; None: on all parts together.
+      every_head: whether it is measured with each head, not only with the first.
+    """
+
+    run: Callable
+    plan: Callable
+    options: dict
+    lacks: Callable = lambda parts: ""
+    fits: Callable = lambda table: True
+    every_head: bool = False
+
+
+def _defaults(run):
+    """The options of a measure by its signature."""
+    running = ("key", "batch_size", "cache_dir", "progress")
+    parameters = inspect.signature(run).parameters.values()
+    return {
+        p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in running
+    }
+
+
+def _one_pass(parts, **options):
+    return sum(map(len, parts.values()))
+
+
+def _has_groups(table):
+    return {"group", "is_majority"} <= table.columns.keys()
+
+
+def _lacks_groups(parts):
+    return "" if any(map(_has_groups, parts.values())) else "a column with an attribute"
+
+
+def _lacks_masks(parts):
+    return "" if any(table.has_mask for table in parts.values()) else "masks of the core"
+
+
+def _lacks_parts(*names):
+    def lacks(parts):
+        missing = [name for name in names if name not in parts]
+        return f"the variant {' and '.join(missing)}" if missing else ""
+
+    return lacks
+
+
+MEASURES = {
+    "accuracy": Measure(accuracy, _one_pass, _defaults(accuracy), every_head=True),
+    "groups": Measure(
+        groups, _one_pass, _defaults(groups), _lacks_groups, _has_groups, every_head=True
+    ),
+    "background_gaps": Measure(
+        background_gaps,
+        _one_pass,
+        _defaults(background_gaps),
+        _lacks_parts("mixed_same", "mixed_rand"),
+    ),
+    "corruptions": Measure(
+        corruptions,
+        _one_pass,
+        _defaults(corruptions) | {"baseline_errors": {}},
+        lambda parts: "" if all("/" in part for part in parts) else "corruptions as parts",
+    ),
+    "challenge": Measure(
+        challenge,
+        plan_challenge,
+        _defaults(challenge),
+        _lacks_parts("original", "only_bg_t"),
+    ),
+    "pgd": Measure(pgd_accuracy, plan_pgd, _defaults(pgd_accuracy)),
+    "regions": Measure(
+        regions,
+        plan_regions,
+        Regions._field_defaults,
+        _lacks_masks,
+        lambda table: table.has_mask,
+    ),
+    "autoattack": Measure(
+        autoattack_accuracy, plan_autoattack, _defaults(autoattack_accuracy) | {"batch_size": 100}
+    ),
+}
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Regions",
+    "accuracy",
+    "autoattack_accuracy",
+    "background_gaps",
+    "challenge",
+    "corruptions",
+    "groups",
+    "pgd_accuracy",
+    "regions",
+]

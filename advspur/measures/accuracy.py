@@ -1,0 +1,74 @@
+"""Accuracy of each part of a data set, and what follows from the outcomes of several parts."""
+
+import numpy as np
+
+from advspur import metrics
+from advspur._checks import require
+from advspur.data.label_maps import SUBSETS
+from advspur.intervals import Estimate
+from advspur.predict import correct_on
+from advspur.records import record
+
+
+def accuracy(model, parts, *, key=None, balanced=False, subsets=(), **running):
+    """`accuracy` of each part; what is known of the data besides; options:
+
+    Args:
+      model: a Classifier.
+      parts: {part: Table}.
+      balanced: whether `balanced_accuracy`, the mean over classes, is measured too.
+      subsets: names of `label_maps.SUBSETS`: the accuracy on their classes alone.
+      running: batch_size, cache_dir and progress of `predict.outcomes`.
+    """
+    records = []
+    for part, table in parts.items():
+        found, about = correct_on(model, table, **running), {"part": part}
+        right, labels = found["correct"], found["label"]
+        records.append(record("accuracy", metrics.accuracy(right), options=about))
+        if balanced:
+            estimate = metrics.balanced_accuracy(right, labels)
+            records.append(record("balanced_accuracy", estimate, options=about))
+        for name in subsets:
+            estimate = metrics.accuracy(right[SUBSETS[name]()[labels]])
+            records.append(record("accuracy", estimate, options=about | {"classes": name}))
+        for name, value in table.facts.items():
+            fact = Estimate(value, value, value, len(table))
+            records.append(record(name, fact, options=about))
+    return records
+
+
+def background_gaps(model, parts, *, key=None, same="mixed_same", rand="mixed_rand", **running):
+    """`background_gap` and `relative_background_gap` between two parts.
+
+    Paired where the parts have equal columns `pair`: the same objects in the same order.
+    """
+    pairs = [parts[part].columns.get("pair") for part in (same, rand)]
+    paired = pairs[0] is not None and np.array_equal(*pairs)
+    right = [correct_on(model, parts[part], **running)["correct"] for part in (same, rand)]
+    return [
+        record(name, metric(*right, paired=paired), options={"paired": paired})
+        for name, metric in (
+            ("background_gap", metrics.background_gap),
+            ("relative_background_gap", metrics.relative_background_gap),
+        )
+    ]
+
+
+def corruptions(model, parts, *, key=None, baseline_errors, **running):
+    """`mean_corruption_accuracy`, and `mean_corruption_error` relative to a baseline.
+
+    Args:
+      parts: {"<corruption>/<severity>": Table}, all of the same images in the same order.
+      baseline_errors: {corruption: the baseline's mean error over the severities}; 1 is as bad.
+    """
+    cells = {}
+    for part, table in parts.items():
+        right = correct_on(model, table, **running)["correct"]
+        cells.setdefault(part.split("/")[0], []).append(right)
+    require(cells.keys() == baseline_errors.keys(), f"corruptions are {', '.join(cells)}")
+    right = np.array([cells[name] for name in baseline_errors])
+    errors = list(baseline_errors.values())
+    return [
+        record("mean_corruption_accuracy", metrics.mean_corruption_accuracy(right), options={}),
+        record("mean_corruption_error", metrics.mean_corruption_error(right, errors), options={}),
+    ]

@@ -1,0 +1,79 @@
+"""ImageNet-9's challenge: does any background of another class turn a prediction wrong?"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from advspur import metrics
+from advspur._checks import check_count, require_finite
+from advspur._devices import replicate, split_batch, whole_batch
+from advspur.data.layouts import spread
+from advspur.data.transforms import to_unit
+from advspur.predict import correct
+from advspur.records import record
+
+
+def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
+    """Forward passes over an image that `challenge` makes at most; its options are checked."""
+    check_count("num_backgrounds", num_backgrounds, 0)
+    found = [len(parts.get(part, ())) for part in (objects, backgrounds)]
+    return found[0] * min(num_backgrounds, found[1])
+
+
+def challenge(
+    model,
+    parts,
+    *,
+    key=None,
+    objects="original",
+    backgrounds="only_bg_t",
+    num_backgrounds=0,
+    batch_size,
+    cache_dir=None,
+    progress=None,
+):
+    """`challenge_accuracy`: the share of objects that no background turns wrong.
+
+    An object that one background turned wrong is not tried again.
+
+    Args:
+      objects: a part with masks.
+      backgrounds: a part of backgrounds without an object.
+      num_backgrounds: on how many of them, spread over the classes, each object is pasted; 0: not
+        measured. The official figure takes all 4,050.
+    """
+    if not num_backgrounds:
+        return []
+    table, batch_size = parts[objects], whole_batch(batch_size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        examples = list(pool.map(table.__getitem__, range(len(table))))
+    images, masks, labels = (
+        np.stack([example[name] for example in examples]) for name in ("image", "mask", "label")
+    )
+    images, masks, labels = replicate((images, masks, labels))
+    tried = spread(len(parts[backgrounds]), min(num_backgrounds, len(parts[backgrounds])))
+    stands = np.ones(len(table), bool)
+    for index in tried:
+        background = parts[backgrounds][index]["image"]
+        alive = np.flatnonzero(stands)
+        for start in range(0, len(alive), batch_size):
+            chosen = alive[start : start + batch_size]
+            padded = split_batch(np.resize(chosen, batch_size))  # one shape, one compilation
+            found = _correct_pasted(model, images, masks, labels, padded, background)
+            found = np.asarray(found)[: len(chosen)]
+            require_finite("the model's logits on pasted objects", chosen, found)
+            stands[chosen] = found == 1
+        if progress is not None:
+            progress.advance(len(table))
+    options = {"backgrounds": len(tried)}
+    return [record("challenge_accuracy", metrics.accuracy(stands), options=options)]
+
+
+@jax.jit
+def _correct_pasted(model, images, masks, labels, chosen, background):
+    """[m]: `correct` on the chosen objects pasted on one background, bg (1 - m) + m fg."""
+    mask = to_unit(masks[chosen])
+    pasted = to_unit(background) * (1 - mask) + to_unit(images[chosen]) * mask
+    return correct(model.logits(pasted), labels[chosen])

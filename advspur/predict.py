@@ -1,0 +1,179 @@
+"""Passes over a data set: every example counted exactly once, whatever the batch size.
+
+A pass turns a model and a Table into outcomes of single examples; records are computed from those.
+Outcomes are kept on disk where a folder for them is given, so that an interrupted evaluation
+resumes at the pass it was in, and several measures share one pass.
+
+The functions are jitted over the Classifier pytree at module level: one compilation serves all
+models with one `forward`, all budgets and all noise levels. Batches are split over the local
+devices.
+
+An outcome of a logit or gradient that is not finite is NaN, and `for_each_example` refuses it: the
+argmax of NaN would be class 0.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur import __version__
+from advspur._checks import check_count, require, require_finite
+from advspur._devices import split_batch, whole_batch
+from advspur._files import write_whole
+from advspur.data.batches import eval_batches
+from advspur.data.transforms import to_unit
+from advspur.models.classifier import ClassMap, LinearHead, base_of, pool
+
+
+def for_each_example(function, table, *, batch_size, progress=None, passes=1):
+    """function(batch, numbers) -> {name: array [batch_size, ...]}; returned without the padding.
+
+    Args:
+      function: of a Batch on the devices and the examples' numbers [batch_size] in the data set.
+      table: with uint8 images, or with images that fit the standard transform.
+      batch_size: images a call, rounded up to a multiple of the number of devices.
+      progress: advanced by the number of images times `passes`.
+    Returns: the results of all examples in order, on the host.
+    Raises: InputError for results that are not finite, with their number and the first image.
+    """
+    check_count("batch_size", batch_size)
+    batch_size = whole_batch(batch_size)
+    require(len(table) > 0, f"{table!r} contains no examples")
+    size = {"batch_size": batch_size, "image_size": table.image_size}
+    results, last = [], None
+
+    def fetch(result, rows):
+        result = jax.tree.map(lambda x: x[: len(rows)], jax.device_get(result))
+        _check_outcomes(result, rows, table)
+        results.append(result)
+
+    for start, batch in enumerate(eval_batches(table, **size)):
+        rows = start * batch_size + np.arange(batch_size)
+        numbers = table.index[np.minimum(rows, len(table) - 1)]
+        result = function(*split_batch((batch, numbers)))
+        if last is not None:  # fetched one batch late, so that the devices are never idle
+            fetch(*last)
+        last = result, rows[batch.valid]
+        if progress is not None:
+            progress.advance(len(last[1]) * passes)
+    fetch(*last)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
+    """`for_each_example` of a classifier, read from `cache_dir` where an earlier call kept it.
+
+    Args:
+      function: as for `for_each_example`.
+      classifier: that `function` calls; results of one without a digest are not kept.
+      about: what `function` measures, JSON: with the digests of model and data it names the file.
+      cache_dir: a folder; None: nothing is kept.
+      running: batch_size, progress and passes of `for_each_example`.
+    """
+    if cache_dir is None or classifier.digest is None:
+        return for_each_example(function, table, **running)
+    about = [about, classifier.digest, table.digest, __version__]
+    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    path = Path(cache_dir) / f"{name}.npz"
+    kept = _read(path)
+    if kept is None:
+        kept = for_each_example(function, table, **running)
+        content = io.BytesIO()
+        np.savez(content, **kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getvalue())
+    elif running.get("progress") is not None:
+        running["progress"].skip(len(table) * running.get("passes", 1))
+    return kept
+
+
+@jax.jit
+def logits(classifier, images):
+    """[n, k] of uint8 images."""
+    return classifier.logits(to_unit(images))
+
+
+@jax.jit
+def features(classifier, images):
+    """[n, d]: what the last layer gets of uint8 images."""
+    return classifier.features(to_unit(images))
+
+
+def correct(logits, labels):
+    """[n]: 1 where the largest logit is the label's, else 0; NaN where a logit is not finite."""
+    is_right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1), is_right, jnp.nan)
+
+
+@jax.jit
+def correct_clean(classifier, images, labels):
+    """[n]: `correct` on uint8 images."""
+    return correct(classifier.logits(to_unit(images)), labels)
+
+
+def features_on(classifier, table, **running):
+    """{"features" [n, d], "label" [n]} of a Table's images; `running`: of `outcomes`."""
+
+    def function(batch, _):
+        return {"features": features(base, batch.image), "label": batch.label}
+
+    base = base_of(classifier)
+    return outcomes(function, base, table, "features", **running)
+
+
+def correct_on(classifier, table, **running):
+    """{"correct" [n], "label" [n]}: whether the predictions on a Table are right.
+
+    What a head or a class map changes is computed from a pass of the network below it, which the
+    models with other heads share where outcomes are kept.
+    """
+    base, forward, params = base_of(classifier), classifier.forward, classifier.params
+
+    def clean(batch, _):
+        right = correct_clean(classifier, batch.image, batch.label)
+        return {"correct": right, "label": batch.label}
+
+    def whole(batch, _):
+        return {"logits": logits(base, batch.image), "label": batch.label}
+
+    if isinstance(forward, LinearHead):
+        kept = features_on(base, table, **running)
+        with np.errstate(invalid="ignore", over="ignore"):  # refused below
+            found = kept["features"] @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
+    elif isinstance(forward, ClassMap):
+        kept = outcomes(whole, base, table, "logits", **running)
+        groups, number = params["groups"], forward.num_groups
+        found = pool(kept["logits"], groups, number, with_rest=forward.with_rest)
+    else:
+        return outcomes(clean, classifier, table, "correct", **running)
+    right = np.asarray(correct(found, kept["label"]))
+    _check_outcomes(right, np.arange(len(right)), table)
+    return {"correct": right, "label": kept["label"]}
+
+
+def _check_outcomes(outcomes, rows, table):
+    """Raise InputError where outcomes of these rows of a table are not finite."""
+    leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
+    paths = table.columns.get("path")
+    require_finite(
+        "the model's logits, features or gradients",
+        rows,
+        *leaves,
+        images="images of a batch",
+        name=str if paths is None else lambda row: f"{row} ({paths[row]})",
+    )
+
+
+def _read(path):
+    """The kept {name: array}, or None where there is none or the file is damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            return dict(kept)
+    except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+        return None

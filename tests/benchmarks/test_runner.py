@@ -1,0 +1,366 @@
+"""All models on all benchmarks, from one folder of data to one file of records."""
+
+import collections
+import io
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from advspur import predict
+from advspur._checks import InputError
+from advspur._progress import Progress
+from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
+from advspur.benchmarks.runner import evaluate_matrix, find_data, merged
+from advspur.data import masks
+from advspur.heads import linear
+from advspur.measures import challenge, gradients, noise, robust
+from advspur.models import classifier, from_resnet, resnet_small, store
+from advspur.models.convert import Conversion
+from advspur.records import COMPLETE, read_records
+from tests.data import fake_layouts
+
+OTHERS = ("cifar10", "cifar_color_shift")  # of models trained on other data
+NAMES = tuple(n for n, row in BENCHMARKS.items() if row.reader.directories and n not in OTHERS)
+REGIONS = {
+    "linf_noise_levels": (0.2,),
+    "l2_noise_levels": (),
+    "trials": 1,
+    "l2_epsilons": (),
+    "linf_epsilons": (1 / 255,),
+    "attack_steps": 2,
+    "num_attacked": 4,
+}
+NO_ATTACKS = REGIONS | {"linf_epsilons": ()}  # one network to compile them for is enough
+OPTIONS = {name: {"data": {"allow_partial": True}} for name in NAMES}
+OPTIONS["rival10"] |= {"regions": NO_ATTACKS, "head": {"num_epochs": 2}}
+OPTIONS["salient_imagenet"] |= {"regions": REGIONS | {"dilation_rounds": 1}}
+OPTIONS["imagenet9"] |= {"regions": NO_ATTACKS, "challenge": {"num_backgrounds": 2}}
+OPTIONS["waterbirds"] |= {"head": {"num_epochs": 2}}
+CALL = {"measures": (), "seed": 0, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return fake_layouts.write_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Two converted models of 1000 classes, as OpenModels."""
+    root = tmp_path_factory.mktemp("models")
+    network = resnet_small(1000, stem="imagenet")
+    init = jax.jit(network.init)
+    models = []
+    for seed, name in enumerate(("one", "other")):
+        variables = init(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
+        made = from_resnet(
+            network, variables, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        )
+        (root / f"{name}.ckpt").write_text(name)
+        conversion = Conversion(made, "resnet_small", (), (), (), "in the file", "none", ())
+        store.save_converted(
+            conversion, root / f"{name}.ckpt", root / name, train_p=2.0, train_epsilon=seed
+        )
+        models.append(open_model(root / name))
+    return models
+
+
+def find(names, root, *, required=False):
+    lines = []
+    found = find_data(
+        [BENCHMARKS[name] for name in names],
+        OPTIONS,
+        measures=(),
+        data_dir=root,
+        directories={},
+        required=required,
+        line=lines.append,
+    )
+    return *found, lines
+
+
+def evaluate(models, root, workdir, names=NAMES, **change):
+    """(whether all could be measured, the progress, its lines)."""
+    directories, passes, _, _ = find(names, root)
+    text, made = io.StringIO(), []
+
+    def progress_of(total):
+        made.append(Progress(total, "evaluate", stream=text))
+        return made[0]
+
+    call = CALL | {"cache_dir": workdir / "outcomes"} | change
+    options = call.pop("options", OPTIONS)
+    complete = evaluate_matrix(
+        models,
+        BENCHMARKS,
+        directories,
+        passes,
+        options,
+        path=workdir / "records.jsonl",
+        progress_of=progress_of,
+        line=lambda line: print(line, file=text),
+        **call,
+    )
+    return complete, made[0], text.getvalue().splitlines()
+
+
+@pytest.fixture(scope="module")
+def first(data, converted, tmp_path_factory):
+    """(folder, progress, lines) of the first model on all seven."""
+    workdir = tmp_path_factory.mktemp("run")
+    complete, progress, lines = evaluate(converted[:1], data, workdir)
+    assert complete
+    return workdir, progress, lines
+
+
+def test_all_seven_are_measured_and_their_records_are_whole(first):
+    workdir, _, lines = first
+    records = read_records(workdir / "records.jsonl")
+    by_benchmark = collections.defaultdict(list)
+    for entry in records:
+        by_benchmark[entry.benchmark].append(entry)
+        assert (entry.model, entry.arch, entry.train_p) == ("one", "resnet_small", 2.0)
+    assert tuple(by_benchmark) == NAMES
+    for name, of_benchmark in by_benchmark.items():
+        numbers = [r for r in of_benchmark if r.metric != COMPLETE]
+        ends = [r for r in of_benchmark if r.metric == COMPLETE]
+        assert tuple(end.measure for end in ends) == BENCHMARKS[name].measures
+        for end in ends:
+            assert end.value == sum(r.measure == end.measure for r in numbers)
+        assert len({r.identity for r in numbers}) == len(numbers)
+        assert all(
+            r.low <= r.value <= r.high and r.num_examples > 0
+            for r in numbers
+            if not math.isnan(r.value)
+        )
+        assert any("accuracy" in r.metric and not math.isnan(r.value) for r in numbers), name
+    assert not any(line.startswith("error") for line in lines)
+    assert sum("new numbers in" in line for line in lines) == 7
+
+
+def test_the_passes_told_are_the_passes_made(first):
+    """But for what heads of one network share: that is told once for each measure."""
+    _, progress, _ = first
+    assert progress.done == progress.total
+
+
+def test_every_image_is_in_the_numbers(first):
+    """ObjectNet without air_freshener, two images of 20 wnids, five of six with a core mask."""
+    workdir, _, _ = first
+    most = collections.Counter()
+    for entry in read_records(workdir / "records.jsonl"):
+        if entry.metric == "accuracy":
+            most[entry.benchmark] = max(most[entry.benchmark], entry.num_examples)
+    expected = {
+        "imagenet": 10, "imagenet_c": 4, "objectnet": 8, "rival10": 40,
+        "salient_imagenet": 5, "imagenet9": 9, "waterbirds": 8,
+    }  # fmt: skip
+    assert most == expected
+
+
+def test_a_second_call_measures_nothing(first, converted, data):
+    workdir, _, _ = first
+    before = (workdir / "records.jsonl").read_bytes()
+    complete, progress, lines = evaluate(converted[:1], data, workdir)
+    assert complete and (workdir / "records.jsonl").read_bytes() == before
+    assert len(lines) == 7 and all("already measured" in line for line in lines)
+    assert progress.done == progress._skipped == progress.total
+
+
+JITTED = (
+    predict.correct_clean,
+    predict.features,
+    predict.logits,
+    robust._attack,
+    gradients.gradient_share,
+    noise.gaussian_noise,
+    noise.region_noise,
+    noise.correct_under_noise,
+    masks.mask_regions,
+    linear._fit,
+    classifier._forward,
+    challenge._correct_pasted,
+)
+
+
+def test_a_second_model_compiles_nothing_anew(first, converted, data):
+    workdir, _, _ = first
+    before = [function._cache_size() for function in JITTED]
+    assert min(before[:9]) >= 1
+    complete, progress, lines = evaluate(converted, data, workdir)
+    assert complete
+    assert [function._cache_size() for function in JITTED] == before
+    assert sum("one on" in line and "already measured" in line for line in lines) == 7
+    models = {r.model for r in read_records(workdir / "records.jsonl")}
+    assert models == {"one", "other"}
+    assert progress.done == progress.total
+
+
+def test_what_is_kept_serves_a_second_evaluation(first, converted, data, tmp_path):
+    """Other records, the same outcomes: nothing of Waterbirds is decoded or computed again."""
+    workdir, _, _ = first
+    (tmp_path / "outcomes").symlink_to(workdir / "outcomes")
+    kept = sorted((workdir / "outcomes").iterdir())
+    complete, progress, _ = evaluate(converted[:1], data, tmp_path, ["waterbirds"])
+    assert complete and sorted((workdir / "outcomes").iterdir()) == kept
+    assert progress._skipped == progress.total
+    again, before = (
+        {
+            (r.metric, str(r.options)): r[1:5]
+            for r in read_records(folder / "records.jsonl")
+            if (r.model, r.benchmark) == ("one", "waterbirds") and r.metric != COMPLETE
+        }
+        for folder in (tmp_path, workdir)
+    )
+    assert again and again == before
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder with ImageNet and Waterbirds alone."""
+    fake_layouts.write_imagenet(tmp_path / "data" / "imagenet")
+    fake_layouts.write_waterbirds(tmp_path / "data" / "waterbirds")
+    return tmp_path / "data"
+
+
+def test_a_missing_data_set_is_one_line_or_an_error(small):
+    directories, passes, damaged, lines = find(NAMES, small)
+    assert set(directories) == set(passes) == {"imagenet", "waterbirds"} and not damaged
+    assert directories["waterbirds"] == small / "waterbirds"
+    there = [f"{name}: {passes[name]} forward passes a model" for name in directories]
+    assert [line.split(" in ")[0] for line in lines if "skipped" not in line] == there
+    missing = [line for line in lines if "skipped" in line]
+    assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in directories]
+    assert all("is skipped: no" in line and "\n" not in line for line in missing)
+    with pytest.raises(InputError, match="imagenet_c: no ImageNet-C in") as error:
+        find(NAMES, small, required=True)
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_folder_all_are_missing():
+    directories, _, damaged, lines = find(NAMES, "")
+    assert not directories and not damaged and len(lines) == 7
+    assert all("$ADVSPUR_DATA" in line for line in lines)
+
+
+def test_a_damaged_list_of_images_is_one_line_and_the_others_go_on(small, converted, tmp_path):
+    table = small / "waterbirds" / "metadata.csv"
+    table.write_text(table.read_text().replace(",0,0,", ",7,0,", 1))
+    directories, _, damaged, lines = find(NAMES, small)
+    assert set(directories) == {"imagenet"} and damaged
+    (line,) = (line for line in lines if line.startswith("error: waterbirds"))
+    assert "metadata.csv line" in line and "\n" not in line
+    complete, _, _ = evaluate(converted[:1], small, tmp_path)
+    assert complete
+    assert {r.benchmark for r in read_records(tmp_path / "records.jsonl")} == {"imagenet"}
+
+
+def test_a_damaged_image_fails_its_benchmark_and_the_others_go_on(small, converted, tmp_path):
+    image = sorted((small / "imagenet" / "val").glob("*/*.JPEG"))[6]
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    complete, progress, lines = evaluate(converted[:1], small, tmp_path)
+    assert not complete
+    (line,) = (line for line in lines if line.startswith("error:"))
+    assert line.startswith("error: one on imagenet: ") and image.name in line
+    assert {r.benchmark for r in read_records(tmp_path / "records.jsonl")} == {"waterbirds"}
+    assert progress.done == pytest.approx(progress.total)
+    # Mended, what failed is measured, and only that.
+    image.write_bytes(whole)
+    complete, _, lines = evaluate(converted[:1], small, tmp_path)
+    assert complete
+    assert any("waterbirds: no new numbers" in line for line in lines)
+    found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
+    assert found == {"imagenet", "waterbirds"}
+
+
+def test_an_image_that_vanished_fails_its_benchmark_and_the_others_go_on(
+    small, converted, tmp_path
+):
+    """After the data were listed: one line, as for a damaged one, wherever it is noticed."""
+    find(("waterbirds", "imagenet"), small)  # listed; what is there is known now
+    next((small / "waterbirds").glob("*/*.jpg")).unlink()
+    complete, _, _ = evaluate(converted[:1], small, tmp_path, ("waterbirds", "imagenet"))
+    assert not complete
+    found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
+    assert found == {"imagenet"}
+
+
+def numbers(path):
+    return {(r.benchmark, r.metric, str(r.options)): r[1:5] for r in read_records(path)}
+
+
+def test_what_was_killed_before_its_end_mark_is_measured_again(small, converted, tmp_path):
+    """That measure alone: each measure of a benchmark has an end mark."""
+    evaluate(converted[:1], small, tmp_path)
+    path = tmp_path / "records.jsonl"
+    lines, expected = path.read_text().splitlines(keepends=True), numbers(path)
+    ends = [i for i, line in enumerate(lines) if f'"metric": "{COMPLETE}"' in line]
+    assert len(ends) == 3 and ends[2] == len(lines) - 1  # ImageNet; accuracy, groups of Waterbirds
+    path.write_text("".join(lines[:-1])[:-40])
+    complete, _, told = evaluate(converted[:1], small, tmp_path)
+    assert complete
+    assert ["already measured" in line for line in told if line.startswith("one on")] == [1, 0]
+    assert f"one on waterbirds: {ends[2] - ends[1] - 1} new numbers" in "".join(told)
+    assert numbers(path) == expected
+
+
+def test_another_input_is_measured_anew(small, converted, tmp_path):
+    """The seed, an option, the weights, the bytes of an image; but not the batch size."""
+    evaluate(converted[:1], small, tmp_path, ["imagenet"])
+
+    def is_new(model=converted[0], **change):
+        _, _, lines = evaluate([model], small, tmp_path, ["imagenet"], **change)
+        return "new numbers" in lines[-1]
+
+    assert not is_new() and not is_new(batch_size=4)
+    assert is_new(seed=1) and is_new(seed=0)
+    options = {"imagenet": {"data": {"allow_partial": True}, "accuracy": {"balanced": True}}}
+    assert is_new(options=options) and is_new()
+    assert is_new(converted[0]._replace(facts=converted[0].facts | {"checksum": "other"}))
+    image = sorted((small / "imagenet" / "val").glob("*/*.JPEG"))[3]
+    content = image.read_bytes()
+    image.write_bytes(content + b"\0")
+    BENCHMARKS["imagenet"].reader.read.cache_clear()
+    assert is_new() and not is_new()
+
+
+def test_measures_are_added_without_losing_others(small, converted, tmp_path):
+    """PGD on a data set whose protocol has none, beside what was measured before."""
+    evaluate(converted[:1], small, tmp_path, ["imagenet"])
+    before = numbers(tmp_path / "records.jsonl")
+    pgd = {"num_attacked": 4, "num_steps": 2, "l2_epsilons": (), "linf_epsilons": (1 / 255,)}
+    options = merged(OPTIONS["imagenet"], {"pgd": pgd})
+    evaluate(
+        converted[:1], small, tmp_path, ["imagenet"], options={"imagenet": options},
+        measures=("pgd",),
+    )  # fmt: skip
+    after = numbers(tmp_path / "records.jsonl")
+    assert before.items() <= after.items()
+    found = {(m, n) for b, m, _ in after.keys() - before.keys() for *_, n in [after[b, m, _]]}
+    assert found == {("pgd_accuracy", 4), (COMPLETE, 2)}
+
+
+def test_a_model_that_fits_nothing_is_told_of(small, converted, tmp_path):
+    facts = converted[0].facts
+    shapes = {"model": "own", "shapes": {"num_classes": 8}, "dataset": "spurious_shapes"}
+    for change, why in (
+        (shapes, "own is not measured on imagenet: it was trained on spurious_shapes"),
+        ({"num_classes": 12, "model": "few"}, "it has 12 classes, not 1000"),
+    ):
+        lines = []
+        with pytest.raises(InputError, match="no model fits"):
+            evaluate_matrix(
+                [converted[0]._replace(facts=facts | change)], BENCHMARKS, {"imagenet": small},
+                {"imagenet": 10}, OPTIONS, path=tmp_path / "records.jsonl", cache_dir=None,
+                progress_of=lambda n: Progress(n, "", stream=io.StringIO()), line=lines.append, **CALL,
+            )  # fmt: skip
+        assert why in lines[-1]
+    assert not (tmp_path / "records.jsonl").exists()
+    with pytest.raises(InputError, match="own cannot be measured on imagenet: it was trained on s"):
+        evaluate_model(
+            converted[0]._replace(facts=facts | shapes), BENCHMARKS["imagenet"],
+            path=tmp_path / "records.jsonl", batch_size=8,
+        )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Checking a data set's directory: counts, the first missing and the first unreadable file."""
+
+import io
+
+import pytest
+from advspur.benchmarks.check import check_directory
+from tests.benchmarks.layouts import write_imagenet9, write_waterbirds
+
+from advspur._checks import InputError
+from advspur._progress import Progress
+from advspur.benchmarks import waterbirds
+from advspur.data.layouts import MissingData
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """check(...) -> (whether complete, the lines said); tiny copies count as published."""
+    counts = dict.fromkeys(waterbirds.SPLITS, (2, 2, 2, 2))
+    monkeypatch.setattr(waterbirds, "GROUP_COUNTS", counts)
+    monkeypatch.setattr(waterbirds, "SIZES", dict.fromkeys(counts, 8))
+
+    def call(name, directory, **options):
+        waterbirds.load.cache_clear()
+        said = []
+        complete = check_directory(
+            name,
+            directory,
+            line=said.append,
+            progress_of=lambda total: Progress(total, "check", stream=io.StringIO()),
+            **options,
+        )
+        return complete, said
+
+    return call
+
+
+def test_a_complete_directory_has_no_fault(check, tmp_path):
+    complete, said = check("waterbirds", write_waterbirds(tmp_path))
+    assert complete
+    assert said == [f"waterbirds {split}: 8 of 8 images" for split in ("train", "val", "test")]
+
+
+def test_the_first_missing_file_is_named(check, tmp_path):
+    root = write_waterbirds(tmp_path)
+    gone = sorted(root.glob("003.*/*.jpg"))[0]
+    gone.unlink()
+    complete, said = check("waterbirds", root)
+    assert not complete
+    assert said[0] == "waterbirds train: 7 of 8 images"
+    assert "1 of 24 images are missing" in said[-1] and gone.name in said[-1]
+
+
+def test_the_first_unreadable_file_is_named_unless_the_sample_passes_it_by(check, tmp_path):
+    root = write_waterbirds(tmp_path)
+    cut = sorted(root.glob("002.*/*.jpg"))[0]
+    cut.write_bytes(cut.read_bytes()[:200])
+    complete, said = check("waterbirds", root)
+    assert not complete
+    assert "1 of 8 images of train are unreadable" in said[-1] and cut.name in said[-1]
+    assert check("waterbirds", root, sample=2)[0]  # the first and the last of each split
+
+
+def test_parts_that_are_not_there_are_said(check, tmp_path):
+    variants = ("original", "mixed_same", "mixed_rand", "only_bg_t")
+    root = write_imagenet9(tmp_path, variants=variants)
+    complete, said = check("imagenet9", root)
+    assert not complete
+    assert "imagenet9 original: 9 of 4,050 images" in said
+    assert "imagenet9 only_fg: nothing of 4,050 images" in said
+
+
+def test_nothing_there_and_no_such_benchmark(check, tmp_path):
+    with pytest.raises(MissingData, match=r"no Waterbirds in .*: expected metadata.csv"):
+        check("waterbirds", tmp_path)
+    with pytest.raises(InputError, match="NAME = 'mnist' is not known; allowed: 'imagenet'"):
+        check("mnist", tmp_path)
