@@ -237,7 +237,7 @@ def test_options_that_no_evaluation_can_have(benchmark, group, options, message)
     "benchmark, measure, lacks",
     [
         ("spurious_shapes", "corruptions", "corruptions as parts"),
-        ("spurious_shapes", "challenge", "the variant original and only_bg_t"),
+        ("spurious_shapes", "challenge", "the part original and only_bg_t"),
     ],
 )
 def test_measures_that_the_data_do_not_allow(benchmark, measure, lacks):

@@ -17,7 +17,13 @@ import numpy as np
 from PIL import Image
 
 from advspur._checks import InputError, check_choice, check_count, require
-from advspur.data.groups import attributes, group_codes, group_names, majority_groups
+from advspur.data.groups import (
+    attributes,
+    group_codes,
+    group_counts,
+    group_names,
+    majority_groups,
+)
 from advspur.data.layouts import (
     open_file,
     squared_transform,
@@ -93,6 +99,9 @@ def read_own(
     if attributes(table):
         table.columns["group"] = group_codes(table)
         table.names["group"] = group_names(table)
+        if is_train.any():
+            counts = group_counts(table.subset(np.flatnonzero(is_train)))
+            table.train_groups = tuple(counts.tolist())
     if chosen or (is_train.any() and attributes(table)):
         train = table.subset(np.flatnonzero(is_train))
         table.columns["is_majority"] = majority_groups(train, chosen)[group_codes(table)]

@@ -1,31 +1,13 @@
-"""What was found in users' own data, in lines: parts, classes, groups, what can be measured."""
+"""What was found in users' own data, in lines: parts, classes, groups."""
 
 from advspur.data.groups import attributes, group_codes, group_counts, group_names
 from advspur.data.own_parts import evaluation_parts
 
 MOST_SHOWN = 40  # groups, and classes, of a description
-MEASURES = {  # what is measured: the column, or part, that it needs
-    "accuracy, and under attack": "label",
-    "accuracy of groups": "attribute",
-    "majority - minority gap": "is_majority",
-    "accuracy of variants": "variant",
-    "paired gaps of variants": "pair",
-    "RFS and RCS under noise": "mask",
-    "sensitivity of spurious regions": "spurious_mask",
-}
-NEEDS = {
-    "attribute": "no column of an attribute",
-    "is_majority": "needs an attribute, and train or majority=...",
-    "variant": "no column variant",
-    "pair": "no columns variant and pair",
-    "mask": "no column mask",
-    "spurious_mask": "no column spurious_mask",
-    "linear probe": "no part train to fit it on",
-}
 
 
 def describe(parts):
-    """Lines on the parts, classes and groups of {part: Table}, and on what can be measured."""
+    """Lines on the parts, classes and groups of {part: Table}."""
     first = next(iter(parts.values()))
     sizes = ", ".join(f"{name} {len(table):,}" for name, table in parts.items())
     classes = [str(name) for name in _label_names(first)[:MOST_SHOWN]]
@@ -37,7 +19,6 @@ def describe(parts):
         f"parts: {sizes}; evaluated: {', '.join(evaluation_parts(parts))}",
         f"{first.num_classes:,} classes: {numbered}{more}",
         *_group_lines(parts),
-        *_measure_lines(parts),
     ]
 
 
@@ -68,19 +49,3 @@ def _group_lines(parts):
         lines.append("  ".join([name.ljust(widths[0]), *cells, mark]).rstrip())
     hidden = len(counts[0]) - MOST_SHOWN
     return lines + [f"... and {hidden:,} groups more"] * (hidden > 0)
-
-
-def _measure_lines(parts):
-    """Which measures apply, and what the others lack."""
-    evaluated = [parts[name].columns for name in evaluation_parts(parts)]
-    have = {"label"} | set.union(*map(set, evaluated))
-    have |= {"attribute"} if attributes(next(iter(parts.values()))) else set()
-    have |= {name.removesuffix("_path") for name in have}
-    have -= set() if "variant" in have else {"pair"}
-    have |= {"variant"} if len(evaluated) > 1 else set()
-    able = [measure for measure, need in MEASURES.items() if need in have]
-    lacking = [f"{m} ({NEEDS[need]})" for m, need in MEASURES.items() if need not in have]
-    is_fit = any(name.split("/")[0] == "train" for name in parts)
-    lacking += [] if is_fit else [f"heads fitted to the data ({NEEDS['linear probe']})"]
-    lines = [f"can be measured: {'; '.join(able)}"]
-    return lines + [f"cannot: {'; '.join(lacking)}"] * bool(lacking)
