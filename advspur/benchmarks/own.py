@@ -89,7 +89,7 @@ def choose_head(facts, parts, head="auto", class_names=()):
     known = tuple(class_names) or facts.get("class_names")
     require(
         not known or len(known) == facts["num_classes"],
-        f"class_names has {len(known or ())} names for the {facts['num_classes']} outputs of the model",
+        f"class_names has {len(known or ())} names, the model {facts['num_classes']} outputs",
     )
     if head == "probe":
         require(not lacking, f"no linear probe can be fitted: {' and '.join(lacking)}")

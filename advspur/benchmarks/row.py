@@ -17,8 +17,8 @@ from advspur.records import record
 RUNNING = frozenset(
     "allow_partial skip_unreadable image_dir shapes num_examples num_attacked num_images images "
     "l1_epsilons l2_epsilons linf_epsilons num_steps attack_steps linf_noise_levels trials "
-    "l2_noise_levels version color_shift columns majority image_size batch_size parts subsets num_backgrounds names "
-    "baseline_errors dilation_rounds spurious_region".split()
+    "l2_noise_levels version color_shift columns majority image_size batch_size parts subsets "
+    "num_backgrounds names baseline_errors dilation_rounds spurious_region".split()
 )
 
 

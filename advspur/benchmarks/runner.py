@@ -19,7 +19,6 @@ from advspur.data.layouts import MissingData
 from advspur.intervals import Estimate
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
 
-
 BY_BUDGET = ("pgd_accuracy", "autoattack_accuracy")
 HEADLINES = (  # beside the sensitivities; what is printed of the many numbers
     "accuracy",
