@@ -79,7 +79,5 @@ def get_config():
     config.keep_last = 2  # checkpoints kept beside the best
     config.best_metric = "val_pgd_accuracy"  # or "val_clean_accuracy", "val_ema_pgd_accuracy", ...
     config.early_stopping = 0  # validations without a better best_metric that end a run; 0: never
-    # Fall of val_pgd_accuracy that sends a run of one-step attacks back to its best; 0: never
-    config.overfitting_guard = 0.0
     config.log_every_steps = 50  # steps between two lines of metrics.jsonl
     return config.lock()
