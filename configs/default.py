@@ -65,7 +65,6 @@ def get_config():
     config.warmup_epochs = 0.0  # linear from 0; "step" and "cosine"
     config.momentum = 0.9
     config.weight_decay = 1e-4  # of all parameters
-    config.label_smoothing = 0.0  # share of the target spread over all classes
     config.gradient_clip = 0.0  # largest global l2 norm of the gradient; 0: no clipping
     config.ema_decay = 0.0  # of averaged weights, evaluated beside the raw ones; 0: none
 

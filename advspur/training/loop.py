@@ -147,7 +147,10 @@ def fit(runs, program, state, batches, steps, line):
                 run.advance(step)
                 if to_validate and run.is_stale:
                     run.end()
-                    line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
+                    line(
+                        f"{run.workdir} ends at step {step}: {run.config.best_metric} was not "
+                        f"better in {run.config.early_stopping} validations"
+                    )
             if stop or all(run.has_ended for run in runs):
                 break
     for run in runs:
@@ -177,10 +180,6 @@ def _check(runs, metrics, step, line):
 def _going(runs, values):
     """(run, its value) of the runs that have not ended before the others."""
     return [(run, v) for run, v in zip(runs, values, strict=True) if not run.has_ended]
-
-
-def _stale(config):
-    return f"{config.best_metric} was not better in {config.early_stopping} validations"
 
 
 def _agreed(asked, is_due):

@@ -59,7 +59,6 @@ def train_attack(config):
 def step_options(config):
     """What else of a config `train_step` takes."""
     return {
-        "label_smoothing": config.label_smoothing,
         "trades_beta": config.trades_beta,
         "num_parts": config.accumulation_steps,
         "ema_decay": config.ema_decay,

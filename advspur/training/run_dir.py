@@ -94,7 +94,6 @@ def check_config(config, *, num_devices=1):
     for name, value in (
         ("ema_decay", config.ema_decay),
         ("momentum", config.momentum),
-        ("label_smoothing", config.label_smoothing),
     ):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
     require(

@@ -258,9 +258,9 @@ def _validation(run):
     return validation_batches(run.config, run.dataset)
 
 
-def _ahead(iterator, size=2):
-    """The items, `size` of them begun before they are asked for."""
-    ready = collections.deque(itertools.islice(iterator, size))
+def _ahead(iterator):
+    """The items, two of them begun before they are asked for."""
+    ready = collections.deque(itertools.islice(iterator, 2))
     while ready:
         yield ready.popleft()
         ready.extend(itertools.islice(iterator, 1))

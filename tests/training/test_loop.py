@@ -377,7 +377,7 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("schedule", "linear", "schedule = 'linear' is not known"),
         ("momentum", 1.0, "momentum = 1.0"),
         ("best_metric", "accuracy", "best_metric = 'accuracy' is not known"),
-        ("label_smoothing", 1.0, "label_smoothing = 1.0"),
+        ("ema_decay", 1.0, "ema_decay = 1.0"),
         ("seed", -1, "seed = -1"),
         ("num_epochs", float("inf"), "num_epochs = inf"),
         ("keep_last", 0, "keep_last = 0"),
