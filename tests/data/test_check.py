@@ -4,12 +4,12 @@ import io
 
 import pytest
 from advspur.benchmarks.check import check_directory
-from tests.benchmarks.layouts import write_imagenet9, write_waterbirds
 
 from advspur._checks import InputError
 from advspur._progress import Progress
 from advspur.benchmarks import waterbirds
 from advspur.data.layouts import MissingData
+from tests.data.fake_layouts import write_imagenet9, write_waterbirds
 
 
 @pytest.fixture

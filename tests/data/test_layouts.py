@@ -9,7 +9,7 @@ from PIL import Image
 from advspur._checks import InputError
 from advspur.data import layouts
 from advspur.data.table import Table
-from tests.benchmarks.layouts import cut_short, picture, save
+from tests.data.fake_layouts import cut_short, picture, save
 
 LABELS = {"b bird": 0, "a": 2, "c": 1}  # neither order is that of the names
 
