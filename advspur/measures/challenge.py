@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from advspur import metrics
-from advspur._checks import check_count, require_finite
+from advspur._checks import check_choice, check_count, require_finite
 from advspur._devices import replicate, split_batch, whole_batch
 from advspur.data.layouts import spread
 from advspur.data.transforms import to_unit
@@ -18,6 +18,8 @@ from advspur.records import record
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
     """Forward passes over an image that `challenge` makes at most; its options are checked."""
     check_count("num_backgrounds", num_backgrounds, 0)
+    check_choice("objects", objects, tuple(parts))
+    check_choice("backgrounds", backgrounds, tuple(parts))
     return len(parts[objects]) * min(num_backgrounds, len(parts[backgrounds]))
 
 
