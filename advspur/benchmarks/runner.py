@@ -15,7 +15,9 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
+from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
+from advspur.data.sources import read_bytes
 from advspur.intervals import Estimate
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
 
@@ -108,6 +110,10 @@ def evaluate_model(
         groups = {group: full[group] for group in ("data", "head", name)}
         known = {key: model.facts.get(key) for key in ("step", "checksum")}
         same = known | {"content": data, "seed": seed, "advspur": __version__}
+        images = full[name].get("images", "first")
+        if images not in NAMED:  # a file of names, which may change under its own
+            listed = read_bytes(Path(images).expanduser())
+            same["list"] = hashlib.sha256(listed).hexdigest()
         marks[name] = json.loads(json.dumps({"measure": name} | groups | same))
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
     left = [name for name in measures if (model.name, row.name, marks[name]) not in known]
