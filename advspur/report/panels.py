@@ -8,27 +8,31 @@ import math
 import textwrap
 
 from advspur.intervals import difference
-from advspur.report.suite import STANDARD, budget_label, mean_estimate, norm_label
+from advspur.report.suite import (
+    STANDARD,
+    UNKNOWN,
+    budget_label,
+    mean_estimate,
+    norm_label,
+    training_label,
+)
 
-COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0"}
+COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0", UNKNOWN: "#7b3fa0"}
+UNKNOWN_POINT = {"color": COLORS[UNKNOWN], "marker": "P", "markersize": 5}
 LOOKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # marker and line of an architecture
 PERCENT = 100
 BARS_PER_ROW = 3
+NAME_LENGTH = 24
 
 
 def bars(suite, measures, plt):
-    """A panel a measure: standard models and those of each norm, averaged."""
-    rows = math.ceil(len(measures) / BARS_PER_ROW)
-    columns = min(len(measures), BARS_PER_ROW)
-    size = (2.9 * columns, 2.7 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis in axes.flat[len(measures) :]:
-        axis.remove()
+    """A panel a measure: a bar for the mean of each kind of models."""
+    figure, axes = _grid(plt, len(measures), 2.9, 2.7)
     for axis, measure in zip(axes.flat, measures, strict=False):
         ticks = []
-        for x, p in enumerate((STANDARD, *suite.norms())):
-            found = [e for a in suite.archs() for e in suite.curve(measure, a, p).values()]
-            ticks.append(f"{_training(p)}\nn = {len(found)}")
+        for x, p in enumerate(suite.kinds()):
+            found = suite.of_kind(measure, p)
+            ticks.append(f"{training_label(p)}\nn = {len(found)}")
             if found:
                 mean = mean_estimate(found)
                 axis.bar(x, PERCENT * mean.value, color=COLORS[p], width=0.7)
@@ -40,10 +44,36 @@ def bars(suite, measures, plt):
     return figure
 
 
+def by_model(suite, measures, plt):
+    """A panel a measure: a bar for every model, by name; it needs no training budget."""
+    names = [m.name for m in suite.models]
+    figure, axes = _grid(plt, len(measures), 3.2, 0.24 * len(names) + 0.9, sharey=True)
+    for axis, measure in zip(axes.flat, measures, strict=False):
+        for y, m in enumerate(suite.models):
+            found = suite.estimate(measure, m.name)
+            if all(map(math.isfinite, found)):
+                axis.barh(y, PERCENT * found.value, color=COLORS.get(m.p, "#2f8f5b"), height=0.7)
+                lengths = {"xerr": _lengths(found), "color": "black", "capsize": 2, "lw": 1}
+                axis.errorbar([PERCENT * found.value], [y], **lengths)
+        _even(axis.axvline, suite, measure)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(names)), map(_short, names), fontsize=8.5)
+        axis.set_ylim(len(names) - 0.5, -0.5)  # the first model on top
+        axis.set_title(_label(measure), fontsize=9.5)
+        axis.grid(axis="y", visible=False)
+    handles = _kind_marks(suite, plt)
+    if any(m.even and suite.has(m.even) for m in measures):
+        handles.append(_mark(plt, "none", ":", label="area off the core", linewidth=1))
+    place = {"loc": "outside upper center", "ncols": int(figure.get_figwidth() // 1.5)}
+    figure.legend(handles=handles, fontsize=9, **place)
+    return figure
+
+
 def by_budget(suite, measures, plt):
-    """A row a measure and a column a norm, from the standard model on."""
+    """A row a measure and a column a norm: the standard model, the budgets, unknown models."""
     norms = suite.norms()
-    size = (4.6 * len(norms), 2.35 * len(measures) + 0.8)
+    others = [n for n in suite.unknown() if any(n in suite.points(m) for m in measures)]
+    size = ((4.6 + 0.35 * len(others)) * len(norms), 2.35 * len(measures) + 0.8)
     figure, axes = plt.subplots(
         len(measures), len(norms), figsize=size, sharex="col", sharey="row", squeeze=False
     )
@@ -52,12 +82,14 @@ def by_budget(suite, measures, plt):
         for axis, measure in zip(column, measures, strict=True):
             for look, arch in enumerate(suite.archs()):
                 _curve(axis, suite, measure, arch, p, look, budgets)
-            if measure.even and suite.has(measure.even):
-                numbers = (suite.estimate(measure.even, m.name).value for m in suite.models)
-                value = PERCENT * next(filter(math.isfinite, numbers))  # a fact of the images
-                axis.axhline(value, color="black", linestyle=":", linewidth=1)
+            for name, found in suite.points(measure).items():
+                error_bar(axis, len(budgets) + others.index(name), found, **UNKNOWN_POINT)
+            _even(axis.axhline, suite, measure)
         labels = [budget_label(p, e) if e else "standard" for e in budgets]
-        column[-1].set_xticks(range(len(budgets)), labels)
+        labels += map(_short, others)
+        column[-1].set_xticks(range(len(labels)), labels)
+        for tick in column[-1].get_xticklabels()[len(budgets) :]:
+            tick.set(rotation=40, ha="right", rotation_mode="anchor", color=COLORS[UNKNOWN])
         column[-1].set_xlabel("training budget ε")
         column[0].set_title(f"{norm_label(p)} adversarial training")
     for axis, measure in zip(axes[:, 0], measures, strict=True):
@@ -65,6 +97,8 @@ def by_budget(suite, measures, plt):
     extra = [_mark(plt, "x", label="paper")] if any(m.paper for m in measures) else []
     if any(m.even and suite.has(m.even) for m in measures):
         extra.append(_mark(plt, "none", ":", label="area off the core", linewidth=1))
+    if others:
+        extra.append(_mark(plt, label="unknown training", **UNKNOWN_POINT))
     _legend(figure, plt, suite, extra)
     return figure
 
@@ -88,13 +122,14 @@ def by_accuracy(suite, measures, plt):
             if math.isfinite(base.value):
                 start = [PERCENT * suite.baseline(m, arch).value for m in (measure.over, accuracy)]
                 axis.axline(start, slope=base.value, color=COLORS[STANDARD], linestyle=line, lw=1)
+        for name in suite.points(measure):
+            x, y = (suite.estimate(m, name) for m in (measure.over, accuracy))
+            error_bar(axis, PERCENT * x.value, y, xerr=_lengths(x), **UNKNOWN_POINT)
+            place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8}
+            axis.annotate(_short(name), (PERCENT * x.value, PERCENT * y.value), **place)
         axis.set_xlabel(f"{measure.over.title} {measure.over.name} (%)")
         axis.set_ylabel(f"{measure.title} {accuracy.metric.replace('_', ' ')} (%)")
-    norms = [
-        plt.Line2D([], [], color=COLORS[p], linewidth=4, label=_training(p))
-        for p in (STANDARD, *suite.norms())
-    ]
-    _legend(figure, plt, suite, norms)
+    _legend(figure, plt, suite, _kind_marks(suite, plt))
     return figure
 
 
@@ -138,8 +173,33 @@ def _clear(estimate, base):
     return gap.low > 0 or gap.high < 0
 
 
-def _training(p):
-    return f"{norm_label(p)} AT" if p else "standard"
+def _short(name):
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def _grid(plt, count, width, height, **options):
+    """(figure, axes) of `count` panels of this size, BARS_PER_ROW a row."""
+    rows, columns = math.ceil(count / BARS_PER_ROW), min(count, BARS_PER_ROW)
+    size = (width * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, axes
+
+
+def _even(draw_line, suite, measure):
+    """A line at what the measure would be of a model that tells no regions apart."""
+    if measure.even and suite.has(measure.even):
+        numbers = (suite.estimate(measure.even, m.name).value for m in suite.models)
+        value = PERCENT * next(filter(math.isfinite, numbers))  # a fact of the images
+        draw_line(value, color="black", linestyle=":", linewidth=1)
+
+
+def _kind_marks(suite, plt):
+    lines = {"linewidth": 4}
+    return [
+        plt.Line2D([], [], color=COLORS[p], label=training_label(p), **lines) for p in suite.kinds()
+    ]
 
 
 def _look(index):
