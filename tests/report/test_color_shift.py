@@ -35,7 +35,7 @@ def records(accuracy, *, seeds=(0, 1), train=(2.0, 0.0), rhos=RHOS):
             for split in (TEST, CONTROL):
                 for epsilon in EPSILONS:
                     value = wilson(round(N * accuracy(rho, epsilon, split, seed)), N)
-                    options = {"rho": rho, "shift": 16 / 255, "split": split}
+                    options = {"rho": rho, "shift": 16 / 255, "part": split}
                     options |= {"p": 2.0, "epsilon": epsilon, "num_steps": 20}
                     made = record("pgd_accuracy", value, options=options)
                     found.append(made._replace(**about))
