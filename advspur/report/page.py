@@ -103,7 +103,7 @@ def _image(path, caption, title=None):
 
 def _headlines(suite):
     """The measures that any model has, and a row a model: (value, interval), or None, of each."""
-    measures = [*HEADLINES, *own_measures(suite)]
+    measures = [*HEADLINES, *(m for own in own_measures(suite).values() for m in own)]
     rows = [(m.name, [suite.estimate(h, m.name) for h in measures]) for m in suite.models]
     kept = [i for i, _ in enumerate(measures) if any(row[i].num_examples for _, row in rows)]
     return {

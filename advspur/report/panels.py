@@ -4,6 +4,7 @@ Colour is the norm of the training, marker and line style the architecture. A ma
 unless the interval of its difference from the standard model of its architecture excludes 0.
 """
 
+import itertools
 import math
 import textwrap
 
@@ -18,7 +19,7 @@ from advspur.report.suite import (
 )
 
 COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0", UNKNOWN: "#7b3fa0"}
-UNKNOWN_POINT = {"color": COLORS[UNKNOWN], "marker": "P", "markersize": 5}
+UNKNOWN_LOOKS = "PX*vp<"  # markers of models of unknown training
 LOOKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # marker and line of an architecture
 PERCENT = 100
 BARS_PER_ROW = 3
@@ -57,6 +58,8 @@ def by_model(suite, measures, plt):
                 axis.errorbar([PERCENT * found.value], [y], **lengths)
         _even(axis.axvline, suite, measure)
         axis.axvline(0, color="black", linewidth=0.8)
+        if len({m.metric for m in measures}) == 1:  # to be compared with each other
+            axis.set_xlim(0, PERCENT)
         axis.set_yticks(range(len(names)), map(_short, names), fontsize=8.5)
         axis.set_ylim(len(names) - 0.5, -0.5)  # the first model on top
         axis.set_title(_label(measure), fontsize=9.5)
@@ -83,13 +86,14 @@ def by_budget(suite, measures, plt):
             for look, arch in enumerate(suite.archs()):
                 _curve(axis, suite, measure, arch, p, look, budgets)
             for name, found in suite.points(measure).items():
-                error_bar(axis, len(budgets) + others.index(name), found, **UNKNOWN_POINT)
+                place = len(budgets) + others.index(name)
+                error_bar(axis, place, found, COLORS[UNKNOWN], marker=UNKNOWN_LOOKS[0])
             _even(axis.axhline, suite, measure)
         labels = [budget_label(p, e) if e else "standard" for e in budgets]
         labels += map(_short, others)
         column[-1].set_xticks(range(len(labels)), labels)
         for tick in column[-1].get_xticklabels()[len(budgets) :]:
-            tick.set(rotation=40, ha="right", rotation_mode="anchor", color=COLORS[UNKNOWN])
+            tick.set(rotation=40, ha="right", rotation_mode="anchor", size=8, color=COLORS[UNKNOWN])
         column[-1].set_xlabel("training budget ε")
         column[0].set_title(f"{norm_label(p)} adversarial training")
     for axis, measure in zip(axes[:, 0], measures, strict=True):
@@ -98,7 +102,8 @@ def by_budget(suite, measures, plt):
     if any(m.even and suite.has(m.even) for m in measures):
         extra.append(_mark(plt, "none", ":", label="area off the core", linewidth=1))
     if others:
-        extra.append(_mark(plt, label="unknown training", **UNKNOWN_POINT))
+        look = {"label": "unknown training", "color": COLORS[UNKNOWN]}
+        extra.append(_mark(plt, UNKNOWN_LOOKS[0], **look))
     _legend(figure, plt, suite, extra)
     return figure
 
@@ -106,6 +111,7 @@ def by_budget(suite, measures, plt):
 def by_accuracy(suite, measures, plt):
     """A panel a ratio: its one accuracy against the other, one point a model."""
     figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4.2), squeeze=False)
+    looks = dict(zip(suite.unknown(), itertools.cycle(UNKNOWN_LOOKS), strict=False))
     for axis, measure in zip(axes[0], measures, strict=True):
         accuracy = measure._replace(over=None)
         for look, arch in enumerate(suite.archs()):
@@ -124,12 +130,12 @@ def by_accuracy(suite, measures, plt):
                 axis.axline(start, slope=base.value, color=COLORS[STANDARD], linestyle=line, lw=1)
         for name in suite.points(measure):
             x, y = (suite.estimate(m, name) for m in (measure.over, accuracy))
-            error_bar(axis, PERCENT * x.value, y, xerr=_lengths(x), **UNKNOWN_POINT)
-            place = {"xytext": (5, -9), "textcoords": "offset points", "fontsize": 8}
-            axis.annotate(_short(name), (PERCENT * x.value, PERCENT * y.value), **place)
+            options = {"marker": looks[name], "markersize": 6, "xerr": _lengths(x)}
+            error_bar(axis, PERCENT * x.value, y, COLORS[UNKNOWN], **options)
         axis.set_xlabel(f"{measure.over.title} {measure.over.name} (%)")
         axis.set_ylabel(f"{measure.title} {accuracy.metric.replace('_', ' ')} (%)")
-    _legend(figure, plt, suite, _kind_marks(suite, plt))
+    others = [_mark(plt, m, label=_short(n), color=COLORS[UNKNOWN]) for n, m in looks.items()]
+    _legend(figure, plt, suite, _kind_marks(suite, plt) + others)
     return figure
 
 
@@ -224,7 +230,8 @@ def _legend(figure, plt, suite, extra):
 
 
 def _mark(plt, marker, line="none", **options):
-    return plt.Line2D([], [], color="black", marker=marker, linestyle=line, **options)
+    options = {"color": "black"} | options
+    return plt.Line2D([], [], marker=marker, linestyle=line, **options)
 
 
 def _lengths(estimate):
