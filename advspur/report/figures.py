@@ -48,10 +48,10 @@ def draw_figures(suite, directory):
     """Draw every figure the suite has records for; return [(title, path of the PNG, caption)]."""
     drawings, titles = {}, {"robustness": "Robustness"}
     for name, title, draw, shown, caption in (*FIGURES, *own_figures(suite)):
-        recorded = [m for m in shown if suite.has(m)]
         has_budgets = bool(suite.norms())
         if draw is by_budget and not has_budgets and suite.unknown():
             draw = by_model
+        recorded = [m for m in shown if (suite.numbers if draw is by_model else suite.has)(m)]
         # Standard models alone have nothing to be drawn against.
         if recorded and (has_budgets or suite.unknown() or draw in (bars, by_model)):
             drawings[name] = functools.partial(_draw, draw, suite, recorded, caption)
@@ -135,7 +135,8 @@ def _robustness(suite, plt):
                         markersize=3,
                         label=label if len(suite.archs()) == 1 else f"{arch} {label}",
                     )
-        for index, name in enumerate(suite.unknown()):
+        names = dict.fromkeys(name for m in shown[1:] for name in suite.points(m))
+        for index, name in enumerate(names):
             values = [PERCENT * suite.estimate(m, name).value for m in shown]
             look = {"linestyle": ("-", "--", ":")[index % 3], "marker": "P", "markersize": 3}
             axis.plot(range(len(values)), values, color=COLORS[UNKNOWN], label=name, **look)

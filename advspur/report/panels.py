@@ -19,6 +19,7 @@ from advspur.report.suite import (
 )
 
 COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0", UNKNOWN: "#7b3fa0"}
+OTHER = "#2f8f5b"  # of a norm that the paper does not have
 UNKNOWN_LOOKS = "PX*vp<"  # markers of models of unknown training
 LOOKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # marker and line of an architecture
 PERCENT = 100
@@ -47,24 +48,24 @@ def bars(suite, measures, plt):
 
 def by_model(suite, measures, plt):
     """A panel a measure: a bar for every model, by name; it needs no training budget."""
-    names = [m.name for m in suite.models]
-    figure, axes = _grid(plt, len(measures), 3.2, 0.24 * len(names) + 0.9, sharey=True)
-    for axis, measure in zip(axes.flat, measures, strict=False):
-        for y, m in enumerate(suite.models):
-            found = suite.estimate(measure, m.name)
-            if all(map(math.isfinite, found)):
-                axis.barh(y, PERCENT * found.value, color=COLORS.get(m.p, "#2f8f5b"), height=0.7)
+    shown = [suite.numbers(m) for m in measures]
+    models = [m for m in suite.models if any(m.name in of for of in shown)]
+    figure, axes = _grid(plt, len(measures), 3.2, 0.24 * len(models) + 0.9, sharey=True)
+    for axis, measure, numbers in zip(axes.flat, measures, shown, strict=False):
+        for y, m in enumerate(models):
+            for found in filter(None, [numbers.get(m.name)]):
+                axis.barh(y, PERCENT * found.value, color=COLORS.get(m.p, OTHER), height=0.7)
                 lengths = {"xerr": _lengths(found), "color": "black", "capsize": 2, "lw": 1}
                 axis.errorbar([PERCENT * found.value], [y], **lengths)
         _even(axis.axvline, suite, measure)
         axis.axvline(0, color="black", linewidth=0.8)
-        if len({m.metric for m in measures}) == 1:  # to be compared with each other
+        if all(m.metric.endswith("accuracy") for m in measures):  # to compare the panels
             axis.set_xlim(0, PERCENT)
-        axis.set_yticks(range(len(names)), map(_short, names), fontsize=8.5)
-        axis.set_ylim(len(names) - 0.5, -0.5)  # the first model on top
+        axis.set_yticks(range(len(models)), [_short(m.name) for m in models], fontsize=8.5)
+        axis.set_ylim(len(models) - 0.5, -0.5)  # the first model on top
         axis.set_title(_label(measure), fontsize=9.5)
         axis.grid(axis="y", visible=False)
-    handles = _kind_marks(suite, plt)
+    handles = _kind_marks(dict.fromkeys(m.p for m in models), plt)
     if any(m.even and suite.has(m.even) for m in measures):
         handles.append(_mark(plt, "none", ":", label="area off the core", linewidth=1))
     place = {"loc": "outside upper center", "ncols": int(figure.get_figwidth() // 1.5)}
@@ -75,7 +76,7 @@ def by_model(suite, measures, plt):
 def by_budget(suite, measures, plt):
     """A row a measure and a column a norm: the standard model, the budgets, unknown models."""
     norms = suite.norms()
-    others = [n for n in suite.unknown() if any(n in suite.points(m) for m in measures)]
+    others = _unknown(suite, measures)
     size = ((4.6 + 0.35 * len(others)) * len(norms), 2.35 * len(measures) + 0.8)
     figure, axes = plt.subplots(
         len(measures), len(norms), figsize=size, sharex="col", sharey="row", squeeze=False
@@ -111,7 +112,7 @@ def by_budget(suite, measures, plt):
 def by_accuracy(suite, measures, plt):
     """A panel a ratio: its one accuracy against the other, one point a model."""
     figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4.2), squeeze=False)
-    looks = dict(zip(suite.unknown(), itertools.cycle(UNKNOWN_LOOKS), strict=False))
+    looks = dict(zip(_unknown(suite, measures), itertools.cycle(UNKNOWN_LOOKS), strict=False))
     for axis, measure in zip(axes[0], measures, strict=True):
         accuracy = measure._replace(over=None)
         for look, arch in enumerate(suite.archs()):
@@ -135,7 +136,7 @@ def by_accuracy(suite, measures, plt):
         axis.set_xlabel(f"{measure.over.title} {measure.over.name} (%)")
         axis.set_ylabel(f"{measure.title} {accuracy.metric.replace('_', ' ')} (%)")
     others = [_mark(plt, m, label=_short(n), color=COLORS[UNKNOWN]) for n, m in looks.items()]
-    _legend(figure, plt, suite, _kind_marks(suite, plt) + others)
+    _legend(figure, plt, suite, _kind_marks(suite.kinds(), plt) + others)
     return figure
 
 
@@ -201,10 +202,15 @@ def _even(draw_line, suite, measure):
         draw_line(value, color="black", linestyle=":", linewidth=1)
 
 
-def _kind_marks(suite, plt):
-    lines = {"linewidth": 4}
+def _unknown(suite, measures):
+    """The names of the models of unknown training that have any of the numbers."""
+    return list(dict.fromkeys(name for m in measures for name in suite.points(m)))
+
+
+def _kind_marks(kinds, plt):
     return [
-        plt.Line2D([], [], color=COLORS[p], label=training_label(p), **lines) for p in suite.kinds()
+        plt.Line2D([], [], color=COLORS.get(p, OTHER), linewidth=4, label=training_label(p))
+        for p in kinds
     ]
 
 

@@ -87,10 +87,15 @@ class Suite(NamedTuple):
         """
         return {e: mean_estimate(s) for e, s in self.seeds(measure, arch, p).items()}
 
-    def points(self, measure):
-        """{name: Estimate} of the models of unknown training that have a finite interval."""
-        found = {name: self.estimate(measure, name) for name in self.unknown()}
+    def numbers(self, measure):
+        """{name: Estimate} of every model with a finite interval."""
+        found = {m.name: self.estimate(measure, m.name) for m in self.models}
         return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
+
+    def points(self, measure):
+        """The `numbers` of the models of unknown training."""
+        unknown = self.unknown()
+        return {name: e for name, e in self.numbers(measure).items() if name in unknown}
 
     def of_kind(self, measure, p):
         """The numbers of one of `kinds`: the points of every curve, or every unknown model."""
