@@ -27,7 +27,7 @@ SHIFTS = (
     "prediction outside its classes is wrong."
 )
 NOISE = (
-    "Relative sensitivity to the foreground or core against the training budget. Lower: relatively "
+    "Relative sensitivity to the foreground or core. Lower: relatively "
     "more sensitive to the background. Levels are averaged before the formula is applied. Noise "
     "of equal standard deviation (linf) carries more energy on the larger region, the "
     "background; noise of equal ℓ2 length does not."

@@ -229,7 +229,7 @@ def _legend(figure, plt, suite, extra):
         _mark(plt, *_look(i), label=arch, markersize=5) for i, arch in enumerate(suite.archs())
     ]
     hollow = {"markerfacecolor": "white", "label": "not clearly different from standard"}
-    handles += [_mark(plt, "o", **hollow), *extra]
+    handles += [_mark(plt, "o", **hollow), *extra] if handles else extra
     columns = int(figure.get_figwidth() // 2)  # the widest entry takes about 2 inches
     place = {"loc": "outside upper center", "ncols": columns}
     figure.legend(handles=handles, fontsize=9, handlelength=2.6, **place)
