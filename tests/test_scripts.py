@@ -325,17 +325,6 @@ def test_an_abort_is_told_and_signals_to_the_group_are_not_its_business():
         assert lines[1].startswith(last)
 
 
-def test_two_processes_sweep_as_one(tmp_path):
-    config = ["--config=configs/theory_scale.py", "--config.num_epsilons=20"]
-    first, second = ended(start_two("theory", *config, f"--workdir={tmp_path / 'two'}"))
-    assert "error" not in first and second == ""  # one of them talks, of progress where it is slow
-    code, _, err = run("theory", *config, f"--workdir={tmp_path / 'one'}")
-    assert code == 0, err
-    one, two = (np.load(tmp_path / name / "theory_scale.npz") for name in ("one", "two"))
-    for name in one:
-        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
-
-
 def test_processes_that_do_not_come_together_are_told(tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     for flags, message in (

@@ -12,7 +12,7 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     is decoded as for an evaluation.
 
     Args:
-      name: a key of READERS.
+      name: a key of READERS, of data that are read from files and not made of others.
       directory: where the data set lies.
       line: function of a text.
       progress_of: total -> a Progress.
@@ -20,7 +20,7 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
       options: of the data set's `read`.
     Raises: InputError where nothing of the data set is there.
     """
-    known = tuple(name for name, reader in READERS.items() if reader.directories)
+    known = tuple(name for name, reader in READERS.items() if hasattr(reader.read, "cache_clear"))
     check_choice("NAME", name, known)
     reader, faults = READERS[name], []
     reader.read.cache_clear()  # what is there now counts

@@ -37,6 +37,7 @@ class Table:
         so a subset has the noise of the whole.
       skipped: how many examples were left out because they could not be read.
       facts: {name: a share}, what is known of the data beside its examples.
+      train_groups: sizes of the groups in the training data, by code; None where nobody knows them.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Table:
         self.has_mask = has_mask or "mask" in columns
         self.image_size = columns["image"].shape[1] if "image" in columns else image_size
         self.index = np.arange(len(self))
-        self.skipped, self.facts = 0, {}
+        self.skipped, self.facts, self.train_groups = 0, {}, None
 
     def __len__(self):
         return len(next(iter(self.columns.values())))
@@ -85,7 +86,8 @@ class Table:
             has_mask=self.has_mask,
             **columns,
         )
-        table.index, table.skipped, table.facts = self.index[indices], skipped, self.facts
+        table.index, table.skipped = self.index[indices], skipped
+        table.facts, table.train_groups = self.facts, self.train_groups
         return table
 
     @functools.cached_property
@@ -99,7 +101,7 @@ class Table:
                 digest.update(f"{column.dtype} {column.shape}".encode())
                 digest.update(np.ascontiguousarray(column))
             else:
-                digest.update(json.dumps(column, default=_file_name).encode())
+                digest.update(json.dumps(list(column), default=_file_name).encode())
         for column in self.columns.values():
             files += [Path(self.root, path) for path in _paths(column)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -109,7 +111,8 @@ class Table:
             for name in ("image", "mask") if self.load else ():
                 if isinstance(example.get(name), np.ndarray):
                     digest.update(np.ascontiguousarray(example[name]))
-        digest.update(f"{self.index[:1]} {self.index[-1:]} {self.image_size}".encode())
+        digest.update(np.ascontiguousarray(self.index))
+        digest.update(f"{self.image_size}".encode())
         return digest.hexdigest()
 
 

@@ -18,7 +18,8 @@ from advspur.records import record
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
     """Forward passes over an image that `challenge` makes at most; its options are checked."""
     check_count("num_backgrounds", num_backgrounds, 0)
-    return len(parts[objects]) * min(num_backgrounds, len(parts[backgrounds]))
+    found = [len(parts.get(part, ())) for part in (objects, backgrounds)]
+    return found[0] * min(num_backgrounds, found[1])
 
 
 def challenge(

@@ -1,4 +1,4 @@
-"""Fixtures of the benchmarks' tests."""
+"""Fixtures of the data sets' tests."""
 
 import shutil
 

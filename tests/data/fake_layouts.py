@@ -9,14 +9,21 @@ import csv
 import io
 import pickle
 
-import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from advspur.benchmarks import imagenet9, imagenet_c, waterbirds
+from advspur.data import array_source, imagenet9, imagenet_c, waterbirds
 from advspur.data.label_maps import IMAGENET9, OBJECTNET, imagenet_wnids, rival10_labels
+from advspur.data.readers import READERS
+from advspur.models import Classifier
+
+
+def read(name, root, **options):
+    """{part: Table} of what is there now, also of an incomplete copy."""
+    reader = READERS[name].read
+    reader.cache_clear()
+    return reader(root, **{"allow_partial": True} | options)
 
 
 def picture(rng, size=(60, 48), mode="RGB"):
@@ -49,54 +56,63 @@ def cut_short(path):
 
 
 class Passes:
-    """A progress that only counts."""
+    """A progress that counts, keeps its lines, and stops the work where it is told to.
 
-    done = skipped = 0
+    Args:
+      limit: KeyboardInterrupt after more units than that.
+      until: KeyboardInterrupt at a line that begins so.
+    """
+
+    def __init__(self, limit=None, until=None):
+        self.done, self.skipped, self.lines, self.limit, self.until = 0, 0, [], limit, until
 
     def advance(self, amount=1, note=""):
         """`amount` more are done."""
         self.done += amount
+        if self.limit is not None and self.done > self.limit:
+            raise KeyboardInterrupt
 
     def skip(self, amount):
         """`amount` were done before."""
         self.skipped += amount
 
+    def line(self, text):
+        """Keep a line."""
+        self.lines.append(text)
+        if self.until is not None and text.startswith(self.until):
+            raise KeyboardInterrupt
 
-@flax.struct.dataclass
-class Coded:
-    """A classifier whose logits are told by the greys of the central and the corner pixel.
+
+def _by_greys(table, images):
+    middle = images.shape[1] // 2
+    centre, corner = (jnp.round(25.5 * images[:, i, i, 0]).astype(int) for i in (middle, 0))
+    return table[centre, corner], jnp.mean(images, axis=(1, 2))
+
+
+def coded(answers, num_classes, others=()):
+    """A Classifier that ranks classes by the greys of the central and the corner pixel.
 
     Args:
-      table: [26, 26, k] logits by (centre, corner), each in steps of 10 of 255.
+      answers: {level of both, or (centre, corner): class, or (best class, second, ...)}, levels in
+        steps of 10 of 255.
+      others: the classes, ranked, of all other greys.
     """
-
-    table: jax.Array
-
-    @property
-    def num_classes(self):
-        """Length of a row of logits."""
-        return self.table.shape[-1]
-
-    def logits(self, images):
-        """[n, k] float32."""
-        middle = images.shape[1] // 2
-        centre, corner = (jnp.round(25.5 * images[:, i, i, 0]).astype(int) for i in (middle, 0))
-        return self.table[centre, corner]
-
-    def features(self, images):
-        """[n, 3]: the mean colour."""
-        return jnp.mean(images, axis=(1, 2))
-
-
-def coded(answers, num_classes):
-    """The Coded that ranks classes by a grey: {level: class, or (best class, second, ...)}."""
     table = np.zeros((26, 26, num_classes), np.float32)
+    table[..., list(others)] = np.arange(len(others), 0, -1)
     for level, ranked in answers.items():
         ranked = ranked if isinstance(ranked, tuple) else (ranked,)
         places = level if isinstance(level, tuple) else (level, level)
         row = table[places[0] // 10, places[1] // 10]
+        row[:] = 0
         row[list(ranked)] = np.arange(len(ranked), 0, -1)
-    return Coded(jnp.asarray(table))
+    return Classifier(jnp.asarray(table), _by_greys, num_classes, code="by greys")
+
+
+def greys(levels, labels, num_classes, **columns):
+    """A Table of images of 8 pixels a side, each of one grey."""
+    levels = np.asarray(levels, np.uint8)[:, None, None, None]
+    images = np.broadcast_to(levels, (len(levels), 8, 8, 3))
+    return array_source(images, labels, num_classes=num_classes, **columns)
 
 
 def write_imagenet(root, classes=(0, 1, 207, 404, 999), per_class=2):
@@ -246,22 +262,42 @@ def write_waterbirds(root, per_group=2):
     return root
 
 
+def write_cifar10(root, num=12, split="test", name="cifar10", side=32):
+    """<version>/ of noise images, as scripts/prepare_data.py writes arrays; `root` ends in `name`.
+
+    Its split "train" has ten more.
+    """
+    from prepare_data import prepare_arrays
+
+    rng, arrays = np.random.default_rng(7), {}
+    for part, count in (("train", 10), (split, num)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.arange(count) % 10
+    root.parent.mkdir(parents=True, exist_ok=True)
+    file = root.parent / f"{name}.npz"
+    np.savez(file, **arrays)
+    prepare_arrays(file, name, root.parent, version="3.0.2")
+    file.unlink()
+    return root
+
+
+def _write_salient(root):
+    return write_salient(root, root.parent / "imagenet" / "train")
+
+
 WRITERS = {
     "imagenet": write_imagenet,
     "imagenet_c": write_imagenet_c,
     "objectnet": write_objectnet,
     "rival10": write_rival10,
+    "salient_imagenet": _write_salient,
     "imagenet9": write_imagenet9,
     "waterbirds": write_waterbirds,
 }
 
 
 def write_all(root):
-    """Every benchmark under `root`, in the folder that scripts/evaluate.py looks for first."""
-    from advspur.benchmarks import BENCHMARKS
-
+    """Every data set under `root`, in the folder that scripts/evaluate.py looks for first."""
     for name, write in WRITERS.items():
-        write(root / BENCHMARKS[name].DIRECTORIES[0])
-    salient = root / BENCHMARKS["salient_imagenet"].DIRECTORIES[0]
-    write_salient(salient, root / "imagenet" / "train")
+        write(root / READERS[name].directories[0])
     return root

@@ -1,0 +1,397 @@
+"""All readers: what is there, what is missing or unreadable, and what is said of it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.data.fake_layouts import WRITERS, cut_short, read, write_cifar10
+
+from advspur._checks import InputError
+from advspur.data import imagenet, imagenet9, imagenet_c, objectnet, rival10, waterbirds
+from advspur.data.label_maps import OBJECTNET, imagenet_wnids, rival10_labels
+from advspur.data.layouts import MissingData
+from advspur.data.readers import READERS
+
+WRITTEN = {
+    "imagenet": {"val": 10},
+    "imagenet_c": dict.fromkeys(imagenet_c.SIZES, 4),
+    "objectnet": {"images": 8},
+    "rival10": {"train": 40, "test": 40},
+    "salient_imagenet": {"images": 5},
+    "imagenet9": dict.fromkeys(imagenet9.VARIANTS, 18),
+    "waterbirds": {"train": 8, "val": 8, "test": 8},
+    "cifar10": {"test": 12},
+}
+TENCH, SHARK = imagenet_wnids()[0], imagenet_wnids()[7]
+PICKLED = f"{list(rival10_labels())[1]}_{list(rival10_labels())[1]}_0"  # it has no mask file
+IN_9 = ("fg_mask/val/06_musical instrument/n00000006_2.npy",)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for name, write in WRITERS.items():
+        write(root / name, **({"per_class": 2} if name == "imagenet9" else {}))
+    write_cifar10(root / "cifar10")
+    return root
+
+
+@pytest.fixture
+def copy(written, tmp_path):
+    """copy(name): the folder of a copy to damage; ImageNet's photographs lie beside it."""
+
+    def call(name):
+        if name == "salient_imagenet":
+            shutil.copytree(written / "imagenet" / "train", tmp_path / "imagenet" / "train")
+        return shutil.copytree(written / name, tmp_path / name)
+
+    return call
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """As if what is written were what is published."""
+    of_imagenet = {p: imagenet_wnids()[p] for p in (0, 1, 207, 404, 999)}
+    monkeypatch.setattr(imagenet, "imagenet_wnids", lambda: tuple(of_imagenet.values()))
+    of_c = tuple(imagenet_wnids()[index] for index in (3, 500))
+    monkeypatch.setattr(imagenet_c, "imagenet_wnids", lambda: of_c)
+    folders = ("alarm_clock", "chair", "still_camera", "mug")
+    monkeypatch.setattr(objectnet, "OBJECTNET", {name: OBJECTNET[name] for name in folders})
+    for module, name in ((imagenet, "imagenet"), (imagenet9, "imagenet9"), (rival10, "rival10")):
+        monkeypatch.setattr(module, "SIZES", WRITTEN[name])
+    monkeypatch.setattr(objectnet, "SIZES", {"images": 8})
+    monkeypatch.setattr(waterbirds, "GROUP_COUNTS", dict.fromkeys(waterbirds.SPLITS, (2,) * 4))
+
+
+def counts(parts):
+    return {part: len(table) for part, table in parts.items()}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_examples_of_every_part(name, written, monkeypatch):
+    """Also of a home directory that is abbreviated."""
+    monkeypatch.setenv("HOME", str(written))
+    parts = read(name, Path("~") / name)
+    assert counts(parts) == WRITTEN[name]
+    masked = {"rival10": ["test"], "imagenet9": ["original"], "salient_imagenet": ["images"]}
+    assert [part for part in parts if parts[part].has_mask] == masked.get(name, [])
+    for table in parts.values():
+        example, size = table[len(table) - 1], table.image_size
+        assert example["image"].shape == (size, size, 3) and example["image"].dtype == np.uint8
+        assert 0 <= example["label"] < table.num_classes
+        assert table.index.tolist() == list(range(len(table)))
+        if table.has_mask:
+            channels = 2 if name == "salient_imagenet" else 1
+            assert example["mask"].shape == (224, 224, channels)
+            assert example["mask"].dtype == np.uint8 and example["mask"].max() > 100
+        assert ("mask" in example) == table.has_mask
+
+
+PLACES = {
+    "imagenet": "no ImageNet in .*nowhere: expected val/<wnid>",
+    "imagenet_c": "no ImageNet-C in .*<corruption>/<severity 1-5>/<wnid>",
+    "objectnet": "no ObjectNet in .*expected images/<folder>",
+    "rival10": "no RIVAL10 in .*entire_object_masks",
+    "salient_imagenet": "no Salient ImageNet in .*wordnet_dict.py",
+    "imagenet9": "no ImageNet-9 in .*fg_mask/val",
+    "waterbirds": "no Waterbirds in .*expected metadata.csv",
+    "cifar10": "no CIFAR-10 in .*TFDS array_record",
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("is_there", (False, True))
+def test_missing_data_are_answered_with_the_place_and_the_layout(name, is_there, tmp_path):
+    """Of no folder, and of one with something else in it."""
+    if is_there:
+        (tmp_path / "nowhere" / "speckle_noise" / "1").mkdir(parents=True)
+    with pytest.raises(MissingData, match=f"{PLACES[name]}.*docs/benchmarks.md says where"):
+        read(name, tmp_path / "nowhere")
+
+
+SMALL = {  # what a copy is told that has few of the published images
+    "imagenet": "995 of 1000 class folders are missing, first n01484850",
+    "imagenet_c": "998 of 1000 class folders are missing, first n0144",
+    "objectnet": "109 of 113 class folders are missing, first backpack",
+    "rival10": "40 images, 21,178 are published",
+    "salient_imagenet": "998 of 1000 classes are missing, first n0144",
+    "imagenet9": "18 images, 4,050 are published",
+    "waterbirds": r"train have \(2, 2, 2, 2\) images, \(3498, 184, 56, 1057\) are published",
+    "cifar10": "12 images, 10,000 are published",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_copies_are_refused(name, written):
+    with pytest.raises(InputError, match=f"is incomplete: .*{SMALL[name]}.*allow_partial=True"):
+        read(name, written / name, allow_partial=False)
+
+
+@pytest.mark.parametrize("name", ("imagenet", "imagenet_c", "objectnet"))
+def test_too_few_images_of_all_classes_are_refused(name, written, published, monkeypatch):
+    sizes = {"imagenet": {"val": 50_000}, "objectnet": {"images": 18_514}}
+    if name in sizes:
+        monkeypatch.setattr(globals()[name], "SIZES", sizes[name])
+    said = {"imagenet": "10 images, 50,000 are", "imagenet_c": "4 images, 50,000 are"}
+    with pytest.raises(InputError, match=said.get(name, "8 images, version 1.0-beta had 18,514")):
+        read(name, written / name, allow_partial=False)
+
+
+@pytest.mark.parametrize("name", ("imagenet", "objectnet", "rival10", "imagenet9", "waterbirds"))
+def test_whole_copies_are_read_without_a_word(name, written, published):
+    assert counts(read(name, written / name, allow_partial=False)) == WRITTEN[name]
+
+
+def test_published_sizes():
+    sizes = {name: reader.sizes for name, reader in READERS.items()}
+    assert sizes["imagenet"] == {"val": 50_000} and sizes["cifar10"] == {"test": 10_000}
+    assert list(sizes["imagenet_c"].values()) == [50_000] * 75
+    assert sizes["imagenet9"] == dict.fromkeys(imagenet9.VARIANTS, 4050)
+    assert sum(sizes["waterbirds"].values()) == 4795 + 1199 + 5794
+    assert sum(sizes["rival10"].values()) == 26_484
+
+
+def remove(*names):
+    """Take files away, or whole folders."""
+
+    def damage(root):
+        for name in names:
+            for path in root.glob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return damage
+
+
+def rename(name, new):
+    return lambda root: (root / name).rename(root / name.replace(*new))
+
+
+def another_image(name):
+    def damage(root):
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(root / name)
+
+    return damage
+
+
+def without_val(root):
+    lines = (root / "metadata.csv").read_text().splitlines()
+    kept = [line for line in lines if line.split(",")[3] != "1"]
+    (root / "metadata.csv").write_text("\n".join(kept))
+
+
+def in_both_splits(root):
+    name = f"ordinary/{PICKLED}.JPEG"
+    shutil.copy(root / "test" / name, root / "train" / name)
+
+
+def renamed_everywhere(root):
+    for path in sorted((root / "snow/1").rglob("*.JPEG")):
+        path.rename(path.with_name(path.name.replace("ILSVRC", "X")))
+
+
+ONE_OF_C = f"{imagenet_wnids()[3]}/ILSVRC2012_val_00000031.JPEG"
+ONE_OF_EACH = dict.fromkeys(imagenet_c.SIZES, 3)
+# (reader, damage, what is said of it, sizes that change where a partial copy is allowed: None is
+# a part less; or what is said even so)
+DAMAGED = {
+    "a class": ("imagenet", remove(f"val/{TENCH}"), "1 of 5 class folders", {"val": 8}),
+    "no class": (
+        "imagenet",
+        lambda root: (root / "val" / "n00000000").mkdir(),
+        "no class, first n00000000",
+        "no class, first n00000000",
+    ),
+    "a class of ObjectNet": (
+        "objectnet",
+        remove("images/mug"),
+        "1 of 4 class folders are missing, first mug",
+        {"images": 6},
+    ),
+    "an image of the first cell": (
+        "imagenet_c",
+        remove(f"gaussian_noise/1/{ONE_OF_C}"),
+        f"gaussian_noise/1 lacks 1 images that .* has, first {ONE_OF_C}",
+        ONE_OF_EACH,
+    ),
+    "an image of the last cell": (
+        "imagenet_c",
+        remove(f"jpeg_compression/5/{ONE_OF_C}"),
+        f"jpeg_compression/5 lacks 1 images that .* has, first {ONE_OF_C}",
+        ONE_OF_EACH,
+    ),
+    "a severity": ("imagenet_c", remove("pixelate/4"), "te/4 is missing", "te/4 is missing"),
+    "a corruption": ("imagenet_c", remove("pixelate"), "te/1 is missing", "te/1 is missing"),
+    "no image in common": (
+        "imagenet_c",
+        renamed_everywhere,
+        "snow/1 lacks 4 images",
+        "no image is in all 75 cells",
+    ),
+    "a mask of ImageNet-9": (
+        "imagenet9",
+        remove(*IN_9),
+        "1 of 18 masks are missing, .*n00000006_2.npy",
+        {"original": 17},
+    ),
+    "a class of a variant": (
+        "imagenet9",
+        remove("no_fg/val/00_dog"),
+        "no_fg.val is incomplete: 1 of 9 class folders",
+        {"no_fg": 16},
+    ),
+    "a class spelt otherwise": (
+        "imagenet9",
+        rename("no_fg/val/00_dog", ("dog", "Dog")),
+        "no_fg.val has 1 folders that are no class, first 00_Dog",
+        "no_fg.val has 1 folders that are no class, first 00_Dog",
+    ),
+    "a variant": ("imagenet9", remove("no_fg"), "no_fg.val is missing", {"no_fg": None}),
+    "the originals": ("imagenet9", remove("original"), "l.val is missing", "has no original, whi"),
+    "MIXED-RAND": ("imagenet9", remove("mixed_rand"), "d.val is missing", "has no mixed_rand, whi"),
+    "the backgrounds": ("imagenet9", remove("only_bg_t"), "t.val is mis", "has no only_bg_t, whi"),
+    "a mask of RIVAL10": (
+        "rival10",
+        remove(f"test/ordinary/{PICKLED}_attr_dict.pkl"),
+        f"1 of 40 masks of test images are missing, first {PICKLED}.JPEG",
+        {"test": 39},
+    ),
+    "an image of no class": (
+        "rival10",
+        another_image("train/ordinary/n00000001_x.JPEG"),
+        "n00000001_x.JPEG is named for no RIVAL10 class",
+        "n00000001_x.JPEG is named for no RIVAL10 class",
+    ),
+    "a split": (
+        "rival10",
+        remove("test"),
+        "test/ordinary is missing: both splits",
+        "test/ordinary is missing: both splits",
+    ),
+    "an image in both splits": (
+        "rival10",
+        in_both_splits,
+        "41 images, 40 are published",
+        f"1 images are in both .*, first {PICKLED}.JPEG",
+    ),
+    "an image of Waterbirds": (
+        "waterbirds",
+        remove("004.*/*.jpg"),
+        "1 of 24 images are missing, .*Some_Bird_0004_0.jpg",
+        {"train": 7},
+    ),
+    "a split of Waterbirds": ("waterbirds", without_val, "groups of val have", "no val images"),
+    "a salient mask": (
+        "salient_imagenet",
+        remove(f"{TENCH}/feature_10/{TENCH}_1.JPEG"),
+        "998 of 1000 classes",
+        {"images": 4},
+    ),
+    "all photographs": (
+        "salient_imagenet",
+        lambda root: shutil.rmtree(root.parent / "imagenet"),
+        "998 of 1000 classes",
+        "no complete images in",
+    ),
+    "the answers": (
+        "salient_imagenet",
+        remove("mturk_results/*"),
+        "998 of 1000 classes",
+        "no Salient ImageNet answers",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_is_missing_is_named_or_left_out(what, copy, published):
+    name, damage, strictly, partly = DAMAGED[what]
+    root = copy(name)
+    damage(root)
+    with pytest.raises(InputError, match=strictly):
+        read(name, root, allow_partial=False)
+    if isinstance(partly, str):
+        with pytest.raises(InputError, match=partly) as error:
+            read(name, root)
+        # What was allowed already is not advised.
+        assert "allow_partial" not in str(error.value)
+        return
+    expected = {part: n for part, n in (WRITTEN[name] | partly).items() if n is not None}
+    assert counts(read(name, root)) == expected
+
+
+UNREADABLE = [  # (reader, file, part, how many are left)
+    ("imagenet", f"val/{imagenet_wnids()[207]}/ILSVRC2012_val_00000006.JPEG", "val", 9),
+    ("imagenet_c", f"frost/2/{ONE_OF_C}", "frost/2", 3),
+    ("objectnet", "images/chair/*1.png", "images", 7),
+    ("rival10", f"train/ordinary/{PICKLED[:-1]}6.JPEG", "train", 39),
+    ("rival10", f"test/entire_object_masks/{PICKLED[:-1]}1.JPEG", "test", 39),
+    ("salient_imagenet", f"{SHARK}/feature_10/{SHARK}_0.JPEG", "images", 4),
+    ("imagenet9", "mixed_rand/val/00_dog/fg_n00000000_2_bg_*", "mixed_rand", 17),
+    ("imagenet9", *IN_9, "original", 17),
+    ("waterbirds", "021.*/*.jpg", "test", 7),
+]
+
+
+@pytest.mark.parametrize("name, file, part, left", UNREADABLE)
+def test_what_cannot_be_read_is_named_or_left_out_and_counted(name, file, part, left, copy):
+    root = copy(name)
+    (file,) = root.glob(file)
+    cut_short(file)
+    table = read(name, root)[part]
+    kept, total = [], len(table)
+    for i in range(total):
+        try:
+            table[i]
+            kept.append(i)
+        except InputError as error:
+            assert f"{file.name} is no readable " in str(error)
+    assert len(kept) == left
+    with pytest.warns(UserWarning, match=f"{part}: 1 of {total} images are unreadable") as warned:
+        parts = read(name, root, skip_unreadable=True)
+    assert len(warned) == 1
+    lost = set(parts) if name == "imagenet_c" else {part}  # a cell is of the same images as others
+    expected = {p: (n - (p in lost), int(p in lost)) for p, n in WRITTEN[name].items()}
+    assert {p: (len(t), t.skipped) for p, t in parts.items()} == expected
+    for p in lost:
+        assert parts[p].index.tolist() == kept
+        np.testing.assert_array_equal(parts[p].columns["label"], table.columns["label"][kept])
+
+
+def digests(name, root):
+    return {part: table.digest for part, table in read(name, root).items()}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_copy_elsewhere_has_the_same_digests(name, written, copy):
+    found = digests(name, copy(name))
+    assert found == digests(name, written / name) and len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("name, file, part, left", UNREADABLE)
+def test_the_digest_of_a_part_is_of_the_bytes_of_its_files(name, file, part, left, copy):
+    """Images and masks, of equal size and time, which decode to the same or to other pixels."""
+    root = copy(name)
+    before = digests(name, root)
+    (path,) = root.glob(file)
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[15 if path.suffix in (".JPEG", ".jpg") else -1] ^= 1  # 15: what an inch is
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = digests(name, root)
+    assert [p for p in before if before[p] != after[p]] == [part]
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    (
+        ("objectnet", {"resize": 255}, "resize = 255 is not known; allowed: 256, 224"),
+        ("imagenet9", {"transform": "crop"}, "transform = 'crop' is not known; allowed: 'none'"),
+        ("rival10", {"transform": "crop"}, "transform = 'crop' is not known; allowed: 'resize'"),
+    ),
+)
+def test_options_are_refused_by_name(name, options, message, written):
+    with pytest.raises(InputError, match=message):
+        read(name, written / name, **options)
