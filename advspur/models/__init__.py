@@ -19,13 +19,12 @@ from advspur.models.runs import (
     run_facts,
 )
 from advspur.models.store import find_model, load, model_facts
-from advspur.models.suite import SUITE, compare_with_published, published_model, suite
+from advspur.models.suite import SUITE, published_model, suite
 
 __all__ = [
     "SUITE",
     "Classifier",
     "build_network",
-    "compare_with_published",
     "convert_torch_checkpoint",
     "described_network",
     "find_model",
