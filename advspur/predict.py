@@ -15,6 +15,7 @@ argmax of NaN would be class 0.
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import jax
@@ -28,7 +29,6 @@ from advspur._files import write_whole
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
 from advspur.models.classifier import ClassMap, LinearHead, base_of, pool
-
 
 
 def for_each_example(function, table, *, batch_size, progress=None, passes=1):
