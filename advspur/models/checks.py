@@ -39,7 +39,7 @@ def foreign_code(what):
 
 
 def _place(error):
-    """ (file, line N) of the last line that is neither ours nor of an installed package."""
+    """(file, line N) of the last line that is neither ours nor of an installed package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)

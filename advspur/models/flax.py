@@ -134,9 +134,7 @@ def from_flax(
         asked = inspect.signature(type(module).__call__).parameters
         mode = {key: value for key, value in EVALUATION.items() if key in asked}
     mode = tuple(sorted(mode.items()))
-    call, params = (
-        (LinenCall(module, mode), variables) if is_linen else _split(module, mode)
-    )
+    call, params = (LinenCall(module, mode), variables) if is_linen else _split(module, mode)
     forward = FlaxForward(
         call, mean, std, logits, features, num_classes, image_size, arch, name or arch
     )
@@ -152,7 +150,7 @@ def from_flax(
         has_features=features is not None,
         image_size=image_size,
         name=name or arch,
-        note=f"{arch} runs in Flax, evaluation mode: {', '.join(told) or 'it has no argument for it'}",
+        note=f"{arch} runs in Flax, in evaluation mode: {', '.join(told) or 'nothing to set'}",
     )
 
 

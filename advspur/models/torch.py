@@ -1,4 +1,4 @@
-"""from_torch: any torch module as a model. torch is imported here only, and only when it is used."""
+"""from_torch: any torch module as a model. torch is imported only where there is one."""
 
 import dataclasses
 import sys
@@ -154,7 +154,7 @@ def _feature_layer(network, name, size):
         layers = dict(module.named_modules())
         require(
             isinstance(name, str) and name in layers,
-            f"features = {name!r}: {type(module).__name__} has no such submodule; its last ones are "
+            f"features = {name!r}: {type(module).__name__} has no such submodule; its last are "
             f"{', '.join(list(layers)[-8:])}",
         )
         return layers[name], False
@@ -172,7 +172,7 @@ def _feature_layer(network, name, size):
         for hook in hooks:
             hook.remove()
     logits = pick(kind, output, network.logits, "logits")
-    for layer, inputs, result in reversed(seen):
+    for layer, _, result in reversed(seen):
         if result.shape == logits.shape and torch.equal(result, logits):
             return layer, True
     return None, True

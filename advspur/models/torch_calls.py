@@ -8,6 +8,7 @@ A callback may not make JAX arrays: on CPU, the thread that would fill them may 
 waits for the callback. `buffer_callback` hands over memory, as `pure_callback` does not.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
-from advspur._checks import first_line
+from advspur._checks import first_line, require
 from advspur._devices import OUT_OF_MEMORY, SPLIT, device_mesh
 from advspur.models.checks import foreign_code, pick
 
@@ -55,6 +56,7 @@ class Network:
             for values in (mean, std)
         )
         self.lock, self.kept, self.last, self.room = threading.Lock(), {}, 0, 1
+        self.widths = functools.cache(self._widths)
 
     def images(self, array):
         """A tensor of its own, [n, c, h, w] on the module's device, from pixels [n, h, w, c]."""
@@ -79,10 +81,12 @@ class Network:
             if self.layer is not None:
                 handle.remove()
         logits = pick(type(self.module).__name__, output, self.logits, "logits")
-        return [logits] if self.layer is None else [logits, _pooled(seen[-1])]
+        if self.layer is None:
+            return [logits]
+        require(seen, "features= names a submodule that is not called")
+        return [logits, _pooled(seen[-1])]
 
-    @functools.cache  # noqa: B019  (as long as the compiled programs that hold the network)
-    def widths(self, height, width, channels):
+    def _widths(self, height, width, channels):
         """The lengths of a row of logits and features for images of a size, from a real call."""
         import torch
 
@@ -149,13 +153,13 @@ class Network:
     @functools.cached_property
     def digest(self):
         """SHA-256 of its weights, and of the files that its layers are written in."""
+        import torch
+
         digest = hashlib.sha256()
         for name, tensor in self.module.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            raw = tensor.detach().cpu().contiguous().flatten()
-            digest.update(raw.view(_bytes()).numpy() if raw.numel() else b"")
-        for kind in sorted({*map(type, self.module.modules())}, key=lambda t: t.__qualname__):
-            digest.update(f"{kind.__module__}.{kind.__qualname__}".encode())
+            flat = tensor.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
         files = {_file(kind) for kind in {*map(type, self.module.modules())}} - {None}
         for content in sorted(Path(file).read_bytes() for file in files):
             digest.update(content)
@@ -222,17 +226,16 @@ def _on_host(network, function, results, *arrays):
 
 def _pooled(features):
     """Features [n, d]; of [n, c, h, w] the average over space."""
+    require(
+        hasattr(features, "ndim"),
+        f"features= names a submodule that returns a {type(features).__name__}; name one whose "
+        "output is a single tensor",
+    )
     return features.mean((2, 3)) if features.ndim == 4 else features
 
 
 def _array(tensor):
     return tensor.detach().float().cpu().numpy()
-
-
-def _bytes():
-    import torch
-
-    return torch.uint8
 
 
 def _file(kind):
@@ -242,12 +245,12 @@ def _file(kind):
         return None
 
 
-class _memory:
-    """torch's lack of memory, as JAX says it: the lines about it name the batch size."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, _):
-        if kind is not None and "memory" in str(error) and issubclass(kind, RuntimeError):
-            raise MemoryError(f"{OUT_OF_MEMORY}: torch: {first_line(error)}") from error
+@contextlib.contextmanager
+def _memory():
+    """torch's lack of memory, as JAX says it: then the lines about it name the batch size."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise MemoryError(f"{OUT_OF_MEMORY}: torch: {first_line(error)}") from error
