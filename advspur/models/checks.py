@@ -1,6 +1,7 @@
 """What is asked of a model that somebody else wrote, and what is said where it is otherwise."""
 
 import contextlib
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -30,7 +31,9 @@ def foreign_code(what):
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {first_line(error)}"
-        if isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error):
+        is_traced = isinstance(error, TypeError) and "Tracer" in str(error)
+        text = re.sub(r"\w*Tracer\b", "JAX array", text)
+        if is_traced or isinstance(error, jax.errors.JAXTypeError):
             text = (
                 "it needs the values of its images, as NumPy and PyTorch do: write it with "
                 f"jax.numpy, or give a torch module to models.from_torch ({text})"

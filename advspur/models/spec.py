@@ -53,10 +53,11 @@ def _of_function(spec, where, what):
     with _importable(folder.absolute()):
         module = _module_of_file(where) if is_file else _module_of_package(where)
         function = getattr(module, what, None)
-        own = [n for n, f in vars(module).items() if inspect.isfunction(f) and n[0] != "_"]
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = [n for n, f in functions if f.__module__ == module.__name__ and n[0] != "_"]
         require(
             callable(function),
-            f"{where} has no function {what!r}; it has {', '.join(sorted(own)) or 'none'}",
+            f"{where} has no function {what!r}; it has {', '.join(own) or 'none'}",
         )
         with foreign_code(f"{spec}, called without arguments,"):
             model = function()
