@@ -36,7 +36,7 @@ class TorchForward:
         network = self.network
         return (
             f"TorchForward({network.digest}, {network.mean.flatten().tolist()}, "
-            f"{network.std.flatten().tolist()}, {self.image_size})"
+            f"{network.std.flatten().tolist()}, {self.image_size}, {network.place})"
         )
 
 

@@ -150,6 +150,12 @@ class Network:
         for token in used or ([] if only_used else list(self.kept)[:1]):
             del self.kept[token]
 
+    @property
+    def place(self):
+        """Where the features are, as a text."""
+        names = {id(layer): name for name, layer in self.module.named_modules()}
+        return f"{'input' if self.is_input else 'output'} of {names.get(id(self.layer))}"
+
     @functools.cached_property
     def digest(self):
         """SHA-256 of its weights, and of the files that its layers are written in."""
