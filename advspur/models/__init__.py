@@ -21,6 +21,7 @@ from advspur.models.runs import (
     run_checksum,
     run_facts,
 )
+from advspur.models.spec import is_spec
 from advspur.models.store import classifier_facts, find_model, load, model_facts
 from advspur.models.suite import SUITE, published_model, suite
 from advspur.models.torch import from_torch
@@ -39,6 +40,7 @@ __all__ = [
     "from_function",
     "from_resnet",
     "from_torch",
+    "is_spec",
     "latest_step",
     "load",
     "model_facts",

@@ -110,13 +110,11 @@ def find_model(name, *, models_dir=None):
 
 
 def model_facts(name, *, models_dir=None):
-    """What is known of a model beside its weights: a dict.
+    """What is known of a model of ours beside its weights, which are not read: a dict.
 
     model (its name), arch, num_classes, train_p, train_epsilon, ..., step, and checksum, which
     tells two models of one name apart.
     """
-    if is_spec(name):
-        return classifier_facts(load_spec(name))
     path = find_model(name, models_dir=models_dir)
     if not path.is_dir():
         return describe(path, convert(path, is_filled=False)) | {"model": path.stem, "step": 0}
@@ -132,6 +130,8 @@ def classifier_facts(classifier):
         "arch": getattr(classifier.forward, "arch", type(classifier.forward).__name__),
         "num_classes": classifier.num_classes,
         "image_size": classifier.image_size,
+        "class_names": classifier.class_names,
+        "has_features": classifier.has_features,
         "dataset": "unknown",
         "shapes": {},
         "train_p": None,
