@@ -6,6 +6,8 @@ import time
 
 from tqdm import tqdm
 
+LINE_EVERY = 10  # seconds between two plain lines, at least
+
 
 class Progress:
     """Counts units of work up to `total`; a context manager.
@@ -14,12 +16,11 @@ class Progress:
       total: units of work, of any kind that takes about equal time.
       title: what is being done.
       unit: name of a unit, to show the rate in; None: no rate is shown.
-      every_seconds: least time between two plain lines.
     """
 
-    def __init__(self, total, title, *, unit=None, every_seconds=10, stream=None):
+    def __init__(self, total, title, *, unit=None, stream=None):
         self.total, self.title, self.done = total, title, 0
-        self._unit, self._skipped, self._every = unit, 0, every_seconds
+        self._unit, self._skipped = unit, 0
         self._stream = sys.stderr if stream is None else stream
         self._start = self._last_line = time.monotonic()
         self._bar = None
@@ -41,7 +42,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(amount)
-        elif time.monotonic() - self._last_line >= self._every:
+        elif time.monotonic() - self._last_line >= LINE_EVERY:
             self._last_line = time.monotonic()
             self.line(f"{self.title} {self.done / self.total:4.0%}, {self._pace()} {note}")
 

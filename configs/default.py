@@ -65,7 +65,6 @@ def get_config():
     config.warmup_epochs = 0.0  # linear from 0; "step" and "cosine"
     config.momentum = 0.9
     config.weight_decay = 1e-4  # of all parameters
-    config.label_smoothing = 0.0  # share of the target spread over all classes
     config.gradient_clip = 0.0  # largest global l2 norm of the gradient; 0: no clipping
     config.ema_decay = 0.0  # of averaged weights, evaluated beside the raw ones; 0: none
 
@@ -79,7 +78,5 @@ def get_config():
     config.keep_last = 2  # checkpoints kept beside the best
     config.best_metric = "val_pgd_accuracy"  # or "val_clean_accuracy", "val_ema_pgd_accuracy", ...
     config.early_stopping = 0  # validations without a better best_metric that end a run; 0: never
-    # Fall of val_pgd_accuracy that sends a run of one-step attacks back to its best; 0: never
-    config.overfitting_guard = 0.0
     config.log_every_steps = 50  # steps between two lines of metrics.jsonl
     return config.lock()

@@ -10,7 +10,8 @@ Options of a benchmark are set by what they belong to, its data, its head or a m
 
 from ml_collections import ConfigDict
 
-from advspur.benchmarks import BENCHMARKS
+from advspur.benchmarks import BENCHMARKS, own_benchmark
+from advspur.data.own_tables import ROLES
 from advspur.models import suite
 
 
@@ -30,8 +31,8 @@ def get_config():
         "cifar_color_shift",  # models trained on CIFAR-10 with a colour shift
         "spurious_shapes",  # models trained on it are evaluated on it, and on nothing else
     )  # and cifar10
-    # (): those of each benchmark's protocol. Others: pgd and autoattack of any benchmark; groups and
-    # regions where the data have them.
+    # (): those of each benchmark's protocol. Others: pgd and autoattack of any benchmark; groups
+    # and regions where the data have them.
     config.measures = ()
     config.data_dir = ""  # folder that holds the data sets' folders; "": $ADVSPUR_DATA
     config.directories = ConfigDict()  # of single data sets; "": below data_dir
@@ -44,4 +45,14 @@ def get_config():
     config.seed = 0  # of noise, heads and attacks
     config.note = ""  # shown with every figure of the report
     config.options = ConfigDict({name: row.defaults() for name, row in BENCHMARKS.items()})
+
+    # Of --data=PATH, your own data (docs/own_data.md).
+    config.data_name = ""  # in records and the report; "": the folder's name
+    config.columns = ConfigDict(dict.fromkeys(ROLES, ""))  # where a table has other names for them
+    config.columns.attributes = ()  # the columns that make groups with the label
+    config.majority = ()  # names of the majority groups; (): those that train makes more frequent
+    config.own = ConfigDict(own_benchmark("own").defaults())
+    for name in ("columns", "majority", "allow_partial", "skip_unreadable"):
+        del config.own.data[name]  # above
+    config.own.data.image_size = 0  # 0: the model's, or 224
     return config.lock()

@@ -29,7 +29,7 @@ FRACTIONS = re.compile(rf"^--(?:config\.[\w.]+|train_epsilon)={FRACTION}(?:,{FRA
 KINDS = {
     "training": ("default", ()),
     "suite": ("quickstart", ("evaluation.",)),
-    "evaluation": ("evaluate", ("directories.", "options.")),
+    "evaluation": ("evaluate", ("directories.", "options.", "columns.", "own.")),
     "theory": ("theory_{figure}", ()),
 }
 

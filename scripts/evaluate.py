@@ -1,11 +1,12 @@
 """Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
-A MODEL is a run directory, a converted one, a checkpoint file, or a name of the paper's suite; none
-given, those of the config. Measures them on every benchmark of the config that fits them and
-appends to <workdir>/records.jsonl; numbers that are recorded already are not measured again.
+A MODEL is a training run, a converted checkpoint, a checkpoint file, a name of the paper's suite,
+file.py:function, package.module:function, timm:NAME or torchvision:NAME; without one, those of the
+config. Measures them on the benchmarks of the config that fit them, or on your own data with
+--data=PATH, and appends to <workdir>/records.jsonl; what is recorded already is not measured again.
 
-A data set, or a model of the config, that is not at hand is passed over with one line; with
---require it is an error. What fails is passed over too, and the exit code is 2 then.
+--plan says what would be measured, and stops. A data set, or a model of the config, that is missing
+is skipped with one line, or is an error with --require; after any error the exit code is 2.
 """
 
 import os
@@ -14,7 +15,9 @@ import sys
 import _cli
 from absl import flags
 
-flags.DEFINE_bool("require", False, "Data sets and models that are not at hand are errors.")
+flags.DEFINE_string("data", "", "Your own data: class folders, a manifest.csv, a metadata.csv.")
+flags.DEFINE_bool("plan", False, "Say what would be measured, and stop.")
+flags.DEFINE_bool("require", False, "Missing data sets and models are errors.")
 
 
 def main(flags, *runs):
@@ -56,10 +59,13 @@ def main(flags, *runs):
     ]
 
     reading = {"allow_partial": config.allow_partial, "skip_unreadable": config.skip_unreadable}
+    reading = {name: value for name, value in reading.items() if value}
     options = config.options.to_dict()
-    for name, row in rows.items():
-        if row.reader.directories:
-            options[name]["data"] |= {k: v for k, v in reading.items() if v}
+    for name in (name for name, row in rows.items() if row.reader.directories):
+        options[name]["data"] |= reading
+    if flags.data:
+        rows, options = own_row(flags.data, config, reading, models, line)
+        words["measures"] = words["measures"] or rows[next(iter(rows))].measures
     fitting = [row for row in rows.values() if any(not row.fits(m.facts)[0] for m in models)]
     directories, passes, damaged = find_data(
         fitting,
@@ -70,6 +76,9 @@ def main(flags, *runs):
         required=flags.require,
         line=line,
     )
+    if flags.plan:
+        require(not damaged, "the data cannot be measured; lines above say why")
+        return
     with locked(workdir):
         write_json(file, {"config": config.to_dict(), "environment": environment()})
         for run in found.values():
@@ -91,6 +100,29 @@ def main(flags, *runs):
             line=line,
         )
     require(complete and not damaged, "not all could be measured; lines above say what and why")
+
+
+def own_row(path, config, reading, models, line):
+    """({its name: the row of users' own data}, {its name: options}); says what was found."""
+    from advspur.benchmarks import own_benchmark
+    from advspur.benchmarks.own import choose_head, measured
+
+    row, options = own_benchmark(path, name=config.data_name), config.own.to_dict()
+    columns = {role: name for role, name in config.columns.items() if name}
+    options["data"] |= {"columns": columns, "majority": _cli.words(config.majority), **reading}
+    options["head"]["class_names"] = _cli.words(options["head"]["class_names"])
+    if not options["data"]["image_size"]:
+        del options["data"]["image_size"]  # the model's
+    measures, lines = measured(row, options)
+    for text in row.reader.read.lines(**row.complete(options)["data"]) + lines:
+        line(text)
+    parts = row.load(None, row.complete(options)["data"])
+    for model in models:
+        head = options["head"]
+        _, text = choose_head(model.facts, parts, head["head"], head["class_names"])
+        line(f"{model.name}: {text}")
+    row = row._replace(measures=measures)
+    return {row.name: row}, {row.name: options}
 
 
 def find_models(names, models_dir, *, required, line):

@@ -17,6 +17,7 @@ BENCHMARK_OF = {"spurious_shapes": "spurious_shapes", "cifar10": "cifar_color_sh
 
 def main(flags):
     import jax
+    from markupsafe import escape  # as in the page
 
     jax.config.update("jax_num_cpu_devices", _cli.num_cores())  # each trains models of its own
     from advspur._checks import check_choice, check_count, require
@@ -77,7 +78,8 @@ def main(flags):
         page = workdir / "report.html"
         newest = max((p.stat().st_mtime for p in (path, *sweeps) if p.exists()), default=0)
         is_old = not page.exists() or page.stat().st_mtime < newest
-        if is_old or config.note not in page.read_text():
+        note = f'<meta name="note" content="{escape(config.note)}">'
+        if is_old or note not in page.read_text():
             write_report(workdir)
     print(f"{page}: {len(runs) - len(faults)} models, {measured or 'no'} new numbers")
     require(not faults, "; ".join(f"{run}: {fault}" for run, fault in faults.items()))

@@ -11,7 +11,6 @@ def main(flags):
 
     jax.config.update("jax_num_cpu_devices", _cli.num_cores())
     from advspur._checks import check_choice
-    from advspur._devices import is_first_process, talking_stream
     from advspur._progress import Progress
     from advspur.report import write_report
     from advspur.theory.run import check_config, num_problems, run_sweeps
@@ -21,13 +20,10 @@ def main(flags):
     jax.config.update("jax_enable_x64", config.dtype == "float64")
     _cli.use_compile_cache(workdir)
     check_config(config)
-    stream, count = talking_stream(), num_problems(config)
-    with Progress(count, workdir.name, unit="problems", stream=stream) as progress:
-        path = run_sweeps(config, workdir, progress)
-    if is_first_process():
-        print(path)
-        print(write_report(workdir))
+    with Progress(num_problems(config), workdir.name, unit="problems") as progress:
+        print(run_sweeps(config, workdir, progress))
+    print(write_report(workdir))
 
 
 if __name__ == "__main__":
-    _cli.run(main, config="theory", workdir=True, processes=True)
+    _cli.run(main, config="theory", workdir=True)

@@ -1,7 +1,7 @@
 """What users of such tools get wrong, as tables: one line that says what is wrong, before any work.
 
 Hostile pictures, arrays, tables, checkpoints, models and folders stand beside the modules that
-read them (tests/data, tests/test_prepare_data.py, tests/benchmarks/test_not_finite.py, ...).
+read them (tests/data, tests/test_prepare_data.py, tests/measures/test_not_finite.py, ...).
 """
 
 import math
@@ -19,8 +19,8 @@ import pytest
 
 from advspur._checks import InputError, check_seed
 from advspur.benchmarks import BENCHMARKS
-from advspur.benchmarks.run import check_names
 from advspur.data import inject_color_shift, spurious_shapes
+from advspur.measures import MEASURES
 from advspur.models import SUITE
 from advspur.theory import run as theory
 from advspur.training.run_dir import check_config
@@ -185,71 +185,69 @@ def test_numbers_of_processes_that_cannot_be(number, index, monkeypatch):
             raise AssertionError("joined")
 
 
-OPTIONS = [  # benchmark, options -> what is said before its data are looked for
-    ("rival10", {"mask": "hard"}, "mask = 'hard' is not known"),
-    ("rival10", {"learning_rate": -1.0}, "learning_rate = -1.0: it must be finite and >= 0"),
-    ("rival10", {"learning_rate": math.nan}, "learning_rate = nan: it must be finite"),
-    ("rival10", {"weight_decay": math.inf}, "weight_decay = inf: it must be finite"),
-    ("rival10", {"num_epochs": 0}, "num_epochs = 0: it must be a whole number >= 1"),
-    ("rival10", {"num_epochs": 1.5}, "num_epochs = 1.5: it must be a whole number >= 1"),
-    ("rival10", {"head_batch_size": 0}, "batch_size of the head = 0"),
-    ("rival10", {"held_out": 1.0}, "held_out = 1.0: it must lie between 0 and 1"),
-    (
-        "waterbirds",
-        {"sensitivity_learning_rates": 1e-3},
-        "sensitivity_learning_rates = 0.001",
-    ),
-    ("autoattack_rival10", {"learning_rate": -1.0}, "learning_rate = -1.0"),
-    ("autoattack_rival10", {"num_epochs": 0}, "num_epochs = 0"),
-    ("salient_imagenet", {"dilation_rounds": 1.5}, "dilation_rounds = 1.5: it must be a whole"),
-    ("imagenet9", {"challenge_backgrounds": 1.5}, "challenge_backgrounds = 1.5"),
-    ("spurious_shapes", {"num_examples": 0}, "num_examples = 0: it must be a whole number >= 1"),
-    ("spurious_shapes", {"num_examples": 10.5}, "num_examples = 10.5"),
-    ("spurious_shapes", {"regions": {"trials": 1.5}}, "regions.trials = 1.5: it must be a whole"),
-    ("spurious_shapes", {"regions": {"num_attacked": -1}}, "regions.num_attacked = -1"),
-    ("spurious_shapes", {"regions": {"l2_epsilons": 0.5}}, "regions.l2_epsilons = 0.5: give a l"),
-    ("waterbirds", {"learning_rate": -1.0}, "learning_rate = -1.0"),
-    ("waterbirds", {"sensitivity_learning_rates": (1e-3, math.nan)}, "rates = .*nan"),
-    ("waterbirds", {"weight_decay": -1e-4}, "weight_decay = -0.0001"),
-    ("waterbirds", {"num_epochs": 0}, "num_epochs = 0"),
-    ("waterbirds", {"probe_batch_size": -3}, "batch_size of the head = -3"),
-    ("salient_imagenet", {"spurious_region": "rest"}, "spurious_region = 'rest' is not known"),
-    ("salient_imagenet", {"dilation_rounds": -1}, "dilation_rounds = -1"),
-    ("imagenet9", {"challenge_backgrounds": -1}, "challenge_backgrounds = -1"),
-    ("spurious_shapes", {"num_attacked": 0}, "num_attacked = 0: it must be a whole number >= 1"),
-    ("spurious_shapes", {"attack_steps": 0}, "attack_steps = 0"),
-    (
-        "spurious_shapes",
-        {"l2_epsilons": (0.1, -0.1)},
-        "l2_epsilons = .*: it must be finite and >= 0",
-    ),
-    (
-        "spurious_shapes",
-        {"linf_epsilons": ("8/255",)},
-        "linf_epsilons = .*: give a list of numbers",
-    ),
-    ("spurious_shapes", {"linf_epsilons": 0.1}, "linf_epsilons = 0.1: give a list of numbers"),
-    ("cifar_color_shift", {"num_attacked": -5}, "num_attacked = -5"),
-    ("cifar_color_shift", {"attack_steps": 2.5}, "attack_steps = 2.5"),
-    ("cifar_color_shift", {"l2_epsilons": (math.nan,)}, "l2_epsilons = .*: it must be finite"),
-    ("autoattack_cifar10", {"version": "fast"}, "version = 'fast' is not known"),
-    ("autoattack_cifar10", {"l1_epsilons": (math.inf,)}, "l1_epsilons = .*: it must be finite"),
-    ("autoattack_cifar10", {"l2_epsilons": ("x",)}, "l2_epsilons = .*: give a list of numbers"),
-    (
-        "autoattack_imagenet",
-        {"linf_epsilons": (), "l2_epsilons": (), "l1_epsilons": ()},
-        "no budget is given",
-    ),
+OPTIONS = [  # benchmark, what the options belong to, options -> what is said before the data
+    ("rival10", "regions", {"mask": "hard"}, "mask = 'hard' is not known"),
+    ("rival10", "head", {"learning_rate": -1.0}, "learning_rate = -1.0: it must be finite and >="),
+    ("rival10", "head", {"learning_rate": math.nan}, "learning_rate = nan: it must be finite"),
+    ("rival10", "head", {"weight_decay": math.inf}, "weight_decay = inf: it must be finite"),
+    ("rival10", "head", {"num_epochs": 0}, "num_epochs = 0: it must be a whole number >= 1"),
+    ("rival10", "head", {"num_epochs": 1.5}, "num_epochs = 1.5: it must be a whole number >= 1"),
+    ("rival10", "head", {"batch_size": 0}, "batch_size of the head = 0"),
+    ("rival10", "head", {"held_out": 1.0}, "held_out = 1.0: it must lie between 0 and 1"),
+    ("waterbirds", "head", {"sensitivity_learning_rates": 1e-3}, "learning_rates = 0.001"),
+    ("waterbirds", "head", {"sensitivity_learning_rates": (1e-3, math.nan)}, "rates = .*nan"),
+    ("waterbirds", "head", {"batch_size": -3}, "batch_size of the head = -3"),
+    ("salient_imagenet", "regions", {"dilation_rounds": 1.5}, "dilation_rounds = 1.5: it must"),
+    ("salient_imagenet", "regions", {"dilation_rounds": -1}, "dilation_rounds = -1"),
+    ("salient_imagenet", "regions", {"spurious_region": "rest"}, "spurious_region = 'rest' is n"),
+    ("imagenet9", "challenge", {"num_backgrounds": 1.5}, "num_backgrounds = 1.5"),
+    ("imagenet9", "challenge", {"num_backgrounds": -1}, "num_backgrounds = -1"),
+    ("spurious_shapes", "data", {"num_examples": 0}, "num_examples = 0: it must be a whole num"),
+    ("spurious_shapes", "data", {"num_examples": 10.5}, "num_examples = 10.5"),
+    ("spurious_shapes", "regions", {"trials": 1.5}, "regions.trials = 1.5: it must be a whole"),
+    ("spurious_shapes", "regions", {"num_attacked": -1}, "regions.num_attacked = -1"),
+    ("spurious_shapes", "regions", {"l2_epsilons": 0.5}, "regions.l2_epsilons = 0.5: give a l"),
+    ("spurious_shapes", "pgd", {"num_attacked": 0}, "num_attacked = 0: it must be a whole numb"),
+    ("spurious_shapes", "pgd", {"num_steps": 2.5}, "num_steps = 2.5"),
+    ("spurious_shapes", "pgd", {"start": "corner"}, "start = 'corner' is not known"),
+    ("spurious_shapes", "pgd", {"l2_epsilons": (0.1, -0.1)}, "l2_epsilons = .*: it must be fin"),
+    ("spurious_shapes", "pgd", {"linf_epsilons": ("8/255",)}, "linf_epsilons = .*: give a list"),
+    ("spurious_shapes", "pgd", {"linf_epsilons": 0.1}, "linf_epsilons = 0.1: give a list of nu"),
+    ("cifar_color_shift", "pgd", {"l2_epsilons": (math.nan,)}, "l2_epsilons = .*: it must be fi"),
+    ("cifar10", "autoattack", {"version": "fast"}, "version = 'fast' is not known"),
+    ("cifar10", "autoattack", {"l1_epsilons": (math.inf,)}, "l1_epsilons = .*: it must be finit"),
+    ("cifar10", "autoattack", {"l2_epsilons": ("x",)}, "l2_epsilons = .*: give a list of numbe"),
+    ("imagenet", "autoattack", {"linf_epsilons": ()}, "no budget is given"),
+    ("imagenet", "accuracy", {"subset": ()}, "imagenet has no option accuracy.subset; accuracy h"),
+    ("imagenet", "robust", {}, "imagenet has no options 'robust'; it has data, head, accuracy"),
+    ("waterbirds", "head", {"epochs": 2}, "waterbirds has no option head.epochs; head has batch"),
 ]
 
 
-@pytest.mark.parametrize("benchmark, options, message", OPTIONS)
-def test_options_that_no_evaluation_can_have(benchmark, options, message):
-    module = BENCHMARKS[benchmark]
-    folder = "nowhere" if module.DIRECTORIES else None
+@pytest.mark.parametrize("benchmark, group, options, message", OPTIONS)
+def test_options_that_no_evaluation_can_have(benchmark, group, options, message):
+    row = BENCHMARKS[benchmark]
+    measures = (group,) if group in MEASURES else row.measures
     with pytest.raises(InputError, match=message) as caught:
-        module.num_passes(folder, **options)
+        row.plan("nowhere" if row.reader.directories else None, measures, {group: options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "benchmark, measure, lacks",
+    [
+        ("spurious_shapes", "corruptions", "corruptions as parts"),
+        ("spurious_shapes", "challenge", "the part original and only_bg_t"),
+    ],
+)
+def test_measures_that_the_data_do_not_allow(benchmark, measure, lacks):
+    with pytest.raises(InputError, match=f"be measured by {measure}: it lacks {lacks}"):
+        BENCHMARKS[benchmark].plan(None, (measure,), {"data": {"num_examples": 16}})
+    with pytest.raises(InputError, match="has no part tests; its parts are test, mixed_same"):
+        options = {"data": {"num_examples": 16}, "pgd": {"parts": ("tests",)}}
+        BENCHMARKS[benchmark].plan(None, ("pgd",), options)
+    with pytest.raises(InputError, match="measures = 'robust' is not known; allowed: 'accuracy'"):
+        BENCHMARKS[benchmark].plan(None, ("robust",), {})
 
 
 def find(names, models_dir, monkeypatch, *, required=False, root=None):
@@ -293,13 +291,6 @@ def test_other_models_of_a_config_that_are_not_there(tmp_path, monkeypatch):
     assert len(lines) == 1 and lines[0].startswith("skipped: no model 'yours': neither a directory")
     with pytest.raises(InputError, match="no model: set .ADVSPUR_MODELS"):
         find(("yours",), "", monkeypatch)
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_options_that_a_benchmark_does_not_have(name):
-    check_names(name, {"batch_size": 3})
-    with pytest.raises(InputError, match=f"{name} has no option learning_rat; its options: "):
-        check_names(name, {"batch_size": 3, "learning_rat": 0.1})
 
 
 THEORY = [  # figure, change -> what is said

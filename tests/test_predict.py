@@ -1,163 +1,188 @@
-"""Masked prediction: batch size does not matter, noise stays in its region, few compilations."""
+"""Passes over a table: every example once, and what is kept is read where nothing has changed."""
 
-import functools
-import math
+import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from advspur import predict
 from advspur._checks import InputError
-from advspur.benchmarks import predict
-from advspur.data import spurious_shapes
+from advspur.data import array_source, spurious_shapes
+from advspur.data.transforms import to_unit
+from advspur.models import Classifier, with_class_map, with_head
+
+NUM = 13
 
 
 @pytest.fixture(scope="module")
-def source(easy_shapes):
-    return spurious_shapes("test", num_examples=13, **easy_shapes)
+def table(easy_shapes):
+    return spurious_shapes("test", num_examples=NUM, **easy_shapes)
 
 
-@pytest.fixture(scope="module")
-def columns(source):
-    return source.columns
+class Count:
+    """A progress that counts what is done and what is skipped."""
 
+    def __init__(self):
+        self.done = self.skipped = 0
 
-def other_model(classifier):
-    return classifier.replace(variables=jax.tree.map(lambda x: x * 1.1, classifier.variables))
+    def advance(self, amount=1, note=""):
+        self.done += amount
+
+    def skip(self, amount):
+        self.skipped += amount
 
 
 @pytest.mark.parametrize("batch_size", (1, 5, 13, 20))
-def test_every_example_is_counted_once(source, columns, batch_size):
-    for_each = functools.partial(
-        predict.for_each_example, source=source, batch_size=batch_size, image_size=16
+def test_every_example_is_counted_once(table, batch_size):
+    got = predict.for_each_example(
+        lambda batch, numbers: {"label": batch.label, "number": numbers},
+        table,
+        batch_size=batch_size,
     )
-    got = for_each(lambda batch, numbers: {"label": batch.label, "number": numbers})
-    np.testing.assert_array_equal(got["label"], columns["label"])
-    np.testing.assert_array_equal(got["number"], np.arange(13))
-    limited = for_each(lambda batch, _: batch.label, limit=7)
-    np.testing.assert_array_equal(limited, columns["label"][:7])
+    np.testing.assert_array_equal(got["label"], table.columns["label"])
+    np.testing.assert_array_equal(got["number"], np.arange(NUM))
 
 
-def test_padding_leaves_predictions_unchanged(tiny_classifier, source, columns):
-    def clean(batch, _):
-        return predict.correct_clean(tiny_classifier, batch.image, batch.label)
-
-    def attacked(batch, _):
-        return predict.correct_under_pgd(
-            tiny_classifier, batch.image, batch.label, p=2.0, epsilon=0.1, num_steps=2
-        )
-
-    def for_each(function, batch_size):
-        return predict.for_each_example(function, source, batch_size=batch_size, image_size=16)
-
-    logits = np.asarray(tiny_classifier.logits(columns["image"].astype(np.float32) / 255))
-    expected = logits.argmax(axis=1) == columns["label"]
-    assert 0 < expected.sum() < 13
-    np.testing.assert_array_equal(for_each(clean, 8), expected)
-    np.testing.assert_array_equal(for_each(clean, 13), expected)
-    robust = for_each(attacked, 8)
-    np.testing.assert_array_equal(for_each(attacked, 13), robust)
-    assert np.all(robust <= expected)
+def test_a_subset_keeps_the_numbers_of_the_whole(table):
+    rows = [2, 3, 11]
+    got = predict.for_each_example(lambda _, n: {"n": n}, table.subset(rows), batch_size=8)
+    np.testing.assert_array_equal(got["n"], rows)
 
 
-def test_an_attack_of_radius_0_is_no_attack_and_a_large_one_wins(tiny_classifier, columns):
-    images, labels = columns["image"][:8], columns["label"][:8].astype(np.int32)
-    clean = predict.correct_clean(tiny_classifier, images, labels)
-    attack = functools.partial(
-        predict.correct_under_pgd, tiny_classifier, images, labels, p=2.0, num_steps=2
+def test_padding_leaves_predictions_unchanged(tiny_classifier, table):
+    images, labels = table.columns["image"], table.columns["label"]
+    logits = np.asarray(tiny_classifier.logits(images.astype(np.float32) / 255))
+    expected = logits.argmax(axis=1) == labels
+    assert 0 < expected.sum() < NUM
+    for batch_size in (8, 13):
+        found = predict.correct_on(tiny_classifier, table, batch_size=batch_size)
+        np.testing.assert_array_equal(found["correct"], expected)
+        np.testing.assert_array_equal(found["label"], labels)
+
+
+def test_heads_and_class_maps_are_computed_from_the_pass_below(tiny_classifier, table, tmp_path):
+    """As the models with them predict, and with one pass of the network for all of a kind."""
+    rng, images = np.random.default_rng(0), to_unit(table.columns["image"])
+    labels = table.columns["label"]
+    groups = np.array([0, 1, 2, 3, 4, 5, 6, -1])
+    kernels = [rng.normal(size=(16, 8)).astype("float32") for _ in range(2)]
+    heads = [with_head(tiny_classifier, k, np.zeros(8, "float32")) for k in kernels]
+    maps = [with_class_map(tiny_classifier, groups, 7, with_rest=r) for r in (True, False)]
+    for models in (heads, maps):
+        progress = Count()
+        for model in models:
+            found = predict.correct_on(
+                model, table, batch_size=8, cache_dir=tmp_path, progress=progress
+            )
+            expected = np.argmax(model.logits(images), axis=1) == labels
+            np.testing.assert_array_equal(found["correct"], expected)
+        assert (progress.done, progress.skipped) == (NUM, NUM)
+
+
+def test_what_is_not_finite_is_refused_with_its_file(tiny_classifier, table):
+    broken = dataclasses.replace(
+        tiny_classifier, params=jax.tree.map(lambda x: x * np.nan, tiny_classifier.params)
     )
-    np.testing.assert_array_equal(attack(epsilon=0.0), clean)
-    assert np.sum(clean) >= 4
-    assert np.sum(attack(epsilon=3.0)) < np.sum(clean)
+    with pytest.raises(InputError, match="not finite for 8 of 8 images of a batch, first image 0"):
+        predict.correct_on(broken, table, batch_size=8)
+    head = np.full((16, 8), np.inf, "float32")
+    with pytest.raises(InputError, match="not finite for 13 of 13"):
+        predict.correct_on(with_head(tiny_classifier, head, head[0]), table, batch_size=8)
 
 
-def test_one_compilation_serves_all_models_budgets_and_levels(tiny_classifier, columns, key):
-    images = jnp.asarray(columns["image"][:8])
-    labels = columns["label"][:8].astype(np.int32)
-    region = jnp.asarray(columns["mask"][:8])
-
-    def everything(classifier, epsilon, level):
-        predict.correct_clean(classifier, images, labels)
-        predict.correct_under_pgd(classifier, images, labels, p=2.0, epsilon=epsilon, num_steps=2)
-        for r in (region, 1 - region):
-            noise = noise_on(r, np.arange(8), key, family="linf")
-            predict.correct_under_noise(classifier, images, labels, noise, level)
-
-    jitted = (predict.correct_clean, predict._attack, predict.correct_under_noise)
-    everything(tiny_classifier, 0.1, 0.2)
-    before = [function._cache_size() for function in jitted]
-    assert min(before) >= 1
-    everything(other_model(tiny_classifier), 0.3, 0.5)
-    everything(tiny_classifier, 1 / 255, 30 / 255)
-    assert [function._cache_size() for function in jitted] == before
+def test_an_empty_table_is_refused(tiny_classifier, table):
+    with pytest.raises(InputError, match="0 examples.* contains no examples"):
+        predict.correct_on(tiny_classifier, table.subset([]), batch_size=8)
 
 
-GREY = np.full((8, 16, 16, 3), 128, np.uint8)
-NUMBERS = np.arange(8)
+@pytest.fixture
+def pass_of(tiny_classifier, table, tmp_path):
+    """A pass with changes -> (images computed, images read from what was kept)."""
+
+    def call(model=tiny_classifier, data=table, about="clean", **change):
+        progress, running = Count(), {"batch_size": 8, "cache_dir": tmp_path / "kept"} | change
+
+        def function(batch, numbers):
+            return {"number": numbers}
+
+        found = predict.outcomes(function, model, data, about, progress=progress, **running)
+        np.testing.assert_array_equal(found["number"], data.index)
+        return progress.done, progress.skipped
+
+    return call
 
 
-def noise_on(region, numbers, key, *, family):
-    z = predict.gaussian_noise(GREY[: len(numbers)], numbers, key)
-    return predict.region_noise(z, region, family=family)
+def changed(table, **columns):
+    """The table with other columns, or rows."""
+    columns = {n: c for n, c in (table.columns | columns).items() if n in ("image", "label")}
+    return array_source(columns.pop("image"), columns.pop("label"), num_classes=8)
 
 
-@pytest.mark.parametrize("inverted", (False, True))
-def test_noise_is_confined_to_its_region_and_has_its_size(inverted, columns, key):
-    region = 1 - columns["mask"][:8] if inverted else columns["mask"][:8]
-    on = np.broadcast_to(region == 1, GREY.shape)
-    z = np.asarray(noise_on(region, NUMBERS, key, family="linf"))
-    assert not np.any(z[~on]) and np.all(z[on])
-    # one standard deviation, within 4 standard errors of a standard deviation
-    assert abs(z[on].std() - 1) < 4 / np.sqrt(2 * on.sum())
-    unit = np.asarray(noise_on(region, NUMBERS, key, family="l2")).reshape(8, -1)
-    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
-    flat = z.reshape(8, -1)
-    np.testing.assert_allclose(unit, flat / np.linalg.norm(flat, axis=1)[:, None], atol=1e-6)
+def test_what_is_kept_is_read_where_nothing_has_changed(pass_of, tiny_classifier, table, tmp_path):
+    assert pass_of() == (NUM, 0)
+    (file,) = (tmp_path / "kept").iterdir()
+    assert pass_of() == (0, NUM)
+    assert pass_of(batch_size=4) == (0, NUM)  # batches do not matter
+    assert pass_of(model=dataclasses.replace(tiny_classifier, name="renamed")) == (0, NUM)
+    copy = table.subset(range(NUM))
+    assert copy is not table and pass_of(data=copy) == (0, NUM)
+    assert list((tmp_path / "kept").iterdir()) == [file]
 
 
-def test_both_regions_and_all_batch_sizes_share_the_noise(key):
-    everywhere = np.ones((8, 16, 16, 1), np.float32)
-    mask = (np.arange(16) < 5)[None, :, None, None] * everywhere
-    whole = noise_on(everywhere, NUMBERS, key, family="linf")
-    parts = [noise_on(r, NUMBERS, key, family="linf") for r in (mask, 1 - mask)]
-    np.testing.assert_allclose(parts[0] + parts[1], whole, atol=1e-7)
-    half = noise_on(everywhere[4:], NUMBERS[4:], key, family="linf")
-    np.testing.assert_allclose(half, whole[4:], atol=1e-7)
+def test_another_input_is_measured_anew(pass_of, tiny_classifier, table):
+    """Each input in turn: weights, code, data, order, labels, what is measured."""
+    assert pass_of(data=changed(table)) == (NUM, 0)
+    images, labels = table.columns["image"], table.columns["label"]
+    moved = jax.tree.map(lambda x: x * 1.001, tiny_classifier.params)
+    brighter = images.copy()
+    brighter[7, 3, 3, 1] ^= 1
+    order = np.arange(NUM)[::-1]
+    for change in (
+        {"model": dataclasses.replace(tiny_classifier, params=moved)},
+        {"model": dataclasses.replace(tiny_classifier, code="changed")},
+        {"data": changed(table, image=brighter)},
+        {"data": changed(table, label=(labels + 1) % 8)},
+        {"data": changed(table, image=images[order], label=labels[order])},
+        {"data": changed(table).subset(range(NUM - 1))},
+        {"about": "attacked"},
+    ):
+        change = {"data": changed(table)} | change
+        assert pass_of(**change) == (len(change["data"]), 0), change.keys()
+        assert pass_of(**change) == (0, len(change["data"]))
+    assert pass_of(data=changed(table)) == (0, NUM)  # the first is still there
 
 
-def test_noise_on_an_empty_region_is_none(key):
-    nowhere = np.zeros((8, 16, 16, 1), np.float32)
-    for family in ("linf", "l2"):
-        assert not np.any(noise_on(nowhere, NUMBERS, key, family=family))
+@pytest.mark.parametrize("damage", ("half", "empty", "other", "folder"))
+def test_a_damaged_file_is_computed_again(pass_of, tmp_path, damage):
+    pass_of()
+    (file,) = (tmp_path / "kept").iterdir()
+    whole = file.read_bytes()
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(OSError, match=file.name):  # not ours to remove
+            pass_of()
+        return
+    content = {"half": whole[: len(whole) // 2], "empty": b"", "other": b"<html>no</html>"}
+    file.write_bytes(content[damage])
+    assert pass_of() == (NUM, 0)
+    assert file.read_bytes() == whole
 
 
-def test_noisy_pixels_are_clipped_to_the_box(tiny_classifier):
-    images = np.stack([np.zeros_like(GREY[0]), np.full_like(GREY[0], 255)] * 4)
-    noise = np.where(images == 0, -1.0, 1.0).astype(np.float32)
-    labels = np.argmax(tiny_classifier.logits(images / np.float32(255)), axis=-1)
-    assert np.all(predict.correct_under_noise(tiny_classifier, images, labels, noise, 0.5))
+def test_nothing_is_kept_of_a_model_that_nobody_can_tell_from_another(table, tmp_path):
+    model = Classifier({}, lambda params, x: (x.mean((1, 2)), None), 3, has_features=False)
+    for _ in range(2):
+        progress = Count()
+        predict.correct_on(model, table, batch_size=8, cache_dir=tmp_path, progress=progress)
+        assert (progress.done, progress.skipped) == (NUM, 0)
+    assert not list(tmp_path.iterdir())
 
 
-def test_bad_noise_and_attacks_are_refused(tiny_classifier, key):
-    region, labels = np.ones((8, 16, 16, 1), np.float32), np.zeros(8, np.int32)
-    with pytest.raises(InputError, match="family = 'l1' is not known; allowed: 'linf', 'l2'"):
-        noise_on(region, NUMBERS, key, family="l1")
-    with pytest.raises(InputError, match="p = 3"):
-        predict.correct_under_pgd(tiny_classifier, GREY, labels, p=3, epsilon=0.1, num_steps=1)
-
-
-@pytest.mark.parametrize("epsilon", (-1.0, math.nan))
-def test_a_bad_epsilon_is_refused_by_name(tiny_classifier, epsilon):
-    """The budget is traced inside; it must be looked at before."""
-    with pytest.raises(InputError, match="epsilon"):
-        predict.correct_under_pgd(
-            tiny_classifier, GREY, np.zeros(8, np.int32), p=2.0, epsilon=epsilon, num_steps=2
-        )
-
-
-def test_an_epsilon_in_8_bit_units_warns(tiny_classifier):
-    with pytest.warns(UserWarning, match="8/255"):
-        predict.correct_under_pgd(
-            tiny_classifier, GREY, np.zeros(8, np.int32), p=math.inf, epsilon=8, num_steps=2
-        )
+def test_one_compilation_serves_all_models_of_an_architecture(tiny_classifier, table):
+    predict.correct_on(tiny_classifier, table, batch_size=8)
+    before = predict.correct_clean._cache_size()
+    params = jax.tree.map(lambda x: x * 1.1, tiny_classifier.params)
+    other = dataclasses.replace(tiny_classifier, params=params)
+    predict.correct_on(other, table, batch_size=8)
+    assert predict.correct_clean._cache_size() == before

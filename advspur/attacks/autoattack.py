@@ -50,7 +50,7 @@ class AttackCost(NamedTuple):
 class AutoAttackResult(NamedTuple):
     """Images, flags and costs of one budget, on the host."""
 
-    images: object  # [n, h, w, c]: adversarial where one was found, else as they were; or None
+    images: object  # [n, h, w, c]: adversarial where found, else as given; None if not kept
     robust: np.ndarray  # [n] bool: right, and no attack succeeded
     clean_correct: np.ndarray  # [n] bool
     fooled_by: np.ndarray  # [n] str: the attack, "clean" where wrong before, "" where robust
@@ -110,8 +110,9 @@ def security_curve(
       attacks: names of another list of attacks, with the settings of `version`.
       batch_size: images an attack takes at once.
       bounds: smallest and largest pixel value.
-      directory: where progress is kept: the same call goes on there after a kill.
-      keep_images: whether the adversarial images are returned (and kept in `directory`).
+      directory: where progress is kept: the same call resumes there after a kill. It keeps the
+        outcomes only, so that results with a directory have no images.
+      keep_images: whether results without a directory have the adversarial images.
       log: function of a line of text, as AutoAttack prints them.
       advance: function of a number of forward passes (a gradient counts as three).
     Returns: [AutoAttackResult], in the order of `epsilons`.
@@ -158,29 +159,31 @@ def security_curve(
         "weights": checksum(*jax.tree.leaves(task.logits_fn)),
         # Instead of a plain function's weights, which are not seen; rounded, as devices differ.
         "size of the clean logits": f"{np.linalg.norm(clean):.4g}",
-        "images kept": keep_images,
         "key": checksum(jax.random.key_data(key)),
     }
-    ledger = Ledger(directory, asked, images if keep_images else None, len(epsilons))
+    ledger = Ledger(directory, asked)
 
     results, fooled_by = {}, np.where(predictions == labels, "", "clean").astype("<U16")
+    adversarial = images if keep_images and directory is None else None
     for number, epsilon in enumerate(sorted(epsilons)):
         log(f"using {version} version including {', '.join(names)}.")
         for text in (*notes, *(f"Warning: {text}" for text in warnings)):
             log(text)
-        result = _one_budget(task, ensemble, epsilon, number, fooled_by, ledger, log, advance)
-        if keep_images:
-            lost_before = (fooled_by != "") & (fooled_by != "clean")
-            ledger.images[number, lost_before] = ledger.images[number - 1, lost_before]
-            result = result._replace(images=ledger.images[number])
-        fooled_by = result.fooled_by
+        before = fooled_by, adversarial
+        result = _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance)
+        fooled_by, adversarial = result.fooled_by, result.images
         results[epsilon] = result._replace(warnings=(*warnings, *result.warnings))
     return [results[epsilon] for epsilon in epsilons]
 
 
-def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advance):
-    """All attacks at one budget, on the images that were not lost at a smaller one."""
+def _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance):
+    """All attacks at one budget, on the images that were not lost at a smaller one.
+
+    `before` is (fooled_by, images) after the smaller budgets; images None: keep none.
+    """
+    lost_before, images = before
     fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
+    images = None if images is None else images.copy()
 
     def run(member, name, rows):
         """The entries of a member on `rows`, a batch each; from the ledger where it has them."""
@@ -190,7 +193,10 @@ def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advan
             entry = ledger.find((number, name, index), batch)
             if entry is None:
                 entry, fooled, adversarial = attack_rows(task, member, epsilon, batch)
-                ledger.add((number, name, index), entry, fooled, adversarial)
+                ledger.add((number, name, index), entry)
+                if images is not None:
+                    is_new = fooled_by[fooled] == ""  # those of a smaller budget stay
+                    images[fooled[is_new]] = adversarial[is_new]
             found.append(entry)
             advance(3 * entry["gradients"] + entry["forwards"])
             log(
@@ -243,7 +249,7 @@ def _one_budget(task, ensemble, epsilon, number, lost_before, ledger, log, advan
     )
     log(f"robust accuracy: {np.mean(fooled_by == ''):.2%}")
     return AutoAttackResult(
-        images=None,
+        images=images,
         robust=fooled_by == "",
         clean_correct=fooled_by != "clean",
         fooled_by=fooled_by,

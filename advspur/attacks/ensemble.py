@@ -103,7 +103,7 @@ def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, boun
 
 def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, run)
-    call = {"p": p, "epsilon": epsilon, "bounds": bounds, "restarts": 1}
+    call = {"p": p, "epsilon": epsilon, "bounds": bounds}
     no_flags, no_queries = jnp.zeros(labels.shape, bool), jnp.zeros(labels.shape, int)
     if member.name == "square":
         x, _, queries = run_square(logits_fn, images, labels, keys, num_queries=NUM_QUERIES, **call)
@@ -116,7 +116,7 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
         targets = ranked[:, run]
     call |= {"targets": targets, "num_steps": NUM_STEPS}
     if member.name.startswith("apgd"):
-        call |= {"loss": member.loss, "num_samples": member.num_samples}
+        call |= {"loss": member.loss, "num_samples": member.num_samples, "restarts": 1}
         x, _, vanished = run_apgd(logits_fn, images, labels, keys, **call)
         return x, vanished, no_queries
     if not member.is_targeted:

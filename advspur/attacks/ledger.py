@@ -1,7 +1,7 @@
-"""What an attack has done so far, on disk: a kill loses the batch it was in, and no more.
+"""The progress of an attack on disk: a kill loses the batch in progress, and no more.
 
-The folder holds ledger.jsonl (first what was asked for, then a line a batch) and adversarial.npy,
-[number of epsilons, n, h, w, c] float32: adversarial where an image was fooled, else as it was.
+The folder holds ledger.jsonl: first the arguments of the call, then a line for each batch. It holds
+outcomes only, no images.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advspur._checks import InputError, require
+from advspur._checks import require
 
 
 class Ledger:
@@ -20,31 +20,12 @@ class Ledger:
     Args:
       directory: the folder, or None.
       asked: dict of what determines the results; another call's folder is refused.
-      images: the images [n, h, w, c] that adversarial ones are made of; None: keep none.
-      num_epsilons: how many budgets.
     """
 
-    def __init__(self, directory, asked, images, num_epsilons):
+    def __init__(self, directory, asked):
         self.entries, self._path = {}, None
-        self.images = None
         if directory is not None:
             self._open(Path(directory), asked)
-        if images is None:
-            return
-        shape = (num_epsilons, *images.shape)
-        if directory is None:
-            self.images = np.broadcast_to(images, shape).copy()
-            return
-        path = Path(directory) / "adversarial.npy"
-        is_new = not self.entries
-        require(is_new or path.exists(), f"{path} is gone: delete {directory} and start again")
-        if is_new:
-            part = path.with_suffix(".part")
-            file = np.lib.format.open_memmap(part, "w+", np.float32, shape)
-            file[:] = images
-            file.flush()
-            part.replace(path)
-        self.images = _opened(path, shape)
 
     def _open(self, directory, asked):
         directory.mkdir(parents=True, exist_ok=True)
@@ -74,12 +55,8 @@ class Ledger:
         require(fits, f"{self._path} does not fit: delete its folder")
         return entry
 
-    def add(self, of, entry, rows, adversarial):
-        """Note a batch as done: `rows` of epsilon number of[0] became `adversarial`."""
-        if self.images is not None and len(rows):
-            self.images[of[0], rows] = adversarial
-            if self._path is not None:
-                self.images.flush()
+    def add(self, of, entry):
+        """Note a batch as done."""
         self.entries[of] = entry
         if self._path is not None:
             self._append(json.dumps({"of": list(of)} | entry) + "\n")
@@ -97,17 +74,6 @@ def checksum(*arrays):
     for array in arrays:
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 as well
     return digest.hexdigest()[:16]
-
-
-def _opened(path, shape):
-    """The array in a file, to be written to; InputError where it is not whole."""
-    advice = f"{path} is damaged: delete {path.parent} and start again"
-    try:
-        found = np.load(path, mmap_mode="r")  # "r+" would lengthen a file cut short
-    except (ValueError, EOFError) as error:
-        raise InputError(advice) from error
-    require((found.shape, found.dtype) == (shape, np.float32), advice)
-    return np.load(path, mmap_mode="r+")
 
 
 def _parse(line):

@@ -44,6 +44,9 @@ from advspur.attacks.parts import (
 from advspur.norms import steepest_ascent
 
 RANDOM_STARTS = ("none", "ball", "sphere")
+# For p = 1, the share of the coordinates that the first step moves. It falls geometrically to one
+# coordinate in the last. Entries of the gradient that point out of the box are dropped first.
+L1_SHARE = 0.05
 
 
 def pgd(
@@ -62,7 +65,6 @@ def pgd(
     targeted=False,
     mask=None,
     bounds=(0.0, 1.0),
-    l1_share=0.05,
 ):
     """Adversarial images in the l_p ball of radius `epsilon` around `images`.
 
@@ -85,9 +87,6 @@ def pgd(
       mask: broadcastable to `images`, 1 where a pixel may be changed, else 0. A random start
         is drawn in the whole ball and then cut to the mask.
       bounds: smallest and largest pixel value.
-      l1_share: for p = 1, the share of the coordinates that the first step moves; it falls
-        geometrically to one coordinate in the last. Entries of the gradient that point out of the
-        box are dropped first.
     Returns:
       [n, h, w, c], inside ball and box; no gradient flows through it. Under jit, NaN for images
       whose logits or gradients are not finite.
@@ -96,7 +95,6 @@ def pgd(
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("random_start", random_start, RANDOM_STARTS)
-    require(0 < l1_share <= 1, f"l1_share = {l1_share}: it must lie in (0, 1]")
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
     require(
@@ -138,7 +136,7 @@ def pgd(
         return confine(images + (moved - images) * mask, images, **ball)
 
     size = math.prod(images.shape[1:])
-    counts = np.geomspace(max(l1_share * size, 1), 1, num_steps).round()  # used in l1 only
+    counts = np.geomspace(max(L1_SHARE * size, 1), 1, num_steps).round()  # used in l1 only
 
     def one_start(keys):
         start = images

@@ -18,7 +18,6 @@ from advspur._convolutions import for_loops
 from advspur.attacks.box import add, confine, safe_radius
 from advspur.attacks.losses import margin
 from advspur.attacks.parts import (
-    best_restart,
     count_classes,
     finished,
     finite_loss,
@@ -42,7 +41,6 @@ def square(
     p,
     epsilon,
     num_queries=5000,
-    restarts=1,
     bounds=(0.0, 1.0),
 ):
     """Adversarial images in the l_p ball of radius `epsilon`, found by random search.
@@ -55,7 +53,6 @@ def square(
       p: 1, 2 or inf.
       epsilon: budget in the units of `images`; a number or [n]. May be traced.
       num_queries: forward passes after the first; fewer where all images are misclassified.
-      restarts: independent runs; per image the first success wins, then the margin.
       bounds: smallest and largest pixel value.
     Returns:
       [n, h, w, c]: a misclassified image where one was found, else that of the largest margin. What
@@ -64,17 +61,14 @@ def square(
     """
     return run_square(
         logits_fn, images, labels, key, p=p, epsilon=epsilon, num_queries=num_queries,
-        restarts=restarts, bounds=bounds,
+        bounds=bounds,
     )[0]  # fmt: skip
 
 
-def run_square(
-    logits_fn, images, labels, key, *, p, epsilon, num_queries, restarts, bounds
-):  # fmt: skip
-    """`square`, with success [n] bool and the queries [n] asked until then (of the best run)."""
+def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bounds):
+    """`square`, with success [n] bool and the queries [n] asked until then."""
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_queries", num_queries)
-    check_count("restarts", restarts)
     count_classes(logits_fn, images, labels)
     sizes = window_sizes(num_queries, images.shape[1:3], smallest=1 if p == math.inf else 3)
     distinct = sorted(set(sizes), reverse=True)
@@ -99,29 +93,25 @@ def run_square(
         x = jax.lax.switch(which[query], branches, keys, x)
         return confine(x, images, p=p, epsilon=epsilon, bounds=bounds) if p == 1 else x
 
-    def one_start(keys):
-        x = images + _start(keys, images.shape[1:], epsilon, p)
-        x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
+    def is_going(state):
+        _, value, _, query = state
+        return (query < num_queries) & jnp.any(value <= 0)
 
-        def is_going(state):
-            _, value, _, query = state
-            return (query < num_queries) & jnp.any(value <= 0)
+    def ask(state):
+        x, value, asked, query = state
+        own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, query)
+        new = propose(own, x, query)
+        new_value = score(new)
+        better = (new_value > value) & (value <= 0)  # found ones stay as they are
+        x, new_value = keep((x, value), (new, new_value), better)
+        return x, new_value, asked + (value <= 0), query + 1
 
-        def ask(state):
-            x, value, asked, query = state
-            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, query)
-            new = propose(own, x, query)
-            new_value = score(new)
-            better = (new_value > value) & (value <= 0)  # found ones stay as they are
-            x, new_value = keep((x, value), (new, new_value), better)
-            return x, new_value, asked + (value <= 0), query + 1
-
-        start = x, score(x), jnp.zeros(labels.shape, int), 0
-        x, value, asked, _ = jax.lax.while_loop(is_going, ask, start)
-        return x, value, value > 0, asked
-
-    x, value, success, asked = best_restart(one_start, image_keys(key, len(images)), restarts)
-    before = score(images)  # without an attack
+    keys = image_keys(key, len(images))
+    x = images + _start(keys, images.shape[1:], epsilon, p)
+    x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
+    start = x, score(x), jnp.zeros(labels.shape, int), 0
+    x, value, asked, _ = jax.lax.while_loop(is_going, ask, start)
+    success, before = value > 0, score(images)  # before: without an attack
     is_lost = before > 0
     x = finished(keep(x, images, is_lost & ~success), jnp.isfinite(value + before))
     return x, success | is_lost, asked

@@ -17,8 +17,8 @@ from advspur.records import record
 RUNNING = frozenset(
     "allow_partial skip_unreadable image_dir shapes num_examples num_attacked num_images images "
     "l1_epsilons l2_epsilons linf_epsilons num_steps attack_steps linf_noise_levels trials "
-    "l2_noise_levels version color_shift batch_size parts subsets num_backgrounds names "
-    "baseline_errors train_counts dilation_rounds spurious_region".split()
+    "l2_noise_levels version color_shift columns majority image_size batch_size parts subsets "
+    "num_backgrounds names baseline_errors dilation_rounds spurious_region".split()
 )
 
 
@@ -36,7 +36,7 @@ class Benchmark(NamedTuple):
       measures: names of MEASURES that the protocol has, in order; others can be asked for.
       options: {"data", "head" or a measure: {option: value}}, where they differ from the defaults.
         The option `parts` of a measure names the parts that it is measured on.
-      parts: those of the data that are measured on; (): all.
+      parts: {part: Table} -> names of the parts that are measured on; default all.
       head: (model, parts, *, key, running, **options) -> ([(what records say, model)], key).
       plan_head: (parts, **options) -> forward passes over an image that the head takes.
       fits: facts of a model -> (why it cannot be measured, or "", options that depend on it).
@@ -46,7 +46,7 @@ class Benchmark(NamedTuple):
     reader: Reader
     measures: tuple
     options: dict
-    parts: tuple = ()
+    parts: Callable = tuple
     head: Callable = as_it_is
     plan_head: Callable = lambda parts, **options: 0
     fits: Callable = any_model
@@ -54,7 +54,7 @@ class Benchmark(NamedTuple):
     def defaults(self):
         """{"data", "head" and each measure: {option: value}} of this row."""
         known = {"data": _keywords(self.reader.read), "head": _keywords(self.head)}
-        known |= {name: m.options | {"parts": self.parts} for name, m in MEASURES.items()}
+        known |= {name: m.options | {"parts": ()} for name, m in MEASURES.items()}
         return {name: known[name] | self.options.get(name, {}) for name in known}
 
     def complete(self, options):
@@ -90,15 +90,19 @@ class Benchmark(NamedTuple):
     def plan(self, directory, measures, options):
         """{"head" and each measure: forward passes over an image}; the options are checked."""
         full = self.complete(options)
-        parts = self.load(directory, full["data"])
-        passes = {"head": self.plan_head(parts, **full["head"])}
-        for name in measures:
-            check_choice("measures", name, tuple(MEASURES))
-            asked = dict(full[name])
-            chosen = self._parts(name, parts, asked.pop("parts"))
-            heads = 1  # the others share the pass of the first
-            passes[name] = heads * MEASURES[name].plan(chosen, **asked)
-        return passes
+
+        def passes(parts):
+            found = {"head": self.plan_head(parts, **full["head"])}
+            for name in measures:
+                check_choice("measures", name, tuple(MEASURES))
+                asked = dict(full[name])
+                of_parts = asked.pop("parts")
+                chosen = self._parts(name, parts, of_parts, asked) if parts else {}
+                found[name] = MEASURES[name].plan(chosen, **asked)
+            return found
+
+        passes({})  # mistakes in the options are told before the data are looked for
+        return passes(self.load(directory, full["data"]))
 
     def evaluate(
         self,
@@ -141,7 +145,7 @@ class Benchmark(NamedTuple):
         heads, key = self.head(model, parts, key=key, running=running, **full["head"])
         for name in measures:
             measure, asked = MEASURES[name], dict(full[name])
-            chosen = self._parts(name, parts, asked.pop("parts"))
+            chosen = self._parts(name, parts, asked.pop("parts"), asked)
             records = []
             for about, headed in heads if measure.every_head else heads[:1]:
                 call = running | asked  # an attack may have a batch size of its own
@@ -152,16 +156,16 @@ class Benchmark(NamedTuple):
                 records += [_unreadable(part, t) for part, t in parts.items() if t.skipped]
             yield name, [r._replace(benchmark=self.name, measure=name) for r in records]
 
-    def _parts(self, name, parts, asked):
+    def _parts(self, name, parts, asked, options):
         """The parts that a measure is made on."""
-        lacking = MEASURES[name].lacks(parts)
+        lacking = MEASURES[name].lacks(parts, options)
         require(not lacking, f"{self.name} cannot be measured by {name}: it lacks {lacking}")
         missing = [part for part in asked if part not in parts]
         require(
             not missing,
             f"{self.name} has no part {', '.join(missing)}; its parts are {', '.join(parts)}",
         )
-        named = {part: parts[part] for part in asked or parts}
+        named = {part: parts[part] for part in asked or self.parts(parts)}
         return {part: table for part, table in named.items() if MEASURES[name].fits(table)}
 
 

@@ -19,7 +19,20 @@ from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
 from advspur.data.sources import read_bytes
 from advspur.intervals import Estimate
-from advspur.records import COMPLETE, COUNTS, DETAILS, append_records, read_records, record
+from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
+
+BY_BUDGET = ("pgd_accuracy", "autoattack_accuracy")
+HEADLINES = (  # beside the sensitivities; what is printed of the many numbers
+    "accuracy",
+    "worst_group_accuracy",
+    "majority_minority_gap",
+    "background_gap",
+    "mean_corruption_accuracy",
+    "challenge_accuracy",
+    "norm_fraction_spurious",
+    "spurious_area",
+    *BY_BUDGET,
+)
 
 
 class OpenModel(NamedTuple):
@@ -96,7 +109,7 @@ def evaluate_model(
     for name in measures:
         groups = {group: full[group] for group in ("data", "head", name)}
         known = {key: model.facts.get(key) for key in ("step", "checksum")}
-        same = known | {"data": data, "seed": seed, "advspur": __version__}
+        same = known | {"content": data, "seed": seed, "advspur": __version__}
         images = full[name].get("images", "first")
         if images not in NAMED:  # a file of names, which may change under its own
             listed = read_bytes(Path(images).expanduser())
@@ -240,13 +253,17 @@ def _headlines(records):
     """accuracy (scoring full): 45.10% [44.38%, 45.82%] (n = 18,574), of the main numbers."""
     per_metric = {}
     for r in records:
-        is_variant = r.metric.startswith(("mean_relative", "mean_adversarial"))
-        is_detail = (DETAILS - {"epsilon"}) & r.options.keys()
-        if not (is_variant or is_detail or r.metric in COUNTS):
+        is_part = DETAILS & r.options.keys() and r.metric not in BY_BUDGET
+        is_of_levels = r.metric.startswith("relative_") and r.metric.endswith("_sensitivity")
+        if (r.metric in HEADLINES or is_of_levels) and not (is_part or "after" in r.options):
             per_metric.setdefault(r.metric, []).append(r)
     for found in per_metric.values():
         for r in found if len(found) <= 12 else ():  # more are the cells of a mean
-            about = ", ".join(f"{k} {v}" for k, v in r.options.items() if not isinstance(v, list))
+            about = ", ".join(f"{k} {_short(v)}" for k, v in r.options.items() if k[-1] != "s")
             value, low, high = (f"{100 * x:.2f}%" for x in r[1:4])
             about = f" ({about})" if about else ""
             yield f"{r.metric}{about}: {value} [{low}, {high}] (n = {r.num_examples:,})"
+
+
+def _short(value):
+    return f"{value:.4g}" if isinstance(value, float) else value

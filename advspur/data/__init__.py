@@ -3,6 +3,7 @@
 from advspur.data.batches import Batch, eval_batches, train_batches
 from advspur.data.color_shift import inject_color_shift
 from advspur.data.datasets import Dataset, open_dataset
+from advspur.data.own import own
 from advspur.data.sources import array_source, folder_source, tfds_source
 from advspur.data.spurious_shapes import spurious_shapes
 
@@ -14,6 +15,7 @@ __all__ = [
     "folder_source",
     "inject_color_shift",
     "open_dataset",
+    "own",
     "spurious_shapes",
     "tfds_source",
     "train_batches",

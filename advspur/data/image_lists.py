@@ -31,6 +31,8 @@ def image_list(table, part, images, num_images):
         return Path(images).name, _listed(table, images)
     check_count("num_images", num_images)
     count, number = len(table), min(num_images, len(table))
+    if not {"path", "image"} & table.columns.keys():
+        part = f"tfds {part}"  # in another order than the files
     if images == "first":
         return f"{part}[:{number}]", np.arange(number)
     return f"{part}[::{count / number:g}]", np.arange(number) * count // number

@@ -75,6 +75,12 @@ def imagenet_wnids():
     return tuple((resources.files("advspur.data") / "imagenet_wnids.txt").read_text().split())
 
 
+@functools.cache
+def imagenet_names():
+    """The 1000 short English names in the order of the model outputs, no two alike."""
+    return tuple((resources.files("advspur.data") / "imagenet_names.txt").read_text().splitlines())
+
+
 def imagenet9_map():
     """[1000] superclass of each ImageNet index."""
     return _index_map(

@@ -5,6 +5,7 @@ the reading threads, when they are asked for.
 """
 
 import csv
+import io
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,13 @@ from advspur._checks import InputError, first_line, require
 from advspur._progress import Progress
 from advspur.data.sources import image_files, read_bytes
 from advspur.data.table import Table
-from advspur.data.transforms import center_crop, open_image, resize_short, resize_square
+from advspur.data.transforms import (
+    BILINEAR,
+    center_crop,
+    open_image,
+    resize_short,
+    resize_square,
+)
 
 SMALLEST = 8  # pixels a side of an image that can be meant
 WHERE = "docs/benchmarks.md says where to get it"
@@ -92,54 +99,67 @@ def open_file(path, mode="RGB"):
 def with_mask(image, mask, transform, path, mask_path):
     """{"image": uint8 [h, w, 3], "mask": uint8 [h, w, 1]} of Pillow images, each transformed."""
     return {
-        "image": _transformed(image, transform, path),
-        "mask": _transformed(mask, transform, mask_path)[:, :, None],
+        "image": transformed(image, transform, path),
+        "mask": transformed(mask, transform, mask_path)[:, :, None],
     }
 
 
-def _transformed(image, transform, path):
-    """The pixels of the transformed image, 224 x 224."""
+def transformed(image, transform, path, image_size=224):
+    """The pixels of the transformed image, `image_size` a side."""
     smallest = min(image.size)
     require(smallest >= SMALLEST, f"{path} is {image.size[0]} x {image.size[1]}: too small")
     changed = transform(image)
     require(
-        changed.size == (224, 224),
-        f"{path} is {image.size[0]} x {image.size[1]}: 224 x 224 is needed",
+        changed.size == (image_size, image_size),
+        f"{path} is {image.size[0]} x {image.size[1]}: {image_size} x {image_size} is needed",
     )
     return np.asarray(changed)
 
 
-def standard_transform(image):
-    """Short side to 256, central 224 x 224."""
-    return center_crop(resize_short(image, 256), 224)
+def standard_transform(image, image_size=224, interpolation=BILINEAR):
+    """Short side to 256/224 of `image_size` (256), then the central `image_size` a side."""
+    short = round(256 / 224 * image_size)
+    return center_crop(resize_short(image, short, interpolation), image_size)
 
 
-def squared_transform(image):
-    """To 256 x 256, the aspect ratio lost, then the central 224 x 224."""
-    return center_crop(resize_square(image, 256), 224)
+def squared_transform(image, image_size=224, interpolation=BILINEAR):
+    """Both sides to 256/224 of `image_size`, the aspect ratio lost, then the centre."""
+    side = round(256 / 224 * image_size)
+    return center_crop(resize_square(image, side, interpolation), image_size)
 
 
-def read_rows(file):
-    """The rows of a csv file with a header, as dicts."""
+def read_rows(file, *, delimiter=",", line=None):
+    """The rows of a csv file with a header, as dicts; `line`: a column for their line numbers."""
     try:
-        with Path(file).open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            names = [name for name in reader.fieldnames or () if name]
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = Path(file).read_bytes().decode("utf-8-sig")
+    except OSError as error:
         raise InputError(f"{file} is no readable table: {first_line(error)}") from error
+    except UnicodeDecodeError as error:
+        number = 1 + error.object.count(b"\n", 0, error.start)
+        raise InputError(f"{file} is no readable table: line {number} is not in UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = [name for name in reader.fieldnames or () if name]
+        rows = [row | ({line: reader.line_num} if line else {}) for row in reader]
+    except csv.Error as error:
+        raise InputError(
+            f"{file} is no readable table: line {reader.line_num}: {first_line(error)}"
+        ) from error
     repeated = sorted({name for name in names if names.count(name) > 1})
     require(not repeated, f"{file} line 1 repeats columns: {', '.join(repeated)}")
     return rows
 
 
-def names_outside(file, names):
+def names_outside(file, names, lines=None):
     """["line 7: ../x.jpg", ...]: those of a table's file names that leave the table's folder.
 
+    Args:
+      lines: the names' line numbers; None: from 2 on.
     Raises: InputError with both lines where two lines name the same file.
     """
     first, outside = {}, []
-    for line, name in enumerate(map(os.path.normpath, names), start=2):
+    lines = range(2, len(names) + 2) if lines is None else lines
+    for line, name in zip(lines, map(os.path.normpath, names), strict=True):
         before = first.setdefault(name, line)
         require(before == line, f"{file} lines {before} and {line} name the same file, {name}")
         if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
@@ -153,7 +173,7 @@ def file_table(num_classes, paths, labels, transform, *, root="", names=None, **
     def load(row):
         path = Path(root, row["path"])
         image = open_file(path)
-        return {"image": _transformed(image, transform, path)}
+        return {"image": transformed(image, transform, path)}
 
     columns = {"path": paths, "label": np.asarray(labels)} | columns
     return Table(num_classes, load, root=root, names=names, **columns)

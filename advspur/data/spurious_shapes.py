@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from advspur._checks import check_choice, check_seed, require
+from advspur._checks import check_choice, check_count, check_seed, require
 from advspur.data.sources import array_source
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
@@ -72,7 +72,7 @@ def spurious_shapes(
     """
     check_choice("split", split, SPLITS)
     check_seed("seed", seed)
-    require(num_examples >= 1, f"num_examples = {num_examples}: at least one is needed")
+    check_count("num_examples", num_examples)
     require(
         2 <= num_classes <= len(SHAPES),
         f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist",

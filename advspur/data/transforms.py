@@ -11,6 +11,7 @@ from PIL import Image, ImageChops
 from advspur._checks import InputError, require
 
 UNKNOWN_WHITE = {"I": "32-bit integers", "F": "floating-point numbers"}  # modes of Pillow
+BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 COLOR_TOLERANCE = 32  # of 255, between the channels of a mask: JPEG makes greys coloured
 
 
@@ -77,14 +78,15 @@ def to_unit(images):
     return images.astype("float32") / 255
 
 
-def resize_short(image, short):
+def resize_short(image, short, interpolation=BILINEAR):
     """The short side of a Pillow image to `short`, the long one truncated (as torchvision does)."""
-    return _resize(image, [short * side // min(image.size) for side in image.size])
+    sides = [short * side // min(image.size) for side in image.size]
+    return image.resize(sides, interpolation)  # anti-aliased when it shrinks
 
 
-def resize_square(image, size):
+def resize_square(image, size, interpolation=BILINEAR):
     """To size x size; the aspect ratio is lost."""
-    return _resize(image, (size, size))
+    return image.resize((size, size), interpolation)
 
 
 def center_crop(image, size):
@@ -100,7 +102,3 @@ def resize_and_crop(image, size):
         return image
     resized = resize_short(Image.fromarray(image), size * 256 // 224)
     return np.asarray(center_crop(resized, size))
-
-
-def _resize(image, size):
-    return image.resize(size, Image.Resampling.BILINEAR)  # anti-aliased when it shrinks

@@ -68,6 +68,7 @@ def read(data_dir, *, allow_partial=False, skip_unreadable=False):
             group=groups,
             is_majority=np.isin(groups, MAJORITY),
         )
+        parts[split].train_groups = GROUP_COUNTS["train"]
     return without_unreadable(parts, skip_unreadable)
 
 

@@ -22,7 +22,7 @@ class Measure(NamedTuple):
       run: (model, parts, *, key, batch_size, cache_dir, progress, **options) -> [Record].
       plan: (parts, **options) -> forward passes over an image; it checks the options.
       options: their defaults.
-      lacks: parts -> what they lack for it, as a text; "" where it can be measured.
+      lacks: (parts, options) -> what they lack for it, as a text; "" where it can be measured.
       fits: Table -> whether it is measured on this part; None: on all parts together.
       every_head: whether it is measured with each head, not only with the first.
     """
@@ -30,7 +30,7 @@ class Measure(NamedTuple):
     run: Callable
     plan: Callable
     options: dict
-    lacks: Callable = lambda parts: ""
+    lacks: Callable = lambda parts, options: ""
     fits: Callable = lambda table: True
     every_head: bool = False
 
@@ -49,21 +49,28 @@ def _one_pass(parts, **options):
 
 
 def _has_groups(table):
-    return {"group", "is_majority"} <= table.columns.keys()
+    return "group" in table.columns
 
 
-def _lacks_groups(parts):
+def _lacks_groups(parts, options):
     return "" if any(map(_has_groups, parts.values())) else "a column with an attribute"
 
 
-def _lacks_masks(parts):
+def _lacks_masks(parts, options):
     return "" if any(table.has_mask for table in parts.values()) else "masks of the core"
 
 
+def _lacks_cells(parts, options):
+    return "" if all("/" in part for part in parts) else "corruptions as parts"
+
+
 def _lacks_parts(*names):
-    def lacks(parts):
-        missing = [name for name in names if name not in parts]
-        return f"the variant {' and '.join(missing)}" if missing else ""
+    """For a measure whose options `names` each name a part."""
+
+    def lacks(parts, options):
+        missing = [options[name] for name in names if options[name] not in parts]
+        others = " (other parts can be named by its options)" if missing else ""
+        return f"the part {' and '.join(missing)}{others}" if missing else ""
 
     return lacks
 
@@ -77,19 +84,19 @@ MEASURES = {
         background_gaps,
         _one_pass,
         _defaults(background_gaps),
-        _lacks_parts("mixed_same", "mixed_rand"),
+        _lacks_parts("same", "rand"),
     ),
     "corruptions": Measure(
         corruptions,
         _one_pass,
         _defaults(corruptions) | {"baseline_errors": {}},
-        lambda parts: "" if all("/" in part for part in parts) else "corruptions as parts",
+        _lacks_cells,
     ),
     "challenge": Measure(
         challenge,
         plan_challenge,
         _defaults(challenge),
-        _lacks_parts("original", "only_bg_t"),
+        _lacks_parts("objects", "backgrounds"),
     ),
     "pgd": Measure(pgd_accuracy, plan_pgd, _defaults(pgd_accuracy)),
     "regions": Measure(

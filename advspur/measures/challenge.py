@@ -18,9 +18,8 @@ from advspur.records import record
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
     """Forward passes over an image that `challenge` makes at most; its options are checked."""
     check_count("num_backgrounds", num_backgrounds, 0)
-    check_choice("objects", objects, tuple(parts))
-    check_choice("backgrounds", backgrounds, tuple(parts))
-    return len(parts[objects]) * min(num_backgrounds, len(parts[backgrounds]))
+    found = [len(parts.get(part, ())) for part in (objects, backgrounds)]
+    return found[0] * min(num_backgrounds, found[1])
 
 
 def challenge(
@@ -47,6 +46,8 @@ def challenge(
     """
     if not num_backgrounds:
         return []
+    check_choice("objects", objects, tuple(parts))
+    check_choice("backgrounds", backgrounds, tuple(parts))
     table, batch_size = parts[objects], whole_batch(batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         examples = list(pool.map(table.__getitem__, range(len(table))))

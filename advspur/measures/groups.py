@@ -7,37 +7,50 @@ from advspur.predict import correct_on
 from advspur.records import record
 
 
-def groups(model, parts, *, key=None, train_counts=None, **running):
-    """Group accuracies of each part with the columns `group` and `is_majority`.
+def groups(model, parts, *, key=None, **running):
+    """Group accuracies of each part with the column `group`.
 
-    `majority_accuracy`, `minority_accuracy`, `majority_minority_gap`, `worst_group_accuracy`; where
-    the groups have names also `group_accuracy` of each; `adjusted_average_accuracy` where the sizes
-    of the training groups are known.
+    `worst_group_accuracy`; with the column `is_majority` also `majority_accuracy`,
+    `minority_accuracy` and `majority_minority_gap`; `group_accuracy` of each group that has a name;
+    `adjusted_average_accuracy` where the sizes of the training groups are known.
 
     Args:
-      train_counts: the sizes of the training groups, by code; None: unknown.
       running: batch_size, cache_dir and progress of `predict.outcomes`.
     """
-    records = []
+    records, known = [], _known_groups(parts)
     for part, table in parts.items():
-        codes, about = table.columns["group"], {"part": part}
+        codes, about = np.searchsorted(known, table.columns["group"]), {"part": part}
         right = correct_on(model, table, **running)["correct"]
-        names = table.names.get("group", ())
-        number = len(names) or int(codes.max()) + 1
-        estimates = group_estimates("accuracy", right, table.columns["is_majority"])
-        del estimates["accuracy"]  # a measure of its own
+        names = [table.names["group"][code] for code in known] if "group" in table.names else []
+        estimates = {}
+        if "is_majority" in table.columns:
+            estimates = group_estimates("accuracy", right, table.columns["is_majority"])
+            del estimates["accuracy"]  # a measure of its own
         estimates["worst_group_accuracy"] = metrics.worst_group_accuracy(
-            right, codes, num_groups=number
+            right, codes, num_groups=len(known)
         )
-        if train_counts is not None:
+        if table.train_groups is not None:
             estimates["adjusted_average_accuracy"] = metrics.adjusted_average_accuracy(
-                right, codes, weights=train_counts
+                right, codes, weights=np.asarray(table.train_groups)[known]
             )
         records += [record(name, e, options=about) for name, e in estimates.items()]
         each = metrics.group_accuracy(right, codes, num_groups=len(names))
         for name, estimate in zip(names, each, strict=True):
             records.append(record("group_accuracy", estimate, options=about | {"group": name}))
     return records
+
+
+def _known_groups(parts):
+    """The codes of the groups that there are: in training, or in a part; all that have no name.
+
+    A combination of label and attributes that no image has is no group, and no reason for NaN.
+    """
+    tables = parts.values()
+    found = np.unique(np.concatenate([table.columns["group"] for table in tables]))
+    if not all("group" in table.names for table in tables):
+        return np.arange(found.max() + 1)
+    in_train = [np.flatnonzero(table.train_groups or ()) for table in tables]
+    return np.unique(np.concatenate([found, *in_train])).astype(int)
 
 
 def group_estimates(metric, right, is_majority):

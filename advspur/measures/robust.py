@@ -26,7 +26,7 @@ def attack_passes(num_steps):
 def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, images, start):
     """Forward passes over an image that `pgd_accuracy` makes; its options are checked."""
     check_count("num_steps", num_steps)
-    check_count("num_attacked", num_attacked, 0)
+    check_count("num_attacked", num_attacked)
     check_numbers("l2_epsilons", l2_epsilons)
     check_numbers("linf_epsilons", linf_epsilons)
     check_choice("start", start, STARTS)
@@ -62,7 +62,7 @@ def pgd_accuracy(
       running: batch_size, cache_dir and progress of `predict.outcomes`.
     """
     records = []
-    for part, table in parts.items() if num_attacked else ():
+    for part, table in parts.items():
         whole = correct_on(model, table, **running)["correct"]
         _, rows = image_list(table, part, images, num_attacked)
         chosen = table.subset(rows)

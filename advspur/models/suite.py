@@ -13,7 +13,6 @@ import re
 from typing import NamedTuple
 
 from advspur._checks import require
-from advspur.intervals import Estimate, wilson
 
 PUBLISHED_AT = "Hugging Face, repository madrylab/robust-imagenet-models (MIT licence)"
 L2_EPSILONS = (0.25, 0.5, 1.0, 3.0, 5.0)
@@ -117,31 +116,3 @@ def suite(*, l2_epsilons=L2_EPSILONS):
 
 
 SUITE = suite()
-
-
-class Agreement(NamedTuple):
-    """A measured accuracy (an Estimate) beside the published one."""
-
-    published: float
-    measured: Estimate
-    agrees: bool
-
-
-def compare_with_published(name, num_correct, num_examples):
-    """Whether a measured ImageNet top-1 accuracy is the published one: an Agreement.
-
-    It is if the published figure lies in the 95% Wilson interval of num_correct of num_examples.
-
-    Raises: InputError for a name without a published accuracy, or counts that make no sense.
-    """
-    model = published_model(name)
-    require(
-        model is not None and model.clean_accuracy is not None,
-        f"{name} has no published accuracy; the suite's are {', '.join(m.name for m in SUITE)}",
-    )
-    require(
-        0 <= num_correct <= num_examples and num_examples > 0,
-        f"{num_correct} correct of {num_examples}: no such counts",
-    )
-    measured, published = wilson(num_correct, num_examples), model.clean_accuracy
-    return Agreement(published, measured, measured.low <= published <= measured.high)

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from advspur.report import measures
 from advspur.report.color_shift import color_shift_drawings
-from advspur.report.panels import COLORS, PERCENT, bars, by_accuracy, by_budget
-from advspur.report.suite import STANDARD, budget_label, norm_label, number, options_label
+from advspur.report.own import own_figures
+from advspur.report.panels import COLORS, PERCENT, bars, by_accuracy, by_budget, by_model
+from advspur.report.suite import (
+    STANDARD,
+    UNKNOWN,
+    budget_label,
+    norm_label,
+    number,
+    options_label,
+)
 
 SNAPSHOT = (
     "Models of each kind are averaged over architectures and budgets (n of them); bars show the "
@@ -19,7 +27,7 @@ SHIFTS = (
     "prediction outside its classes is wrong."
 )
 NOISE = (
-    "Relative sensitivity to the foreground or core against the training budget. Lower: relatively "
+    "Relative sensitivity to the foreground or core. Lower: relatively "
     "more sensitive to the background. Levels are averaged before the formula is applied. Noise "
     "of equal standard deviation (linf) carries more energy on the larger region, the "
     "background; noise of equal ℓ2 length does not."
@@ -39,9 +47,13 @@ MASKS = (
 def draw_figures(suite, directory):
     """Draw every figure the suite has records for; return [(title, path of the PNG, caption)]."""
     drawings, titles = {}, {"robustness": "Robustness"}
-    for name, title, draw, shown, caption in FIGURES:
-        recorded = [m for m in shown if suite.has(m)]
-        if recorded and (suite.norms() or draw is bars):  # else nothing to draw against
+    for name, title, draw, shown, caption in (*FIGURES, *own_figures(suite)):
+        has_budgets = bool(suite.norms())
+        if draw is by_budget and not has_budgets and suite.unknown():
+            draw = by_model
+        recorded = [m for m in shown if (suite.numbers if draw is by_model else suite.has)(m)]
+        # Standard models alone have nothing to be drawn against.
+        if recorded and (has_budgets or suite.unknown() or draw in (bars, by_model)):
             drawings[name] = functools.partial(_draw, draw, suite, recorded, caption)
             titles[name] = title
     if any(key[1:] == (measures.SHAPES, "pgd_accuracy") for key in suite.records):
@@ -123,6 +135,11 @@ def _robustness(suite, plt):
                         markersize=3,
                         label=label if len(suite.archs()) == 1 else f"{arch} {label}",
                     )
+        names = dict.fromkeys(name for m in shown[1:] for name in suite.points(m))
+        for index, name in enumerate(names):
+            values = [PERCENT * suite.estimate(m, name).value for m in shown]
+            look = {"linestyle": ("-", "--", ":")[index % 3], "marker": "P", "markersize": 3}
+            axis.plot(range(len(values)), values, color=COLORS[UNKNOWN], label=name, **look)
         labels = [budget_label(attack_p, e) for e in epsilons]
         axis.set_xticks(range(len(shown)), ["clean", *labels])
         axis.set_xlabel(f"{norm_label(attack_p)} budget of the PGD attack")

@@ -10,6 +10,7 @@ TITLES = {
     "salient_imagenet": "Salient ImageNet-1M",
     "imagenet9": "ImageNet-9",
     "waterbirds": "Waterbirds",
+    "cifar10": "CIFAR-10",
     "cifar_color_shift": "CIFAR-10, colour shift",
 }
 

@@ -12,7 +12,16 @@ from advspur.report.claims import claims
 from advspur.report.color_shift import color_shift_trends
 from advspur.report.figures import draw_figures
 from advspur.report.measures import HEADLINES, TITLES
-from advspur.report.suite import budget_label, norm_label, options_label, rhos_of, suite_of
+from advspur.report.own import own_measures
+from advspur.report.suite import (
+    UNKNOWN,
+    budget_label,
+    norm_label,
+    options_label,
+    rhos_of,
+    suite_of,
+    training_label,
+)
 from advspur.report.theory_figures import draw_theory
 from advspur.report.trends import mask_trends, trends
 
@@ -48,6 +57,7 @@ def write_report(directory):
         run=run,
         note=note,
         models=[_model_row(m, cost, evaluation) for m in suite.models],
+        has_unknown=bool(suite.unknown()),
         trends=[*trends(suite), *color_shift_trends(suite)],
         mask_trends=mask_trends(suite),
         headlines=_headlines(suite),
@@ -66,17 +76,23 @@ def write_report(directory):
 
 
 def _check_one_suite(records):
-    """The figures put one model at each (architecture, norm, budget, seed): see to that."""
+    """Check that adversarially trained models differ in architecture, norm, budget or seed.
+
+    Several standard models of one architecture are averaged, as seeds are; those of unknown
+    training are drawn one by one.
+    """
     places, rhos = {}, rhos_of(records)
     for r in records:
+        if not r.train_epsilon and r.model not in rhos:
+            continue
         place = (r.arch, r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
         place += (rhos.get(r.model),)
         name = r.model.split("@")[0]
         other = places.setdefault(place, name)
         require(
             other == name,
-            f"{other} and {name} have the same architecture, norm, budget and seed of training: a "
-            "report shows one suite; evaluate them into two directories with --workdir=DIR",
+            f"{other} and {name} have the same architecture, training norm, budget and seed: a "
+            "report shows one of them; evaluate them into two directories with --workdir=DIR",
         )
 
 
@@ -87,10 +103,11 @@ def _image(path, caption, title=None):
 
 def _headlines(suite):
     """The measures that any model has, and a row a model: (value, interval), or None, of each."""
-    rows = [(m.name, [suite.estimate(h, m.name) for h in HEADLINES]) for m in suite.models]
-    kept = [i for i, _ in enumerate(HEADLINES) if any(row[i].num_examples for _, row in rows)]
+    measures = [*HEADLINES, *(m for own in own_measures(suite).values() for m in own)]
+    rows = [(m.name, [suite.estimate(h, m.name) for h in measures]) for m in suite.models]
+    kept = [i for i, _ in enumerate(measures) if any(row[i].num_examples for _, row in rows)]
     return {
-        "columns": [(HEADLINES[i].title, HEADLINES[i].name) for i in kept],
+        "columns": [(measures[i].title, measures[i].name) for i in kept],
         "rows": [
             (name, [_percent(row[i]) if row[i].num_examples else None for i in kept])
             for name, row in rows
@@ -100,12 +117,13 @@ def _headlines(suite):
 
 def _model_row(model, cost, evaluation):
     spent = {r.metric: r.value for r in cost if r.model == model.name}
-    trained = f"{norm_label(model.p)}, ε = {budget_label(model.p, model.epsilon)}"
+    trained = training_label(model.p)
+    if model.p != UNKNOWN and model.epsilon:
+        trained = f"{norm_label(model.p)}, ε = {budget_label(model.p, model.epsilon)}"
     return {
         "name": model.name,
         "arch": model.arch,
-        "training": (trained if model.epsilon else "standard")
-        + (f", ρ = {model.rho:g}" if model.rho else ""),
+        "training": trained + (f", ρ = {model.rho:g}" if model.rho else ""),
         "seed": model.seed,
         "seconds": spent.get("seconds"),
         "memory": spent.get("peak_memory_mb"),

@@ -4,31 +4,37 @@ Colour is the norm of the training, marker and line style the architecture. A ma
 unless the interval of its difference from the standard model of its architecture excludes 0.
 """
 
+import itertools
 import math
 import textwrap
 
 from advspur.intervals import difference
-from advspur.report.suite import STANDARD, budget_label, mean_estimate, norm_label
+from advspur.report.suite import (
+    STANDARD,
+    UNKNOWN,
+    budget_label,
+    mean_estimate,
+    norm_label,
+    training_label,
+)
 
-COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0"}
+COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0", UNKNOWN: "#7b3fa0"}
+OTHER = "#2f8f5b"  # of a norm that the paper does not have
+UNKNOWN_LOOKS = "PX*vp<"  # markers of models of unknown training
 LOOKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # marker and line of an architecture
 PERCENT = 100
 BARS_PER_ROW = 3
+NAME_LENGTH = 24
 
 
 def bars(suite, measures, plt):
-    """A panel a measure: standard models and those of each norm, averaged."""
-    rows = math.ceil(len(measures) / BARS_PER_ROW)
-    columns = min(len(measures), BARS_PER_ROW)
-    size = (2.9 * columns, 2.7 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis in axes.flat[len(measures) :]:
-        axis.remove()
+    """A panel a measure: a bar for the mean of each kind of models."""
+    figure, axes = _grid(plt, len(measures), 2.9, 2.7)
     for axis, measure in zip(axes.flat, measures, strict=False):
         ticks = []
-        for x, p in enumerate((STANDARD, *suite.norms())):
-            found = [e for a in suite.archs() for e in suite.curve(measure, a, p).values()]
-            ticks.append(f"{_training(p)}\nn = {len(found)}")
+        for x, p in enumerate(suite.kinds()):
+            found = suite.of_kind(measure, p)
+            ticks.append(f"{training_label(p)}\nn = {len(found)}")
             if found:
                 mean = mean_estimate(found)
                 axis.bar(x, PERCENT * mean.value, color=COLORS[p], width=0.7)
@@ -40,10 +46,38 @@ def bars(suite, measures, plt):
     return figure
 
 
+def by_model(suite, measures, plt):
+    """A panel a measure: a bar for every model, by name; it needs no training budget."""
+    shown = [suite.numbers(m) for m in measures]
+    models = [m for m in suite.models if any(m.name in of for of in shown)]
+    figure, axes = _grid(plt, len(measures), 3.2, 0.24 * len(models) + 0.9, sharey=True)
+    for axis, measure, numbers in zip(axes.flat, measures, shown, strict=False):
+        for y, m in enumerate(models):
+            for found in filter(None, [numbers.get(m.name)]):
+                axis.barh(y, PERCENT * found.value, color=COLORS.get(m.p, OTHER), height=0.7)
+                lengths = {"xerr": _lengths(found), "color": "black", "capsize": 2, "lw": 1}
+                axis.errorbar([PERCENT * found.value], [y], **lengths)
+        _even(axis.axvline, suite, measure)
+        axis.axvline(0, color="black", linewidth=0.8)
+        if all(m.metric.endswith("accuracy") for m in measures):  # to compare the panels
+            axis.set_xlim(0, PERCENT)
+        axis.set_yticks(range(len(models)), [_short(m.name) for m in models], fontsize=8.5)
+        axis.set_ylim(len(models) - 0.5, -0.5)  # the first model on top
+        axis.set_title(_label(measure), fontsize=9.5)
+        axis.grid(axis="y", visible=False)
+    handles = _kind_marks(dict.fromkeys(m.p for m in models), plt)
+    if any(m.even and suite.has(m.even) for m in measures):
+        handles.append(_mark(plt, "none", ":", label="area off the core", linewidth=1))
+    place = {"loc": "outside upper center", "ncols": int(figure.get_figwidth() // 1.5)}
+    figure.legend(handles=handles, fontsize=9, **place)
+    return figure
+
+
 def by_budget(suite, measures, plt):
-    """A row a measure and a column a norm, from the standard model on."""
+    """A row a measure and a column a norm: the standard model, the budgets, unknown models."""
     norms = suite.norms()
-    size = (4.6 * len(norms), 2.35 * len(measures) + 0.8)
+    others = _unknown(suite, measures)
+    size = ((4.6 + 0.35 * len(others)) * len(norms), 2.35 * len(measures) + 0.8)
     figure, axes = plt.subplots(
         len(measures), len(norms), figsize=size, sharex="col", sharey="row", squeeze=False
     )
@@ -52,12 +86,15 @@ def by_budget(suite, measures, plt):
         for axis, measure in zip(column, measures, strict=True):
             for look, arch in enumerate(suite.archs()):
                 _curve(axis, suite, measure, arch, p, look, budgets)
-            if measure.even and suite.has(measure.even):
-                numbers = (suite.estimate(measure.even, m.name).value for m in suite.models)
-                value = PERCENT * next(filter(math.isfinite, numbers))  # a fact of the images
-                axis.axhline(value, color="black", linestyle=":", linewidth=1)
+            for name, found in suite.points(measure).items():
+                place = len(budgets) + others.index(name)
+                error_bar(axis, place, found, COLORS[UNKNOWN], marker=UNKNOWN_LOOKS[0])
+            _even(axis.axhline, suite, measure)
         labels = [budget_label(p, e) if e else "standard" for e in budgets]
-        column[-1].set_xticks(range(len(budgets)), labels)
+        labels += map(_short, others)
+        column[-1].set_xticks(range(len(labels)), labels)
+        for tick in column[-1].get_xticklabels()[len(budgets) :]:
+            tick.set(rotation=40, ha="right", rotation_mode="anchor", size=8, color=COLORS[UNKNOWN])
         column[-1].set_xlabel("training budget ε")
         column[0].set_title(f"{norm_label(p)} adversarial training")
     for axis, measure in zip(axes[:, 0], measures, strict=True):
@@ -65,6 +102,9 @@ def by_budget(suite, measures, plt):
     extra = [_mark(plt, "x", label="paper")] if any(m.paper for m in measures) else []
     if any(m.even and suite.has(m.even) for m in measures):
         extra.append(_mark(plt, "none", ":", label="area off the core", linewidth=1))
+    if others:
+        look = {"label": "unknown training", "color": COLORS[UNKNOWN]}
+        extra.append(_mark(plt, UNKNOWN_LOOKS[0], **look))
     _legend(figure, plt, suite, extra)
     return figure
 
@@ -72,6 +112,7 @@ def by_budget(suite, measures, plt):
 def by_accuracy(suite, measures, plt):
     """A panel a ratio: its one accuracy against the other, one point a model."""
     figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 4.2), squeeze=False)
+    looks = dict(zip(_unknown(suite, measures), itertools.cycle(UNKNOWN_LOOKS), strict=False))
     for axis, measure in zip(axes[0], measures, strict=True):
         accuracy = measure._replace(over=None)
         for look, arch in enumerate(suite.archs()):
@@ -88,13 +129,14 @@ def by_accuracy(suite, measures, plt):
             if math.isfinite(base.value):
                 start = [PERCENT * suite.baseline(m, arch).value for m in (measure.over, accuracy)]
                 axis.axline(start, slope=base.value, color=COLORS[STANDARD], linestyle=line, lw=1)
+        for name in suite.points(measure):
+            x, y = (suite.estimate(m, name) for m in (measure.over, accuracy))
+            options = {"marker": looks[name], "markersize": 6, "xerr": _lengths(x)}
+            error_bar(axis, PERCENT * x.value, y, COLORS[UNKNOWN], **options)
         axis.set_xlabel(f"{measure.over.title} {measure.over.name} (%)")
         axis.set_ylabel(f"{measure.title} {accuracy.metric.replace('_', ' ')} (%)")
-    norms = [
-        plt.Line2D([], [], color=COLORS[p], linewidth=4, label=_training(p))
-        for p in (STANDARD, *suite.norms())
-    ]
-    _legend(figure, plt, suite, norms)
+    others = [_mark(plt, m, label=_short(n), color=COLORS[UNKNOWN]) for n, m in looks.items()]
+    _legend(figure, plt, suite, _kind_marks(suite.kinds(), plt) + others)
     return figure
 
 
@@ -138,8 +180,38 @@ def _clear(estimate, base):
     return gap.low > 0 or gap.high < 0
 
 
-def _training(p):
-    return f"{norm_label(p)} AT" if p else "standard"
+def _short(name):
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def _grid(plt, count, width, height, **options):
+    """(figure, axes) of `count` panels of this size, BARS_PER_ROW a row."""
+    rows, columns = math.ceil(count / BARS_PER_ROW), min(count, BARS_PER_ROW)
+    size = (width * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, axes
+
+
+def _even(draw_line, suite, measure):
+    """A line at what the measure would be of a model that tells no regions apart."""
+    if measure.even and suite.has(measure.even):
+        numbers = (suite.estimate(measure.even, m.name).value for m in suite.models)
+        value = PERCENT * next(filter(math.isfinite, numbers))  # a fact of the images
+        draw_line(value, color="black", linestyle=":", linewidth=1)
+
+
+def _unknown(suite, measures):
+    """The names of the models of unknown training that have any of the numbers."""
+    return list(dict.fromkeys(name for m in measures for name in suite.points(m)))
+
+
+def _kind_marks(kinds, plt):
+    return [
+        plt.Line2D([], [], color=COLORS.get(p, OTHER), linewidth=4, label=training_label(p))
+        for p in kinds
+    ]
 
 
 def _look(index):
@@ -157,14 +229,15 @@ def _legend(figure, plt, suite, extra):
         _mark(plt, *_look(i), label=arch, markersize=5) for i, arch in enumerate(suite.archs())
     ]
     hollow = {"markerfacecolor": "white", "label": "not clearly different from standard"}
-    handles += [_mark(plt, "o", **hollow), *extra]
+    handles += [_mark(plt, "o", **hollow), *extra] if handles else extra
     columns = int(figure.get_figwidth() // 2)  # the widest entry takes about 2 inches
     place = {"loc": "outside upper center", "ncols": columns}
     figure.legend(handles=handles, fontsize=9, handlelength=2.6, **place)
 
 
 def _mark(plt, marker, line="none", **options):
-    return plt.Line2D([], [], color="black", marker=marker, linestyle=line, **options)
+    options = {"color": "black"} | options
+    return plt.Line2D([], [], marker=marker, linestyle=line, **options)
 
 
 def _lengths(estimate):

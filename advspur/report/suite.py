@@ -9,33 +9,43 @@ from advspur.intervals import NOTHING, Estimate, ratio
 from advspur.records import DETAILS
 
 STANDARD = 0.0  # the norm of a model that was not adversarially trained
+UNKNOWN = "unknown"  # of one whose training nobody described: never a baseline, in no curve
 NORMS = (2.0, math.inf)
 
 
 class Model(NamedTuple):
-    """Which model a record is about; `p` is STANDARD where `epsilon` is 0."""
+    """Which model a record is about; `p` is STANDARD if `epsilon` is 0, UNKNOWN if it is None."""
 
     name: str
     arch: str
-    p: float
-    epsilon: float
+    p: float | str
+    epsilon: float | None
     seed: int
     rho: float = 0.0  # majority : minority of a colour shift in its training images; 0: none
 
 
 class Suite(NamedTuple):
-    """Models, each architecture's standard ones first, and their records by what they are of."""
+    """Models and their records; standard models first in an architecture, unknown ones last."""
 
     models: list
     records: dict  # (model name, benchmark, metric): [Record]
 
     def archs(self):
-        """The architectures that there are models of."""
-        return sorted({m.arch for m in self.models})
+        """The architectures of the models of known training."""
+        return sorted({m.arch for m in self.models if m.p != UNKNOWN})
 
     def norms(self):
         """The norms that adversarially trained models exist of."""
         return [p for p in NORMS if any(m.p == p for m in self.models)]
+
+    def unknown(self):
+        """The names of the models of unknown training."""
+        return [m.name for m in self.models if m.p == UNKNOWN]
+
+    def kinds(self):
+        """STANDARD, the norms, UNKNOWN: those that are drawn."""
+        known = [STANDARD, *self.norms()] if self.archs() else []
+        return known + [UNKNOWN] * bool(self.unknown())
 
     def matching(self, measure, model):
         """The records of a model that have the measure's options, and perhaps further ones."""
@@ -77,24 +87,46 @@ class Suite(NamedTuple):
         """
         return {e: mean_estimate(s) for e, s in self.seeds(measure, arch, p).items()}
 
+    def numbers(self, measure):
+        """{name: Estimate} of every model with a finite interval."""
+        found = {m.name: self.estimate(measure, m.name) for m in self.models}
+        return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
+
+    def points(self, measure):
+        """The `numbers` of the models of unknown training."""
+        unknown = self.unknown()
+        return {name: e for name, e in self.numbers(measure).items() if name in unknown}
+
+    def of_kind(self, measure, p):
+        """The numbers of one of `kinds`: the points of every curve, or every unknown model."""
+        if p == UNKNOWN:
+            return list(self.points(measure).values())
+        return [e for a in self.archs() for e in self.curve(measure, a, p).values()]
+
     def baseline(self, measure, arch):
         """The standard model of an architecture; NaN where there is none."""
         return self.curve(measure, arch, STANDARD).get(0.0, NOTHING)
 
     def has(self, measure):
         """Whether a figure can show the measure."""
-        return any(self.seeds(measure, a, p) for a in self.archs() for p in (STANDARD, *NORMS))
+        return any(self.of_kind(measure, p) for p in self.kinds())
 
 
 def suite_of(records):
     """The Suite of a list of Records."""
     models, of_measures, rhos = {}, {}, rhos_of(records)
     for r in records:
-        p = number(r.train_p) if r.train_epsilon else STANDARD
-        rho = rhos.get(r.model, 0.0)
+        p = STANDARD if r.train_epsilon == 0 else UNKNOWN
+        if r.train_epsilon and r.train_p is not None:
+            p = number(r.train_p)
+        rho = 0.0 if p == UNKNOWN else rhos.get(r.model, 0.0)
         models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
         of_measures.setdefault((r.model, r.benchmark, r.metric), []).append(r)
-    return Suite(sorted(models.values(), key=lambda m: (m[1:], m.name)), of_measures)
+
+    def place(m):
+        return m.p == UNKNOWN, m.arch, m.p, m.epsilon or 0, m.seed, m.rho, m.name
+
+    return Suite(sorted(models.values(), key=place), of_measures)
 
 
 def rhos_of(records):
@@ -123,6 +155,11 @@ def norm_label(p):
 def budget_label(p, epsilon):
     """The budget as shown: 0.25 or 2/255."""
     return f"{epsilon * 255:g}/255" if p == math.inf else f"{epsilon:g}"
+
+
+def training_label(p):
+    """A kind of training as shown: standard, ℓ2 AT, unknown."""
+    return {STANDARD: "standard", UNKNOWN: UNKNOWN}.get(p) or f"{norm_label(p)} AT"
 
 
 def options_label(options):

@@ -6,7 +6,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from advspur.theory import faces, smooth
@@ -23,8 +22,7 @@ SMALL = (16, 256)  # models and budgets in one call for small grids: all of them
 def solve_grid(models, epsilons, *, p, progress=None):
     """The minimisers of n models, each at e budgets, in blocks of bounded memory.
 
-    The blocks are of one shape (one compilation) and split over all local devices; several
-    processes take turns at them, and all get the whole.
+    The blocks are of one shape (one compilation) and split over all local devices.
 
     Args:
       models: GaussianLinearModel whose arrays have a leading axis of n.
@@ -49,20 +47,16 @@ def solve_grid(models, epsilons, *, p, progress=None):
     out = {"theta": np.zeros((n, e, m), dtype)}
     out |= {name: np.zeros((n, e), dtype) for name in ("loss", "nfs", "gap")}
     blocks = [(top, left) for top in range(0, n, tall) for left in range(0, e, wide)]
-    for number, (top, left) in enumerate(blocks):
+    for top, left in blocks:
         height, width = min(tall, n - top), min(wide, e - left)
-        if number % jax.process_count() == jax.process_index():
-            rows = np.minimum(np.arange(top, top + tall), n - 1)
-            columns = np.minimum(np.arange(left, left + wide), e - 1)
-            part = jax.tree.map(lambda x, rows=rows: x[rows], models)
-            for name, values in run(part, jnp.asarray(epsilons, dtype)[columns]).items():
-                to = out[name][top : top + height, left : left + width]
-                to[...] = np.asarray(values)[:height, :width]
+        rows = np.minimum(np.arange(top, top + tall), n - 1)
+        columns = np.minimum(np.arange(left, left + wide), e - 1)
+        part = jax.tree.map(lambda x, rows=rows: x[rows], models)
+        for name, values in run(part, jnp.asarray(epsilons, dtype)[columns]).items():
+            to = out[name][top : top + height, left : left + width]
+            to[...] = np.asarray(values)[:height, :width]
         if progress is not None:
             progress.advance(height * width)
-    if jax.process_count() > 1:  # every cell is 0 but in one process
-        parts = multihost_utils.process_allgather(out)
-        out = jax.tree.map(lambda x: np.asarray(x).sum(axis=0), parts)
     return out | {"converged": np.asarray(certified(out["gap"], out["loss"]))}
 
 

@@ -31,7 +31,7 @@ def run_sweeps(config, directory, progress=None):
     Args:
       config: of configs/theory_*.py.
       progress: object with advance(number of problems).
-    Returns: path of the file, which the first process writes.
+    Returns: path of the file.
     """
     check_config(config)
     sweep = {"nfs": _nfs, "scale": _scale, "shift": _shift}[config.figure]
@@ -44,8 +44,6 @@ def run_sweeps(config, directory, progress=None):
     )
     facts = {name: config[name] for name in ("theta_opt", "noise_std")}
     path = Path(directory) / f"theory_{config.figure}.npz"
-    if jax.process_index() > 0:
-        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with open(part, "wb") as file:

@@ -9,7 +9,6 @@ set aside and named.
 
 import errno
 import logging
-import math
 import shutil
 from pathlib import Path
 
@@ -35,7 +34,6 @@ class Checkpoints:
 
     def __init__(self, directory, *, keep_last, best_metric):
         self.directory = Path(directory).absolute()
-        self._template = None  # of what was restored last
         # orbax logs every directory it makes, and with a stack trace each what it raises as well;
         # asyncio logs what orbax dropped of a damaged checkpoint.
         for name in ("absl", "asyncio"):
@@ -94,17 +92,16 @@ class Checkpoints:
         """Until all is on disk; raises what went wrong there."""
         self._manager.wait_until_finished()
 
-    def restore(self, template, *, report, at_most=math.inf):
+    def restore(self, template, *, report):
         """(state, seconds) of the latest checkpoint that can be read, or None if there is none.
 
         Args:
           template: a TrainState of the right shapes.
-          at_most: the latest step that will do.
           report: called with one line for each damaged checkpoint, which is moved to
             ``<run>/damaged_checkpoints``.
         """
-        steps = [step for step in reversed(self.steps()) if step <= at_most]
-        template = self._template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        steps = self.steps()[::-1]
+        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
         damaged = {}
         for step in steps:
             fault = ""
@@ -130,20 +127,6 @@ class Checkpoints:
             "start anew, remove the directory",
         )
         return None
-
-    def back_to_best(self, *, report):
-        """Remove the checkpoints after the best one that can be read.
-
-        Returns: its step, and the seconds spent until then; (0, 0.0) where there is none.
-        """
-        self.wait()
-        best = self._manager.best_step() or 0
-        found = self.restore(self._template, report=report, at_most=best)
-        back, seconds = (int(found[0].step), found[1]) if found else (0, 0.0)
-        for step in self.steps():
-            if step > back:
-                self._manager.delete(step)
-        return back, seconds
 
     def _restore_step(self, step, template):
         model = {"raw": template.variables, "ema": template.ema}

@@ -8,7 +8,6 @@ parameters, bit for bit, as one that was never stopped (same machine, same numbe
 import contextlib
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ from advspur.training.parts import (
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import PutBack, Run, TrainingDiverged, peak_memory_mb
+from advspur.training.run import Run, TrainingDiverged, peak_memory_mb
 from advspur.training.run_dir import check_config
 from advspur.training.state import count_steps, make_schedule
 from advspur.training.step import make_eval_step, make_train_step
@@ -71,15 +70,7 @@ def train(config, workdir, *, progress=None):
             title = f"train {Path(workdir).name}"
             progress = Progress(num_steps, title, unit="step", stream=talking_stream())
             stack.enter_context(progress)
-        state = None
-        while state is None:
-            state = _train_from_last(config, workdir, dataset, num_steps, progress)
-        return state
-
-
-def _train_from_last(config, workdir, dataset, num_steps, progress):
-    """The final state, of a run that goes on where it is; None where it was put back."""
-    with Run(config, workdir, dataset) as run:
+        run = stack.enter_context(Run(config, workdir, dataset))
         network, optimizer = build(config, dataset)
         state = first_state(config, dataset, network, optimizer)
         state = run.restore(state, report=progress.line)
@@ -88,14 +79,10 @@ def _train_from_last(config, workdir, dataset, num_steps, progress):
         if start >= num_steps or run.is_stale:
             return state
         run.begin(start, num_steps, progress, devices=jax.device_count())
-        attack, epsilon = train_attack(config, has_fallen_back=run.fallback is not None)
+        attack, epsilon = train_attack(config)
         facts = {"mean": dataset.mean, "std": dataset.std}
         train_step = make_train_step(
-            network,
-            optimizer,
-            attack=attack,
-            **step_options(config),
-            **facts,
+            network, optimizer, attack=attack, **step_options(config), **facts
         )
         program = Program(
             step=lambda state, batch: train_step(state, batch, epsilon),
@@ -105,54 +92,53 @@ def _train_from_last(config, workdir, dataset, num_steps, progress):
         devices = jax.local_devices()
         batches = (shard(batch, len(devices)) for batch in training_stream(run, start))
         batches = prefetch_to_device(batches, 2, devices=devices, axis_name="batch")
-        steps = start, num_steps
-        state = fit([run], program, replicate(state), batches, steps, progress.line)
-        return None if isinstance(run.fault, PutBack) else state
+        return fit([run], program, replicate(state), batches, (start, num_steps), progress.line)
 
 
 def fit(runs, program, state, batches, steps, line):
     """The steps from the first to the second of `steps` of runs that are trained together.
 
-    A run that diverges is left where it was last saved, one that early stopping ends where it is
-    then, and one that overfits to its attack at its best checkpoint; the others go on.
+    A run that diverges is left where it was last saved, and one that early stopping ends where it
+    is then; the others continue.
 
     Returns: the state on the devices.
     """
     start, num_steps = steps
     config = runs[0].config
     schedule = make_schedule(config, len(runs[0].dataset.train))
-    before = [run.seconds for run in runs]
-    clock, last = time.monotonic(), None
+    unchecked = None
     with _signals() as asked:
         for step in range(start + 1, num_steps + 1):
+            # Step. Metrics are checked one step late: the devices never wait for the host.
             state, metrics = program.step(state, next(batches))
-            # Looked at one step late, while the devices work on: they are never waited for.
-            if last is not None:
-                _check(runs, program.members(last), step - 1, line)
-            last, is_last = metrics, step == num_steps
-            to_log = step % config.log_every_steps == 0 or is_last
-            stop = _agreed(asked, to_log)
-            to_log |= stop
+            if unchecked is not None:
+                _check(runs, program.members(unchecked), step - 1, line)
+            unchecked, is_last = metrics, step == num_steps
+            is_log_due = step % config.log_every_steps == 0 or is_last
+            stop = _agreed(asked, is_log_due)
+            to_log = is_log_due or stop
             to_validate = step % config.validation.every_steps == 0 or is_last
             # The best can only be kept if it is saved.
             to_save = step % config.checkpoint_every_steps == 0 or stop or to_validate
+
+            # Check and log.
             if to_log or to_save:
-                found, last = program.members(metrics), None
-                _check(runs, found, step, line)
-            for run, seconds in zip(runs, before, strict=True):
-                run.seconds = seconds + time.monotonic() - clock
+                values, unchecked = program.members(metrics), None
+                _check(runs, values, step, line)
             if to_log:
                 rate, memory = float(schedule(step - 1)), round(peak_memory_mb())
-                for run, values in _going(runs, found):
-                    run.values = {name: float(value) for name, value in values.items()}
+                for run, own in _going(runs, values):
+                    run.values = {name: float(value) for name, value in own.items()}
                     run.log(step, learning_rate=rate, **run.values, peak_memory_mb=memory)
+
+            # Validate.
             if to_validate:
                 results = program.validate(state)
                 _check(runs, results, step, line)
-                for run, seconds in zip(runs, before, strict=True):
-                    run.seconds = seconds + time.monotonic() - clock
-                for run, result in _going(runs, results):
-                    run.validated(step, result)
+                for run, own in _going(runs, results):
+                    run.validated(step, own)
+
+            # Save, then see whether to stop.
             if to_save:
                 for run, own in _going(runs, program.members(state)):
                     scores = run.results if to_validate else {}
@@ -161,19 +147,20 @@ def fit(runs, program, state, batches, steps, line):
                 run.advance(step)
                 if to_validate and run.is_stale:
                     run.end()
-                    line(f"{run.workdir} ends at step {step}: {_stale(run.config)}")
-            if stop:
-                saved = [r.workdir for r in runs if not isinstance(r.fault, TrainingDiverged)]
-                for run in runs:
-                    run.checkpoints.wait()
-                raise TrainingStopped(
-                    f"stopped and saved at step {step} of {num_steps} in "
-                    f"{', '.join(map(str, saved))}; the same command goes on from there"
-                )
-            if all(run.has_ended for run in runs):
+                    line(
+                        f"{run.workdir} ends at step {step}: {run.config.best_metric} was not "
+                        f"better in {run.config.early_stopping} validations"
+                    )
+            if stop or all(run.has_ended for run in runs):
                 break
     for run in runs:
         run.checkpoints.wait()
+    if stop:
+        saved = ", ".join(str(run.workdir) for run in runs if run.fault is None)
+        raise TrainingStopped(
+            f"stopped and saved at step {step} of {num_steps} in {saved}; the same command goes "
+            "on from there"
+        )
     return state
 
 
@@ -193,10 +180,6 @@ def _check(runs, metrics, step, line):
 def _going(runs, values):
     """(run, its value) of the runs that have not ended before the others."""
     return [(run, v) for run, v in zip(runs, values, strict=True) if not run.has_ended]
-
-
-def _stale(config):
-    return f"{config.best_metric} was not better in {config.early_stopping} validations"
 
 
 def _agreed(asked, is_due):

@@ -11,8 +11,6 @@ from advspur.models import build_network
 from advspur.training.attack import Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 
-# What a run goes on with that overfitted to its attack.
-PGD_2 = Attack(2.0, num_steps=2, relative_step_size=0.5, random_start="ball")
 AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_shapes": "none"}
 
 
@@ -47,13 +45,11 @@ def first_state(config, dataset, network, optimizer):
     )
 
 
-def train_attack(config, *, has_fallen_back=False):
+def train_attack(config):
     """(attack, epsilon) inside the training step; (None, 0) for standard training."""
     given = config.attack
     if given.epsilon == 0:
         return None, 0.0
-    if has_fallen_back:
-        return PGD_2._replace(p=given.p, loss=given.loss), given.epsilon
     options = (given.p, given.num_steps, given.relative_step_size, given.random_start)
     if given.method == "free":
         return FreeAttack(*options), given.epsilon
@@ -63,7 +59,6 @@ def train_attack(config, *, has_fallen_back=False):
 def step_options(config):
     """What else of a config `train_step` takes."""
     return {
-        "label_smoothing": config.label_smoothing,
         "trades_beta": config.trades_beta,
         "num_parts": config.accumulation_steps,
         "ema_decay": config.ema_decay,

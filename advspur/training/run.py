@@ -4,35 +4,29 @@ import contextlib
 import math
 import resource
 import sys
+import time
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from advspur._devices import gather, is_first_process, together
+from advspur.training.attack import FGSM_METHODS
 from advspur.training.checkpoint import Checkpoints
 from advspur.training.run_dir import (
-    FALLBACK_FILE,
     SUITE_KEYS,
     MetricsLog,
     describe_attack,
     open_run,
-    read_fallback,
     read_metrics,
     write_json,
 )
 
+COLLAPSE = 0.2  # drop of PGD accuracy that Wong et al. (ICLR 2020, arXiv 2001.03994) stop at
+
 
 class TrainingDiverged(ArithmeticError):
     """A loss or gradient is not finite; the last good checkpoint is kept."""
-
-
-class PutBack(NamedTuple):
-    """The run fitted its weights to its own attack and no other, and was put back to its best
-    checkpoint: opened again, it goes on with PGD-2."""
-
-    reason: str
 
 
 class Run:
@@ -45,11 +39,12 @@ class Run:
 
     def __init__(self, config, workdir, dataset):
         self.config, self.workdir, self.dataset = config, Path(workdir), dataset
-        self.seconds, self.values, self.results = 0.0, {}, {}
-        self._scores = []  # best_metric at every validation so far
+        self.values, self.results = {}, {}
+        self._validations = []  # the results of every validation so far
+        self._may_collapse = _has_one_step(config)  # False once the user was warned
         self.has_ended = False  # before the last step, while others go on
-        self.fault = None  # the TrainingDiverged or PutBack that ended it
-        self.fallback = None  # what `read_fallback` gives
+        self.fault = None  # the TrainingDiverged that ended it
+        self._clock, self._seconds_before = time.monotonic(), 0.0
         self._log, self._begun_on = None, None
         self._progress, self._done, self._num_steps = None, 0, 0
         with contextlib.ExitStack() as stack:
@@ -59,8 +54,6 @@ class Run:
                     about = stack.enter_context(open_run(facts, self.workdir))
                     self._begun_on = (about or {}).get("devices")
                     write_json(self.workdir / "model.json", _model_facts(config, dataset))
-                    self.fallback = read_fallback(self.workdir)
-            self.fallback = gather(self.fallback)[0]
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
                 keep_last=config.keep_last,
@@ -72,17 +65,14 @@ class Run:
     def restore(self, state, *, report):
         """`state`, or that of the latest checkpoint if there is one."""
         found = self.checkpoints.restore(state, report=report)
-        state, self.seconds = found or (state, 0.0)
-        if self.fallback is not None and int(state.step) == self.fallback["step"]:
-            self.seconds += self.fallback["seconds"]  # what was trained and thrown away
+        state, self._seconds_before = found or (state, 0.0)
         lines = read_metrics(self.workdir) if is_first_process() else []
-        name = self.config.best_metric
-        scores = [x[name] for x in lines if name in x and x["step"] <= int(state.step)]
-        self._scores = gather(scores)[0]
+        name, step = self.config.best_metric, int(state.step)
+        self._validations = gather([x for x in lines if name in x and x["step"] <= step])[0]
         return state
 
     def begin(self, start, num_steps, progress, *, devices=None):
-        """Open the log and say what is about to be done.
+        """Open the log, start the clock and report what is about to be done.
 
         Args:
           progress: a `Progress` to advance by 1 a step.
@@ -90,6 +80,7 @@ class Run:
         """
         config, report = self.config, progress.line
         self._progress, self._done, self._num_steps = progress, start, num_steps
+        self._clock = time.monotonic()
         if is_first_process():
             self._log = MetricsLog(self.workdir, start)
             self._stack.callback(self._log.close)
@@ -98,8 +89,6 @@ class Run:
             f"{describe_attack(**config.attack)}, "
             + (f"going on at step {start} of {num_steps}" if start else f"{num_steps} steps")
         )
-        if self.fallback is not None:
-            report(f"{self.workdir} is trained with PGD-2 now: {self.fallback['reason']}")
         before = len(self._begun_on or ())
         if start and devices and before not in (0, devices):
             report(
@@ -109,35 +98,32 @@ class Run:
             )
 
     @property
+    def seconds(self):
+        """The time spent on training so far, by this call and those before."""
+        return self._seconds_before + time.monotonic() - self._clock
+
+    @property
     def is_stale(self):
         """Whether so many validations as `early_stopping` says have not been better."""
-        patience, scores = self.config.early_stopping, self._scores
+        scores = [results[self.config.best_metric] for results in self._validations]
+        patience = self.config.early_stopping
         return bool(patience) and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience
 
     def validated(self, step, results):
-        """Keep and log the results of a validation.
-
-        Where PGD accuracy fell by more than overfitting_guard the run is put back, and ends.
-        """
+        """Keep and log the results of a validation; warn once if PGD accuracy collapsed."""
         self.results = results
-        self._scores.append(results[self.config.best_metric])
+        self._validations.append(results)
         self.log(step, **results)
-        best, found, most = max(self._scores), self._scores[-1], self.config.overfitting_guard
-        is_watched = most and self.config.attack.epsilon and self.fallback is None
-        if not is_watched or best - found <= most:
-            return
-        back, seconds = self.checkpoints.back_to_best(report=self._progress.line)
-        reason = (
-            f"at step {step}, {self.config.best_metric} fell from {best:.4f} to {found:.4f}; "
-            f"put back to step {back}"
-        )
-        # Last: a run killed before goes on from there as it was, and is found out once more.
-        with together():
-            if is_first_process():
-                lost = round(self.seconds - seconds, 3)
-                about = {"step": back, "seconds": lost, "reason": reason}
-                write_json(self.workdir / FALLBACK_FILE, about)
-        self.end(PutBack(reason), skip_to=0)
+        accuracies = [old["val_pgd_accuracy"] for old in self._validations]
+        best, last = max(accuracies), accuracies[-1]
+        if self._may_collapse and best - last > COLLAPSE:
+            self._may_collapse = False
+            self._progress.line(
+                f"{self.workdir}: val_pgd_accuracy fell from {best:.1%} to {last:.1%} at step "
+                f"{step}: the model overfits to its one-step attack. In a new workdir, use more "
+                "steps (attack.method = 'pgd', attack.num_steps = 2), attack.method = 'n_fgsm', or "
+                "early_stopping"
+            )
 
     def check(self, step, metrics):
         """Raise TrainingDiverged where a number is not finite."""
@@ -159,14 +145,10 @@ class Run:
         self._progress.advance(1, self._note())
         self._done = step
 
-    def end(self, fault=None, *, skip_to=None):
-        """The run ends before others that are trained with it.
-
-        Args:
-          skip_to: the step that its progress then shows; None: the last one.
-        """
+    def end(self, fault=None):
+        """The run ends before others that are trained with it."""
         self.fault, self.has_ended = fault, True
-        self._progress.skip((self._num_steps if skip_to is None else skip_to) - self._done)
+        self._progress.skip(self._num_steps - self._done)
 
     def _note(self):
         """Accuracy on the batch trained on, then clean and PGD accuracy at validation."""
@@ -180,6 +162,14 @@ class Run:
 
     def __exit__(self, *exc):
         self._stack.close()
+
+
+def _has_one_step(config):
+    """Whether the training attack has one step and validation measures PGD accuracy."""
+    attack = config.attack
+    if not attack.epsilon or not config.validation.epsilon:
+        return False
+    return attack.method in FGSM_METHODS or (attack.method == "pgd" and attack.num_steps == 1)
 
 
 def peak_memory_mb():

@@ -38,7 +38,6 @@ from advspur.training.state import SCHEDULES
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
 # Keys of a suite's config, which a single run takes no notice of.
 SUITE_KEYS = ("suite", "evaluation", "autoattack", "note")
-FALLBACK_FILE = "fallback.json"
 METRICS = (
     "val_clean_accuracy",
     "val_pgd_accuracy",
@@ -95,8 +94,6 @@ def check_config(config, *, num_devices=1):
     for name, value in (
         ("ema_decay", config.ema_decay),
         ("momentum", config.momentum),
-        ("label_smoothing", config.label_smoothing),
-        ("overfitting_guard", config.overfitting_guard),
     ):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
     require(
@@ -127,18 +124,6 @@ def check_config(config, *, num_devices=1):
         "attack.method = 'free' takes its gradients in one pass: attack.loss must be "
         "'cross_entropy', trades_beta 0 and accumulation_steps 1",
     )
-    if config.overfitting_guard and attack.epsilon:
-        require(
-            attack.method in FGSM_METHODS or (attack.method == "pgd" and attack.num_steps == 1),
-            "overfitting_guard is for attacks of one step, which PGD-2 can take the place of: "
-            "set it to 0",
-        )
-        # Averaged weights are still good when those that are trained are not.
-        require(
-            config.best_metric == "val_pgd_accuracy" and validation.epsilon != 0,
-            "overfitting_guard watches val_pgd_accuracy: set best_metric to it, and "
-            "validation.epsilon to another value than 0",
-        )
     if config.color_shift.rho:
         check_color_shift(**config.color_shift)
     for epsilon in {attack.epsilon, max(validation.epsilon, 0.0)}:
@@ -259,18 +244,10 @@ def read_metrics(workdir):
     return list(filter(None, map(_parse, lines)))
 
 
-def read_fallback(workdir):
-    """Why and from which step on a run is trained with PGD-2, and the seconds it lost; or None."""
-    path = Path(workdir) / FALLBACK_FILE
-    return read_json(path) if path.exists() else None
-
-
 def training_records(workdir):
     """What the run cost so far, as Records of benchmark "training": seconds, peak_memory_mb."""
     last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
     options, facts = {"step": last["step"]}, record_facts(run_facts(workdir))
-    if fallback := read_fallback(workdir):
-        options["pgd_2_from_step"] = fallback["step"]
     return [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
         for n in ("seconds", "peak_memory_mb")

@@ -78,7 +78,6 @@ def train_step(
     mean,
     std,
     attack=None,
-    label_smoothing=0.0,
     trades_beta=0.0,
     num_parts=1,
     ema_decay=0.0,
@@ -94,8 +93,6 @@ def train_step(
       batch: Batch of uint8 images.
       epsilon: attack budget in [0, 1] pixel units, a number.
       attack: an `Attack`, a `FreeAttack`, or None for standard training.
-      label_smoothing: share of the target spread over all classes; the loss of an `Attack` has
-        none, a `FreeAttack` has that of the descent.
       trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
         al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
       num_parts: the batch is gone through in so many parts, one after another, whose gradients are
@@ -129,7 +126,7 @@ def train_step(
         return logits, new["batch_stats"]
 
     def loss_fn(params, batch_stats, images, adversarial, labels):
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, training.num_classes), label_smoothing)
+        targets = jax.nn.one_hot(labels, training.num_classes)
         if trades_beta:
             clean, batch_stats = logits_of(params, batch_stats, images)
         logits, batch_stats = logits_of(params, batch_stats, adversarial)

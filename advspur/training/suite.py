@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import math
-from operator import attrgetter
 from typing import NamedTuple
 
 import jax
@@ -31,7 +30,7 @@ from advspur.training.parts import (
     validation_attack,
     validation_batches,
 )
-from advspur.training.run import PutBack, Run, TrainingDiverged
+from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.state import count_steps
 from advspur.training.step import make_suite_eval_step, make_suite_step
@@ -64,20 +63,15 @@ def train_suite(configs, *, per_device=None, progress):
             data[_text(config, DATA_KEYS)] = open_training_data(config)
     if per_device is None and jax.default_backend() == "cpu":
         per_device = 1
-    faults, left = {}, configs
-    while left:
-        groups = {}
-        for workdir, config in left.items():
-            member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
-            member = _find_start(member)
-            if member is not None:
-                shared = _text(config, [key for key in config if key not in OWN_KEYS])
-                groups.setdefault(shared, []).append(member)
-        for group in groups.values():
-            faults |= _train_group(group, per_device)
-        back = [workdir for workdir, fault in faults.items() if isinstance(fault, PutBack)]
-        left = {workdir: configs[workdir] for workdir in back}  # they go on with PGD-2
-        faults = {workdir: fault for workdir, fault in faults.items() if workdir not in left}
+    groups, faults = {}, {}
+    for workdir, config in configs.items():
+        member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
+        member = _find_start(member)
+        if member is not None:
+            shared = _text(config, [key for key in config if key not in OWN_KEYS])
+            groups.setdefault(shared, []).append(member)
+    for group in groups.values():
+        faults |= _train_group(group, per_device)
     return faults
 
 
@@ -93,14 +87,13 @@ def check_suite(configs):
 
 
 class _Member(NamedTuple):
-    """A model to be trained, the step that it goes on from, and (attack, epsilon) from there."""
+    """A model to be trained, and the step that it resumes from."""
 
     workdir: object
     config: object
     dataset: object
     progress: object
     start: int = 0
-    attack: tuple = (None, 0.0)
 
     @property
     def num_steps(self):
@@ -115,8 +108,6 @@ def _text(config, keys):
 def _find_start(member):
     """The member from its last checkpoint that can be read, if any, on; None: it is trained."""
     with Run(member.config, member.workdir, member.dataset) as run:
-        attack = train_attack(member.config, has_fallen_back=run.fallback is not None)
-        member = member._replace(attack=attack)
         if not run.checkpoints.steps():
             return member
         built = build(member.config, member.dataset)
@@ -150,7 +141,7 @@ def _train_group(group, per_device):
     facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": devices}
     train_attacks, eval_attacks = (
         AnyAttack(tuple(dict.fromkeys([None, *(attack_of(m)[0] for m in group)])))
-        for attack_of in (attrgetter("attack"), _validation_attack)
+        for attack_of in (_train_attack, _validation_attack)
     )
     train_step = make_suite_step(
         network,
@@ -210,7 +201,7 @@ def _train_round(members, steps, num_slots):
             states.append(run.restore(state, report=member.progress.line))
             member.progress.skip(start)
             run.begin(start, num_steps, member.progress)
-        budget = budget_of(steps.train_attacks, attrgetter("attack"))
+        budget = budget_of(steps.train_attacks, _train_attack)
         eval_budget = budget_of(steps.eval_attacks, _validation_attack)
 
         def of_each(iterate, key):
@@ -251,9 +242,12 @@ def _train_round(members, steps, num_slots):
             fit(runs, program, on_devices(states), batches, (start, num_steps), line)
     faults = {run.workdir: run.fault for run in runs if run.fault}
     for fault in faults.values():
-        if isinstance(fault, TrainingDiverged):
-            fault.__traceback__ = None  # it holds the states of the whole round
+        fault.__traceback__ = None  # it holds the states of the whole round
     return faults
+
+
+def _train_attack(member):
+    return train_attack(member.config)
 
 
 def _validation_attack(member):
@@ -264,9 +258,9 @@ def _validation(run):
     return validation_batches(run.config, run.dataset)
 
 
-def _ahead(iterator, size=2):
-    """The items, `size` of them begun before they are asked for."""
-    ready = collections.deque(itertools.islice(iterator, size))
+def _ahead(iterator):
+    """The items, two of them begun before they are asked for."""
+    ready = collections.deque(itertools.islice(iterator, 2))
     while ready:
         yield ready.popleft()
         ready.extend(itertools.islice(iterator, 1))

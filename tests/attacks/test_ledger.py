@@ -18,13 +18,8 @@ from advspur.attacks import active, security_curve
 from advspur.attacks.ledger import Ledger, checksum
 
 ASKED = {"p": "l2", "epsilons": [0.1, 0.2], "key": "0"}
-NO_ROWS = np.zeros(0, int)
 
 # --- the file ---
-
-
-def ledger_of(path, asked=ASKED, images=None, num_epsilons=2):
-    return Ledger(path, asked, images, num_epsilons)
 
 
 def lines_of(path):
@@ -34,57 +29,57 @@ def lines_of(path):
 def test_entries_are_found_again_as_they_were_noted(tmp_path):
     entry = {"rows": [0, 3], "fooled": [3], "seconds": 0.1 + 0.2}
     noted = {(0, "apgd-ce", 0): entry, (1, "apgd-ce again", 12): entry | {"fooled": []}}
-    ledger = ledger_of(tmp_path / "new" / "folder")
+    ledger = Ledger(tmp_path / "new" / "folder", ASKED)
     for of, entry in noted.items():
-        ledger.add(of, entry, np.array(entry["fooled"], int), None)
-    found = ledger_of(tmp_path / "new" / "folder").entries
+        ledger.add(of, entry)
+    found = Ledger(tmp_path / "new" / "folder", ASKED).entries
     assert list(found) == list(noted)
     for of, entry in noted.items():
         assert {name: found[of][name] for name in entry} == entry
 
 
 def test_a_line_is_on_disk_once_it_is_noted(tmp_path):
-    ledger = ledger_of(tmp_path)
+    ledger = Ledger(tmp_path, ASKED)
     for number in range(3):
-        ledger.add((0, "square", number), {"rows": []}, NO_ROWS, None)
+        ledger.add((0, "square", number), {"rows": []})
         assert len(lines_of(tmp_path)) == number + 3 and lines_of(tmp_path)[-1] == ""
 
 
 @pytest.mark.parametrize("kept", (1, 10, -2, -1))
 def test_a_last_line_that_was_cut_is_as_if_not_there(tmp_path, kept):
-    ledger = ledger_of(tmp_path)
+    ledger = Ledger(tmp_path, ASKED)
     for number in range(2):
-        ledger.add((0, "square", number), {"rows": [number]}, NO_ROWS, None)
+        ledger.add((0, "square", number), {"rows": [number]})
     *whole, last, _ = lines_of(tmp_path)
     (tmp_path / "ledger.jsonl").write_text("\n".join([*whole, (last + "\n")[:kept]]))
     done = [(0, "square", 0)] + [(0, "square", 1)] * (kept == -1)  # but for the newline: whole
-    resumed = ledger_of(tmp_path)
+    resumed = Ledger(tmp_path, ASKED)
     assert list(resumed.entries) == done
-    resumed.add((0, "square", 2), {"rows": [2]}, NO_ROWS, None)
-    assert list(ledger_of(tmp_path).entries) == [*done, (0, "square", 2)]
+    resumed.add((0, "square", 2), {"rows": [2]})
+    assert list(Ledger(tmp_path, ASKED).entries) == [*done, (0, "square", 2)]
 
 
 def test_bytes_that_are_no_text_are_as_if_not_there(tmp_path):
     """As a power cut leaves them."""
-    ledger_of(tmp_path).add((0, "square", 0), {"rows": [0]}, NO_ROWS, None)
+    Ledger(tmp_path, ASKED).add((0, "square", 0), {"rows": [0]})
     with (tmp_path / "ledger.jsonl").open("ab") as file:
         file.write(b"\x00\xff\xfe\x00")
-    assert list(ledger_of(tmp_path).entries) == [(0, "square", 0)]
+    assert list(Ledger(tmp_path, ASKED).entries) == [(0, "square", 0)]
 
 
 def test_a_first_line_that_was_cut_is_written_again(tmp_path):
     path = tmp_path / "ledger.jsonl"
     path.write_text(json.dumps(ASKED)[:9])
-    ledger_of(tmp_path).add((0, "square", 0), {"rows": [0]}, NO_ROWS, None)
-    assert list(ledger_of(tmp_path).entries) == [(0, "square", 0)]
+    Ledger(tmp_path, ASKED).add((0, "square", 0), {"rows": [0]})
+    assert list(Ledger(tmp_path, ASKED).entries) == [(0, "square", 0)]
 
 
 def test_another_call_is_refused_and_nothing_is_lost(tmp_path):
-    ledger_of(tmp_path).add((0, "square", 0), {"rows": [0]}, NO_ROWS, None)
+    Ledger(tmp_path, ASKED).add((0, "square", 0), {"rows": [0]})
     before = (tmp_path / "ledger.jsonl").read_bytes()
     message = r"holds another attack: p l2, now l1, key 0, now 7; name another directory"
     with pytest.raises(InputError, match=message):
-        ledger_of(tmp_path, ASKED | {"p": "l1", "key": "7"})
+        Ledger(tmp_path, ASKED | {"p": "l1", "key": "7"})
     assert (tmp_path / "ledger.jsonl").read_bytes() == before
 
 
@@ -92,43 +87,6 @@ def test_a_checksum_tells_arrays_apart():
     array = np.arange(12.0).reshape(3, 4)
     assert checksum(array) == checksum(np.asfortranarray(array)) == checksum(array[:2], array[2:])
     assert len({checksum(a) for a in (array, array + 1e-15, array[::-1], array.astype("f"))}) == 4
-
-
-# --- images ---
-
-
-def test_images_of_a_folder_are_found_again(tmp_path):
-    images = np.random.default_rng(0).random((3, 2, 2, 1), "float32")
-    first = ledger_of(tmp_path, images=images)
-    first.add((1, "fab-t", 0), {}, np.array([0, 2]), images[:2] / 2)
-    found = ledger_of(tmp_path, images=images).images
-    assert found.shape == (2, 3, 2, 2, 1)
-    np.testing.assert_array_equal(found[1, [0, 2]], images[:2] / 2)
-
-
-def test_images_in_memory_are_a_copy():
-    images = np.zeros((3, 2, 2, 1), np.float32)
-    ledger = ledger_of(None, images=images)
-    ledger.add((1, "fab-t", 0), {}, np.array([2]), images[:1] + 1)
-    assert ledger.images.sum() == 4 and images.sum() == 0
-    assert ledger_of(None).images is None
-
-
-@pytest.mark.parametrize("damage", ("missing", "of another shape", "empty"))
-def test_a_damaged_file_of_images_is_refused(tmp_path, damage):
-    images, path = np.zeros((3, 2, 2, 1), np.float32), tmp_path / "adversarial.npy"
-    ledger = ledger_of(tmp_path, images=images)
-    ledger.add((0, "fab-t", 0), {}, NO_ROWS, None)
-    if damage == "missing":
-        path.unlink()
-    elif damage == "of another shape":
-        np.save(path, images)
-    else:
-        path.write_bytes(b"")
-    before = (tmp_path / "ledger.jsonl").read_bytes()
-    with pytest.raises(InputError, match="adversarial.npy is (gone|damaged): delete"):
-        ledger_of(tmp_path, images=images)
-    assert (tmp_path / "ledger.jsonl").read_bytes() == before
 
 
 # --- whole calls, under attacks of known reach ---
@@ -164,7 +122,6 @@ def attack(directory=None, images=IMAGES, labels=LABELS, key=None, model=logits_
 def assert_same(results, others):
     for one, other in zip(results, others, strict=True):
         assert one.fooled_by.tolist() == other.fooled_by.tolist()
-        assert one.images.tobytes() == other.images.tobytes()
         assert one.warnings == other.warnings and one.epsilon == other.epsilon
         for cost, expected in zip(one.attacks, other.attacks, strict=True):
             assert cost._replace(seconds=0) == expected._replace(seconds=0)
@@ -185,11 +142,11 @@ def whole():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a call that has ended; it kept no images."""
+    """The folder of a call that has ended."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(active, "run_member", run_member)
-        attack(folder, keep_images=False)
+        attack(folder)
     return folder
 
 
@@ -306,7 +263,7 @@ def test_after_a_kill_the_same_call_goes_on(toy, whole, tmp_path):
 def test_what_another_call_did_is_refused_and_not_lost(toy, finished, change, told):
     before = (finished / "ledger.jsonl").read_bytes()
     with pytest.raises(InputError, match=f"holds another attack: .*{told}") as caught:
-        attack(finished, **({"keep_images": False} | change))
+        attack(finished, **change)
     assert "\n" not in str(caught.value)
     assert (finished / "ledger.jsonl").read_bytes() == before and toy == []
 
@@ -315,12 +272,11 @@ def test_another_model_of_the_same_predictions_is_refused(toy, tmp_path):
     def scaled(scale, x):
         return scale * logits_fn(x)
 
-    call = {"attacks": ["square"], "keep_images": False}
     models = [jax.tree_util.Partial(scaled, jnp.bfloat16(scale)) for scale in (1, 1, 2)]
     for model in models[:2]:
-        attack(tmp_path, model=model, **call)
+        attack(tmp_path, attacks=["square"], model=model)
     with pytest.raises(InputError, match="holds another attack: weights"):
-        attack(tmp_path, model=models[2], **call)
+        attack(tmp_path, attacks=["square"], model=models[2])
 
 
 def test_another_plain_function_of_the_same_predictions_is_refused(toy, tmp_path):
@@ -329,39 +285,17 @@ def test_another_plain_function_of_the_same_predictions_is_refused(toy, tmp_path
         attack(tmp_path, attacks=["square"], model=lambda x: 2 * logits_fn(x))
 
 
-def test_images_of_a_ledger_that_is_gone_are_made_anew(toy, whole, tmp_path):
-    attack(tmp_path)
-    (tmp_path / "ledger.jsonl").unlink()
-    with (tmp_path / "adversarial.npy").open("r+b") as file:
-        file.seek(200)
-        file.write(b"7" * 40)
-    for result, expected in zip(attack(tmp_path), whole[0], strict=True):
-        np.testing.assert_array_equal(result.images, expected.images)
-
-
-def test_images_of_another_type_are_refused(toy, tmp_path):
-    attack(tmp_path)
-    file = tmp_path / "adversarial.npy"
-    np.save(file, np.load(file).astype(np.float64))
-    with pytest.raises(InputError, match="is damaged: delete"):
-        attack(tmp_path)
-
-
 def test_the_order_of_budgets_does_not_matter(toy, whole, finished):
-    results = attack(finished, epsilons=EPSILONS[::-1], keep_images=False)
+    results = attack(finished, epsilons=EPSILONS[::-1])
     for result, expected in zip(results, whole[0][::-1], strict=True):
         assert result.fooled_by.tolist() == expected.fooled_by.tolist()
     assert toy == []
 
 
-def test_images_that_were_not_kept_cannot_be_asked_for_later(toy, whole, finished):
-    with pytest.raises(InputError, match="images kept False, now True"):
-        attack(finished)
-    results = attack(finished, keep_images=False)
-    assert not (finished / "adversarial.npy").exists() and toy == []
-    for result, expected in zip(results, whole[0], strict=True):
-        assert result.images is None
-        assert result.fooled_by.tolist() == expected.fooled_by.tolist()
+def test_a_folder_holds_outcomes_and_no_images(toy, whole, finished):
+    assert [path.name for path in finished.iterdir()] == ["ledger.jsonl"]
+    assert all(result.images is None for result in attack(finished)) and toy == []
+    assert all(result.images.shape == IMAGES.shape for result in whole[0])
 
 
 def test_a_ledger_of_other_rows_is_refused(toy, finished, tmp_path):
@@ -369,4 +303,4 @@ def test_a_ledger_of_other_rows_is_refused(toy, finished, tmp_path):
     entry = json.dumps(json.loads(entry) | {"rows": [5, 6]})
     (tmp_path / "ledger.jsonl").write_text("\n".join([first, entry, *rest]))
     with pytest.raises(InputError, match=f"{tmp_path}/ledger.jsonl does not fit"):
-        attack(tmp_path, keep_images=False)
+        attack(tmp_path)

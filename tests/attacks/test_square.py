@@ -46,18 +46,18 @@ def predict(params, x):
 LABELS = predict(PARAMS, IMAGES)
 
 
-@functools.partial(jax.jit, static_argnames=("p", "restarts"))
-def run(params, images, labels, keys, epsilon, *, p, restarts):
+@functools.partial(jax.jit, static_argnames="p")
+def run(params, images, labels, keys, epsilon, *, p):
     return run_square(
         functools.partial(rounded, params), images, labels, keys, p=p, epsilon=epsilon,
-        num_queries=QUERIES, restarts=restarts, bounds=(0.0, 1.0),
+        num_queries=QUERIES, bounds=(0.0, 1.0),
     )  # fmt: skip
 
 
-def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None, restarts=1):
+def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None):
     """(images, success, queries), with one compilation a norm."""
     epsilon = np.broadcast_to(np.float32(EPSILON[p] if epsilon is None else epsilon), len(images))
-    found = run(params, images, labels, keys, epsilon, p=p, restarts=restarts)
+    found = run(params, images, labels, keys, epsilon, p=p)
     return list(map(np.asarray, found))
 
 
@@ -123,18 +123,6 @@ def test_an_image_meets_the_same_in_every_company(p):
         return attack(p, **call)[0]
 
     assert_company_does_not_matter(images_of, IMAGES, LABELS, KEYS, atol=1e-6)
-
-
-def test_restarts_are_a_union_over_keys_of_their_own():
-    weights = np.zeros((SIZE, CLASSES))
-    weights[:, 1] = 9 * PARAMS["A"][:, 1]
-    params, labels = linear_params((N, *SHAPE), weights, [99, 0, -99, -99]), np.zeros(N, int)
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-    call = {"params": params, "images": GREY, "labels": labels, "epsilon": 0.1}
-    singles = [gains(attack(math.inf, keys=k, **call)[0], params) for k in (KEYS, fold(KEYS, 1))]
-    union = gains(attack(math.inf, restarts=2, **call)[0], params)
-    assert len(set(np.argmax(singles, axis=0))) > 1 and np.max(np.ptp(singles, axis=0)) > 0.1
-    np.testing.assert_allclose(union, np.max(singles, axis=0), rtol=0, atol=1 / 64)  # rounded
 
 
 @pytest.mark.parametrize("p", (2, math.inf))  # l1 has the windows of l2
@@ -246,7 +234,6 @@ def test_no_gradient_flows_through_the_attack():
         ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
         ({"epsilon": -0.1}, "epsilon = -0.1"),
         ({"num_queries": 0}, "num_queries = 0"),
-        ({"restarts": 0}, "restarts = 0"),
         ({"key": None}, "needs a PRNG key"),
         ({"key": KEYS[:2]}, r"key has shape \(2,\)"),
     ],

@@ -14,12 +14,14 @@ from advspur.models import store
 from advspur.records import COMPLETE, read_records
 
 NUM = 24  # three of each class: means over images are means over classes
-OPTIONS = {
-    "num_examples": NUM,
+PGD = {
     "num_attacked": 5,
     "l2_epsilons": (0.1,),
     "linf_epsilons": (1 / 255, 4 / 255),
-    "attack_steps": 2,
+    "num_steps": 2,
+}
+OPTIONS = {
+    "pgd": PGD,
     "regions": {
         "linf_noise_levels": (0.2, 0.5),
         "l2_noise_levels": (28.0,),  # of 224 pixels a side: 2.0 at 16
@@ -28,18 +30,25 @@ OPTIONS = {
         "attack_steps": 2,
         "num_attacked": 8,
     },
-    "batch_size": 8,
 }
+
+
+ROW = BENCHMARKS["spurious_shapes"]
+
+
+def options(shapes):
+    return OPTIONS | {"data": {"num_examples": NUM, "shapes": shapes}}
 
 
 @pytest.fixture(scope="module")
 def records(tiny_classifier, easy_shapes):
-    return BENCHMARKS["spurious_shapes"].evaluate(
-        tiny_classifier, key=jax.random.key(3), shapes=easy_shapes, **OPTIONS
+    return ROW.evaluate(
+        tiny_classifier, batch_size=8, key=jax.random.key(3), **options(easy_shapes)
     )
 
 
-def value(records, metric, **options):
+def value(records, metric, part="test", **options):
+    options |= {"part": part} if "background_gap" not in metric else {"paired": True}
     (found,) = [r for r in records if r.metric == metric and r.options == options]
     return found
 
@@ -58,41 +67,35 @@ def count(tiny_classifier, easy_shapes):
 
 
 def test_all_numbers_are_recorded_once(records):
-    noise = [
-        (f"{region}_noise_accuracy", {"family": family, "level": level})
-        for family, level in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))
-        for region in ("foreground", "background")
+    sensitivity, of_test = "relative_foreground_sensitivity", {"part": "test"}
+    levels = [{"family": f, "level": k} for f, k in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))]
+    both, attack = ("foreground", "background"), {"p": 2.0, "num_steps": 2}
+    budgets = ((2.0, 0.0), (2.0, 0.1), ("inf", 0.0), ("inf", 1 / 255), ("inf", 4 / 255))
+    groups, gap = ("", "majority_", "minority_"), "majority_minority_pgd_accuracy_gap"
+    expected = [
+        *((f"{g}accuracy", of_test) for g in groups),
+        *(("accuracy", {"part": p}) for p in ("mixed_same", "mixed_rand", "uncorrelated")),
+        *((name, of_test) for name in ("majority_minority_gap", "worst_group_accuracy")),
+        *((name, {"paired": True}) for name in ("background_gap", "relative_background_gap")),
+        *(
+            (name, {"p": p, "epsilon": epsilon, "num_steps": 2} | of_test)
+            for p, epsilon in budgets
+            for name in (*(f"{g}pgd_accuracy" for g in groups), gap)
+        ),
+        *((f"{region}_noise_accuracy", level | of_test) for level in levels for region in both),
+        *((sensitivity, level | of_test) for level in levels),
+        *((f"{region}_attack_accuracy", attack | {"epsilon": 0.5} | of_test) for region in both),
+        (f"adversarial_{sensitivity}", attack | {"epsilon": 0.5} | of_test),
+        *((name, of_test) for name in ("norm_fraction_spurious", "spurious_area")),
     ]
-    attacks = [
-        ("pgd_accuracy", {"p": p, "epsilon": epsilon, "num_steps": 2})
-        for p, epsilon in ((2.0, 0.1), ("inf", 1 / 255), ("inf", 4 / 255))
-    ]
-    splits = ("test", "mixed_same", "mixed_rand", "uncorrelated")
-    plain = (
-        "majority_accuracy", "minority_accuracy", "majority_minority_gap",
-        "worst_group_accuracy", "background_gap", "relative_background_gap",
-    )  # fmt: skip
-    expected = [("accuracy", {"split": s}) for s in splits] + [(name, {}) for name in plain]
-    expected += attacks + noise
-    expected += [
-        ("relative_foreground_sensitivity", {"family": family, "level": level})
-        for family, level in (("linf", 0.2), ("linf", 0.5), ("l2", 2.0))
-    ]
-    attack = {"p": 2.0, "num_steps": 2}
-    expected += [
-        (f"{region}_attack_accuracy", attack | {"epsilon": 0.5})
-        for region in ("foreground", "background")
-    ]
-    sensitivity = "relative_foreground_sensitivity"
-    expected += [(f"adversarial_{sensitivity}", attack | {"epsilon": 0.5})]
     for prefix in ("", "mean_"):
-        expected += [(prefix + sensitivity, {"family": "linf", "levels": [0.2, 0.5]})]
-        expected += [(prefix + sensitivity, {"family": "l2", "levels": [2.0]})]
-        expected += [(f"{prefix}adversarial_{sensitivity}", attack | {"epsilons": [0.5]})]
-    expected += [("norm_fraction_spurious", {}), ("spurious_area", {})]
+        expected += [(prefix + sensitivity, {"family": "linf", "levels": [0.2, 0.5]} | of_test)]
+        expected += [(prefix + sensitivity, {"family": "l2", "levels": [2.0]} | of_test)]
+        adversarial = f"{prefix}adversarial_{sensitivity}"
+        expected += [(adversarial, attack | {"epsilons": [0.5]} | of_test)]
 
     def order(pairs):
-        return sorted(pairs, key=str)
+        return sorted((name, str(sorted(o.items()))) for name, o in pairs)
 
     def plain_options(record):
         return {name: v for name, v in record.options.items() if name != "degenerate"}
@@ -101,6 +104,7 @@ def test_all_numbers_are_recorded_once(records):
     assert len({r.identity for r in records}) == len(records)
     assert all(r.low <= r.value <= r.high for r in records if not np.isnan(r.value))
     assert {r.num_examples for r in records if r.metric == "pgd_accuracy"} == {5}
+    assert {(r.benchmark, r.measure) for r in records} == {(ROW.name, m) for m in ROW.measures}
     assert {r.num_examples for r in records if "noise" in r.metric} == {NUM}
 
 
@@ -109,9 +113,9 @@ def test_accuracies_and_gaps_agree_with_an_independent_count(records, count):
     for split in ("test", "mixed_same", "mixed_rand", "uncorrelated"):
         outcome[split], columns = count(split)
         expected = outcome[split].mean()
-        assert value(records, "accuracy", split=split).value == pytest.approx(expected, abs=1e-9)
+        assert value(records, "accuracy", part=split).value == pytest.approx(expected, abs=1e-9)
         if split == "test":
-            majority = columns["label"] == columns["group"]
+            majority = columns["label"] == columns["background"]
             labels = columns["label"]
     assert 0 < outcome["test"].mean() < 1  # a constant model would show nothing
     gap = outcome["mixed_same"].mean() - outcome["mixed_rand"].mean()
@@ -158,9 +162,12 @@ def test_the_sensitivity_is_made_of_the_noise_accuracies(records, family, levels
 
 
 def test_a_model_of_other_classes_is_refused(tiny_classifier):
-    with pytest.raises(InputError, match="the model has 8 classes; this benchmark needs 3"):
-        BENCHMARKS["spurious_shapes"].evaluate(
-            tiny_classifier, batch_size=8, key=jax.random.key(0), shapes={"num_classes": 3}
+    with pytest.raises(InputError, match="the model has 8 classes; this data set has 3"):
+        ROW.evaluate(
+            tiny_classifier,
+            batch_size=8,
+            key=jax.random.key(0),
+            data={"num_examples": 9, "shapes": {"num_classes": 3}},
         )
 
 
@@ -186,25 +193,29 @@ def test_a_run_is_evaluated_once(tmp_path, run_dir, records):
     path = tmp_path / "records.jsonl"
 
     def evaluate(**change):
-        call = {"path": path, "seed": 3, "options": OPTIONS} | change
+        given = {g: o for g, o in options({}).items() if g != "data"}  # shapes: those of the model
+        given["data"] = {"num_examples": NUM}
+        call = {"path": path, "seed": 3, "batch_size": 8, "options": given} | change
         opened = open_model(run, weights=call.pop("weights", "raw"))
-        return len(evaluate_model(opened, "spurious_shapes", **call))
+        return len(evaluate_model(opened, ROW, cache_dir=tmp_path / "outcomes", **call))
 
     assert evaluate() == len(records)
     written = read_records(path)
-    assert written[-1].metric == COMPLETE and written[-1].value == len(records)
+    ends = [r for r in written if r.metric == COMPLETE]
+    assert sum(end.value for end in ends) == len(records) == len(written) - len(ends)
     assert {(r.model, r.arch, r.train_p, r.train_epsilon, r.seed) for r in written} == {
         ("tiny", "resnet_small", "inf", 0.5, 3)
     }
     assert {r.benchmark for r in written} == {"spurious_shapes"}
     # The same seed gives the same numbers, and shapes are those of training.
-    assert [str(r[:6]) for r in written[:-1]] == [str(r[:6]) for r in records]  # NaN is not NaN
+    found = [str(r[:6]) for r in written if r.metric != COMPLETE]
+    assert found == [str(r[:6]) for r in records]  # NaN is not NaN
     before = path.read_bytes()
     assert evaluate() == 0
     assert path.read_bytes() == before
-    # Killed before its last record: measured again.
+    # Killed before its last record: the last measure is measured again.
     path.write_text("".join(before.decode().splitlines(keepends=True)[:-1]))
-    assert evaluate() == len(records)
+    assert evaluate() == ends[-1].value
     # Averaged weights and a longer training are other models; so is another seed.
     assert evaluate(weights="ema") == len(records)
     assert {r.model for r in read_records(path)} == {"tiny", "tiny@ema"}
@@ -216,23 +227,8 @@ def test_a_run_is_evaluated_once(tmp_path, run_dir, records):
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path, run_dir):
     run, facts, _ = run_dir
     path = tmp_path / "records.jsonl"
-    with pytest.raises(InputError, match="benchmark = 'mnist' is not known; allowed: 'imagenet'"):
-        evaluate_model(open_model(run), "mnist", path=path, options={})
     other = facts | {"dataset": "cifar10", "shapes": {}}
     (run / "model.json").write_text(json.dumps(other))
     with pytest.raises(InputError, match="tiny cannot be .*: it was trained on cifar10"):
-        evaluate_model(open_model(run), "spurious_shapes", path=path, options={"batch_size": 8})
+        evaluate_model(open_model(run), ROW, path=path, batch_size=8)
     assert not path.exists()
-
-
-def test_attacking_no_image_is_possible_or_refused_in_words(tiny_classifier, easy_shapes):
-    """No TypeError from deep inside: an InputError that names the option, or no number."""
-    options = OPTIONS | {"num_attacked": 0, "linf_epsilons": ()}
-    try:
-        measured = BENCHMARKS["spurious_shapes"].evaluate(
-            tiny_classifier, key=jax.random.key(3), shapes=easy_shapes, **options
-        )
-    except InputError as error:
-        assert "num_attacked" in str(error)
-    else:
-        assert all(r.num_examples == 0 for r in measured if r.metric == "pgd_accuracy")

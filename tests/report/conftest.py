@@ -9,6 +9,7 @@ from advspur.records import COMPLETE, record
 L2 = (0.25, 0.5, 1.0, 3.0, 5.0)
 LINF = tuple(k / 255 for k in (0.5, 1, 2, 4, 8))
 CLEAN = {"resnet18": 0.698, "resnet50": 0.758}
+DILATED = {"dilation_rounds": 15, "spurious_region": "complement"}
 LEVELS = [k / 255 for k in (30, 60, 90, 120, 150, 180, 210)]
 
 
@@ -23,11 +24,11 @@ def places(archs=("resnet18", "resnet50")):
     ]
 
 
-def about(estimate, metric, benchmark, place, **options):
+def made(estimate, metric, benchmark, place, **options):
     arch, p, epsilon, _ = place
     name = f"{arch}_{p}_{epsilon:.4g}"
-    made = record(metric, estimate, options=options)
-    return made._replace(
+    found = record(metric, estimate, options=options)
+    return found._replace(
         benchmark=benchmark, model=name, arch=arch, train_p=p, train_epsilon=epsilon
     )
 
@@ -45,48 +46,61 @@ def model_records(place, rng):
             estimate = wilson(round(value * n), n)
         else:
             estimate = Estimate(value, value - half, value + half, n)
-        found.append(about(estimate, metric, benchmark, place, **options))
+        found.append(made(estimate, metric, benchmark, place, **options))
 
-    add("imagenet", "accuracy", clean, 50000)
+    add("imagenet", "accuracy", clean, 50000, part="val")
     for severity in range(1, 6):
-        add("imagenet_c", "accuracy", 0.5, 50000, corruption="fog", severity=severity)
+        add("imagenet_c", "accuracy", 0.5, 50000, part=f"fog/{severity}")
     add("imagenet_c", "mean_corruption_accuracy", 0.52 * clean, 50000, 0.002)
     add("imagenet_c", "mean_corruption_error", 1.2 - 0.55 * clean, 50000, 0.003)
+    images = {"part": "images"}
     for scoring, share in (("full", 0.4), ("subset", 0.5)):
         for metric in ("accuracy", "balanced_accuracy"):
-            add("objectnet", metric, (share - 0.02 * reliance) * clean, 18514, scoring=scoring)
+            add(
+                "objectnet",
+                metric,
+                (share - 0.02 * reliance) * clean,
+                18514,
+                **images,
+                scoring=scoring,
+            )
     sensitivities = (
-        ("rival10", "foreground", 0.3 - 0.05 * rank, {"levels": LEVELS}),
+        ("rival10", "foreground", 0.3 - 0.05 * rank, {"levels": LEVELS, "part": "test"}),
         ("salient_imagenet", "core", 0.2 + (0.02 if p == "inf" else -0.03) * rank,
-         {"levels": [0.25], "trials": 5, "dilated": True}),
+         {"levels": [0.25], "trials": 5, **DILATED, **images}),
     )  # fmt: skip
     for benchmark, region, value, options in sensitivities:
         metric = f"relative_{region}_sensitivity"
         for family in ("linf", "l2") if benchmark == "rival10" else ("linf",):
             add(benchmark, metric, value, 5286, 0.03, family=family, **options)
-            add(benchmark, metric, value, 5286, 0.05, family=family, level=options["levels"][0])
-    for benchmark, region in (*((b, r) for b, r, *_ in sensitivities), ("imagenet9", "foreground")):
+            at_level = {k: v for k, v in options.items() if k != "levels"} | {"level": 0.25}
+            add(benchmark, metric, value, 5286, 0.05, family=family, **at_level)
+    of_masks = ("rival10", "foreground", "test"), ("salient_imagenet", "core", "images")
+    for benchmark, region, part in (*of_masks, ("imagenet9", "foreground", "original")):
+        about = {"part": part} | (DILATED if region == "core" else {})
         if benchmark != "imagenet9":
-            add(benchmark, "accuracy", clean + 0.2, 5286)
+            add(benchmark, "accuracy", clean + 0.2, 5286, part=part)
         for attack_p in (2.0, "inf"):
-            options = {"p": attack_p, "epsilons": [0.5, 1.0], "num_steps": 20}
+            options = {"p": attack_p, "epsilons": [0.5, 1.0], "num_steps": 20} | about
             metric = f"adversarial_relative_{region}_sensitivity"
             add(benchmark, metric, 0.4 - 0.05 * reliance, 1000, 0.06, **options)
-        add(benchmark, "norm_fraction_spurious", 0.4 + 0.03 * reliance, 4050, 0.01)
-        found.append(about(Estimate(0.7, 0.69, 0.71, 4050), "spurious_area", benchmark, place))
+        add(benchmark, "norm_fraction_spurious", 0.4 + 0.03 * reliance, 4050, 0.01, **about)
+        area = Estimate(0.7, 0.69, 0.71, 4050)
+        found.append(made(area, "spurious_area", benchmark, place, **about))
     same, gap = clean + 0.1, 0.085 + 0.01 * reliance
     for variant, value in (("original", same + 0.05), ("mixed_same", same)):
-        add("imagenet9", "accuracy", value, variant=variant)
-    add("imagenet9", "background_gap", gap, 4050, 0.014)
-    add("imagenet9", "relative_background_gap", gap / same, 4050, 0.016)
-    for head in ("adam", "lbfgs"):
+        add("imagenet9", "accuracy", value, part=variant)
+    add("imagenet9", "background_gap", gap, 4050, 0.014, paired=True)
+    add("imagenet9", "relative_background_gap", gap / same, 4050, 0.016, paired=True)
+    for name in ("adam", "lbfgs"):
+        head = {"head": name, "part": "test"}
         minority = clean - 0.04 * reliance
-        add("waterbirds", "majority_accuracy", 0.93, 2897, head=head)
-        add("waterbirds", "minority_accuracy", minority, 2897, head=head)
-        add("waterbirds", "majority_minority_gap", 0.93 - minority, 5794, 0.016, head=head)
-        add("waterbirds", "worst_group_accuracy", minority - 0.1, 642, head=head)
-        add("waterbirds", "adjusted_average_accuracy", 0.92, 5794, 0.01, head=head)
-    return [*found, about(Estimate(9, 9, 9, 9), COMPLETE, "imagenet9", place)]
+        add("waterbirds", "majority_accuracy", 0.93, 2897, **head)
+        add("waterbirds", "minority_accuracy", minority, 2897, **head)
+        add("waterbirds", "majority_minority_gap", 0.93 - minority, 5794, 0.016, **head)
+        add("waterbirds", "worst_group_accuracy", minority - 0.1, 642, **head)
+        add("waterbirds", "adjusted_average_accuracy", 0.92, 5794, 0.01, **head)
+    return [*found, made(Estimate(9, 9, 9, 9), COMPLETE, "imagenet9", place)]
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ HALF_WIDTH = 0.02
 def model(p, epsilon, metric="background_gap", value=0.0, seed=0, **options):
     name = f"{p}_{epsilon}_{seed}"
     interval = (value - HALF_WIDTH, value + HALF_WIDTH)
-    return Record(
-        metric, value, *interval, 100, options, 1.0, "spurious_shapes", name, "a", p, epsilon, seed
-    )
+    about = {"benchmark": "spurious_shapes", "arch": "a", "seed": seed}
+    about |= {"train_p": p, "train_epsilon": epsilon, "seconds": 1.0, "model": name}
+    return Record(metric, value, *interval, 100, options, **about)
 
 
 def verdicts(l2, linf=(), base=0.1):

@@ -179,12 +179,12 @@ def test_page_of_the_whole_suite(synthetic, page_of):
     of_masks = {MASKS + of[0].title for of in measures.MASKS.values()}
     assert titles == {t for _, t, *_ in PAPER} | of_masks - {f"{MASKS}spurious_shapes"}
     assert "levels = 0.1176/0.2353/0.3529/0.4706/0.5882/0.7059/0.8235" in page
-    assert "levels = 0.25, trials = 5, dilated = True" in page
+    assert "levels = 0.25, trials = 5, dilation_rounds = 15" in page
     headline = page.split("Headline numbers</h2>")[1].split("<h2>")[0]
     assert headline.count("<tr>") == 23 and "–" not in headline
     for column in ("mCE", "accuracy (subset)", "ratio to ImageNet accuracy", "worst group"):
         assert f"<br>{column}</th>" in headline
-    assert "fog, severity = 3" in page and "lbfgs" in page and "complete" not in page
+    assert "fog/3" in page and "lbfgs" in page and "complete" not in page
 
 
 MASKS = "Attacks and gradients on masks: "
@@ -219,7 +219,7 @@ def test_a_marker_is_hollow_unless_clearly_different_from_its_own_baseline():
     values = {("a", 0.0): 0.1, ("a", 1.0): 0.11, ("a", 3.0): 0.2, ("b", 0.0): 0.3, ("b", 1.0): 0.31}
     values |= {("c", 1.0): 0.9}  # no baseline, so nothing is clear
     records = [
-        Record(gap.metric, *estimate(v), {}, 0.0, gap.benchmark, f"{a}{e}", a, 2.0, e)
+        Record(gap.metric, *estimate(v), {}, 0.0, gap.benchmark, "", f"{a}{e}", a, 2.0, e)
         for (a, e), v in values.items()
     ]
     figure = by_budget(suite_of(records), [gap], plt)

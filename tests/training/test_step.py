@@ -68,7 +68,7 @@ def assert_close(a, b, *, atol):
 
 def test_four_devices_take_the_step_of_one(state, batch):
     assert jax.local_device_count() == 4
-    options = {"attack": ATTACK, "label_smoothing": 0.1, "ema_decay": 0.5}
+    options = {"attack": ATTACK, "ema_decay": 0.5}
     one, metrics_one = single_step(**options)(state, batch, EPSILON)
     step = make_train_step(NETWORK, OPTIMIZER, **FACTS, **options)
     four, metrics_four = step(jax.device_get(state), shard(batch, 4), EPSILON)
@@ -90,7 +90,7 @@ def test_random_starts_are_those_of_one_device(state, batch):
 
 
 def test_one_compilation_serves_all_budgets(state, batch):
-    step = single_step(attack=ATTACK, label_smoothing=0.1, ema_decay=0.5)
+    step = single_step(attack=ATTACK, ema_decay=0.5)
     results = [float(step(state, batch, epsilon)[1]["loss"]) for epsilon in (0.1, 0.5, 2.0)]
     assert step._cache_size() == 1
     assert results[0] < results[1] < results[2]
@@ -122,22 +122,17 @@ def test_batch_statistics_move_by_the_training_batch_alone(state, batch):
 
 
 def test_ema_of_variables_by_hand(state, batch):
-    new, _ = single_step(attack=ATTACK, label_smoothing=0.1, ema_decay=0.5)(state, batch, EPSILON)
+    new, _ = single_step(attack=ATTACK, ema_decay=0.5)(state, batch, EPSILON)
     decay = 1 / 10  # (1 + t) / (10 + t) at t = 0
     expected = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, new.variables)
     assert_close(new.ema, expected, atol=1e-7)
 
 
-def test_label_smoothing_by_hand(state, batch):
-    plain, smooth = single_step(), single_step(label_smoothing=0.2)
+def test_standard_loss_by_hand(state, batch):
     images = normalize(jnp.asarray(batch.image, jnp.float32) / 255, **FACTS)
     (logits, _), _ = NETWORK.apply(state.variables, images, train=True, mutable=["batch_stats"])
-    log_p = jax.nn.log_softmax(logits)
-    of_label, of_all = log_p[jnp.arange(16), batch.label].mean(), log_p.mean()
-    np.testing.assert_allclose(plain(state, batch, 0.0)[1]["loss"], -of_label, rtol=1e-5)
-    np.testing.assert_allclose(
-        smooth(state, batch, 0.0)[1]["loss"], -0.8 * of_label - 0.2 * of_all, rtol=1e-5
-    )
+    of_label = jax.nn.log_softmax(logits)[jnp.arange(16), batch.label].mean()
+    np.testing.assert_allclose(single_step()(state, batch, 0.0)[1]["loss"], -of_label, rtol=1e-5)
 
 
 def test_eval_step_counts_valid_examples_once_on_any_number_of_devices(state, batch):

@@ -14,7 +14,6 @@ from advspur import models
 from advspur._checks import InputError
 from advspur.training import Attack, TrainingDiverged, suite, train, train_suite
 from advspur.training.parts import build, open_training_data, train_attack
-from advspur.training.run import Run
 from advspur.training.state import create_state
 from tests.training.tiny_config import get_config
 
@@ -137,8 +136,8 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     configs = {tmp_path / "bad": model(epsilon=2.0), tmp_path / "good": model()}
     progress = {path: Silent() for path in configs}
 
-    def attack_of(config, **options):
-        attack, epsilon = train_attack(config, **options)
+    def attack_of(config):
+        attack, epsilon = train_attack(config)
         return (Attack(2.0, 1, math.nan), 1.0) if epsilon == 2 else (attack, epsilon)
 
     monkeypatch.setattr(suite, "train_attack", attack_of)
@@ -153,32 +152,6 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
         assert all(p.done + p.skipped == 3 for p in progress.values())
     assert models.latest_step(tmp_path / "good") == 3
     assert not list((tmp_path / "bad" / "checkpoints").glob("[0-9]*"))
-
-
-def test_a_model_that_overfits_to_its_attack_goes_on_with_pgd_2(tmp_path, monkeypatch):
-    """One is told that its PGD accuracy fell at step 2; the other goes on as it would alone."""
-    change = {"overfitting_guard": 0.3, "validation.every_steps": 1}
-    configs = {
-        tmp_path / "bad": model(**change, **{"attack.method": "fgsm_rs"}),
-        tmp_path / "good": model(**change),
-    }
-    validated = Run.validated
-
-    def tell(run, step, results):
-        fell = run.workdir.name == "bad" and step == 2
-        validated(run, step, results | {"val_pgd_accuracy": 0.1 if fell else 0.5})
-
-    monkeypatch.setattr(Run, "validated", tell)
-    progress = {path: Silent() for path in configs}
-    assert train_suite(configs, progress=progress) == {}
-    said = " ".join(progress[tmp_path / "bad"].lines)
-    assert "put back to step 1" in said and "is trained with PGD-2 now: at step 2" in said
-    assert all(models.latest_step(path) == 3 for path in configs)
-    assert (tmp_path / "bad" / "fallback.json").exists()
-    assert not (tmp_path / "good" / "fallback.json").exists()
-    assert all(p.done + p.skipped == 3 for p in progress.values())
-    train(configs[tmp_path / "good"], tmp_path / "alone")
-    assert apart(params(tmp_path / "good"), params(tmp_path / "alone"), "standard") < 0.1
 
 
 def test_configs_that_no_program_shares_are_trained_by_several(tmp_path):

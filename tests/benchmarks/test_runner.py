@@ -7,28 +7,23 @@ import math
 import jax
 import numpy as np
 import pytest
-from advspur.benchmarks.matrix import evaluate_matrix, find_data
 
+from advspur import predict
 from advspur._checks import InputError
 from advspur._progress import Progress
-from advspur.benchmarks import (
-    AUTOATTACK,
-    BENCHMARKS,
-    open_model,
-    predict,
-    regions,
-    rival10,
-    salient_imagenet,
-)
-from advspur.models import Classifier, classifier, resnet_small, store
+from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
+from advspur.benchmarks.runner import evaluate_matrix, find_data
+from advspur.data import masks
+from advspur.heads import linear
+from advspur.measures import gradients, noise, robust
+from advspur.measures.challenge import _correct_pasted
+from advspur.models import classifier, from_resnet, resnet_small, store
 from advspur.models.convert import Conversion
 from advspur.records import COMPLETE, read_records
-from advspur.training import probe
-from tests.benchmarks import layouts
+from tests.data import fake_layouts
 
-OTHERS = (*AUTOATTACK, "cifar_color_shift")  # of models trained on other data
-NAMES = tuple(n for n, module in BENCHMARKS.items() if module.DIRECTORIES and n not in OTHERS)
-READING = {"batch_size": 8, "allow_partial": True, "skip_unreadable": False}
+OTHERS = ("cifar10", "cifar_color_shift")  # of models trained on other data
+NAMES = tuple(n for n, row in BENCHMARKS.items() if row.reader.directories and n not in OTHERS)
 REGIONS = {
     "linf_noise_levels": (0.2,),
     "l2_noise_levels": (),
@@ -38,51 +33,32 @@ REGIONS = {
     "attack_steps": 2,
     "num_attacked": 4,
 }
-OPTIONS = {name: dict(READING) for name in NAMES}
 NO_ATTACKS = REGIONS | {"linf_epsilons": ()}  # one network to compile them for is enough
-OPTIONS["rival10"] |= {"regions": NO_ATTACKS, "num_epochs": 2}
-OPTIONS["salient_imagenet"] |= {"regions": REGIONS, "dilation_rounds": 1}
-OPTIONS["imagenet9"] |= {"regions": NO_ATTACKS, "challenge_backgrounds": 2}
-OPTIONS["waterbirds"] |= {"num_epochs": 2}
-
-
-class Recorder(Progress):
-    """A progress whose parts remember by their title what they were advanced by."""
-
-    def __init__(self, total):
-        self.text = io.StringIO()
-        super().__init__(total, "evaluate", stream=self.text)
-        self.of_parts = collections.Counter()
-
-    def part(self, title, weight):
-        part, advance, skip = super().part(title, weight), Progress.advance, Progress.skip
-
-        def count(method):
-            def counted(amount=1, note=""):
-                self.of_parts[title] += amount
-                method(self, amount * weight)
-
-            return counted
-
-        part.advance, part.skip = count(advance), count(skip)
-        return part
+OPTIONS = {name: {"data": {"allow_partial": True}} for name in NAMES}
+OPTIONS["rival10"] |= {"regions": NO_ATTACKS, "head": {"num_epochs": 2}}
+OPTIONS["salient_imagenet"] |= {"regions": REGIONS | {"dilation_rounds": 1}}
+OPTIONS["imagenet9"] |= {"regions": NO_ATTACKS, "challenge": {"num_backgrounds": 2}}
+OPTIONS["waterbirds"] |= {"head": {"num_epochs": 2}}
+CALL = {"measures": (), "seed": 0, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return layouts.write_all(tmp_path_factory.mktemp("data"))
+    return fake_layouts.write_all(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """Two converted models of 1000 classes, as Models."""
+    """Two converted models of 1000 classes, as OpenModels."""
     root = tmp_path_factory.mktemp("models")
     network = resnet_small(1000, stem="imagenet")
     init = jax.jit(network.init)
     models = []
     for seed, name in enumerate(("one", "other")):
         variables = init(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
-        made = Classifier(variables, network, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        made = from_resnet(
+            network, variables, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        )
         (root / f"{name}.ckpt").write_text(name)
         conversion = Conversion(made, "resnet_small", (), (), (), "in the file", "none", ())
         store.save_converted(
@@ -95,33 +71,40 @@ def converted(tmp_path_factory):
 def find(names, root, *, required=False):
     lines = []
     found = find_data(
-        names, OPTIONS, data_dir=root, directories={}, required=required, line=lines.append
+        [BENCHMARKS[name] for name in names],
+        OPTIONS,
+        measures=(),
+        data_dir=root,
+        directories={},
+        required=required,
+        line=lines.append,
     )
     return *found, lines
 
 
-def evaluate(models, root, workdir, names=NAMES):
+def evaluate(models, root, workdir, names=NAMES, **change):
     """(whether all could be measured, the progress, its lines)."""
     directories, passes, _, _ = find(names, root)
-    made = []
+    text, made = io.StringIO(), []
 
     def progress_of(total):
-        made.append(Recorder(total))
+        made.append(Progress(total, "evaluate", stream=text))
         return made[0]
 
+    call = CALL | {"cache_dir": workdir / "outcomes"} | change
+    options = call.pop("options", OPTIONS)
     complete = evaluate_matrix(
         models,
+        BENCHMARKS,
         directories,
         passes,
-        OPTIONS,
+        options,
         path=workdir / "records.jsonl",
-        seed=0,
-        cache_dir=workdir / "features",
         progress_of=progress_of,
-        line=lambda text: made.append(text),
+        line=lambda line: print(line, file=text),
+        **call,
     )
-    (progress,) = made
-    return complete, progress, progress.text.getvalue().splitlines()
+    return complete, made[0], text.getvalue().splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +125,11 @@ def test_all_seven_are_measured_and_their_records_are_whole(first):
         assert (entry.model, entry.arch, entry.train_p) == ("one", "resnet_small", 2.0)
     assert tuple(by_benchmark) == NAMES
     for name, of_benchmark in by_benchmark.items():
-        *numbers, end = of_benchmark
-        assert end.metric == COMPLETE and end.value == len(numbers)
+        numbers = [r for r in of_benchmark if r.metric != COMPLETE]
+        ends = [r for r in of_benchmark if r.metric == COMPLETE]
+        assert tuple(end.measure for end in ends) == BENCHMARKS[name].measures
+        for end in ends:
+            assert end.value == sum(r.measure == end.measure for r in numbers)
         assert len({r.identity for r in numbers}) == len(numbers)
         assert all(
             r.low <= r.value <= r.high and r.num_examples > 0
@@ -155,12 +141,10 @@ def test_all_seven_are_measured_and_their_records_are_whole(first):
     assert sum("new numbers in" in line for line in lines) == 7
 
 
-def test_the_passes_told_are_the_passes_made(first, data):
-    """Of each benchmark; ImageNet-9's challenge is told at its most and made in full too."""
-    _, passes, _, _ = find(NAMES, data)
+def test_the_passes_told_are_the_passes_made(first):
+    """But for what heads of one network share: that is told once for each measure."""
     _, progress, _ = first
-    assert {t.removeprefix("one on "): n for t, n in progress.of_parts.items()} == passes
-    assert progress.done == pytest.approx(progress.total)
+    assert progress.done == progress.total
 
 
 def test_every_image_is_in_the_numbers(first):
@@ -182,53 +166,52 @@ def test_a_second_call_measures_nothing(first, converted, data):
     before = (workdir / "records.jsonl").read_bytes()
     complete, progress, lines = evaluate(converted[:1], data, workdir)
     assert complete and (workdir / "records.jsonl").read_bytes() == before
-    assert len(lines) == 7 and all("no new numbers" in line for line in lines)
-    assert not progress.of_parts and progress.done == pytest.approx(progress.total)
+    assert len(lines) == 7 and all("already measured" in line for line in lines)
+    assert progress.done == progress._skipped == progress.total
 
 
 JITTED = (
     predict.correct_clean,
     predict.features,
-    predict._attack,
-    predict.gradient_share,
-    predict.gaussian_noise,
-    predict.region_noise,
-    predict.correct_under_noise,
-    regions.mask_regions,
-    rival10._regions,
-    salient_imagenet._regions,
-    probe._fit,
+    predict.logits,
+    robust._attack,
+    gradients.gradient_share,
+    noise.gaussian_noise,
+    noise.region_noise,
+    noise.correct_under_noise,
+    masks.mask_regions,
+    linear._fit,
     classifier._forward,
-    BENCHMARKS["imagenet9"]._correct_pasted,
+    _correct_pasted,
 )
 
 
 def test_a_second_model_compiles_nothing_anew(first, converted, data):
     workdir, _, _ = first
     before = [function._cache_size() for function in JITTED]
-    assert min(before[:7]) >= 1
+    assert min(before[:9]) >= 1
     complete, progress, lines = evaluate(converted, data, workdir)
     assert complete
     assert [function._cache_size() for function in JITTED] == before
-    assert sum("one on" in line and "no new numbers" in line for line in lines) == 7
+    assert sum("one on" in line and "already measured" in line for line in lines) == 7
     models = {r.model for r in read_records(workdir / "records.jsonl")}
     assert models == {"one", "other"}
-    assert progress.done == pytest.approx(progress.total)
+    assert progress.done == progress.total
 
 
-def test_the_feature_folder_serves_a_second_evaluation(first, converted, data, tmp_path):
-    """Other records, the same features: nothing of Waterbirds is decoded or computed again."""
+def test_what_is_kept_serves_a_second_evaluation(first, converted, data, tmp_path):
+    """Other records, the same outcomes: nothing of Waterbirds is decoded or computed again."""
     workdir, _, _ = first
-    (tmp_path / "features").symlink_to(workdir / "features")
-    kept = sorted((workdir / "features").iterdir())
+    (tmp_path / "outcomes").symlink_to(workdir / "outcomes")
+    kept = sorted((workdir / "outcomes").iterdir())
     complete, progress, _ = evaluate(converted[:1], data, tmp_path, ["waterbirds"])
-    assert complete and sorted((workdir / "features").iterdir()) == kept
-    assert progress._skipped == pytest.approx(progress.total)
+    assert complete and sorted((workdir / "outcomes").iterdir()) == kept
+    assert progress._skipped == progress.total
     again, before = (
         {
             (r.metric, str(r.options)): r[1:5]
             for r in read_records(folder / "records.jsonl")
-            if (r.model, r.benchmark) == ("one", "waterbirds")
+            if (r.model, r.benchmark) == ("one", "waterbirds") and r.metric != COMPLETE
         }
         for folder in (tmp_path, workdir)
     )
@@ -238,8 +221,8 @@ def test_the_feature_folder_serves_a_second_evaluation(first, converted, data, t
 @pytest.fixture
 def small(tmp_path):
     """A folder with ImageNet and Waterbirds alone."""
-    layouts.write_imagenet(tmp_path / "data" / "imagenet")
-    layouts.write_waterbirds(tmp_path / "data" / "waterbirds")
+    fake_layouts.write_imagenet(tmp_path / "data" / "imagenet")
+    fake_layouts.write_waterbirds(tmp_path / "data" / "waterbirds")
     return tmp_path / "data"
 
 
@@ -248,10 +231,10 @@ def test_a_missing_data_set_is_one_line_or_an_error(small):
     assert set(directories) == set(passes) == {"imagenet", "waterbirds"} and not damaged
     assert directories["waterbirds"] == small / "waterbirds"
     there = [f"{name}: {passes[name]} forward passes a model" for name in directories]
-    assert [line.split(" over ")[0] for line in lines if "passed over" not in line] == there
-    missing = [line for line in lines if "passed over" in line]
+    assert [line.split(" in ")[0] for line in lines if "skipped" not in line] == there
+    missing = [line for line in lines if "skipped" in line]
     assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in directories]
-    assert all("is passed over: no" in line and "\n" not in line for line in missing)
+    assert all("is skipped: no" in line and "\n" not in line for line in missing)
     with pytest.raises(InputError, match="imagenet_c: no ImageNet-C in") as error:
         find(NAMES, small, required=True)
     assert "\n" not in str(error.value)
@@ -289,7 +272,7 @@ def test_a_damaged_image_fails_its_benchmark_and_the_others_go_on(small, convert
     image.write_bytes(whole)
     complete, _, lines = evaluate(converted[:1], small, tmp_path)
     assert complete
-    assert any("waterbirds: no new numbers" in line for line in lines)
+    assert any("waterbirds: already measured" in line for line in lines)
     found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
     assert found == {"imagenet", "waterbirds"}
 
@@ -298,68 +281,83 @@ def test_an_image_that_vanished_fails_its_benchmark_and_the_others_go_on(
     small, converted, tmp_path
 ):
     """After the data were listed: one line, as for a damaged one, wherever it is noticed."""
-    directories, passes, _, _ = find(("waterbirds", "imagenet"), small)
+    find(("waterbirds", "imagenet"), small)  # listed; what is there is known now
     next((small / "waterbirds").glob("*/*.jpg")).unlink()
-    lines = []
-    complete = evaluate_matrix(
-        converted[:1], directories, passes, OPTIONS, path=tmp_path / "records.jsonl", seed=0,
-        cache_dir=tmp_path / "features", progress_of=Recorder, line=lines.append,
-    )  # fmt: skip
+    complete, _, _ = evaluate(converted[:1], small, tmp_path, ("waterbirds", "imagenet"))
     assert not complete
     found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
     assert found == {"imagenet"}
 
 
+def numbers(path):
+    return {(r.benchmark, r.metric, str(r.options)): r[1:5] for r in read_records(path)}
+
+
 def test_what_was_killed_before_its_end_mark_is_measured_again(small, converted, tmp_path):
+    """That measure alone: each measure of a benchmark has an end mark."""
     evaluate(converted[:1], small, tmp_path)
     path = tmp_path / "records.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
+    lines, expected = path.read_text().splitlines(keepends=True), numbers(path)
     ends = [i for i, line in enumerate(lines) if f'"metric": "{COMPLETE}"' in line]
-    assert len(ends) == 2 and ends[1] == len(lines) - 1  # of ImageNet, then of Waterbirds
+    assert len(ends) == 3 and ends[2] == len(lines) - 1  # ImageNet; accuracy, groups of Waterbirds
     path.write_text("".join(lines[:-1])[:-40])
-    expected = {(r.metric, str(r.options)): r[1:5] for r in read_records(path)}
     complete, _, told = evaluate(converted[:1], small, tmp_path)
     assert complete
-    assert [("no new numbers" in line) for line in told if line.startswith("one on imagenet")] == [
-        True
-    ]
-    records = read_records(path)
-    assert len(records) == len(lines)
-    found = {(r.metric, str(r.options)): r[1:5] for r in records}
-    assert expected.items() <= found.items()
+    assert ["already measured" in line for line in told if line.startswith("one on")] == [1, 0]
+    assert f"one on waterbirds: {ends[2] - ends[1] - 1} new numbers" in "".join(told)
+    assert numbers(path) == expected
 
 
-def test_other_options_and_another_seed_are_measured_anew(small, converted, tmp_path):
+def test_another_input_is_measured_anew(small, converted, tmp_path):
+    """The seed, an option, the weights, the bytes of an image; but not the batch size."""
     evaluate(converted[:1], small, tmp_path, ["imagenet"])
-    directories, passes, _, _ = find(["imagenet"], small)
-    for change in ({"seed": 1}, {"options": {"imagenet": READING | {"batch_size": 4}}}):
-        call = {"seed": 0, "options": OPTIONS} | change
-        made = []
-        complete = evaluate_matrix(
-            converted[:1], directories, passes, call["options"], seed=call["seed"],
-            path=tmp_path / "records.jsonl", cache_dir=None,
-            progress_of=lambda total, made=made: made.append(Recorder(total)) or made[0],
-            line=print,
-        )  # fmt: skip
-        assert complete and made[0].of_parts["one on imagenet"] == 10
+
+    def is_new(model=converted[0], **change):
+        _, _, lines = evaluate([model], small, tmp_path, ["imagenet"], **change)
+        return "new numbers" in lines[-1]
+
+    assert not is_new() and not is_new(batch_size=4)
+    assert is_new(seed=1) and is_new(seed=0)
+    options = {"imagenet": {"data": {"allow_partial": True}, "accuracy": {"balanced": True}}}
+    assert is_new(options=options) and is_new()
+    assert is_new(converted[0]._replace(facts=converted[0].facts | {"checksum": "other"}))
+    image = sorted((small / "imagenet" / "val").glob("*/*.JPEG"))[3]
+    content = image.read_bytes()
+    image.write_bytes(content + b"\0")
+    BENCHMARKS["imagenet"].reader.read.cache_clear()
+    assert is_new() and not is_new()
+
+
+def test_measures_are_added_without_losing_others(small, converted, tmp_path):
+    path, found = tmp_path / "records.jsonl", {}
+    for measure in ("accuracy", "groups"):
+        evaluate(converted[:1], small, tmp_path, ["waterbirds"], measures=(measure,))
+        before, found = found, numbers(path)
+        assert before.items() < found.items()
+    assert {r.measure for r in read_records(path)} == {"accuracy", "groups"}
+    _, _, lines = evaluate(converted[:1], small, tmp_path, ["waterbirds"])
+    assert "already measured" in lines[-1]
 
 
 def test_a_model_that_fits_nothing_is_told_of(small, converted, tmp_path):
-    shapes = converted[0]._replace(
-        facts=converted[0].facts
-        | {"model": "own", "shapes": {"num_classes": 8}, "dataset": "spurious_shapes"}
-    )
-    directories, passes, _, _ = find(["imagenet"], small)
-    lines, call = [], {"path": tmp_path / "records.jsonl", "seed": 0, "cache_dir": None}
-    with pytest.raises(InputError, match="no model fits"):
-        evaluate_matrix(
-            [shapes], directories, passes, OPTIONS, progress_of=Recorder, line=lines.append, **call
-        )
-    assert lines == ["own is not measured on imagenet: it was trained on spurious_shapes"]
+    facts = converted[0].facts
+    shapes = {"model": "own", "shapes": {"num_classes": 8}, "dataset": "spurious_shapes"}
+    for change, why in (
+        (shapes, "own is not measured on imagenet: it was trained on spurious_shapes"),
+        ({"num_classes": 12, "model": "few"}, "it has 12 classes, not 1000"),
+    ):
+        lines = []
+        with pytest.raises(InputError, match="no model fits"):
+            evaluate_matrix(
+                [converted[0]._replace(facts=facts | change)], BENCHMARKS, {"imagenet": small},
+                {"imagenet": 10}, OPTIONS, path=tmp_path / "records.jsonl", cache_dir=None,
+                progress_of=lambda n: Progress(n, "", stream=io.StringIO()),
+                line=lines.append, **CALL,
+            )  # fmt: skip
+        assert why in lines[-1]
     assert not (tmp_path / "records.jsonl").exists()
-    few = converted[0]._replace(facts=converted[0].facts | {"num_classes": 12, "model": "few"})
-    with pytest.raises(InputError, match="no model fits"):
-        evaluate_matrix(
-            [few], directories, passes, OPTIONS, progress_of=Recorder, line=lines.append, **call
-        )
-    assert "it has 12 classes, not 1000" in lines[-1]
+    with pytest.raises(InputError, match="own cannot be measured on imagenet: it was trained on s"):
+        evaluate_model(
+            converted[0]._replace(facts=facts | shapes), BENCHMARKS["imagenet"],
+            path=tmp_path / "records.jsonl", batch_size=8,
+        )  # fmt: skip

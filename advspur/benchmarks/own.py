@@ -1,0 +1,160 @@
+"""Users' own data as a row: what was found in them decides the head and the measures."""
+
+import functools
+import json
+from pathlib import Path
+
+from advspur._checks import InputError, check_choice, require
+from advspur.benchmarks.row import Benchmark
+from advspur.data.class_names import class_map
+from advspur.data.own import read_own
+from advspur.data.own_parts import evaluation_parts
+from advspur.data.readers import Reader
+from advspur.heads import plan_probes, probes
+from advspur.measures import MEASURES
+from advspur.models import with_class_map
+
+MEASURED = ("accuracy", "groups", "background_gaps", "pgd", "regions")  # where the data allow it
+HEADS = ("auto", "classes", "probe")
+
+
+def own_benchmark(path, *, name=""):
+    """The Benchmark of users' own data in `path`; `name`: default the folder's."""
+    path = Path(path).expanduser()
+    name = name or (path.parent if path.suffix else path).resolve().name
+    require(name, f"--data={path} has no name: give one with --config.data_name=NAME")
+    options = {
+        "head": {"learning_rate": 5e-4, "with_lbfgs": True},
+        "pgd": {"images": "spread"},
+    }
+    return Benchmark(
+        name,
+        Reader(_reader(path)),
+        MEASURED,
+        options,
+        parts=evaluation_parts,
+        head=own_head,
+        plan_head=_plan_head,
+        fits=lambda facts: ("", {"data": {"image_size": facts.get("image_size") or 224}}),
+    )
+
+
+def _reader(path):
+    """`own` on one path, which remembers what it read last."""
+
+    @functools.lru_cache(maxsize=1)
+    def remembered(options):
+        return read_own(path, **json.loads(options))
+
+    @functools.wraps(read_own, assigned=())  # its signature
+    def read(**options):
+        return remembered(json.dumps(options))[0]
+
+    read.lines = lambda **options: remembered(json.dumps(options))[1]
+    return read
+
+
+def measured(row, options):
+    """(the measures that the data of a row allow, lines that say what the others lack)."""
+    full = row.complete(options)
+    parts = row.load(None, full["data"])
+    lacking = {name: MEASURES[name].lacks(parts, full[name]) for name in row.measures}
+    able = tuple(name for name, lacks in lacking.items() if not lacks)
+    lines = [f"measured: {', '.join(able)}; on request: autoattack"]
+    lines += [f"not measured: {name}, it lacks {lacks}" for name, lacks in lacking.items() if lacks]
+    return able, lines
+
+
+def choose_head(facts, parts, head="auto", class_names=()):
+    """(the class of the data for each output, or None for a linear probe; a line that says which).
+
+    Args:
+      facts: num_classes of a model, class_names and has_features where they are known.
+      parts: {part: Table}.
+      class_names: of the model's outputs, where the facts have none.
+      head: "classes": the model's own; "probe"; "auto": its own where they are the data's.
+    Raises: InputError where neither can be had.
+    """
+    check_choice("head", head, HEADS)
+    table = next(iter(parts.values()))
+    names = table.names.get("label") or tuple(map(str, range(table.num_classes)))
+    lacking = [
+        text
+        for text, is_there in (
+            ("the model has no features", facts.get("has_features", True)),
+            ("the data have no part train", "train" in parts),
+        )
+        if not is_there
+    ]
+    known = tuple(class_names) or facts.get("class_names")
+    require(
+        not known or len(known) == facts["num_classes"],
+        f"class_names has {len(known or ())} names, the model {facts['num_classes']} outputs",
+    )
+    if head == "probe":
+        require(not lacking, f"no linear probe can be fitted: {' and '.join(lacking)}")
+        return None, "head: linear probe on the model's features"
+    try:
+        return class_map(names, known or facts["num_classes"])
+    except InputError as error:
+        if head == "classes":
+            raise
+        if lacking:
+            text = f"{error}; and no linear probe can be fitted: {' and '.join(lacking)}"
+            raise InputError(text) from error
+        return None, f"head: linear probe on the model's features, because {error}"
+
+
+def own_head(
+    model,
+    parts,
+    *,
+    key,
+    running,
+    head="auto",
+    class_names=(),
+    among="all",
+    learning_rate=1e-5,
+    sensitivity_learning_rates=(),
+    with_lbfgs=False,
+    weight_decay=1e-4,
+    batch_size=32,
+    num_epochs=10,
+    held_out=0.1,
+):
+    """The model's own classes where they are the data's, or linear probes on its features.
+
+    Args:
+      head: of `choose_head`.
+      class_names: of the model's outputs, in order, where the model does not say them.
+      among: where the model has other classes too: a prediction of one is wrong ("all"), or the
+        prediction is made among the data's classes ("mapped").
+      others: of `probes`.
+    """
+    facts = {name: getattr(model, name) for name in ("num_classes", "class_names", "has_features")}
+    groups, _ = choose_head(facts, parts, head, class_names)
+    if groups is None:
+        return probes(
+            model,
+            parts,
+            key=key,
+            running=running,
+            learning_rate=learning_rate,
+            sensitivity_learning_rates=sensitivity_learning_rates,
+            with_lbfgs=with_lbfgs,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            num_epochs=num_epochs,
+            held_out=held_out,
+        )
+    number = next(iter(parts.values())).num_classes
+    if list(groups) != list(range(number)):
+        has_rest = among == "all" and -1 in groups
+        model = with_class_map(model, groups, number, with_rest=has_rest)
+    return [({}, model)], key
+
+
+def _plan_head(parts, *, head, among, class_names, **options):
+    check_choice("head", head, HEADS)
+    check_choice("among", among, ("all", "mapped"))
+    return plan_probes(parts, **options) if head == "probe" else 0

@@ -1,0 +1,208 @@
+"""Users' own tables: which column is what, told by the header. All is kept as text here.
+
+Known are a manifest, the metadata.csv of WILDS, group DRO and SubpopBench, and the attribute lists
+of CelebA.
+"""
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from advspur._checks import InputError, require
+from advspur.data.layouts import read_rows
+from advspur.data.sources import read_bytes
+
+FORMATS = {  # by the columns of image and label
+    "a manifest": ("image", "label"),
+    "the metadata of WILDS and group DRO": ("img_filename", "y"),
+    "the metadata of SubpopBench": ("filename", "y"),
+}
+ROLES = ("image", "label", "split", "variant", "pair", "mask", "spurious_mask")
+# Names that an attribute cannot have: columns and arguments of Table, and keys of examples.
+RESERVED = ("path", "line", "group", "is_majority", "mask_path", "spurious_mask_path", "index")
+RESERVED += ("names", "load", "num_classes", "image_size", "root", "files", "has_mask", *ROLES)
+MOST_VALUES = 100  # of a column that is taken for an attribute without being named
+LINE = "\n"  # no column has this name
+CELEBA = "list_attr_celeba"
+
+
+class Rows(NamedTuple):
+    """What is said of n images."""
+
+    source: Path  # the table, or the folder
+    root: Path  # the folder that the names of files are relative to
+    cells: dict  # {role or attribute: [n] texts}
+    lines: list  # [n] line numbers in the table; 0 where there is none
+    names: dict  # {"label" or attribute: names of its values 0, 1, ...}, where the format has them
+    notes: list  # what was taken for what, to be said
+
+    def where(self, row):
+        """The row's place, as errors name it."""
+        if self.lines[row]:
+            return f"{self.source} line {self.lines[row]}"
+        return str(self.root / self.cells["image"][row])
+
+    def refuse(self, faults, text, advice):
+        """Raise InputError where the list `faults` of rows is not empty, with text(first row)."""
+        if faults:
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            raise InputError(f"{self.where(faults[0])}: {text(faults[0])}{more}; {advice}")
+
+    def subset(self, kept):
+        """The same of the rows in the list `kept`."""
+        cells = {name: [column[i] for i in kept] for name, column in self.cells.items()}
+        return self._replace(cells=cells, lines=[self.lines[i] for i in kept])
+
+
+def table_rows(file, columns):
+    """Rows of a csv table.
+
+    Args:
+      columns: {role: name of its column, "attributes": names}; the header tells the rest: without
+        "attributes", columns of 2 to 100 values, not all different, are attributes.
+    """
+    table, lines, notes = read_table(file)
+    chosen = _chosen(columns)
+    by_option = {role: name for role, name in columns.items() if role != "attributes"}
+    header = ", ".join(name or "(no name)" for name in table)
+    for name in (*by_option.values(), *chosen):
+        require(name in table, f"{file} line 1 has no column {name!r}; it has {header}")
+    found = {}
+    for kind, (image, label) in FORMATS.items():
+        roles = {role: role for role in ROLES} | {"image": image, "label": label}
+        free = table.keys() - set(by_option.values())
+        found[kind] = {r: name for r, name in roles.items() if name in free} | by_option
+    fitting = [kind for kind, roles in found.items() if {"image", "label"} <= roles.keys()]
+    require(
+        fitting,
+        f"{file} line 1 names no image and label that are known (image and label, img_filename and "
+        "y, or filename and y): name them with columns.image and columns.label; it has " + header,
+    )
+    kind, roles = fitting[0], found[fitting[0]]
+    bad = ", ".join(name for name in chosen if name in (*RESERVED, *roles.values()))
+    require(not bad, f"{file} line 1: {bad} cannot be an attribute; rename the column")
+    rest = {name: _why_ignored(name, table[name]) for name in table if name not in roles.values()}
+    attributes = chosen or tuple(name for name, why in rest.items() if not why)
+    ignored = [
+        f"{name or '(no name)'} ({why or 'not chosen'})"
+        for name, why in rest.items()
+        if name not in attributes
+    ]
+    notes.append(f"{file} is read as {kind}: {', '.join(f'{r} = {n}' for r, n in roles.items())}")
+    notes += [f"ignored columns: {', '.join(ignored)}"] if ignored else []
+    cells = {role: table[name] for role, name in roles.items()}
+    cells |= {name: table[name] for name in attributes}
+    return Rows(file, file.parent, cells, lines, {}, notes)
+
+
+def _chosen(columns):
+    """The attributes that options name."""
+    names = columns.get("attributes", ())
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _why_ignored(name, cells):
+    """Why a column is not taken for an attribute; "" where it is."""
+    count = len(set(cells))
+    if not name or name in RESERVED:
+        return "not an attribute's name"
+    if count == 1:
+        return "one value"
+    return f"{count:,} values" if count > MOST_VALUES or count == len(cells) else ""
+
+
+def read_table(file):
+    """({column: [n] texts}, [n] line numbers, notes) of a csv file, whatever its separator.
+
+    Spaces around a text are dropped, empty lines left out.
+    Raises: InputError with the line of what is no row of the table.
+    """
+    delimiter = _delimiter(file)
+    rows = read_rows(file, delimiter=delimiter, line=LINE)
+    header = [name for name in rows[0] if name not in (None, LINE)] if rows else []
+    kept, lines = [], []
+    for row in rows:
+        line, more = row.pop(LINE), row.pop(None, [])
+        texts = [text for text in row.values() if text is not None] + (more if any(more) else [])
+        if not any(map(str.strip, texts)):
+            continue
+        first = line - sum(text.count("\n") for text in texts)
+        require(first == line, f"{file} line {first} opens a quote that it does not close: do so")
+        require("\0" not in "".join(texts), f"{file} line {line} holds a NUL, which is no text")
+        require(
+            len(texts) == len(header),
+            f"{file} line {line} has {len(texts)} cells, the header {len(header)}: give every row "
+            f"a cell for each column, and quote a text that holds {delimiter!r}",
+        )
+        kept.append([text.strip() for text in texts])
+        lines.append(line)
+    require(kept, f"{file} has no rows below its header in line 1")
+    names = [name.strip() for name in header]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    require(not repeated, f"{file} line 1 repeats columns: {', '.join(repeated)}")
+    notes = [f"{file} is separated by {delimiter!r}"] if delimiter != "," else []
+    return dict(zip(names, map(list, zip(*kept, strict=True)), strict=True)), lines, notes
+
+
+def _delimiter(file):
+    """The separator that splits the first line into most columns."""
+    first = re.split(rb"[\r\n]", read_bytes(file), maxsplit=1)[0].decode("utf-8", "replace")
+    return max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
+
+
+def celeba_rows(file, columns):
+    """Rows of CelebA's attribute list; label and attributes are chosen among its 40 columns."""
+    table, lines = _celeba_list(file)
+    label, chosen = columns.get("label", ""), _chosen(columns)
+    others = ", ".join(role for role in columns if role not in ("label", "attributes"))
+    require(not others, f"columns.{others} is not for {file}: it takes label and attributes")
+    names = [name for name in table if name != "image_id"]
+    unknown = ", ".join(repr(name) for name in (label, *chosen) if name not in names)
+    require(
+        not unknown,
+        f"{file} has {len(names)} attributes, and {unknown} is none: choose with columns.label "
+        f"(as Blond_Hair) and columns.attributes (as Male) among {', '.join(names)}",
+    )
+    cells = {"image": table["image_id"], "label": table[label]}
+    cells |= {name: table[name] for name in chosen}
+    notes = [f"{file} is read as the attribute list of CelebA: label = {label}"]
+    notes += [] if chosen else ["no attribute is chosen: groups need columns.attributes, as Male"]
+    rows = Rows(file, file.parent, cells, lines, {}, notes)
+    for name, column in list(cells.items())[1:]:
+        value = label if name == "label" else name
+        bad = [i for i, text in enumerate(column) if text not in ("-1", "0", "1")]
+        rows.refuse(bad, lambda i, v=value, c=column: f"{v} is {c[i]!r}", "it must be -1 or 1")
+        cells[name] = [str(int(text == "1")) for text in column]
+        rows.names[name] = (f"not {value}", value)
+    partition = file.with_name(f"list_eval_partition{file.suffix}")
+    if partition.is_file():
+        splits, split_lines = _celeba_list(partition, ("image_id", "partition"))
+        other = rows._replace(source=partition, lines=split_lines)
+        bad = [i for i, text in enumerate(splits["partition"]) if text not in ("0", "1", "2")]
+        other.refuse(bad, lambda i: f"partition is {splits['partition'][i]!r}", "it is 0, 1 or 2")
+        split_of = dict(zip(splits["image_id"], splits["partition"], strict=True))
+        bad = [i for i, image in enumerate(cells["image"]) if image not in split_of]
+        rows.refuse(bad, lambda i: f"{cells['image'][i]} is not in {partition}", "add it there")
+        cells["split"] = [split_of[image] for image in cells["image"]]
+        notes.append(f"the splits are those of {partition}")
+    return rows
+
+
+def _celeba_list(file, header=()):
+    """({column: texts}, line numbers) of a list of CelebA: csv, or the text of the release."""
+    if file.suffix == ".csv":
+        table, lines, _ = read_table(file)
+        for name in header or ("image_id",):
+            require(name in table, f"{file} line 1 has no column {name!r}")
+        return table, lines
+    words = [line.split() for line in read_bytes(file).decode("utf-8", "replace").splitlines()]
+    start = 0 if header else 2  # below the count and the names
+    require(len(words) > start, f"{file} has no rows")
+    header = header or ("image_id", *words[1])
+    lines = [number for number, line in enumerate(words, start=1) if number > start and line]
+    for number in lines:
+        found = len(words[number - 1])
+        require(found == len(header), f"{file} line {number} has {found} words, not {len(header)}")
+    columns = map(list, zip(*(words[number - 1] for number in lines), strict=True))
+    return dict(zip(header, columns, strict=True)), lines
