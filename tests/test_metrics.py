@@ -56,6 +56,17 @@ def test_the_worst_group_has_simultaneous_intervals():
     assert estimate.high == pytest.approx(min(i[1] for i in intervals), abs=1e-9)
 
 
+def test_the_worst_of_groups_of_which_one_is_empty_is_not_known():
+    """As docs/benchmarks.md promises: 3 of 5 right in one of four groups is not 0.6."""
+    correct, groups = np.array([1, 1, 1, 0, 0]), np.zeros(5, int)
+    for num_groups in (0, 2, 4):
+        found = metrics.worst_group_accuracy(correct, groups, num_groups=num_groups)
+        assert all(map(math.isnan, found[:3])) and found.num_examples == 0
+    assert metrics.worst_group_accuracy(correct, groups, num_groups=1).value == 0.6
+    both = metrics.worst_group_accuracy(correct, np.array([0, 0, 0, 0, 1]), num_groups=2)
+    assert both.value == 0 and both.num_examples == 1
+
+
 def test_the_unpaired_gap_has_newcombes_published_interval():
     """56/70 - 48/80: method 10 in Table II of Newcombe, Statistics in Medicine 17 (1998) 873."""
     correct = np.concatenate([outcomes(56, 70), outcomes(48, 80)])
@@ -348,6 +359,8 @@ def test_empty_sets_are_nan_never_0():
         metrics.mean_corruption_error(np.zeros((2, 5, 0)), (0.5, 0.5)),
     ):
         assert all(map(math.isnan, estimate[:3])) and estimate.num_examples == 0
+    assert math.isnan(metrics.mean_value([0.5, math.nan]).value)
+    assert metrics.mean_value([0.25, 0.75]).value == 0.5
     one_sided = metrics.majority_minority_gap([1, 0, 1], [True, True, True])
     assert all(map(math.isnan, one_sided[:3]))
 

@@ -50,6 +50,20 @@ def paint(path, level):
     Image.new("RGB", size, (level,) * 3).save(path, format=kind)
 
 
+def direct(path, short=256, border=0):
+    """The border cut off, the short side resized, the central 224, written out."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    image = Image.fromarray(
+        pixels[border : len(pixels) - border, border : pixels.shape[1] - border]
+    )
+    width, height = image.size
+    new = (short, height * short // width) if width < height else (width * short // height, short)
+    left, top = round((new[0] - 224) / 2), round((new[1] - 224) / 2)
+    image = image.resize(new, Image.Resampling.BILINEAR)
+    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+
+
 def cut_short(path):
     """Leave the first three quarters of a file: its header and some of its data."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from advspur.data.layouts import standard_transform
-from tests.data.fake_layouts import read, write_cifar10, write_imagenet
+from tests.data.fake_layouts import direct, read, write_cifar10, write_imagenet
 
 CLASSES = (0, 1, 207, 409, 999)
 
@@ -17,17 +17,6 @@ CLASSES = (0, 1, 207, 409, 999)
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     return write_imagenet(tmp_path_factory.mktemp("imagenet"), CLASSES)
-
-
-def direct(path):
-    """Short side 256, central 224, written out."""
-    with Image.open(path) as image:
-        image = image.convert("RGB")
-    width, height = image.size
-    new = (256, height * 256 // width) if width < height else (width * 256 // height, 256)
-    left, top = round((new[0] - 224) / 2), round((new[1] - 224) / 2)
-    image = image.resize(new, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + 224, top + 224)))
 
 
 def test_labels_are_the_ranks_of_the_wnids(written, shared):

@@ -27,14 +27,7 @@ def test_labels_follow_the_map_whatever_the_order_of_the_folders(tmp_path):
     paths, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=False)
     assert len(paths) == 6
     assert [LABELS[path.parent.name] for path in paths] == labels.tolist()
-    assert sorted(path.name for path in paths) == [
-        "a0.JPEG",
-        "a1.JPEG",
-        "b0.JPEG",
-        "b1.JPEG",
-        "c0.JPEG",
-        "c1.JPEG",
-    ]
+    assert sorted(path.stem for path in paths) == ["a0", "a1", "b0", "b1", "c0", "c1"]
 
 
 def test_folders_that_are_no_class_are_named_or_ignored(tmp_path):
@@ -43,14 +36,6 @@ def test_folders_that_are_no_class_are_named_or_ignored(tmp_path):
         layouts.list_classes(tmp_path, LABELS, allow_partial=True)
     paths, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=False, ignore_others=True)
     assert {p.parent.name for p in paths} == set(LABELS) and len(labels) == 6
-
-
-def test_a_missing_class_folder_is_named(tmp_path):
-    tree(tmp_path, ("b bird", "c"))
-    with pytest.raises(InputError, match="1 of 3 class folders are missing, first a;"):
-        layouts.list_classes(tmp_path, LABELS, allow_partial=False)
-    _, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=True)
-    assert sorted(labels.tolist()) == [0, 0, 1, 1]
 
 
 def test_an_empty_class_folder_is_as_good_as_missing(tmp_path):
@@ -135,25 +120,10 @@ def test_image_and_mask_go_through_one_transform():
         layouts.with_mask(image.resize((224, 224)), small, lambda x: x, "x.png", "m.npy")
 
 
-def test_unreadable_images_are_left_out_and_counted(tmp_path):
-    paths, labels = layouts.list_classes(tree(tmp_path), LABELS, allow_partial=False)
-    table = layouts.file_table(3, paths, labels, layouts.standard_transform)
-    for index in (1, 4):
-        cut_short(paths[index])
-    faults = layouts.unreadable(table)
-    assert sorted(faults) == [1, 4] and all(str(paths[i]) in faults[i] for i in faults)
-    first = paths[1].name
-    with pytest.warns(UserWarning, match=f"x: 2 of 6 images are unreadable .* first: .*{first}"):
-        kept = layouts.without_unreadable({"x": table}, True)["x"]
-    rest = [0, 2, 3, 5]
-    assert kept.skipped == 2 and kept.columns["path"] == [paths[i] for i in rest]
-    np.testing.assert_array_equal(kept.columns["label"], labels[rest])
-    assert layouts.without_unreadable({"x": kept}, True)["x"].skipped == 0  # and no warning
+SIZES = ((10, 4), (10, 10), (10, 25), (7, 1), (4050, 500), (9, 0))
 
 
-@pytest.mark.parametrize(
-    "count, number", ((10, 4), (10, 10), (10, 25), (7, 1), (4050, 500), (9, 0))
-)
+@pytest.mark.parametrize("count, number", SIZES)
 def test_a_sample_is_spread_over_all_without_repeats(count, number):
     chosen = layouts.spread(count, number)
     assert len(chosen) == len(set(chosen.tolist())) == min(number or count, count)
@@ -161,7 +131,4 @@ def test_a_sample_is_spread_over_all_without_repeats(count, number):
     if len(chosen) > 2:
         gaps = np.diff(chosen)
         assert gaps.max() - gaps.min() <= 1
-
-
-def test_a_sample_of_nothing_is_nothing():
     assert len(layouts.spread(0, 5)) == 0

@@ -9,7 +9,7 @@ from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data.label_maps import OBJECTNET
-from tests.data.fake_layouts import read, write_objectnet
+from tests.data.fake_layouts import direct, read, write_objectnet
 
 
 @pytest.fixture(scope="module")
@@ -17,21 +17,11 @@ def written(tmp_path_factory):
     return write_objectnet(tmp_path_factory.mktemp("objectnet"))
 
 
-def direct(path, short):
-    with Image.open(path) as image:
-        image = Image.fromarray(np.asarray(image.convert("RGB"))[2:-2, 2:-2])
-    width, height = image.size
-    new = (short, height * short // width) if width < height else (width * short // height, short)
-    left, top = round((new[0] - 224) / 2), round((new[1] - 224) / 2)
-    image = image.resize(new, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + 224, top + 224)))
-
-
 @pytest.mark.parametrize("resize", (256, 224))
 def test_the_border_is_cut_before_the_resize(written, resize):
     table = read("objectnet", written, resize=resize)["images"]
     for i in range(0, 8, 3):
-        expected = direct(table.columns["path"][i], resize)
+        expected = direct(table.columns["path"][i], resize, border=2)
         np.testing.assert_array_equal(table[i]["image"], expected)
 
 
@@ -56,7 +46,7 @@ def test_no_red_frame_is_left_on_real_images(shared, tmp_path):
         assert all(framed(raw))
         got = table[i]["image"]
         assert got.shape == (224, 224, 3) and not any(framed(got))
-        np.testing.assert_array_equal(got, direct(path, 224))
+        np.testing.assert_array_equal(got, direct(path, 224, border=2))
 
 
 def test_labels_are_places_in_the_map_and_other_folders_do_not_count(tmp_path, shared):

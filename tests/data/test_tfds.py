@@ -1,6 +1,5 @@
 """TFDS directories through the real array_record files, written and read without TensorFlow."""
 
-import json
 import shutil
 import sys
 
@@ -71,14 +70,6 @@ def copy(data_dir, tmp_path):
     return tmp_path / "copy" / "cifar10" / "3.0.2"
 
 
-@pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
-def test_formats_without_random_access_are_refused(copy, file_format):
-    info = json.loads((copy / "dataset_info.json").read_text())
-    (copy / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": file_format}))
-    with pytest.raises(InputError, match=f"stored as {file_format}.*prepare_data.py tfds cifar10"):
-        open_dataset("cifar10", data_dir=copy.parents[1])
-
-
 def test_missing_shard_is_named(copy):
     shard = next(copy.glob("*train*"))
     shard.unlink()
@@ -90,19 +81,6 @@ def test_truncated_shard_is_named(copy):
     shard = next(copy.glob("*train*"))
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(InputError, match=f"{shard.name} (is cut short|holds 0 of)"):
-        open_dataset("cifar10", data_dir=copy.parents[1])
-
-
-def test_damaged_info_is_named(copy):
-    (copy / "dataset_info.json").write_text('{"name": ')
-    with pytest.raises(InputError, match="dataset_info.json is damaged"):
-        open_dataset("cifar10", data_dir=copy.parents[1])
-
-
-def test_preparation_that_was_cut_short_is_named(copy):
-    copy.rename(copy.parent / "incomplete.ABC123_3.0.2")
-    (copy.parent / "incomplete.ABC123_3.0.2" / "dataset_info.json").unlink()
-    with pytest.raises(InputError, match="is half-written"):
         open_dataset("cifar10", data_dir=copy.parents[1])
 
 

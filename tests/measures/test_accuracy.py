@@ -85,9 +85,7 @@ def test_gaps_of_parts_of_other_names_and_lengths():
     gap, relative = background_gaps(MODEL, parts, same="own", rand="other", **CALL)
     assert gap.value == relative.value == pytest.approx(1 - 1 / 17)
     assert gap.options == {"paired": False}
-    with pytest.raises(
-        InputError, match="same = 'mixed_same' is not known; allowed: 'own', 'other'"
-    ):
+    with pytest.raises(InputError, match="same = 'mixed_same' is not known; allowed: 'own'"):
         background_gaps(MODEL, parts, **CALL)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur import metrics, predict
+from advspur import predict
 from advspur._checks import InputError
 from advspur.data.table import Table
 from advspur.heads import LinearProbe, objectnet_scorings, probes, superclasses
@@ -201,19 +201,3 @@ def test_a_probe_predicts_from_finite_logits_alone(value):
         pytest.raises(InputError, match="for 1 of 4 images, first image 2"),
     ):
         probe.predict(features)
-
-
-def test_the_worst_of_groups_of_which_one_is_empty_is_not_known():
-    """As docs/benchmarks.md promises: 3 of 5 right in one of four groups is not 0.6."""
-    correct, groups = np.array([1, 1, 1, 0, 0]), np.zeros(5, int)
-    for num_groups in (0, 2, 4):
-        found = metrics.worst_group_accuracy(correct, groups, num_groups=num_groups)
-        assert all(map(math.isnan, found[:3])) and found.num_examples == 0
-    assert metrics.worst_group_accuracy(correct, groups, num_groups=1).value == 0.6
-    both = metrics.worst_group_accuracy(correct, np.array([0, 0, 0, 0, 1]), num_groups=2)
-    assert both.value == 0 and both.num_examples == 1
-
-
-def test_a_mean_with_nan_is_nan():
-    assert math.isnan(metrics.mean_value([0.5, math.nan]).value)
-    assert metrics.mean_value([0.25, 0.75]).value == 0.5
