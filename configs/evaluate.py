@@ -19,6 +19,7 @@ def get_config():
     config = ConfigDict()
     config.models = tuple(model.name for model in suite(l2_epsilons=(0.25, 0.5, 1, 3, 5)))
     config.models_dir = ""  # where the suite's models are; "": $ADVSPUR_MODELS
+    config.pretrained = True  # False: random weights for timm:NAME and torchvision:NAME
     config.weights = ("raw",)  # and "ema" for the averaged weights of training runs
     config.benchmarks = (
         "imagenet",

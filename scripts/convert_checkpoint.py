@@ -60,8 +60,10 @@ def main(flags, *arguments):
         "entries": f"{len(conversion.used)} used, {len(conversion.dropped)} dropped by rule",
         "beside them": f"{', '.join(conversion.others) or 'nothing'} (not used)",
         "inert": f"{', '.join(conversion.inert) or 'no names'} (neither imported nor called)",
-        "trained with": f"{norm_name(float(written['train_p']))}, epsilon = "
-        f"{written['train_epsilon']:.5g} in [0, 1] pixel units",
+        "trained with": "unknown"
+        if written["train_epsilon"] is None
+        else f"{norm_name(float(written['train_p']))}, epsilon = {written['train_epsilon']:.5g} in "
+        "[0, 1] pixel units",
         "written": directory,
     }
     print(f"{source}")

@@ -50,13 +50,12 @@ def main(flags, *runs):
 
     wanted = runs or _cli.words(config.models)
     found = find_models(wanted, config.models_dir, required=runs or flags.require, line=line)
-    names = {p.stem if p.is_file() else p.name for p in found.values()}
-    require(len(names) == len(found), "two of the models have the same name: rename one")
-    models = [
-        open_model(run, weights=which, models_dir=config.models_dir)
-        for run in found
-        for which in words["weights"]
-    ]
+    call = {"models_dir": config.models_dir, "pretrained": config.pretrained}
+    models = [open_model(m, weights=which, **call) for m in found for which in words["weights"]]
+    for model in (model for model in models if model.note):
+        line(f"{model.name}: {model.note}")
+    names = [model.name for model in models]
+    require(len(names) == len(set(names)), "two of the models have the same name: rename one")
 
     reading = {"allow_partial": config.allow_partial, "skip_unreadable": config.skip_unreadable}
     reading = {name: value for name, value in reading.items() if value}
@@ -82,7 +81,7 @@ def main(flags, *runs):
     with locked(workdir):
         write_json(file, {"config": config.to_dict(), "environment": environment()})
         for run in found.values():
-            if (run / "metrics.jsonl").is_file():
+            if run and (run / "metrics.jsonl").is_file():
                 record_training(run, path)
         _cli.use_compile_cache(workdir)
         complete = evaluate_matrix(
@@ -126,17 +125,17 @@ def own_row(path, config, reading, models, line):
 
 
 def find_models(names, models_dir, *, required, line):
-    """{name: its path} of the models that are there; a line says which of the others are not.
+    """{name: its path, None of code} of the models that are there; lines say which are not.
 
     Where they are `required`, or where none is there, that is an error.
     """
     from advspur._checks import InputError, require
-    from advspur.models import find_model, published_model
+    from advspur.models import find_model, is_spec, published_model
 
     found, absent = {}, []
     for name in names:
         try:
-            found[name] = find_model(name, models_dir=models_dir)
+            found[name] = None if is_spec(name) else find_model(name, models_dir=models_dir)
         except InputError as error:
             if required:
                 raise

@@ -1,7 +1,6 @@
 """Every config loads, is locked, and names a network and a run that can be built."""
 
 import importlib
-import inspect
 import math
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from advspur.benchmarks import AUTOATTACK, BENCHMARKS
+from advspur.benchmarks import BENCHMARKS, own_benchmark
 from advspur.models import build_network
 from advspur.training.run_dir import check_config
 
@@ -61,31 +60,24 @@ def test_standard_training_is_epsilon_zero():
 
 
 def test_the_options_of_an_evaluation_are_those_of_its_benchmarks():
-    for name, options in load("evaluate").options.items():
-        takes = [BENCHMARKS[name].evaluate, BENCHMARKS[name].load]
-        if name == "autoattack_rival10":
-            takes.append(BENCHMARKS["autoattack_imagenet"].evaluate)  # it hands on what it gets
-        known = {p for function in takes for p in inspect.signature(function).parameters}
-        assert set(options) <= known, name
-
-
-def test_autoattack_is_of_five_data_sets_and_made_where_asked_for():
     config = load("evaluate")
-    assert not set(AUTOATTACK) & set(config.benchmarks)
-    budgets = {
-        name.removeprefix("autoattack_"): [tuple(o[f"{p}_epsilons"]) for p in ("l1", "l2", "linf")]
-        for name, o in config.options.items()
-        if name in AUTOATTACK
-    }
-    assert budgets == {
-        "imagenet": [(), (), (4 / 255,)],
-        "cifar10": [(12.0,), (0.5,), (8 / 255,)],
-        "cifar_color_shift": [
-            (),
-            (0.05, 0.1, 0.15, 0.2, 0.25),
-            tuple(k / 4 / 255 for k in range(1, 5)),
-        ],
-        "rival10": [(), (), (4 / 255,)],
-        "spurious_shapes": [(), (0.25,), (2 / 255,)],
-    }
-    assert [config.options[name].num_images for name in AUTOATTACK] == [5000, 1000, 1000, 1000, 500]
+    assert set(config.options) == set(BENCHMARKS)
+    for name, options in config.options.items():
+        assert BENCHMARKS[name].complete(options.to_dict()) == BENCHMARKS[name].defaults()
+    assert own_benchmark("data").complete(config.own.to_dict())
+
+
+def test_autoattack_has_budgets_of_its_own_and_is_made_where_asked_for():
+    options, chosen = load("evaluate").options, {}
+    for name, row in BENCHMARKS.items():
+        assert "autoattack" not in row.measures
+        attack = options[name].autoattack
+        budgets = [tuple(attack[f"{p}_epsilons"]) for p in ("l1", "l2", "linf")]
+        chosen[name] = (attack.num_images, attack.images, *budgets)
+    small = ((), (0.05, 0.1, 0.15, 0.2, 0.25), tuple(k / 4 / 255 for k in range(1, 5)))
+    expected = dict.fromkeys(BENCHMARKS, (1000, "spread", (), (), (4 / 255,)))
+    expected["imagenet"] = (5000, "spread", (), (), (4 / 255,))
+    expected["cifar10"] = (1000, "first", (12.0,), (0.5,), (8 / 255,))
+    expected["cifar_color_shift"] = (1000, "first", *small)
+    expected["spurious_shapes"] = (500, "first", (), (0.25,), (2 / 255,))
+    assert chosen == expected

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from advspur import metrics
 from advspur._checks import InputError
-from advspur.benchmarks import metrics
 
 Z = stats.norm.ppf(0.975)
 

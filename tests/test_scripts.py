@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from seeded import state_dict
 
 from advspur import models
 from advspur._files import locked
-from advspur.records import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/training/tiny_config.py"
@@ -40,9 +38,9 @@ def get_config():
     config.suite.l2_epsilons = (0.25,)
     config.suite.linf_epsilons = ()
     config.evaluation.batch_size = 16
-    config.evaluation.num_examples = 24
-    config.evaluation.num_attacked = 8
-    config.evaluation.attack_steps = 1
+    config.evaluation.data.num_examples = 24
+    config.evaluation.pgd.num_attacked = 8
+    config.evaluation.pgd.num_steps = 1
     return config
 """
 
@@ -169,9 +167,9 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     run_dir = tmp_path / "suite" / "l2_eps0.25_seed0"
     evaluate = [
         "--config=configs/evaluate.py",
-        "--config.options.spurious_shapes.num_examples=16",
-        "--config.options.spurious_shapes.num_attacked=4",
-        "--config.options.spurious_shapes.batch_size=16",
+        "--config.options.spurious_shapes.data.num_examples=16",
+        "--config.options.spurious_shapes.pgd.num_attacked=4",
+        "--config.batch_size=16",
         f"--workdir={tmp_path / 'evaluation'}",
         run_dir,
     ]
@@ -240,34 +238,6 @@ def kill_second(processes):
     assert processes[0].returncode not in (0, None)
     assert said.count("error: ") == 1 and "Traceback" not in said, said
     assert "another of the processes is gone" in said and "start all of them again" in said
-
-
-def test_two_processes_evaluate_as_one_also_after_one_is_killed(tmp_path):
-    run_dir = tmp_path / "run"
-    code, _, err = run("train", f"--config={TINY}", "--config.num_steps=1", f"--workdir={run_dir}")
-    assert code == 0, err
-    sizes = ("num_examples=24", "num_attacked=4", "attack_steps=1", "batch_size=4")
-    sizes += ("regions.num_attacked=4", "regions.attack_steps=1")
-    shutil.copytree(run_dir, tmp_path / "again")
-    arguments = ["--config=configs/evaluate.py", str(run_dir), str(tmp_path / "again")]
-    arguments += [f"--config.options.spurious_shapes.{size}" for size in sizes]
-    both = [*arguments, f"--workdir={tmp_path / 'two'}"]
-    processes = start_two("evaluate", *both)
-    while not (tmp_path / "two" / "records.jsonl").exists():  # of the first of two models
-        assert [process.poll() for process in processes] == [None, None]
-        time.sleep(0.001)
-    kill_second(processes)
-    said = ended(start_two("evaluate", *both))
-    code, _, err = run("evaluate", *arguments, f"--workdir={tmp_path / 'one'}")
-    assert code == 0, err
-    one, two = (
-        {r.identity: r[1:5] for r in read_records(tmp_path / name / "records.jsonl")}
-        for name in ("one", "two")
-    )
-    assert one.keys() == two.keys() and len(one) > 50
-    for identity, numbers in one.items():  # some CPUs round a batch in parts otherwise
-        np.testing.assert_allclose(numbers, two[identity], rtol=1e-6, err_msg=str(identity))
-    assert "new numbers" in said[0] and "new numbers" not in said[1]
 
 
 def test_two_processes_train_as_one_and_go_on_after_one_is_killed(tmp_path):

@@ -11,6 +11,7 @@ from advspur.data.readers import Reader
 from advspur.heads import as_it_is
 from advspur.intervals import wilson
 from advspur.measures import MEASURES
+from advspur.models import check_is_model
 from advspur.records import record
 
 # Options that say how an evaluation is run, or whose effect the records show by themselves.
@@ -128,6 +129,7 @@ class Benchmark(NamedTuple):
           progress: advanced by the forward passes over an image.
           options: data={...}, head={...} and a dict for each measure; see `defaults`.
         """
+        check_is_model(model)
         measures = measures or self.measures
         self.plan(directory, measures, options)  # what is wrong is said before the work
         with contextlib.ExitStack() as stack:

@@ -15,7 +15,9 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
+from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
+from advspur.data.sources import read_bytes
 from advspur.intervals import Estimate
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
 
@@ -38,6 +40,7 @@ class OpenModel(NamedTuple):
 
     facts: dict
     classifier: Callable
+    note: str = ""
 
     @property
     def name(self):
@@ -45,14 +48,24 @@ class OpenModel(NamedTuple):
         return self.facts["model"]
 
 
-def open_model(spec, *, weights="raw", models_dir=None):
-    """The OpenModel of what `models.load` takes; its weights are read when they are first needed.
+def open_model(spec, *, weights="raw", models_dir=None, pretrained=True):
+    """The OpenModel of what `models.load` takes.
+
+    The weights of our own models are read when they are first needed; a model of somebody else's is
+    made at once, and asked for two images.
 
     Args:
       spec: as `models.load` takes it.
       weights: "raw" or "ema".
-      models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
+      models_dir: where the suite's models are; default $ADVSPUR_MODELS.
+      pretrained: False: random weights for timm:NAME and torchvision:NAME.
     """
+    if models.is_spec(spec):
+        of_library = str(spec).startswith(("timm:", "torchvision:"))
+        made = models.load(spec, weights=weights, pretrained=pretrained or not of_library)
+        models.check_model(made)
+        facts, opened = models.classifier_facts(made), functools.partial(_replicated, made)
+        return OpenModel(facts, functools.cache(opened), made.note)
 
     @functools.cache
     def classifier():
@@ -62,12 +75,17 @@ def open_model(spec, *, weights="raw", models_dir=None):
             all(np.all(np.isfinite(leaf.astype(np.float32))) for leaf in leaves),
             f"{spec} has weights that are NaN or infinite",
         )
-        return dataclasses.replace(loaded, params=replicate(loaded.params))
+        return _replicated(loaded)
 
     facts = models.model_facts(spec, models_dir=models_dir)
     if weights != "raw":
         facts["model"] += f"@{weights}"
     return OpenModel(facts, classifier)
+
+
+def _replicated(classifier):
+    """On every local device, where the batches are split over."""
+    return dataclasses.replace(classifier, params=replicate(classifier.params))
 
 
 def evaluate_model(
@@ -108,6 +126,10 @@ def evaluate_model(
         groups = {group: full[group] for group in ("data", "head", name)}
         known = {key: model.facts.get(key) for key in ("step", "checksum")}
         same = known | {"content": data, "seed": seed, "advspur": __version__}
+        images = full[name].get("images", "first")
+        if images not in NAMED:  # a file of names, which may change under its own
+            listed = read_bytes(Path(images).expanduser())
+            same["list"] = hashlib.sha256(listed).hexdigest()
         marks[name] = json.loads(json.dumps({"measure": name} | groups | same))
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
     left = [name for name in measures if (model.name, row.name, marks[name]) not in known]

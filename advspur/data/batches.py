@@ -158,7 +158,8 @@ def _image_sizes(source):
 
 def _stack_rows(columns, indices):
     """The Batch of these rows of a table of arrays."""
-    rows = {name: column[indices] for name, column in columns.items()}
+    known = [name for name in ("image", "label", "mask") if name in columns]
+    rows = {name: np.asarray(columns[name])[indices] for name in known}
     nothing = np.ones((len(indices), 1, 1, 1), bool)
     return Batch(
         image=rows["image"],

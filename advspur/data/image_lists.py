@@ -16,6 +16,8 @@ import numpy as np
 from advspur._checks import InputError, check_count, require
 from advspur.data.layouts import missing_text
 
+NAMED = ("first", "spread")
+
 
 def image_list(table, part, images, num_images):
     """(name, rows) of at most `num_images` images of a part.
@@ -25,7 +27,7 @@ def image_list(table, part, images, num_images):
         sorted by it; or a text file that names the images, one a line, as `<image>` or
         `<folder>/<image>`: then its own name is the list's, and all of it is taken.
     """
-    if images not in ("first", "spread"):
+    if images not in NAMED:
         return Path(images).name, _listed(table, images)
     check_count("num_images", num_images)
     count, number = len(table), min(num_images, len(table))

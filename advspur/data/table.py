@@ -55,7 +55,8 @@ class Table:
         self.num_classes, self.load, self.columns = num_classes, load, columns
         self.names, self.root, self.files = dict(names or {}), root, tuple(files)
         self.has_mask = has_mask or "mask" in columns
-        self.image_size = columns["image"].shape[1] if "image" in columns else image_size
+        is_array = isinstance(columns.get("image"), np.ndarray)  # else encoded, or read by `load`
+        self.image_size = columns["image"].shape[1] if is_array else image_size
         self.index = np.arange(len(self))
         self.skipped, self.facts, self.train_groups = 0, {}, None
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from advspur import metrics
-from advspur._checks import require
+from advspur._checks import check_choice, require
 from advspur.data.label_maps import SUBSETS
 from advspur.intervals import Estimate
 from advspur.predict import correct_on
@@ -42,6 +42,8 @@ def background_gaps(model, parts, *, key=None, same="mixed_same", rand="mixed_ra
 
     Paired where the parts have equal columns `pair`: the same objects in the same order.
     """
+    check_choice("same", same, tuple(parts))
+    check_choice("rand", rand, tuple(parts))
     pairs = [parts[part].columns.get("pair") for part in (same, rand)]
     paired = pairs[0] is not None and np.array_equal(*pairs)
     right = [correct_on(model, parts[part], **running)["correct"] for part in (same, rand)]

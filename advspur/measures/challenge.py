@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from advspur import metrics
-from advspur._checks import check_count, require_finite
+from advspur._checks import check_choice, check_count, require_finite
 from advspur._devices import replicate, split_batch, whole_batch
 from advspur.data.layouts import spread
 from advspur.data.transforms import to_unit
@@ -46,6 +46,8 @@ def challenge(
     """
     if not num_backgrounds:
         return []
+    check_choice("objects", objects, tuple(parts))
+    check_choice("backgrounds", backgrounds, tuple(parts))
     table, batch_size = parts[objects], whole_batch(batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         examples = list(pool.map(table.__getitem__, range(len(table))))

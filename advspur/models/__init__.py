@@ -1,7 +1,10 @@
-"""Flax Linen ResNets, classifiers that own their normalisation, and where they come from."""
+"""Classifiers that own their normalisation, and where they come from: ours, Flax, torch."""
 
+from advspur.models.checks import check_is_model, check_model
 from advspur.models.classifier import Classifier, pool, with_class_map, with_head
 from advspur.models.convert import convert_torch_checkpoint
+from advspur.models.flax import from_flax
+from advspur.models.function import from_function
 from advspur.models.resnet import (
     build_network,
     from_resnet,
@@ -18,17 +21,26 @@ from advspur.models.runs import (
     run_checksum,
     run_facts,
 )
-from advspur.models.store import find_model, load, model_facts
+from advspur.models.spec import is_spec
+from advspur.models.store import classifier_facts, find_model, load, model_facts
 from advspur.models.suite import SUITE, published_model, suite
+from advspur.models.torch import from_torch
 
 __all__ = [
     "SUITE",
     "Classifier",
     "build_network",
+    "check_is_model",
+    "check_model",
+    "classifier_facts",
     "convert_torch_checkpoint",
     "described_network",
     "find_model",
+    "from_flax",
+    "from_function",
     "from_resnet",
+    "from_torch",
+    "is_spec",
     "latest_step",
     "load",
     "model_facts",

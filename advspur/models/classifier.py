@@ -23,7 +23,7 @@ from advspur._files import tree_digest
     jax.tree_util.register_dataclass,
     data_fields=("params",),
     meta_fields=("forward", "num_classes", "has_features"),
-    drop_fields=("image_size", "class_names", "name", "code"),
+    drop_fields=("image_size", "class_names", "name", "code", "note"),
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
@@ -40,8 +40,9 @@ class Classifier:
       name: how records and messages call it.
       code: what identifies the code of `forward` (a digest of its file); None where nothing does:
         then no result is kept for a later call.
+      note: a line that says how it is computed; scripts print it.
 
-    The last four are facts for the host, and lost where JAX rebuilds the pytree.
+    The last five are facts for the host, and lost where JAX rebuilds the pytree.
 
     >>> import advspur.models as models
     >>> network = models.resnet_small(8)
@@ -60,6 +61,7 @@ class Classifier:
     class_names: tuple = ()
     name: str = ""
     code: str | None = None
+    note: str = ""
 
     def logits(self, images):
         """[n, num_classes] float32."""

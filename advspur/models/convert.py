@@ -18,7 +18,7 @@ from advspur._constants import IMAGENET9_MEAN, IMAGENET9_STD, IMAGENET_MEAN, IMA
 from advspur.models.array_files import printable
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import ARCHITECTURES, build_network, from_resnet, variable_shapes
-from advspur.models.torch_checkpoint import read_checkpoint
+from advspur.models.torch_checkpoint import Checkpoint, read_checkpoint
 
 # Keys under which training code saves the weights.
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict", "state_dict_ema")
@@ -81,6 +81,12 @@ def convert(path, *, mean=None, std=None, is_filled=True):
     if is_filled and conversion.normalization == ASSUMED:
         warn_of_assumed(path, conversion.classifier.num_classes)
     return conversion
+
+
+def convert_state(state, *, mean, std):
+    """The Conversion of {torch's name: array}, as `convert` makes it of a file."""
+    given = _checked_normalization(mean, std)
+    return _convert(Checkpoint(dict(state), "state dict", ()), given, True)
 
 
 def warn_of_assumed(path, num_classes):

@@ -130,6 +130,14 @@ class ResNetForward:
     mean: tuple
     std: tuple
 
+    @property
+    def arch(self):
+        """The key of `build_network`; "ResNet" where there is none."""
+        net = self.network
+        same = {"stem": net.stem, "dtype": net.dtype}
+        names = (a for a in ARCHITECTURES if build_network(a, net.num_classes, **same) == net)
+        return next(names, "ResNet")
+
     def __call__(self, variables, images):
         """(logits, features), with running batch statistics."""
         return self.network.apply(variables, normalize(images, self.mean, self.std))

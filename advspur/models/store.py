@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import flax.traverse_util
@@ -29,26 +30,36 @@ from advspur.models.runs import (
     run_checksum,
     run_facts,
 )
+from advspur.models.spec import FORMS, is_spec, load_spec
 from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
 
 WEIGHTS = "model.safetensors"
 
 
-def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None):
-    """A Classifier by name or path.
+def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None, pretrained=True):
+    """A Classifier by name or path; its `note` says where it runs, if that is not plain.
 
     Args:
       name: a model of the paper's suite ("resnet50_l2_eps3"); a directory that
-        `training.train` or scripts/convert_checkpoint.py wrote; or a checkpoint file.
+        `training.train` or scripts/convert_checkpoint.py wrote; a checkpoint file;
+        "path/file.py:function" or "package.module:function", which is executed and returns a
+        Classifier when it is called without arguments; "timm:NAME" or "torchvision:NAME".
       weights: of a run: "raw", or "ema" for the averages of one with ema_decay > 0.
       step: of a run: which checkpoint: a number, "best" (by the run's best_metric), None: the
         latest.
       models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
       mean, std: of a checkpoint file: the normalisation that it was trained with, where it holds
-        none; None: ImageNet's is assumed, with a warning.
+        none; None: ImageNet's is assumed, with a warning. Of timm's and torchvision's models:
+        instead of that of their configuration.
+      pretrained: whether timm's and torchvision's models get their weights, or random ones.
     Raises: InputError where there is no such model (saying what was looked for, and where it is
       published), or where its file is not what it should be.
     """
+    if is_spec(name):
+        of_run = weights == "raw" and step is None
+        require(of_run, f"{name} is no training run: it has neither averaged weights nor steps")
+        return load_spec(name, pretrained=pretrained, mean=mean, std=std)
+    require(pretrained, f"pretrained=False is for timm:NAME and torchvision:NAME, not for {name}")
     path = find_model(name, models_dir=models_dir)
     require(
         path.is_file() or (mean is None and std is None),
@@ -76,7 +87,7 @@ def find_model(name, *, models_dir=None):
         )
         raise InputError(
             f"no model {str(name)!r}: neither a directory or file, nor a name such as "
-            f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE)"
+            f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE), nor {FORMS}"
         )
     root = models_dir or os.environ.get("ADVSPUR_MODELS")
     names = [file.removesuffix(".ckpt") for file in model.files]
@@ -99,7 +110,7 @@ def find_model(name, *, models_dir=None):
 
 
 def model_facts(name, *, models_dir=None):
-    """What is known of a model beside its weights: a dict.
+    """What is known of a model of ours beside its weights, which are not read: a dict.
 
     model (its name), arch, num_classes, train_p, train_epsilon, ..., step, and checksum, which
     tells two models of one name apart.
@@ -110,6 +121,25 @@ def model_facts(name, *, models_dir=None):
     if (path / WEIGHTS).is_file():
         return run_facts(path) | {"step": 0}
     return run_facts(path) | {"step": latest_step(path), "checksum": run_checksum(path)}
+
+
+def classifier_facts(classifier):
+    """What is known of a model that was loaded or made; how it was trained is not."""
+    return {
+        "model": classifier.name,
+        "arch": getattr(classifier.forward, "arch", type(classifier.forward).__name__),
+        "num_classes": classifier.num_classes,
+        "image_size": classifier.image_size,
+        "class_names": classifier.class_names,
+        "has_features": classifier.has_features,
+        "dataset": "unknown",
+        "shapes": {},
+        "train_p": None,
+        "train_epsilon": None,
+        "seed": 0,
+        "step": 0,
+        "checksum": classifier.digest,
+    }
 
 
 def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):
@@ -159,13 +189,17 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
     """The content of model.json for a converted checkpoint."""
     forward, published = conversion.classifier.forward, published_model(Path(source).stem)
     network = forward.network
-    if train_epsilon is None:
-        require(
-            published is not None,
-            f"{source}: the name does not tell what it was trained with; convert it with "
-            "scripts/convert_checkpoint.py --train_p=P --train_epsilon=EPSILON (0 if standard)",
-        )
+    if train_epsilon is None and published is not None:
         train_p, train_epsilon = published.train_p, published.train_epsilon
+    if train_epsilon is None:
+        warnings.warn(
+            f"{source}: the name does not tell what it was trained with, so records leave it open; "
+            "convert it with scripts/convert_checkpoint.py --train_p=P --train_epsilon=EPSILON (0 "
+            "if standard) to say it",
+            stacklevel=3,
+        )
+    elif train_p is None:
+        train_p = 2.0
     checksum = file_checksum(source)
     return {
         "arch": conversion.arch,
@@ -177,7 +211,7 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
         "std": forward.std,
         "dataset": "imagenet" if network.num_classes == 1000 else "unknown",
         "shapes": {},
-        "train_p": "inf" if train_p == math.inf else train_p or 2.0,
+        "train_p": "inf" if train_p == math.inf else train_p,
         "train_epsilon": train_epsilon,
         "seed": 0,
         "checksum": checksum,

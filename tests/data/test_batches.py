@@ -19,7 +19,7 @@ from advspur.data.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 8
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, SIZE, SIZE, 3), np.uint8)
-SOURCE = array_source(IMAGES, np.arange(11), num_classes=11, group=np.arange(11) % 2)
+SOURCE = array_source(IMAGES, np.arange(11), num_classes=11)
 OPTIONS = {"batch_size": 4, "image_size": SIZE, "augmentation": "cifar", "seed": 0}
 
 
@@ -40,8 +40,6 @@ def test_evaluation_sees_every_example_once_in_order(batch_size):
     assert len(batches) == -(-11 // batch_size)
     np.testing.assert_array_equal(np.concatenate([b.label[b.valid] for b in batches]), range(11))
     np.testing.assert_array_equal(np.concatenate([b.image[b.valid] for b in batches]), IMAGES)
-    groups = np.concatenate([b.group[b.valid] for b in batches])
-    np.testing.assert_array_equal(groups, np.arange(11) % 2)
 
 
 def test_padding_repeats_the_first_example_of_its_batch():
@@ -49,7 +47,7 @@ def test_padding_repeats_the_first_example_of_its_batch():
     np.testing.assert_array_equal(last.valid, [True, True, True, False])
     np.testing.assert_array_equal(last.label, [8, 9, 10, 8])
     np.testing.assert_array_equal(last.image[3], IMAGES[8])
-    types = [np.uint8, np.int32, np.int32, np.uint8, bool]
+    types = [np.uint8, np.int32, np.uint8, bool]
     assert [field.dtype for field in last] == types
 
 
@@ -103,7 +101,6 @@ def test_images_of_several_sizes_become_one_batch():
     assert batch.image.shape == (3, SIZE, SIZE, 3)
     np.testing.assert_array_equal(batch.image[:, 4, 4, 0], [0, 10, 20])
     np.testing.assert_array_equal(batch.mask, np.full((3, 1, 1, 1), 255))
-    np.testing.assert_array_equal(batch.group, [-1, -1, -1])
 
 
 def test_masks_are_eight_bit_whatever_they_were():
@@ -188,7 +185,6 @@ def test_a_batch_that_does_not_divide_by_the_processes_is_refused():
 def test_images_stay_with_their_labels():
     for batch in take(3, augmentation="none"):
         np.testing.assert_array_equal(batch.image, IMAGES[batch.label])
-        np.testing.assert_array_equal(batch.group, batch.label % 2)
 
 
 def test_shards_split_the_leading_axis_of_every_field():

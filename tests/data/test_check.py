@@ -3,13 +3,13 @@
 import io
 
 import pytest
-from advspur.benchmarks.check import check_directory
-from tests.benchmarks.layouts import write_imagenet9, write_waterbirds
 
 from advspur._checks import InputError
 from advspur._progress import Progress
-from advspur.benchmarks import waterbirds
+from advspur.data import waterbirds
+from advspur.data.check import check_directory
 from advspur.data.layouts import MissingData
+from tests.data.fake_layouts import write_cifar10, write_imagenet9, write_waterbirds
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def check(monkeypatch):
     """check(...) -> (whether complete, the lines said); tiny copies count as published."""
     counts = dict.fromkeys(waterbirds.SPLITS, (2, 2, 2, 2))
     monkeypatch.setattr(waterbirds, "GROUP_COUNTS", counts)
-    monkeypatch.setattr(waterbirds, "SIZES", dict.fromkeys(counts, 8))
+    for split in counts:
+        monkeypatch.setitem(waterbirds.SIZES, split, 8)
 
     def call(name, directory, **options):
-        waterbirds.load.cache_clear()
         said = []
         complete = check_directory(
             name,
@@ -69,7 +69,15 @@ def test_parts_that_are_not_there_are_said(check, tmp_path):
     assert "imagenet9 only_fg: nothing of 4,050 images" in said
 
 
-def test_nothing_there_and_no_such_benchmark(check, tmp_path):
+def test_records_of_arrays_are_checked_and_data_made_of_others_are_not(check, tmp_path):
+    complete, said = check("cifar10", write_cifar10(tmp_path / "cifar10"))
+    assert not complete and said[0] == "cifar10 test: 12 of 10,000 images"
+    for name in ("cifar_color_shift", "spurious_shapes"):
+        with pytest.raises(InputError, match=f"NAME = '{name}' is not known; .* 'cifar10'"):
+            check(name, tmp_path / "cifar10")
+
+
+def test_nothing_there_and_no_such_data_set(check, tmp_path):
     with pytest.raises(MissingData, match=r"no Waterbirds in .*: expected metadata.csv"):
         check("waterbirds", tmp_path)
     with pytest.raises(InputError, match="NAME = 'mnist' is not known; allowed: 'imagenet'"):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from advspur._checks import InputError
-from advspur.data import array_source, inject_color_shift
-from advspur.data.color_shift import clipped_share, shifted_table
+from advspur.data import array_source, cifar10, inject_color_shift
+from advspur.data.color_shift import clipped_share, read, shifted_table
+from tests.data.fake_layouts import write_cifar10
 
 LABELS = np.repeat(np.arange(10), 1000)
 IMAGES = np.random.default_rng(0).integers(0, 256, (10_000, 2, 2, 3), np.uint8)
@@ -85,6 +86,27 @@ def test_a_table_keeps_its_groups():
     np.testing.assert_array_equal(table.columns["is_majority"], is_majority)
     np.testing.assert_array_equal(table.columns["group"], 2 * LABELS + is_majority)
     assert table.num_classes == 10 and table[3]["label"] == 0
+
+
+def test_test_images_are_those_of_the_training_function_at_two_ratios(tmp_path):
+    root = write_cifar10(tmp_path / "cifar10", 60)
+    colors = {"rho": 4.0, "shift": 16 / 255, "seed": 3}
+    parts = read(root, color_shift=colors, allow_partial=True)
+    table = cifar10.read(root, allow_partial=True)["test"]
+    images = np.stack([table[i]["image"] for i in range(60)])
+    labels = np.array([table[i]["label"] for i in range(60)])
+    assert list(parts) == ["test", "uncorrelated"]
+    for part, rho in (("test", 4.0), ("uncorrelated", 1.0)):
+        expected = inject_color_shift(images, labels, split="test", **colors | {"rho": rho})
+        np.testing.assert_array_equal(parts[part].columns["image"], expected[0])
+        np.testing.assert_array_equal(parts[part].columns["is_majority"], expected[1])
+        assert np.sum(expected[1]) == 10 * (6 - round(6 / (rho + 1)))
+    majority = parts["test"].columns["is_majority"]
+    share = clipped_share(images, labels, majority, shift=16 / 255)
+    assert parts["test"].facts == {"clipped_share": share} and parts["uncorrelated"].facts == {}
+    assert parts["test"].digest != parts["uncorrelated"].digest
+    with pytest.raises(InputError, match="60 images, 10,000 are published"):
+        read(root)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """Named lists of images: which rows they are, and what a faulty file of names is told."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from advspur.benchmarks.image_lists import evenly, first, listed
 
 from advspur._checks import InputError
+from advspur.data.image_lists import image_list
 from advspur.data.table import Table
 
 NAMES = [f"n0{k}/val_{i}.JPEG" for k in range(2) for i in range(3)]
+NAMED = Table(2, path=[Path("/data/val", name) for name in NAMES])
 
 
 def numbered(count):
@@ -17,15 +19,15 @@ def numbered(count):
 
 
 def test_every_tenth_of_50_000_is_five_of_each_class():
-    name, table = evenly(numbered(50_000), "val", 5000)
+    name, rows = image_list(numbered(50_000), "val", "spread", 5000)
     assert name == "val[::10]"
-    np.testing.assert_array_equal(table.columns["number"], np.arange(50_000)[::10])
+    np.testing.assert_array_equal(rows, np.arange(50_000)[::10])
 
 
 @pytest.mark.parametrize("count, wanted", ((5306, 1000), (989, 1000), (10, 3), (7, 7)))
 def test_a_list_at_equal_distances_has_its_length_and_no_image_twice(count, wanted):
-    _, table = evenly(numbered(count), "test", wanted)
-    rows = table.columns["number"]
+    name, rows = image_list(numbered(count), "test", "spread", wanted)
+    assert name == f"test[::{count / min(count, wanted):g}]"
     assert len(rows) == min(wanted, count) and rows[0] == 0
     steps = np.diff(rows)
     assert steps.min() >= 1 and steps.max() - steps.min() <= 1
@@ -33,19 +35,22 @@ def test_a_list_at_equal_distances_has_its_length_and_no_image_twice(count, want
 
 
 def test_the_first_images_are_named_by_how_many_there_are():
-    assert first(numbered(10), "test", 4)[0] == "test[:4]"
-    name, table = first(numbered(10), "test", 1000)
-    assert name == "test[:10]" and len(table) == 10
-    with pytest.raises(InputError, match="num_images = 0"):
-        first(numbered(10), "test", 0)
+    assert image_list(numbered(10), "test", "first", 4)[0] == "test[:4]"
+    name, rows = image_list(numbered(10), "test", "first", 1000)
+    assert name == "test[:10]" and rows.tolist() == list(range(10))
+    for images in ("first", "spread"):
+        with pytest.raises(InputError, match="num_images = 0"):
+            image_list(numbered(10), "test", images, 0)
 
 
-def test_a_file_of_names_is_a_list_in_its_own_order(tmp_path):
+@pytest.mark.parametrize("depth", (1, 2))
+def test_a_file_of_names_is_a_list_in_its_own_order(tmp_path, depth):
+    """All of it, however many are asked for; names with and without their folder."""
     file = tmp_path / "robust.txt"
-    file.write_text(f"{NAMES[4]}\n{NAMES[0]}\r\n\n{NAMES[2]}")
-    name, table = listed(numbered(6), NAMES, file)
-    assert name == "robust.txt"
-    assert table.columns["number"].tolist() == [4, 0, 2]
+    names = ["/".join(NAMES[i].split("/")[-depth:]) for i in (4, 3, 5)]
+    file.write_text(f"{names[0]}\n{names[1]}\r\n\n{names[2]}")
+    name, rows = image_list(NAMED, "val", str(file), 1)
+    assert (name, rows.tolist()) == ("robust.txt", [4, 3, 5])
 
 
 @pytest.mark.parametrize(
@@ -63,5 +68,11 @@ def test_a_faulty_file_of_names_is_one_line(tmp_path, content, message):
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message) as error:
-        listed(numbered(6), NAMES, file)
+        image_list(NAMED, "val", file, 5)
     assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_data_without_file_names_have_no_list(tmp_path):
+    (tmp_path / "list.txt").write_text(NAMES[0])
+    with pytest.raises(InputError, match="the images of this data set have no file names"):
+        image_list(numbered(6), "test", tmp_path / "list.txt", 5)

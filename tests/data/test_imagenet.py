@@ -1,28 +1,22 @@
-"""ImageNet: labels by wnid, the standard transform, incomplete and damaged copies."""
+"""ImageNet: labels by wnid, the standard transform, class folders and TFDS records."""
 
 import csv
+import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.benchmarks.layouts import coded, cut_short, paint, write_imagenet
 
-from advspur._checks import InputError
-from advspur.benchmarks import imagenet
-from advspur.data.layouts import MissingData
+from advspur.data.layouts import standard_transform
+from tests.data.fake_layouts import read, write_cifar10, write_imagenet
 
 CLASSES = (0, 1, 207, 409, 999)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def written(tmp_path_factory):
     return write_imagenet(tmp_path_factory.mktemp("imagenet"), CLASSES)
-
-
-@pytest.fixture
-def fresh(tmp_path):
-    return write_imagenet(tmp_path, CLASSES)
 
 
 def direct(path):
@@ -36,16 +30,16 @@ def direct(path):
     return np.asarray(image.crop((left, top, left + 224, top + 224)))
 
 
-def test_labels_are_the_ranks_of_the_wnids(root, shared):
+def test_labels_are_the_ranks_of_the_wnids(written, shared):
     rows = json.loads((shared / "facts" / "imagenet_wnids.json").read_text())["classes"]
     index = {wnid: i for i, wnid, _ in rows}
-    table = imagenet.load(root, allow_partial=True)["val"]
+    table = read("imagenet", written)["val"]
     expected = [index[path.parent.name] for path in table.columns["path"]]
     assert expected == table.columns["label"].tolist() == [i for i in CLASSES for _ in range(2)]
 
 
-def test_images_of_all_modes_are_resized_and_cropped(root):
-    table = imagenet.load(root, allow_partial=True)["val"]
+def test_images_of_all_modes_are_resized_and_cropped(written):
+    table = read("imagenet", written)["val"]
     modes = set()
     for i, path in enumerate(table.columns["path"]):
         with Image.open(path) as image:
@@ -58,7 +52,7 @@ def test_real_images_have_their_labels(shared):
     folder = shared / "data" / "imagenet_sample"
     with (folder / "labels.csv").open(newline="") as file:
         index = {row["wnid"]: int(row["index"]) for row in csv.DictReader(file)}
-    table = imagenet.load(folder, allow_partial=True)["val"]
+    table = read("imagenet", folder)["val"]
     paths, labels = table.columns["path"], table.columns["label"]
     assert len(table) == 500 == len(set(labels.tolist()))
     assert [index[path.parent.name] for path in paths] == labels.tolist()
@@ -66,55 +60,14 @@ def test_real_images_have_their_labels(shared):
         np.testing.assert_array_equal(table[i]["image"], direct(paths[i]))
 
 
-def test_a_wrong_place_is_answered_with_the_layout(tmp_path):
-    with pytest.raises(MissingData, match="no ImageNet in .*nowhere: expected val/<wnid>"):
-        imagenet.load(tmp_path / "nowhere")
-
-
-def test_incomplete_copies_are_refused(root, monkeypatch, fresh):
-    with pytest.raises(InputError, match="995 of 1000 class folders .*first n01484850"):
-        imagenet.load(root)
-    wnids = sorted(path.name for path in (root / "val").iterdir())
-    monkeypatch.setattr(imagenet, "imagenet_wnids", lambda: wnids)
-    with pytest.raises(InputError, match="10 images, 50,000 are published"):
-        imagenet.load(root)
-    (fresh / "val" / "n00000000").mkdir()
-    with pytest.raises(InputError, match="no class, first n00000000"):
-        imagenet.load(fresh, allow_partial=True)
-
-
-def test_a_home_directory_may_be_abbreviated(fresh, monkeypatch):
-    monkeypatch.setenv("HOME", str(fresh))
-    assert len(imagenet.load("~", allow_partial=True)["val"]) == 10
-
-
-def test_accuracy_leaves_unreadable_images_out_and_says_so(fresh):
-    """Greys 0, 10, ... stand for the classes in order; two images show another class.
-
-    ObjectNet shares 409, an alarm clock (its first class), and 999, a toilet roll: 3 of 4 right."""
-    table = imagenet.load(fresh, allow_partial=True)["val"]
-    paths, labels = table.columns["path"], table.columns["label"]
-    shown = [0, 0, 1, 409, 207, 207, 409, 409, 0, 999]
-    for path, index in zip(paths, shown, strict=True):
-        paint(path, 10 * CLASSES.index(index))
-    model = coded({10 * i: index for i, index in enumerate(CLASSES)}, 1000)
-
-    def evaluate(**reading):
-        records = imagenet.evaluate(model, fresh, batch_size=8, allow_partial=True, **reading)
-        assert {r.metric for r in records} == {"accuracy"}
-        return {str(r.options.get("classes")): (r.value, r.num_examples) for r in records}
-
-    assert sum(np.array(shown) == labels) == 8
-    assert evaluate() == {"None": (pytest.approx(8 / 10), 10), "objectnet": (0.75, 4)}
-    cut_short(paths[5])
-    with pytest.raises(InputError, match=f"{paths[5].name} is no readable image"):
-        evaluate()
-    with pytest.warns(UserWarning, match="val: 1 of 10 images are unreadable"):
-        found = evaluate(skip_unreadable=True)
-    assert found == {"None": (pytest.approx(7 / 9), 9), "objectnet": (0.75, 4)}
-    assert imagenet.num_passes(fresh, allow_partial=True, skip_unreadable=True) == 9
-
-
-def test_a_model_of_other_classes_is_refused(root):
-    with pytest.raises(InputError, match="the model has 9 classes; this benchmark needs 1000"):
-        imagenet.evaluate(coded({}, 9), root, batch_size=8, allow_partial=True)
+def test_records_of_tfds_are_read_as_files_are(tmp_path):
+    root = write_cifar10(tmp_path / "imagenet2012", 10, "validation", "imagenet2012", side=40)
+    table = read("imagenet", root)["val"]
+    raw = [table.load.args[0][i] for i in range(10)]
+    assert sorted(example["label"] for example in raw) == list(range(10))
+    for i in (0, 5):
+        with Image.open(io.BytesIO(raw[i]["image"])) as image:
+            np.testing.assert_array_equal(table[i]["image"], standard_transform(image))
+        assert table[i]["label"] == raw[i]["label"]
+    assert len({read("imagenet", root)["val"].digest, table.digest}) == 1
+    assert table.subset([5, 1]).digest != table.subset([1, 5]).digest

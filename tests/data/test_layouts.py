@@ -8,8 +8,7 @@ from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data import layouts
-from advspur.data.table import Table
-from tests.benchmarks.layouts import cut_short, picture, save
+from tests.data.fake_layouts import cut_short, picture, save
 
 LABELS = {"b bird": 0, "a": 2, "c": 1}  # neither order is that of the names
 
@@ -166,12 +165,3 @@ def test_a_sample_is_spread_over_all_without_repeats(count, number):
 
 def test_a_sample_of_nothing_is_nothing():
     assert len(layouts.spread(0, 5)) == 0
-
-
-def test_the_digest_knows_bytes_and_order(tmp_path):
-    paths, _ = layouts.list_classes(tree(tmp_path), LABELS, allow_partial=False)
-    digest = layouts.content_digest(Table(3, path=paths))
-    assert digest == layouts.content_digest(Table(3, path=list(paths)))
-    assert digest != layouts.content_digest(Table(3, path=paths[::-1]))
-    paths[0].write_bytes(paths[0].read_bytes() + b"\0")
-    assert digest != layouts.content_digest(Table(3, path=paths))

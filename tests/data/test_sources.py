@@ -80,7 +80,6 @@ def test_greyscale_and_cmyk_files_become_rgb_batches(tmp_path):
     expected = [(90, 90, 90), (200, 100, 50), (255, 0, 0), (1, 2, 3)]
     for image, color in zip(batch.image, expected, strict=True):
         np.testing.assert_allclose(image, np.broadcast_to(color, image.shape), rtol=0, atol=3)
-    np.testing.assert_array_equal(batch.group, -1)
     assert batch.mask.shape == (4, 1, 1, 1) and np.all(batch.mask == 255)
 
 

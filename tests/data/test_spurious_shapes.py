@@ -8,7 +8,7 @@ from scipy import stats
 
 from advspur._checks import InputError
 from advspur.data import spurious_shapes
-from advspur.data.spurious_shapes import SHAPES, SPLITS
+from advspur.data.spurious_shapes import SHAPES, SPLITS, read
 
 small = functools.partial(spurious_shapes, image_size=16)
 MANY = 2000
@@ -28,6 +28,24 @@ def test_examples_have_the_promised_types():
     assert example["label"] == 1
     np.testing.assert_array_equal(source.columns["label"], np.arange(24) % 8)
     assert set(np.unique(source.columns["mask"])) == {0, 1}
+
+
+def test_groups_are_classes_by_whether_the_background_is_theirs():
+    columns = small("test", num_examples=40).columns
+    is_majority = columns["background"] == columns["label"]
+    assert 0 < is_majority.sum() < 40
+    np.testing.assert_array_equal(columns["is_majority"], is_majority)
+    np.testing.assert_array_equal(columns["group"], 2 * columns["label"] + is_majority)
+    np.testing.assert_array_equal(columns["pair"], np.arange(40))
+
+
+def test_four_splits_are_measured_on():
+    parts = read(num_examples=10, shapes={"image_size": 16, "num_classes": 3})
+    assert list(parts) == ["test", "mixed_same", "mixed_rand", "uncorrelated"]
+    for split, table in parts.items():
+        assert table.digest == small(split, num_examples=10, num_classes=3).digest
+        assert (len(table), table.num_classes, table.image_size, table.has_mask) == (10, 3, 16, 1)
+    assert len({table.digest for table in parts.values()}) == 4
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -52,24 +70,24 @@ def test_splits_are_independent_draws():
 def test_the_background_is_that_of_the_class_at_the_correlation(split, correlation):
     columns = small(split, num_examples=800, correlation=correlation).columns
     low, high = binomial_range(800, correlation)
-    assert low <= np.sum(columns["label"] == columns["group"]) <= high
+    assert low <= np.sum(columns["is_majority"]) <= high
 
 
 def test_mixed_same_has_the_background_classes_of_the_test_split():
     """Conditional on the label, not only in the share of the majority."""
     same = small("mixed_same", num_examples=MANY).columns
     test = small("test", num_examples=MANY).columns
-    offsets = [np.bincount((c["group"] - c["label"]) % 8, minlength=8) for c in (same, test)]
+    offsets = [np.bincount((c["background"] - c["label"]) % 8, minlength=8) for c in (same, test)]
     assert stats.chi2_contingency(offsets).pvalue > 1e-3
-    assert np.mean(same["group"] == test["group"]) < 0.6  # other images' backgrounds
+    assert np.mean(same["background"] == test["background"]) < 0.6  # other images' backgrounds
 
 
 @pytest.mark.parametrize("split", ("mixed_rand", "uncorrelated"))
 def test_random_backgrounds_are_uniform_and_independent_of_the_class(split):
     columns = small(split, num_examples=MANY).columns
-    assert stats.chisquare(np.bincount(columns["group"], minlength=8)).pvalue > 1e-3
+    assert stats.chisquare(np.bincount(columns["background"], minlength=8)).pvalue > 1e-3
     table = np.zeros((8, 8))
-    np.add.at(table, (columns["label"], columns["group"]), 1)
+    np.add.at(table, (columns["label"], columns["background"]), 1)
     assert stats.chi2_contingency(table).pvalue > 1e-3
 
 

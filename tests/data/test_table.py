@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.fake_layouts import picture, save
 
 from advspur._checks import InputError
 from advspur.data import array_source
@@ -17,6 +16,7 @@ from advspur.data.layouts import (
     with_mask,
 )
 from advspur.data.table import Table
+from tests.data.fake_layouts import picture, save
 
 NUM = 11
 IMAGES = np.random.default_rng(0).integers(0, 256, (NUM, 8, 8, 3), np.uint8)

@@ -1,14 +1,11 @@
 """Linear probes against Adam and logistic regression written out in NumPy."""
 
-import itertools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from advspur._checks import InputError
-from advspur.training import probe
+from advspur.heads import fit_linear_probe, fit_logistic_regression
 
 N, D, K = 37, 5, 3  # of 37 in batches of 8, the last batch has 5
 RNG = np.random.default_rng(0)
@@ -35,7 +32,7 @@ OPTIONS = {
 
 
 def fit(features=FEATURES, labels=LABELS, validation=VALIDATION, **change):
-    return probe.fit_linear_probe(features, labels, validation, **(OPTIONS | change))
+    return fit_linear_probe(features, labels, validation, **(OPTIONS | change))
 
 
 def softmax(logits):
@@ -152,7 +149,7 @@ def flat(found):
 def test_the_logistic_regression_is_where_the_gradient_vanishes(separable):
     """By central differences of the objective, bias decayed too, which is strictly convex."""
     features = FEATURES + (50 * CENTRES[LABELS] if separable else 0)
-    found = probe.fit_logistic_regression(features, LABELS, num_classes=K, weight_decay=0.01)
+    found = fit_logistic_regression(features, LABELS, num_classes=K, weight_decay=0.01)
     assert found.epoch == 0 and len(found.validation_accuracy) == 0
     at = flat(found)
     steps = 1e-4 * np.eye(len(at))
@@ -168,9 +165,7 @@ def test_the_logistic_regression_is_where_the_gradient_vanishes(separable):
 
 def test_without_convergence_the_logistic_regression_warns():
     with pytest.warns(UserWarning, match="has not converged"):
-        probe.fit_logistic_regression(
-            FEATURES, LABELS, num_classes=K, weight_decay=1e-4, max_steps=1
-        )
+        fit_logistic_regression(FEATURES, LABELS, num_classes=K, weight_decay=1e-4, max_steps=1)
 
 
 BAD = {
@@ -193,7 +188,7 @@ def test_bad_examples_are_refused(features, labels):
     with pytest.raises(InputError):
         fit(validation=(features, labels))
     with pytest.raises(InputError):
-        probe.fit_logistic_regression(features, labels, **regress)
+        fit_logistic_regression(features, labels, **regress)
 
 
 @pytest.mark.parametrize(
@@ -204,95 +199,3 @@ def test_bad_examples_are_refused(features, labels):
 def test_fits_that_make_no_sense_are_refused_in_words(change):
     with pytest.raises(InputError):
         fit(**change)
-
-
-def head_fit(classifier, scores, **change):
-    """(the Classifier kept, all that were scored)."""
-    rng, scored, scores = np.random.default_rng(0), [], iter(scores)
-    images = rng.random((2, 8, 16, 16, 3)).astype(np.float32)
-    labels = rng.integers(0, 3, (2, 8))
-    seen = []
-
-    def batches(epoch):
-        seen.append(epoch)
-        return zip(images, labels, strict=True)
-
-    def accuracy(found):
-        scored.append(found)
-        return next(scores)
-
-    options = {
-        "num_classes": 3, "learning_rate": 0.01, "weight_decay": 0.0,
-        "num_epochs": 4, "key": jax.random.key(0),
-    } | change  # fmt: skip
-    kept = probe.fit_head_in_train_mode(classifier, batches, accuracy, **options)
-    assert seen == list(range(options["num_epochs"]))
-    return kept, scored, images
-
-
-def leaves(classifier, collection):
-    found = jax.tree_util.tree_leaves_with_path(classifier.variables[collection])
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in found}
-
-
-def test_a_head_in_train_mode_moves_statistics_and_no_other_weight(tiny_classifier):
-    before = leaves(tiny_classifier, "params"), leaves(tiny_classifier, "batch_stats")
-    kept, scored, images = head_fit(tiny_classifier, (0.1, 0.7, 0.7, 0.3))
-    assert kept is scored[1]  # the first of the best
-    for epoch in scored:
-        params, statistics = leaves(epoch, "params"), leaves(epoch, "batch_stats")
-        for name, leaf in before[0].items():
-            if "fc" not in name:
-                np.testing.assert_array_equal(params[name], leaf)
-        assert all(np.any(statistics[name] != leaf) for name, leaf in before[1].items())
-    assert kept.num_classes == 3 and kept.logits(images[0]).shape == (8, 3)
-    heads = [leaves(epoch, "params")["['fc']['kernel']"] for epoch in scored]
-    assert all(np.any(a != b) for a, b in itertools.pairwise(heads))
-    assert leaves(tiny_classifier, "params").keys() == before[0].keys()  # as it was
-    for name, leaf in leaves(tiny_classifier, "batch_stats").items():
-        np.testing.assert_array_equal(leaf, before[1][name])
-
-
-def test_one_step_of_the_head_is_adams_on_features_in_train_mode(tiny_classifier):
-    """Adam's first step is the sign of the gradient times the rate; statistics move by a tenth."""
-    rate, images = 0.01, np.random.default_rng(0).random((8, 16, 16, 3)).astype(np.float32)
-    labels = np.random.default_rng(1).integers(0, 3, 8)
-    kept = probe.fit_head_in_train_mode(
-        tiny_classifier, lambda _: [(images, labels)], lambda _: 1.0, num_classes=3,
-        learning_rate=rate, weight_decay=0.0, num_epochs=1, key=jax.random.key(0),
-    )  # fmt: skip
-    bound = 1 / np.sqrt(16)
-    start = jax.random.uniform(jax.random.key(0), (17, 3), minval=-bound, maxval=bound)
-    (_, features), updated = tiny_classifier.network.apply(
-        tiny_classifier.variables,
-        jnp.asarray((images - 0.5) / 0.25),
-        train=True,
-        mutable=["batch_stats"],
-    )
-    x = np.c_[np.float64(features), np.ones(8)]
-    grad = x.T @ (softmax(x @ np.asarray(start)) - np.eye(3)[labels])
-    head = kept.variables["params"]["fc"]
-    moved = np.vstack([head["kernel"], head["bias"]]) - start
-    clear = np.abs(grad) > 1e-3
-    assert clear.mean() > 0.5
-    np.testing.assert_allclose(moved[clear], -rate * np.sign(grad[clear]), rtol=1e-3)
-    expected = leaves(tiny_classifier.replace(variables=updated), "batch_stats")
-    for name, leaf in leaves(kept, "batch_stats").items():
-        np.testing.assert_allclose(leaf, expected[name], rtol=1e-4, atol=1e-5)
-
-
-def test_the_head_decays_where_there_is_no_other_gradient(tiny_classifier):
-    """With decay far above the gradient of the loss, every weight goes towards 0."""
-    start, _, _ = head_fit(
-        tiny_classifier, [0.0], num_epochs=1, weight_decay=0.0, learning_rate=0.0
-    )
-    kept, _, _ = head_fit(
-        tiny_classifier, [0.0], num_epochs=1, weight_decay=1e6, learning_rate=1e-4
-    )
-    for before, after in zip(
-        jax.tree.leaves(start.variables["params"]["fc"]),
-        jax.tree.leaves(kept.variables["params"]["fc"]),
-        strict=True,
-    ):
-        large = np.abs(before) > 1e-3
-        assert np.all(np.abs(after)[large] < np.abs(before)[large])

@@ -1,54 +1,51 @@
-"""A model whose output is not finite is an error on every benchmark, and nowhere a number.
+"""A model whose output is not finite is an error in every measure, and nowhere a number.
 
 The argmax of NaN is class 0: such a model would be measured at the share of class 0.
 """
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from advspur.training.probe import LinearProbe
-from flax import struct
 
+from advspur import metrics, predict
 from advspur._checks import InputError
-from advspur.benchmarks import BENCHMARKS, metrics, predict
 from advspur.data.table import Table
-from advspur.models import PooledClassifier
-from tests.benchmarks import layouts
+from advspur.heads import LinearProbe, objectnet_scorings, probes, superclasses
+from advspur.measures import MEASURES
+from advspur.measures.gradients import gradient_share
+from advspur.models import Classifier, pool
+from tests.data.fake_layouts import greys
 
-QUIET = dict.fromkeys(
-    ("l2_noise_levels", "linf_noise_levels", "l2_epsilons", "linf_epsilons"), ()
-) | {"trials": 1}
 HALF_A_LEVEL = (0.5 / 255,)
-NOISE, ATTACK = {"linf_noise_levels": (0.2,)}, {"linf_epsilons": HALF_A_LEVEL, "attack_steps": 1}
+ATTACK = {"l2_epsilons": (), "linf_epsilons": HALF_A_LEVEL}
+QUIET = {"l2_epsilons": (), "linf_epsilons": (), "linf_noise_levels": (), "trials": 1}
 
 
-@struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class Broken:
-    """A linear model of the mean colour, not finite in one way or another (`kind`).
+    """The forward of a linear model of the mean colour, not finite in one way or another (`kind`).
 
     "logits", "one logit": on all images; "features"; "gradient": its logits are finite, their
     gradients are not; "noise": on images that are not smooth; "attack": off grid of 8 bits.
     """
 
-    value: jax.Array
-    num_classes: int = struct.field(pytree_node=False)
-    kind: str = struct.field(pytree_node=False)
+    kind: str
+    num_classes: int
 
-    def features(self, images):
+    def __call__(self, value, images):
         colors = jnp.mean(images, axis=(1, 2))
-        return colors + jnp.where(self.kind == "features", self.value, 0)
-
-    def logits(self, images):
-        weights = jnp.sin(jnp.arange(3)[:, None] + jnp.arange(self.num_classes))
-        logits = jnp.mean(images, axis=(1, 2)) @ weights
+        logits = colors @ jnp.sin(jnp.arange(3)[:, None] + jnp.arange(self.num_classes))
+        features = colors + jnp.where(self.kind == "features", value, 0)
         if self.kind == "gradient":
             root = jnp.sqrt(jnp.sum(images - images, axis=(1, 2, 3)))  # 0, of infinite slope
-            return logits + root[:, None]
+            return logits + root[:, None], features
         levels = 255 * images
         bad = {
+            "features": jnp.zeros(len(images), bool),
             "logits": jnp.ones(len(images), bool),
             "one logit": jnp.ones(len(images), bool),
             "noise": jnp.mean(jnp.abs(jnp.diff(images, axis=1)), axis=(1, 2, 3)) > 0.04,
@@ -56,80 +53,86 @@ class Broken:
         }[self.kind]
         is_last = jnp.arange(self.num_classes) == self.num_classes - 1
         where = is_last if self.kind == "one logit" else ~is_last | is_last
-        return jnp.where(bad[:, None] & where, self.value, logits)
+        return jnp.where(bad[:, None] & where, value, logits), features
 
 
-CASES = [  # benchmark, kind, options, images of the pass in which it shows
-    ("imagenet", "logits", {}, 10),
-    ("imagenet", "one logit", {}, 10),
-    ("imagenet_c", "logits", {}, 4),
-    ("objectnet", "logits", {}, 8),
-    ("objectnet", "one logit", {}, 8),  # of a class that is not among ObjectNet's
-    ("imagenet9", "logits", {"regions": QUIET}, 9),
-    ("imagenet9", "one logit", {"regions": QUIET}, 9),
-    ("imagenet9", "one logit", {"regions": QUIET, "mapped_only": True}, 9),
-    ("salient_imagenet", "logits", {"regions": QUIET}, 5),
-    ("salient_imagenet", "gradient", {"regions": QUIET}, 5),
-    ("salient_imagenet", "noise", {"regions": QUIET | NOISE}, 5),
-    ("salient_imagenet", "attack", {"regions": QUIET | ATTACK}, 5),
-    ("rival10", "features", {}, 40),
-    ("waterbirds", "features", {}, 8),
-    ("spurious_shapes", "logits", {}, 20),
-    ("spurious_shapes", "one logit", {}, 20),
-    ("spurious_shapes", "attack", {"num_attacked": 6, "attack_steps": 1}, 6),
-]
-NUM_CLASSES = {"imagenet9": 1000, "spurious_shapes": 8}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return layouts.write_all(tmp_path_factory.mktemp("data"))
-
-
-def evaluate(name, model, data, **options):
-    module = BENCHMARKS[name]
-    if module.DIRECTORIES:
-        undilated = {"dilation_rounds": 0} if name == "salient_imagenet" else {}
-        options = {"allow_partial": True} | undilated | options
-    else:
-        options = {"num_examples": 20, "shapes": {"image_size": 16}, "regions": QUIET} | options
-        options = {"l2_epsilons": (), "linf_epsilons": HALF_A_LEVEL} | options
-    folder = data / module.DIRECTORIES[0] if module.DIRECTORIES else None
-    return module.evaluate(model, folder, batch_size=64, key=jax.random.key(0), **options)
-
-
-@pytest.mark.parametrize("name, kind, options, count", CASES)
-def test_what_is_not_finite_is_an_error(name, kind, options, count, data):
+def broken(kind, num_classes=5):
     value = math.inf if kind == "one logit" else math.nan
-    model = Broken(jnp.float32(value), NUM_CLASSES.get(name, 1000), kind)
-    with pytest.raises(InputError, match=r"are not finite for \d+ of \d+ images of a b") as caught:
-        evaluate(name, model, data, **options)
+    return Classifier(jnp.float32(value), Broken(kind, num_classes), num_classes)
+
+
+LABELS = np.arange(13) % 5
+MASKS = np.full((13, 8, 8, 1), 255, np.uint8)
+MASKS[:, 4:], MASKS[:, 2] = 0, 128
+GROUPS = {"group": LABELS, "is_majority": LABELS > 2}
+TABLE = greys(10 * np.arange(13), LABELS, 5, mask=MASKS, **GROUPS)
+PARTS = {
+    "background_gaps": {"mixed_same": TABLE, "mixed_rand": TABLE},
+    "corruptions": {"snow/1": TABLE},
+    "challenge": {"original": TABLE, "only_bg_t": TABLE},
+}
+CASES = [  # measure, kinds, options
+    ("accuracy", ("logits", "one logit"), {}),
+    ("groups", ("logits", "one logit"), {}),
+    ("background_gaps", ("logits", "one logit"), {}),
+    ("corruptions", ("logits", "one logit"), {"baseline_errors": {"snow": 0.5}}),
+    ("challenge", ("logits", "attack"), {"num_backgrounds": 2}),
+    ("pgd", ("logits", "attack"), ATTACK | {"num_steps": 1}),
+    ("regions", ("logits", "gradient"), QUIET),
+    ("regions", ("noise",), QUIET | {"linf_noise_levels": (0.2,)}),
+    ("regions", ("attack",), QUIET | ATTACK | {"attack_steps": 1}),
+    ("autoattack", ("logits", "one logit", "attack"), {"batch_size": 16}),
+]
+
+
+def measure(name, model, **options):
+    call = {"key": jax.random.key(0), "batch_size": 16} | options
+    return MEASURES[name].run(model, PARTS.get(name, {"test": TABLE}), **call)
+
+
+@pytest.mark.parametrize(
+    "name, kind, options", [(name, kind, o) for name, kinds, o in CASES for kind in kinds]
+)
+def test_what_is_not_finite_is_an_error(name, kind, options):
+    with pytest.raises(InputError, match=r"are not finite for \d+ of \d+ images") as caught:
+        measure(name, broken(kind), **options)
     words = str(caught.value).split(" not finite for ")[1].split()
-    bad, of, first = int(words[0]), int(words[2]), words[9]
-    assert of == count and 0 < bad <= count
-    assert bad == count or kind in ("noise", "attack", "gradient")
-    assert bad < count or first.rstrip(":") == "0"
+    assert 0 < int(words[0]) <= int(words[2]) <= 13
+    assert int(words[0]) == int(words[2]) or kind in ("noise", "attack", "gradient")
 
 
-def test_the_same_models_are_numbers_where_they_are_finite(data):
+def test_all_measures_are_among_the_cases():
+    assert {name for name, _, _ in CASES} == MEASURES.keys()
+
+
+@pytest.mark.parametrize("kind", ("noise", "attack"))
+def test_the_same_models_are_numbers_where_they_are_finite(kind):
     """The cases above fail for what they say."""
-    for kind, name in (("noise", "salient_imagenet"), ("attack", "imagenet9")):
-        model = Broken(jnp.float32(math.nan), 1000, kind)
-        records = evaluate(name, model, data, regions=QUIET)
-        assert all(math.isfinite(r.value) for r in records)
+    for name in ("accuracy", "groups", "regions"):
+        options = QUIET if name == "regions" else {}
+        assert all(math.isfinite(r.value) for r in measure(name, broken(kind), **options))
 
 
-def test_the_first_image_is_named_with_its_file(data):
-    model = Broken(jnp.float32(math.nan), 1000, "logits")
-    with pytest.raises(InputError, match=r"first image 0 \(.*/val/n01440764/ILSVRC2012_val_"):
-        evaluate("imagenet", model, data)
+@pytest.mark.parametrize("head", ("superclasses", "mapped only", "objectnet", "probes"))
+def test_heads_do_not_hide_what_is_not_finite(head):
+    parts = {"train": TABLE, "val": TABLE, "test": TABLE}
+    running = {"batch_size": 16}
+    model = broken("features" if head == "probes" else "one logit", 1000)
+    with pytest.raises(InputError, match="are not finite for 13 of 13 images"):
+        if head == "probes":
+            probes(model, parts, key=jax.random.key(0), running=running)
+        elif head == "objectnet":
+            heads, _ = objectnet_scorings(model, parts, key=None)
+        else:
+            heads, _ = superclasses(model, parts, key=None, mapped_only=head == "mapped only")
+        measure("accuracy", heads[-1][1])
 
 
-def test_the_challenge_is_measured_on_finite_logits_alone(data):
-    imagenet9, model = BENCHMARKS["imagenet9"], Broken(jnp.float32(math.nan), 9, "attack")
-    parts = imagenet9.load(data / "bg_challenge", allow_partial=True)
-    with pytest.raises(InputError, match="on pasted objects are not finite for .* of 9 images"):
-        imagenet9._challenge(model.replace(kind="logits"), parts, 2, batch_size=64, progress=None)
+def test_the_first_image_is_named_with_its_file():
+    paths = [f"/data/val/n01440764/ILSVRC2012_val_{i}.JPEG" for i in range(13)]
+    table = Table(5, path=paths, **{k: TABLE.columns[k] for k in ("image", "label")})
+    with pytest.raises(InputError, match=r"first image 0 \(.*/val/n01440764/ILSVRC2012_val_0"):
+        MEASURES["accuracy"].run(broken("logits"), {"val": table}, batch_size=16)
 
 
 LOGITS = np.float32([[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 0, 1]])
@@ -142,16 +145,13 @@ def test_pooled_logits_are_nan_where_one_of_the_classes_is_not_finite(value, pla
     """Also a class of no group, and infinities that no maximum would show."""
     logits = LOGITS.copy()
     logits[1, place] = value
-    pooled = PooledClassifier(None, jnp.array([0, 0, 1, -1]), 2, with_rest=with_rest)
-    pooled = pooled.pool(jnp.asarray(logits))
+    pooled = pool(jnp.asarray(logits), jnp.array([0, 0, 1, -1]), 2, with_rest=with_rest)
     assert np.isnan(pooled[1]).all() and np.isfinite(pooled[::2]).all()
     np.testing.assert_array_equal(predict.correct(pooled, np.array([2, 0, 2]))[1], np.nan)
 
 
 def test_a_group_without_classes_is_never_predicted():
-    pooled = PooledClassifier(None, jnp.array([0, 0, 1, 1]), 3, with_rest=True).pool(
-        -jnp.asarray(LOGITS)
-    )
+    pooled = pool(-jnp.asarray(LOGITS), jnp.array([0, 0, 1, 1]), 3, with_rest=True)
     assert pooled.shape == (3, 4) and np.isfinite(pooled).all()
     assert set(np.argmax(pooled, axis=1).tolist()) <= {0, 1}
 
@@ -166,28 +166,27 @@ def test_outcomes_by_hand():
 def test_the_images_of_a_batch_are_counted_and_padding_is_not(batch_size):
     values = np.ones(13, np.float32)
     values[[5, 7, 12]] = math.nan, math.inf, -math.inf
-    images = np.zeros((13, 4, 4, 3), np.uint8)
     paths = np.array([f"{i}.png" for i in range(13)])
-    table = Table(2, image=images, label=np.zeros(13, int), path=paths)
+    table = Table(2, image=np.zeros((13, 4, 4, 3), np.uint8), label=np.zeros(13, int), path=paths)
 
     def function(batch, numbers):
         return {"number": numbers, "value": jnp.asarray(values)[numbers % 13]}
 
     expected = {4: "2 of 4", 8: "2 of 8", 64: "3 of 13"}[batch_size]
     with pytest.raises(InputError, match=f"for {expected} images of a .*, first image 5 .5.png."):
-        predict.for_each_example(function, table, batch_size=batch_size, image_size=4)
+        predict.for_each_example(function, table, batch_size=batch_size)
     values[:] = 1
-    found = predict.for_each_example(function, table, batch_size=batch_size, image_size=4)
+    found = predict.for_each_example(function, table, batch_size=batch_size)
     assert found["value"].sum() == 13
 
 
 def test_a_share_of_the_gradient_tells_zero_from_not_finite():
     images, labels = np.full((2, 4, 4, 3), 128, np.uint8), np.zeros(2, int)
     region = np.ones((2, 4, 4, 1), np.float32)
-    flat = Broken(jnp.float32(1), 5, "logits")  # constant logits
-    share, has_share = predict.gradient_share(flat, images, labels, region)
+    flat = dataclasses.replace(broken("logits"), params=jnp.float32(1))  # constant logits
+    share, has_share = gradient_share(flat, images, labels, region)
     assert not has_share.any() and np.isfinite(share).all()
-    share, has_share = predict.gradient_share(flat.replace(kind="gradient"), images, labels, region)
+    share, has_share = gradient_share(broken("gradient"), images, labels, region)
     assert has_share.all() and np.isnan(share).all()
 
 

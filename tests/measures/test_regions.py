@@ -2,18 +2,18 @@
 
 import math
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from advspur.benchmarks.regions import Regions, region_records
-from tests.benchmarks.layouts import Passes
 
-from advspur import theory
 from advspur._checks import InputError
-from advspur.benchmarks import BENCHMARKS, predict
 from advspur.data import array_source
+from advspur.data.masks import mask_regions
+from advspur.measures import Regions, regions
+from advspur.measures.regions import plan_regions
+from tests.data.fake_layouts import Passes
+from tests.measures.linear import margins, of_two_classes, worst_images
 
 SIZE, NUM = 8, 13
 RNG = np.random.default_rng(0)
@@ -27,74 +27,45 @@ for _i in range(NUM):
 MASKS[3], MASKS[7] = 0, 255
 TAKES_PART = np.arange(NUM) != 3
 WEIGHT = RNG.normal(0, 1, (SIZE, SIZE, 3))
-REGIONS = Regions(
-    names=("core", "rest"),
-    linf_noise_levels=(0.1, 0.4),
-    l2_noise_levels=(4.0,),
-    trials=2,
-    l2_epsilons=(),
-    linf_epsilons=(0.005, 0.03),
-    attack_steps=3,
-    num_attacked=NUM,
-)
-
-
-@flax.struct.dataclass
-class Linear:
-    """Two classes, logits (0, <weight, x> + bias)."""
-
-    weight: jax.Array
-    bias: jax.Array
-
-    @property
-    def num_classes(self):
-        return 2
-
-    def logits(self, images):
-        margin = jnp.sum(images * self.weight, axis=(1, 2, 3)) + self.bias
-        return jnp.stack([jnp.zeros_like(margin), margin], axis=1)
-
-
-def linear(weight=WEIGHT, bias=None):
-    bias = 0.2 - np.median(np.sum(PIXELS * WEIGHT, axis=(1, 2, 3))) if bias is None else bias
-    return Linear(jnp.asarray(weight, jnp.float32), jnp.float32(bias))
+BIAS = 0.2 - np.median(np.sum(PIXELS * WEIGHT, axis=(1, 2, 3)))
+MODEL = of_two_classes(WEIGHT, BIAS)
+ALWAYS_1 = of_two_classes(WEIGHT, 1e4)
+NAMES = ("core", "rest")
+OPTIONS = {
+    "names": NAMES,
+    "linf_noise_levels": (0.1, 0.4),
+    "l2_noise_levels": (112.0,),  # 4 on images of 8 pixels a side
+    "trials": 2,
+    "l2_epsilons": (),
+    "linf_epsilons": (0.005, 0.03),
+    "attack_steps": 3,
+    "num_attacked": NUM,
+}
+QUIET = {"linf_noise_levels": (), "l2_noise_levels": (), "linf_epsilons": ()}
+NO_NOISE = {"linf_noise_levels": (), "l2_noise_levels": ()}
 
 
 def table(masks=MASKS, labels=LABELS):
     return array_source(IMAGES, labels, num_classes=2, mask=masks)
 
 
-def measure(classifier=None, source=None, **change):
-    call = {"key": jax.random.key(5), "batch_size": 8, "image_size": SIZE} | {
-        name: change.pop(name)
-        for name in ("batch_size", "progress", "to_regions")
-        if name in change
-    }
-    return region_records(
-        classifier or linear(), source or table(), REGIONS._replace(**change), **call
-    )
+def measure(model=MODEL, source=None, **change):
+    running = {"key": jax.random.key(5), "batch_size": 8}
+    parts = {"test": table() if source is None else source}
+    return regions(model, parts, **running | OPTIONS | change)
 
 
 @pytest.fixture(scope="module")
-def records():
+def records(quick):
     return measure()
 
 
 def value(records, metric, **options):
     def matches(record):
-        found = {k: v for k, v in record.options.items() if k != "degenerate"}
+        found = {k: v for k, v in record.options.items() if k not in ("degenerate", "part")}
         return record.metric == metric and found == options
 
     (found,) = filter(matches, records)
-    return found
-
-
-def margins(images, labels=LABELS):
-    """<0 where the prediction is wrong, in float64; never so near 0 that rounding matters."""
-    model = linear()
-    score = np.sum(images * np.float64(model.weight), axis=(1, 2, 3)) + float(model.bias)
-    found = np.where(labels == 1, score, -score)
-    assert np.abs(found).min() > 1e-5
     return found
 
 
@@ -107,70 +78,28 @@ def formula(core, rest):
     return (rest - core) / (2 * min(mean, 1 - mean))
 
 
-@pytest.mark.parametrize("scale", (1.0, 1e-25, 1e25))
-def test_deep_nfs_of_a_linear_model_is_the_theorys(scale):
-    """Squares of gradients of 1e-25 and 1e25 are no float32 numbers."""
-    rest = 1 - MASKS / np.float32(255)
-    is_spurious = np.broadcast_to(rest > 0, IMAGES.shape).reshape(NUM, -1)
-    expected = [theory.norm_fraction_spurious(WEIGHT.ravel(), s) for s in is_spurious]
-    got, _ = predict.gradient_share(linear(scale * WEIGHT), IMAGES, LABELS, rest)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
-    by_hand = [np.sum(WEIGHT.ravel()[s] ** 2) / np.sum(WEIGHT**2) for s in is_spurious]
-    np.testing.assert_allclose(got, by_hand, rtol=1e-5, atol=1e-7)
-    assert got[3] == 1 and got[7] == 0 and 0 < got[0] < 1
-
-
-def test_a_soft_region_takes_its_share_of_every_pixel():
-    region = RNG.uniform(0, 1, (NUM, SIZE, SIZE, 1)).astype(np.float32)
-    got, _ = predict.gradient_share(linear(), IMAGES, LABELS, region)
-    expected = np.sum(region * WEIGHT**2, axis=(1, 2, 3)) / np.sum(WEIGHT**2)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-    parts, _ = predict.gradient_share(linear(), IMAGES, LABELS, 1 - region)
-    np.testing.assert_allclose(got + parts, 1, rtol=1e-5)
-
-
-@flax.struct.dataclass
-class Sighted(Linear):
-    """Sees images whose first pixel is bright, of the others nothing."""
-
-    # jax (0.10, 0.11) takes dataclasses of the same fields for one type, in one of 128 runs: then
-    # it hands Sighted the program compiled for Linear. A static field of its own tells them apart.
-    kind: str = flax.struct.field(pytree_node=False, default="sighted")
-
-    def logits(self, images):
-        return super().logits(images) * (images[:, :1, 0, 0] > 0.5)
-
-
-def test_images_without_a_gradient_have_no_share_and_do_not_count():
-    model = Sighted(*jax.tree.leaves(linear()))
-    assert jax.tree.structure(model) != jax.tree.structure(linear())
-    bright = IMAGES[:, 0, 0, 0] / 255 > 0.5
-    rest = 1 - MASKS / np.float32(255)
-    share, has_share = map(np.asarray, predict.gradient_share(model, IMAGES, LABELS, rest))
-    assert has_share.tolist() == bright.tolist()
-    records = measure(model, linf_noise_levels=(), l2_noise_levels=(), linf_epsilons=())
-    found = value(records, "norm_fraction_spurious")
-    counted = bright & TAKES_PART
-    assert 0 < counted.sum() < TAKES_PART.sum() and found.num_examples == counted.sum()
-    assert found.value == pytest.approx(np.mean(share[counted]), rel=1e-5)
-
-
-def test_accuracy_is_of_all_images_and_the_rest_of_those_with_a_core(records):
-    accuracy = value(records, "accuracy")
-    assert accuracy.value == pytest.approx(np.mean(margins(PIXELS) > 0), abs=1e-9)
-    assert accuracy.num_examples == NUM
+def test_areas_and_gradients_are_of_the_images_with_a_core(records):
     area = value(records, "spurious_area")
     assert area.value == pytest.approx(np.mean(1 - MASKS[TAKES_PART] / 255), rel=1e-6)
     share = np.sum((1 - MASKS / 255) * WEIGHT**2, axis=(1, 2, 3)) / np.sum(WEIGHT**2)
     found = value(records, "norm_fraction_spurious")
     assert found.value == pytest.approx(np.mean(share[TAKES_PART]), rel=1e-5)
-    assert {r.num_examples for r in records if r is not accuracy} == {TAKES_PART.sum()}
+    assert {r.num_examples for r in records} == {TAKES_PART.sum()}
+    assert {r.options["part"] for r in records} == {"test"}
+
+
+def test_images_without_a_gradient_have_no_share_and_do_not_count():
+    """Zero weights in the model of a constant prediction."""
+    records = measure(of_two_classes(0 * WEIGHT, 1.0), **QUIET)
+    found = value(records, "norm_fraction_spurious")
+    assert found.num_examples == 0 and math.isnan(found.value)
+    assert value(records, "spurious_area").num_examples == TAKES_PART.sum()
 
 
 def noisy_outcomes(family, levels):
     """[region, level, trial, n] bool from the noise of the two keys, counted with NumPy."""
-    outcomes = np.zeros((2, len(levels), REGIONS.trials, NUM), bool)
-    for trial in range(REGIONS.trials):
+    outcomes = np.zeros((2, len(levels), 2, NUM), bool)
+    for trial in range(2):
         key = jax.random.fold_in(jax.random.key(5), trial)
         z = [jax.random.normal(jax.random.fold_in(key, i), (SIZE, SIZE, 3)) for i in range(NUM)]
         for number, region in enumerate((MASKS / 255, 1 - MASKS / 255)):
@@ -180,18 +109,18 @@ def noisy_outcomes(family, levels):
                 noise = noise / np.where(length > 0, length, 1)
             for index, level in enumerate(levels):
                 images = np.clip(PIXELS + level * noise, 0, 1)
-                outcomes[number, index, trial] = margins(images) > 0
-    return outcomes[..., TAKES_PART]
+                outcomes[number, index, trial] = margins(MODEL, images, LABELS) > 0
+    return outcomes
 
 
-@pytest.mark.parametrize("family, levels", (("linf", (0.1, 0.4)), ("l2", (4.0,))))
-def test_noise_numbers_agree_with_an_independent_count(records, family, levels):
-    outcomes, labels = noisy_outcomes(family, levels), LABELS[TAKES_PART]
+def assert_noisy(records, outcomes, chosen, family, levels):
+    """The records of a noise family are those of these outcomes of the chosen images."""
+    labels, outcomes = LABELS[chosen], outcomes[..., chosen]
     accuracies = [[balanced(o, labels) for o in of_region] for of_region in outcomes]
     assert np.any(outcomes[0] != outcomes[1])
     for index, level in enumerate(levels):
         at_level = {"family": family, "trials": 2, "level": level}
-        for name, of_region in zip(REGIONS.names, accuracies, strict=True):
+        for name, of_region in zip(NAMES, accuracies, strict=True):
             found = value(records, f"{name}_noise_accuracy", **at_level)
             assert found.value == pytest.approx(of_region[index], abs=1e-9)
         found = value(records, "relative_core_sensitivity", **at_level)
@@ -204,28 +133,39 @@ def test_noise_numbers_agree_with_an_independent_count(records, family, levels):
     assert found.value == pytest.approx(np.mean(each), abs=1e-9)
 
 
+@pytest.mark.parametrize("family, levels", (("linf", (0.1, 0.4)), ("l2", (4.0,))))
+def test_noise_numbers_agree_with_an_independent_count(records, family, levels):
+    assert_noisy(records, noisy_outcomes(family, levels), TAKES_PART, family, levels)
+
+
+def test_a_subset_has_the_numbers_of_its_images_in_the_whole():
+    """Under the noise of their numbers in the whole, not of their places in the subset."""
+    rows = np.array([11, 2, 5, 9, 6, 0, 1, 10])
+    change = {"l2_noise_levels": (), "linf_epsilons": ()}
+    found = measure(source=table().subset(rows), **change)
+    assert_noisy(found, noisy_outcomes("linf", (0.1, 0.4)), rows, "linf", (0.1, 0.4))
+
+
 def exact_attack(region, epsilon):
-    """Right under the worst linf perturbation of a region inside of the box, in closed form."""
-    up = np.where(LABELS == 1, -1, 1)[:, None, None, None] * np.sign(WEIGHT)
-    worst = np.where(region, np.clip(PIXELS + epsilon * up, 0, 1), PIXELS)
-    return margins(worst) > 0
+    """Right under the worst linf perturbation of a region, in closed form."""
+    return margins(MODEL, worst_images(MODEL, PIXELS, LABELS, epsilon, region), LABELS) > 0
 
 
-def assert_attacked_exactly(records, core, rest, chosen):
+def assert_attacked_exactly(records, core, rest, chosen, **protocol):
     labels, accuracies = LABELS[chosen], []
-    for epsilon in REGIONS.linf_epsilons:
-        options = {"p": "inf", "num_steps": 3, "epsilon": epsilon}
+    about = {"p": "inf", "num_steps": 3} | protocol
+    for epsilon in OPTIONS["linf_epsilons"]:
         at_epsilon = [
             balanced(exact_attack(region, epsilon)[chosen], labels) for region in (core, rest)
         ]
-        for name, expected in zip(REGIONS.names, at_epsilon, strict=True):
-            found = value(records, f"{name}_attack_accuracy", **options)
+        for name, expected in zip(NAMES, at_epsilon, strict=True):
+            found = value(records, f"{name}_attack_accuracy", epsilon=epsilon, **about)
             assert found.value == pytest.approx(expected, abs=1e-9)
             assert found.num_examples == chosen.sum()
-        found = value(records, "adversarial_relative_core_sensitivity", **options)
+        found = value(records, "adversarial_relative_core_sensitivity", epsilon=epsilon, **about)
         assert found.value == pytest.approx(formula(*at_epsilon), abs=1e-9)
         accuracies.append(at_epsilon)
-    of_all = {"p": "inf", "num_steps": 3, "epsilons": list(REGIONS.linf_epsilons)}
+    of_all = about | {"epsilons": list(OPTIONS["linf_epsilons"])}
     found = value(records, "adversarial_relative_core_sensitivity", **of_all)
     assert found.value == pytest.approx(formula(*np.mean(accuracies, axis=0)), abs=1e-9)
     assert len({tuple(a) for a in accuracies}) > 1 and any(a != b for a, b in accuracies)
@@ -240,8 +180,7 @@ def test_attacks_take_soft_regions_from_one_half_on():
     """A mask of 127 / 255 is just background; both regions are judged after that."""
     masks = np.where(MASKS > 0, 130, 100).astype(np.uint8)
     masks[5] = 127
-    none = {"linf_noise_levels": (), "l2_noise_levels": ()}
-    found = measure(source=table(masks), **none)
+    found = measure(source=table(masks), **NO_NOISE)
     core = masks >= 127.5
     takes_part = core.any((1, 2, 3))
     assert takes_part.sum() == NUM - 2
@@ -249,10 +188,56 @@ def test_attacks_take_soft_regions_from_one_half_on():
     assert value(found, "spurious_area").num_examples == NUM  # softly, all have a core
 
 
+DOTTED = np.concatenate([MASKS, np.zeros_like(MASKS)], axis=-1)
+DOTTED[:, 6, 1:7, 1] = 180
+DOTTED[2, ..., 1] = 0  # image 2 has no spurious feature
+
+
+@pytest.mark.parametrize(
+    "options, shown",
+    (
+        ({"mask": "threshold"}, {}),
+        ({"dilation_rounds": 1}, {"dilation_rounds": 1, "spurious_region": "complement"}),
+        ({"spurious_region": "masks"}, {"dilation_rounds": 0, "spurious_region": "masks"}),
+    ),
+)
+def test_regions_are_those_of_the_masks_protocol(options, shown):
+    """`mask_regions` makes them (see its own tests); records say what is not usual."""
+    found = measure(source=table(DOTTED), **NO_NOISE, **options)
+    core, rest = (np.asarray(r) for r in mask_regions(jnp.asarray(DOTTED), **options))
+    takes_part = core.any((1, 2, 3))
+    lost = {3, 2} if "spurious_region" in options else {3}
+    assert set(np.flatnonzero(~takes_part)) == lost
+    area = value(found, "spurious_area", **shown)
+    assert area.value == pytest.approx(rest[takes_part].mean(), rel=1e-5)
+    assert area.num_examples == NUM - len(lost)
+    assert_attacked_exactly(found, core >= 0.5, rest >= 0.5, takes_part, **shown)
+
+
+def test_noise_on_the_core_turns_what_is_read_there():
+    """A model that reads one pixel of the core alone is turned by noise on it, not by other noise.
+
+    Of one that reads another pixel it is the other way round.
+    """
+    masks = np.zeros_like(MASKS)
+    masks[:, :4] = 255
+    for row, sensitivity in ((1, 1), (6, -1)):
+        weight = np.zeros_like(WEIGHT)
+        weight[row, 4] = 1
+        model = of_two_classes(weight, -np.median(PIXELS[:, row, 4].sum(axis=1)) - 1e-3)
+        right = np.where(PIXELS[:, row, 4].sum(axis=1) > -float(model.params[1][1]), 1, 0)
+        call = QUIET | {"linf_noise_levels": (1.0,), "trials": 8}
+        found = measure(model, table(masks, right), **call)
+        about = {"family": "linf", "trials": 8, "level": 1.0}
+        found_one = value(found, "relative_core_sensitivity", **about)
+        core, rest = (value(found, f"{name}_noise_accuracy", **about).value for name in NAMES)
+        turned, kept = (core, rest) if row == 1 else (rest, core)
+        assert kept == 1 and turned < 0.8 and found_one.value == pytest.approx(sensitivity)
+
+
 def test_the_attacked_images_are_spread_over_the_data():
     """Four of 13: 0, 4, 8 and 12."""
-    none = {"linf_noise_levels": (), "l2_noise_levels": ()}
-    found = measure(num_attacked=4, **none)
+    found = measure(num_attacked=4, **NO_NOISE)
     assert {r.num_examples for r in found if "attack" in r.metric} == {4}
     chosen = np.isin(np.arange(NUM), (0, 4, 8, 12))
     options = {"p": "inf", "num_steps": 3, "epsilon": 0.03}
@@ -262,7 +247,7 @@ def test_the_attacked_images_are_spread_over_the_data():
 
 
 def test_a_sensitivity_without_room_is_0_and_marked():
-    always_right = measure(linear(bias=1e4), table(labels=np.ones(NUM, int)))
+    always_right = measure(ALWAYS_1, table(labels=np.ones(NUM, int)))
     found = [r for r in always_right if "sensitivity" in r.metric]
     assert len(found) >= 8 and all(r[1:4] == (0, -1, 1) for r in found)
     marked = [r for r in found if not r.metric.startswith("mean_")]
@@ -271,36 +256,39 @@ def test_a_sensitivity_without_room_is_0_and_marked():
 
 def test_a_constant_prediction_is_not_marked(records):
     """Right on one class and wrong on the other: 1/2 under any noise, but not without room."""
-    constant = measure(linear(bias=1e4))
-    found = [r for r in constant if "sensitivity" in r.metric]
+    found = [r for r in measure(ALWAYS_1) if "sensitivity" in r.metric]
     assert all(r.value == 0 and "degenerate" not in r.options for r in found)
     assert not any("degenerate" in r.options for r in records)
 
 
 def test_data_without_a_core_are_refused_in_words():
-    with pytest.raises(InputError, match="no image of .* has a core: all masks are empty"):
+    with pytest.raises(InputError, match="every mask of .* is empty: no image has a core"):
         measure(source=table(np.zeros_like(MASKS)))
 
 
-def test_changes_of_the_regions_are_checked():
-    assert REGIONS.changed(None) == REGIONS and REGIONS.changed({"trials": 5}).trials == 5
-    for changes, match in (
-        ({"trial": 1}, r"regions has \['trial'\]; it knows names, linf_noise"),
-        ({"trials": 0}, "regions.trials = 0: it must be a whole number >= 1"),
-        ({"attack_steps": 0}, "regions.attack_steps = 0: it must be a whole number >= 1"),
-        ({"l2_epsilons": (-1.0,)}, "regions.l2_epsilons = .*: it must be finite and >= 0"),
-        ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: give a list of num"),
-    ):
-        with pytest.raises(InputError, match=match):
-            REGIONS.changed(changes)
-
-
-def test_attacked_images_without_a_core_give_no_number_or_one_line():
+def test_attacked_images_without_a_core_give_no_number():
     masks = MASKS.copy()
     masks[[0, 4, 8, 12]] = 0  # the four that are attacked
-    records = measure(source=table(masks), num_attacked=4)
-    attacked = [r for r in records if "attack" in r.metric]
-    assert all(r.num_examples == 0 and math.isnan(r.value) for r in attacked)
+    found = measure(source=table(masks), num_attacked=4, **NO_NOISE)
+    attacked = [r for r in found if "attack" in r.metric]
+    assert attacked and all(r.num_examples == 0 and math.isnan(r.value) for r in attacked)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"trials": 0}, "regions.trials = 0: it must be a whole number >= 1"),
+        ({"attack_steps": 0}, "regions.attack_steps = 0: it must be a whole number >= 1"),
+        ({"num_attacked": -1}, "regions.num_attacked = -1"),
+        ({"l2_epsilons": (-1.0,)}, "regions.l2_epsilons = .*: it must be finite and >= 0"),
+        ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: give a list of num"),
+        ({"mask": "hard"}, "mask = 'hard' is not known"),
+        ({"dilation_rounds": 1.5}, "dilation_rounds = 1.5"),
+    ),
+)
+def test_options_are_checked(change, message):
+    with pytest.raises(InputError, match=message):
+        plan_regions({"test": table()}, **OPTIONS | change)
 
 
 def test_the_order_of_work_does_not_change_the_numbers(records, monkeypatch):
@@ -343,65 +331,20 @@ def test_an_image_is_moved_to_the_devices_once_for_all_noise(levels, monkeypatch
         {},
         {"num_attacked": 5, "l2_epsilons": (0.1,), "trials": 1},
         {"num_attacked": 100},
-        {"linf_noise_levels": (), "l2_noise_levels": (), "trials": 0, "linf_epsilons": ()},
+        {"num_attacked": 0},
+        QUIET | {"trials": 0},
     ),
 )
-def test_the_passes_told_are_the_passes_made(change):
-    progress = Passes()
-    measure(progress=progress, **change)
-    assert progress.done == REGIONS._replace(**change).num_passes(NUM)
-
-
-def test_attacking_no_image_attacks_none_or_is_refused():
-    """`num_passes` tells of no attack then."""
-    progress = Passes()
-    try:
-        found = measure(num_attacked=0, progress=progress)
-    except InputError as error:
-        assert "num_attacked" in str(error)
-        return
-    assert progress.done == REGIONS._replace(num_attacked=0).num_passes(NUM)
-    assert all(r.num_examples == 0 for r in found if "attack" in r.metric)
-
-
-def test_the_embedded_benchmark_makes_the_passes_it_tells(tiny_classifier, easy_shapes):
-    options = {
-        "num_examples": 16, "num_attacked": 5, "l2_epsilons": (0.1,), "linf_epsilons": (),
-        "attack_steps": 2,
-        "regions": {
-            "linf_noise_levels": (0.2,), "l2_noise_levels": (), "l2_epsilons": (0.5,),
-            "linf_epsilons": (), "attack_steps": 2, "num_attacked": 6,
-        },
-    }  # fmt: skip
-    module, progress = BENCHMARKS["spurious_shapes"], Passes()
-    module.evaluate(
-        tiny_classifier, batch_size=8, key=jax.random.key(0), shapes=easy_shapes,
-        progress=progress, **options,
-    )  # fmt: skip
-    assert progress.done == module.num_passes(**options)
-
-
-@pytest.mark.parametrize("batch_size, seen", ((1, 4), (4, 4), (5, 8), (13, 16), (50, 52)))
-def test_batches_are_rounded_up_to_the_devices(batch_size, seen):
-    shapes, progress = set(), Passes()
-
-    def function(batch, numbers):
-        shapes.add((batch.image.shape, numbers.shape, len(batch.image.sharding.device_set)))
-        return {"label": batch.label, "twice": {"number": 2 * numbers}}
-
-    found = predict.for_each_example(
-        function, table(), batch_size=batch_size, image_size=SIZE, progress=progress, passes=3
-    )
-    assert shapes == {((seen, SIZE, SIZE, 3), (seen,), 4)}
-    assert progress.done == 3 * NUM
-    np.testing.assert_array_equal(found["label"], LABELS)
-    np.testing.assert_array_equal(found["twice"]["number"], 2 * np.arange(NUM))
-
-
-@pytest.mark.parametrize("limit", (0, None))
-def test_a_source_without_examples_is_refused(limit):
-    source = table() if limit == 0 else table().subset([])
-    with pytest.raises(InputError, match="no example"):
-        predict.for_each_example(
-            lambda batch, _: batch.label, source, batch_size=8, image_size=SIZE, limit=limit
-        )
+def test_the_passes_told_are_made_once(change, tmp_path):
+    """The second time all is read; other noise is drawn anew, attacks have no key."""
+    told = plan_regions({"test": table()}, **OPTIONS | change)
+    first, second, other = Passes(), Passes(), Passes()
+    call = change | {"cache_dir": tmp_path}
+    found = measure(progress=first, **call)
+    assert (first.done, first.skipped) == (told, 0)
+    assert str(measure(progress=second, **call)) == str(found)
+    assert (second.done, second.skipped) == (0, told)
+    measure(progress=other, key=jax.random.key(6), **call)
+    assert other.done == NUM * Regions(**OPTIONS | change).passes
+    if change.get("num_attacked") == 0:
+        assert not any("attack" in r.metric for r in found)

@@ -1,0 +1,182 @@
+"""from_torch: any torch module as a model. torch is imported only where there is one."""
+
+import dataclasses
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import InputError, check_count, first_line, require
+from advspur.models.checks import check_size, checked_outputs, foreign_code, pick
+from advspur.models.classifier import Classifier
+from advspur.models.torch_calls import Network, call
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchForward:
+    """The forward of a model that is a torch module; equal to itself alone."""
+
+    network: Network
+    image_size: int
+    name: str = dataclasses.field(compare=False)
+
+    @property
+    def arch(self):
+        """The module's class."""
+        return type(self.network.module).__name__
+
+    def __call__(self, params, images):
+        """(logits, features), checked."""
+        del params  # they are torch's
+        check_size(self.name, self.image_size, images)
+        logits, *features = call(self.network, images.astype(jnp.float32))
+        return logits, *(features or (None,))
+
+    def __repr__(self):
+        network = self.network
+        return (
+            f"TorchForward({network.digest}, {network.mean.flatten().tolist()}, "
+            f"{network.std.flatten().tolist()}, {self.image_size}, {network.place})"
+        )
+
+
+def from_torch(
+    module,
+    *,
+    mean=None,
+    std=None,
+    image_size=None,
+    features=None,
+    logits=None,
+    device=None,
+    class_names=(),
+    name="",
+):
+    """The Classifier of a torch module, which it runs in torch, on the module's device.
+
+    The module itself is used: it is set to evaluation mode, and its parameters get no gradients.
+    Attacks ask it for one forward and one vector-Jacobian product a step.
+
+    Args:
+      module: [n, c, h, w] normalised images -> logits.
+      mean, std: of each channel, that its images are normalised with (0 and 1 where it does that
+        itself); None: of timm's configuration of the module.
+      image_size: the side of its images; None: of that configuration.
+      features: the name of a submodule whose output they are ([n, c, h, w] is averaged over space);
+        None: the input of the linear layer that gives the logits; False: none.
+      logits: where the output is a tuple or dict, the index or key of the logits.
+      device: where to move it first ("cuda"); None: it stays where it is.
+      class_names: of its outputs, in order.
+      name: how records and messages call it; "": the module's class.
+    Raises: InputError where it is no torch module, lacks one of these facts, fails on an image of
+      its size, or its device is not there.
+    """
+    torch = sys.modules.get("torch")
+    kind = type(module).__name__
+    require(
+        torch is not None and isinstance(module, torch.nn.Module),
+        f"a {kind} is no torch module: Flax modules go to models.from_flax, functions to "
+        "models.from_function",
+    )
+    known = getattr(module, "pretrained_cfg", None) or {}
+    mean, std = (known.get(k) if v is None else v for k, v in (("mean", mean), ("std", std)))
+    require(
+        mean is not None and std is not None,
+        f"{kind} has no configuration of timm: give the mean=(R, G, B) and std=(R, G, B) that its "
+        "images are normalised with (0 and 1 each if it does that itself)",
+    )
+    mean, std = (tuple(map(float, values)) for values in (mean, std))
+    are_channels = len(mean) == len(std) > 0 and min(std) > 0
+    require(are_channels, f"mean = {mean} and std = {std}: give a deviation above 0 per channel")
+    image_size = known.get("input_size", (None,))[-1] if image_size is None else image_size
+    require(image_size is not None, f"{kind} has no configuration of timm: give its image_size")
+    check_count("image_size", image_size)
+    _to_device(module, device)
+    module.eval().requires_grad_(False)
+    network = Network(module, mean, std, logits)
+    size = (image_size, image_size, len(mean))
+    about_features = ""
+    if features is not False:
+        network.layer, network.is_input = _feature_layer(network, features, size)
+        if network.layer is None:
+            about_features = ", without features: no linear layer gives its logits, name a "
+            about_features += "submodule by features="
+    num_classes = _check(network, size, features)
+    return Classifier(
+        {},
+        TorchForward(network, image_size, name or kind),
+        num_classes,
+        has_features=network.layer is not None,
+        image_size=image_size,
+        class_names=tuple(class_names) if len(class_names) == num_classes else (),
+        name=name or kind,
+        note=f"{kind} runs in torch on {network.device}, in evaluation mode{about_features}",
+    )
+
+
+def _to_device(module, device):
+    import torch
+
+    places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
+    try:
+        if device is not None:
+            module.to(torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = "cuda" if torch.cuda.is_available() else "no GPU"
+        raise InputError(
+            f"the module cannot go to device {device!r}: torch sees {there} here ("
+            f"{first_line(error)}); device='cpu' always works"
+        ) from error
+    places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
+    require("meta" not in places, "the module is on torch's 'meta' device: it has no weights yet")
+    require(len(places) <= 1, f"the module lies on several devices: {', '.join(sorted(places))}")
+
+
+def _check(network, size, features):
+    """The number of classes, with the shapes of a real call's outputs checked."""
+    import torch
+
+    kind = type(network.module).__name__
+    with torch.no_grad(), foreign_code(f"{kind} on {size[0]} x {size[1]} images"):
+        outputs = network(network.images(_noise(size)))
+    images = np.zeros((2, *size), np.float32)
+    arrays = [o.float().cpu().numpy() if hasattr(o, "float") else o for o in outputs]
+    what = f"{kind}{f' at {features!r}' if isinstance(features, str) else ''}"
+    return checked_outputs(what, images, None, *arrays, *([None] * (2 - len(arrays))))[0].shape[1]
+
+
+def _feature_layer(network, name, size):
+    """(the submodule, whether its input is meant); (None, True) where none is found."""
+    import torch
+
+    module = network.module
+    if name is not None:
+        layers = dict(module.named_modules())
+        require(
+            isinstance(name, str) and name in layers,
+            f"features = {name!r}: {type(module).__name__} has no such submodule; its last are "
+            f"{', '.join(list(layers)[-8:])}",
+        )
+        return layers[name], False
+    seen = []
+    hooks = [
+        layer.register_forward_hook(lambda *called: seen.append(called))
+        for layer in module.modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+    kind = type(module).__name__
+    try:
+        with torch.no_grad(), foreign_code(f"{kind} on {size[0]} x {size[1]} images"):
+            output = module((network.images(_noise(size)) - network.mean) / network.std)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    logits = pick(kind, output, network.logits, "logits")
+    for layer, _, result in reversed(seen):
+        if result.shape == logits.shape and torch.equal(result, logits):
+            return layer, True
+    return None, True
+
+
+def _noise(size):
+    return np.random.default_rng(0).random((2, *size), np.float32)

@@ -1,0 +1,128 @@
+"""Probes as heads of a data set: which images they are fitted to, and what records say of them."""
+
+import inspect
+
+import jax
+import numpy as np
+import pytest
+
+from advspur._checks import InputError
+from advspur.heads import fit_linear_probe, fit_logistic_regression, plan_probes, probes
+from advspur.measures import groups
+from tests.data.fake_layouts import Passes, coded, greys
+
+MODEL = coded({}, 7)  # its features are the mean colour
+KEY = jax.random.key(4)
+OPTIONS = {
+    name: p.default
+    for name, p in inspect.signature(probes).parameters.items()
+    if p.kind == p.KEYWORD_ONLY and name not in ("key", "running")
+} | {"learning_rate": 0.3, "batch_size": 8, "num_epochs": 4}
+RATES = {"sensitivity_learning_rates": (0.1, 1e-3), "with_lbfgs": True}
+
+
+def part(number, seed, noise=25):
+    """Greys around 100 for class 0 and 150 for class 1."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, number)
+    levels = np.clip(100 + 50 * labels + noise * rng.normal(size=number), 0, 255)
+    return greys(levels, labels, 2)
+
+
+PARTS = {"train": part(40, 0), "val": part(20, 1), "test": part(8, 2)}
+
+
+def features(table):
+    return np.float32(table.columns["image"][:, 0, 0] / 255), table.columns["label"]
+
+
+def heads(parts, progress=None, cache_dir=None, **change):
+    running = {"batch_size": 8, "progress": progress, "cache_dir": cache_dir}
+    found, key = probes(MODEL, parts, key=KEY, running=running, **OPTIONS | change)
+    return {about["head"]: model for about, model in found}, key
+
+
+def assert_head(model, probe):
+    np.testing.assert_allclose(model.params["kernel"], probe.kernel, atol=1e-4)
+    np.testing.assert_allclose(model.params["bias"], probe.bias, atol=1e-4)
+    assert model.num_classes == 2
+
+
+FIT = {"num_classes": 2, "weight_decay": 1e-4, "batch_size": 8, "num_epochs": 4}
+
+
+def test_heads_are_the_fits_to_the_features_of_train():
+    """The key is that of the fits where there is a part val, and is left for the measures."""
+    found, key = heads(PARTS, **RATES)
+    assert list(found) == [
+        "adam", "adam, learning rate 0.1", "adam, learning rate 0.001", "lbfgs",
+    ]  # fmt: skip
+    assert key is KEY
+    rates = (0.3, 0.1, 1e-3)
+    (x, y), validation = features(PARTS["train"]), features(PARTS["val"])
+    fitted = fit_linear_probe(x, y, validation, learning_rates=rates, key=KEY, **FIT)
+    for model, probe in zip(list(found.values())[:3], fitted, strict=True):
+        assert_head(model, probe)
+    regression = fit_logistic_regression(x, y, num_classes=2, weight_decay=1e-4)
+    np.testing.assert_allclose(found["lbfgs"].params["kernel"], regression.kernel, rtol=1e-2)
+
+
+def test_without_a_part_val_the_epoch_is_chosen_on_a_share_of_train():
+    """A fifth of it, which is not fitted to; the measures have a key of their own."""
+    parts = {name: PARTS[name] for name in ("train", "test")}
+    found, key = heads(parts, held_out=0.2)
+    fit_key, rest_key = jax.random.split(KEY)
+    np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(rest_key))
+    x, y = features(parts["train"])
+    kept, chosen = np.split(np.random.default_rng(0).permutation(40), [32])
+    (probe,) = fit_linear_probe(
+        x[kept], y[kept], (x[chosen], y[chosen]), learning_rates=(0.3,), key=fit_key, **FIT
+    )
+    assert list(found) == ["adam"]
+    assert_head(found["adam"], probe)
+
+
+@pytest.mark.parametrize("names", (("train", "val", "test"), ("train", "test")))
+def test_the_passes_told_are_made_once(names, tmp_path):
+    parts = {name: PARTS[name] for name in names}
+    told = plan_probes(parts, **OPTIONS)
+    assert told == sum(len(PARTS[name]) for name in names if name != "test")
+    for done, skipped in ((told, 0), (0, told)):
+        progress = Passes()
+        heads(parts, progress, tmp_path)
+        assert (progress.done, progress.skipped) == (done, skipped)
+
+
+def test_a_probe_that_looks_at_the_place_has_a_gap_of_one():
+    """Grey tells the bird in train and val, the place in test: right on the majority alone."""
+    codes = np.repeat(np.arange(4), 2)
+    labels, places = codes // 2, codes % 2
+    columns = {"group": codes, "is_majority": labels == places}
+    parts = {
+        split: greys(50 + 150 * (places if split == "test" else labels), labels, 2, **columns)
+        for split in ("train", "val", "test")
+    }
+    found, _ = heads(parts, **RATES)
+    for name in ("adam", "lbfgs"):
+        records = groups(found[name], {"test": parts["test"]}, batch_size=8)
+        values = {r.metric: r.value for r in records}
+        assert (values["majority_accuracy"], values["minority_accuracy"]) == (1, 0)
+        assert values["majority_minority_gap"] == 1 and values["worst_group_accuracy"] == 0
+
+
+@pytest.mark.parametrize(
+    "parts, change, message",
+    (
+        (PARTS, {"held_out": 1.0}, "held_out = 1.0"),
+        (PARTS, {"held_out": 0}, "held_out = 0"),
+        (PARTS, {"num_epochs": 0}, "num_epochs = 0"),
+        (PARTS, {"batch_size": 0}, "batch_size of the head = 0"),
+        (PARTS, {"learning_rate": -1.0}, "learning_rate = -1.0"),
+        (PARTS, {"sensitivity_learning_rates": ("x",)}, "sensitivity_learning_rates"),
+        (PARTS, {"weight_decay": float("nan")}, "weight_decay = nan"),
+        ({"test": PARTS["test"]}, {}, "fitted to a part `train`, which is missing"),
+    ),
+)
+def test_what_cannot_be_fitted_is_refused_before_the_work(parts, change, message):
+    with pytest.raises(InputError, match=message):
+        plan_probes(parts, **OPTIONS | change)

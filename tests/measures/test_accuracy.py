@@ -1,0 +1,150 @@
+"""Accuracy of parts, gaps between backgrounds and corruption errors: all by hand."""
+
+import jax
+import numpy as np
+import pytest
+
+from advspur import metrics
+from advspur._checks import InputError
+from advspur.measures import accuracy, background_gaps, corruptions
+from tests.data.fake_layouts import Passes, coded, greys
+
+MODEL = coded({10 * k: k for k in range(9)}, 9)  # it sees the class that the grey says
+CALL = {"key": jax.random.key(0), "batch_size": 8}
+
+
+def table(seen, labels, num_classes=9, **columns):
+    return greys(10 * np.asarray(seen), np.asarray(labels), num_classes, **columns)
+
+
+def numbers(records):
+    """{(metric, its options as text): (value, count)}."""
+    return {
+        (r.metric, ", ".join(f"{k} {v}" for k, v in r.options.items())): (r.value, r.num_examples)
+        for r in records
+    }
+
+
+def test_accuracy_of_each_part_over_images_and_over_classes():
+    """Right of 3 images of class 2, and of 1 of class 5: 1, and 1."""
+    parts = {"a": table([2, 3, 4, 5], [2, 2, 2, 5]), "b": table([0, 1, 2] * 5, [0, 1, 1] * 5)}
+    parts["a"].facts["clipped_share"] = 0.25
+    found = numbers(accuracy(MODEL, parts, balanced=True, **CALL))
+    assert found == {
+        ("accuracy", "part a"): (2 / 4, 4),
+        ("balanced_accuracy", "part a"): (pytest.approx((1 / 3 + 1) / 2), 4),
+        ("clipped_share", "part a"): (0.25, 4),
+        ("accuracy", "part b"): (pytest.approx(10 / 15), 15),
+        ("balanced_accuracy", "part b"): (pytest.approx((1 + 1 / 2) / 2), 15),
+    }
+    (record, *_) = accuracy(MODEL, parts, **CALL)
+    assert record[1:5] == metrics.accuracy([1, 0, 0, 1])
+
+
+def test_the_classes_of_a_subset_are_measured_apart():
+    """ObjectNet shares 409, an alarm clock (its first class), and 999, a toilet roll."""
+    classes = (0, 1, 207, 409, 999)
+    model = coded({10 * i: index for i, index in enumerate(classes)}, 1000)
+    labels = np.repeat(classes, 2)
+    shown = [0, 0, 1, 409, 207, 207, 409, 409, 0, 999]
+    part = table([classes.index(index) for index in shown], labels, 1000)
+    found = numbers(accuracy(model, {"val": part}, subsets=("objectnet",), **CALL))
+    assert found == {
+        ("accuracy", "part val"): (pytest.approx(8 / 10), 10),
+        ("accuracy", "part val, classes objectnet"): (3 / 4, 4),
+    }
+
+
+LABELS = np.arange(18) // 2
+
+
+@pytest.mark.parametrize("pairs", ("equal", "another", "none"))
+def test_gaps_of_backgrounds_are_paired_where_the_objects_are_the_same(pairs):
+    """15 of 18 right on both, 2 on MIXED-SAME alone, 1 on MIXED-RAND alone."""
+    same, rand = LABELS.copy(), LABELS.copy()
+    rand[[4, 9]], same[13] = 0, 0
+    names = {"equal": np.arange(18), "another": np.arange(18) + (np.arange(18) == 3)}
+    columns = [{} if pairs == "none" else {"pair": names[k]} for k in ("equal", pairs)]
+    parts = {"mixed_same": table(same, LABELS, **columns[0])}
+    parts["mixed_rand"] = table(rand, LABELS, **columns[1])
+    gap, relative = background_gaps(MODEL, parts, **CALL)
+    assert (gap.metric, relative.metric) == ("background_gap", "relative_background_gap")
+    assert gap.value == pytest.approx(1 / 18) and relative.value == pytest.approx(1 / 17)
+    paired = pairs == "equal"
+    assert gap.options == relative.options == {"paired": paired}
+    right = [np.equal(seen, LABELS) for seen in (same, rand)]
+    assert gap[1:5] == metrics.background_gap(*right, paired=paired)
+    assert relative[1:5] == metrics.relative_background_gap(*right, paired=paired)
+    assert gap[1:5] != metrics.background_gap(*right, paired=not paired)
+
+
+def test_gaps_of_parts_of_other_names_and_lengths():
+    """One right image of the second is lost, as where it cannot be read: 18 of 18, 1 of 17."""
+    parts = {"own": table(LABELS, LABELS, pair=np.arange(18))}
+    parts["other"] = table([0] * 17, LABELS[1:], pair=np.arange(1, 18))
+    gap, relative = background_gaps(MODEL, parts, same="own", rand="other", **CALL)
+    assert gap.value == relative.value == pytest.approx(1 - 1 / 17)
+    assert gap.options == {"paired": False}
+    with pytest.raises(
+        InputError, match="same = 'mixed_same' is not known; allowed: 'own', 'other'"
+    ):
+        background_gaps(MODEL, parts, **CALL)
+
+
+CORRUPTIONS = ("noise", "blur", "snow")
+ALEXNET = {"snow": 0.8, "noise": 0.5, "blur": 0.25}  # in another order than the parts
+RIGHT = np.array([[1, 2, 3, 4, 0], [2, 3, 4, 0, 1], [4, 4, 4, 1, 0]])  # of four images
+
+
+def cells():
+    """Of the four images of corruption k at severity s, the first RIGHT[k, s] are right."""
+    labels, found = np.array([3, 3, 5, 5]), {}
+    for k, name in enumerate(CORRUPTIONS):
+        for s in range(5):
+            seen = np.where(np.arange(4) < RIGHT[k, s], labels, 0)
+            found[f"{name}/{s + 1}"] = table(seen, labels, cell=np.full(4, 5 * k + s))
+    return found
+
+
+def test_corruption_errors_by_hand():
+    errors = dict(zip(CORRUPTIONS, np.mean(1 - RIGHT / 4, axis=1), strict=True))
+    mce = np.mean([errors[name] / ALEXNET[name] for name in CORRUPTIONS])
+    found = numbers(corruptions(MODEL, cells(), baseline_errors=ALEXNET, **CALL))
+    assert found == {
+        ("mean_corruption_accuracy", ""): (pytest.approx(RIGHT.mean() / 4, abs=1e-12), 4),
+        ("mean_corruption_error", ""): (pytest.approx(mce, abs=1e-12), 4),
+    }
+    found = numbers(accuracy(MODEL, cells(), **CALL))
+    values = {about: value for (_, about), (value, _) in found.items()}
+    assert list(values) == [f"part {name}" for name in cells()]
+    assert list(values.values()) == (RIGHT.ravel() / 4).tolist()
+    with pytest.raises(InputError, match="corruptions are noise, blur, snow"):
+        corruptions(MODEL, cells(), baseline_errors={"noise": 0.5}, **CALL)
+
+
+def test_a_killed_evaluation_goes_on_at_the_part_it_was_in(tmp_path):
+    """Killed at the 31st image, in the eighth of 15 cells; measures share what is kept."""
+    call = CALL | {"cache_dir": tmp_path, "baseline_errors": ALEXNET}
+    expected = corruptions(MODEL, cells(), **call | {"cache_dir": None})
+    with pytest.raises(KeyboardInterrupt):
+        corruptions(MODEL, cells(), progress=Passes(limit=30), **call)
+    assert len(list(tmp_path.iterdir())) == 7
+
+    def again(model, parts, measure=corruptions):
+        progress, options = Passes(), dict(call)
+        if measure is accuracy:
+            del options["baseline_errors"]
+        return measure(model, parts, progress=progress, **options), progress.done, progress.skipped
+
+    assert again(MODEL, cells()) == (expected, 4 * 8, 4 * 7)
+    assert again(MODEL, cells()) == (expected, 0, 60)
+    assert again(MODEL, cells(), accuracy)[1:] == (0, 60)
+    other = coded({10 * k: (k + 1) % 9 for k in range(9)}, 9)
+    assert again(other, cells())[1:] == (60, 0)  # of other weights
+    moved = cells() | {"snow/2": cells()["snow/2"].subset([1, 0, 2, 3])}
+    assert again(MODEL, moved)[1:] == (4, 56)  # of other data
+    damaged = sorted(tmp_path.iterdir())[3]
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    assert sum(again(model, parts)[1] for model, parts in ((other, cells()), (MODEL, moved),
+                                                           (MODEL, cells()))) == 4  # fmt: skip
+    assert again(MODEL, cells()) == (expected, 0, 60)

@@ -1,0 +1,79 @@
+"""Accuracy of groups by hand: worst, majority and minority, adjusted average."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from advspur.data.waterbirds import GROUP_COUNTS, NAMES
+from advspur.measures import groups
+from tests.data.fake_layouts import coded, greys
+
+MODEL = coded({0: 0, 10: 1}, 2)
+CALL = {"key": jax.random.key(0), "batch_size": 8}
+
+
+def birds(counts, right):
+    """A table of groups of these sizes, of which so many are right, in an order of its own."""
+    codes = np.repeat(np.arange(4), counts)
+    is_right = np.concatenate([np.arange(n) < k for n, k in zip(counts, right, strict=True)])
+    seen = np.where(is_right, codes // 2, 1 - codes // 2)
+    order = np.random.default_rng(0).permutation(len(codes))
+    majority = np.isin(codes, (0, 3))
+    columns = {"group": codes, "is_majority": majority, "place": codes % 2}
+    columns = {name: column[order] for name, column in columns.items()}
+    return greys(10 * seen[order], codes[order] // 2, 2, **columns)
+
+
+def numbers(records, part):
+    of_part = [r for r in records if r.options["part"] == part]
+    assert all(r.low <= r.value <= r.high for r in of_part if not math.isnan(r.value))
+    return {(r.metric, r.options.get("group")): (r.value, r.num_examples) for r in of_part}
+
+
+def test_numbers_by_hand():
+    """Right of (4, 2, 3, 5) images of the groups: 3, 1, 0, 4; of another part all."""
+    parts = {"test": birds((4, 2, 3, 5), (3, 1, 0, 4)), "val": birds((1, 1, 1, 1), (1, 1, 1, 1))}
+    for table in parts.values():
+        table.names = NAMES
+    records = groups(MODEL, parts, train_counts=GROUP_COUNTS["train"], **CALL)
+    adjusted = (3498 * 3 / 4 + 184 * 1 / 2 + 56 * 0 + 1057 * 4 / 5) / 4795
+    expected = {
+        ("majority_accuracy", None): (7 / 9, 9),
+        ("minority_accuracy", None): (1 / 5, 5),
+        ("majority_minority_gap", None): (7 / 9 - 1 / 5, 14),
+        ("worst_group_accuracy", None): (0.0, 3),
+        ("adjusted_average_accuracy", None): (adjusted, 14),
+        ("group_accuracy", "landbird on land"): (3 / 4, 4),
+        ("group_accuracy", "landbird on water"): (1 / 2, 2),
+        ("group_accuracy", "waterbird on land"): (0.0, 3),
+        ("group_accuracy", "waterbird on water"): (4 / 5, 5),
+    }
+    found = numbers(records, "test")
+    assert found.keys() == expected.keys()
+    for name, (value, count) in expected.items():
+        assert found[name] == (pytest.approx(value, abs=1e-12), count)
+    whole = {value for name, (value, _) in numbers(records, "val").items() if "gap" not in name[0]}
+    assert whole == {1}
+
+
+def test_groups_without_names_are_counted_by_their_codes():
+    """Nothing is known of training groups; of an empty group the worst is not known either."""
+    records = groups(MODEL, {"test": birds((4, 2, 3, 5), (3, 1, 2, 4))}, **CALL)
+    found = numbers(records, "test")
+    assert {metric for metric, _ in found} == {
+        "majority_accuracy", "minority_accuracy", "majority_minority_gap", "worst_group_accuracy",
+    }  # fmt: skip
+    assert found["worst_group_accuracy", None] == (1 / 2, 2)
+    records = groups(MODEL, {"test": birds((4, 0, 3, 5), (3, 0, 2, 4))}, **CALL)
+    found = numbers(records, "test")
+    assert math.isnan(found["worst_group_accuracy", None][0])
+    assert found["minority_accuracy", None] == (pytest.approx(2 / 3), 3)
+
+
+def test_without_a_minority_there_is_no_gap():
+    found = numbers(groups(MODEL, {"test": birds((4, 0, 0, 5), (3, 0, 0, 4))}, **CALL), "test")
+    assert found["majority_accuracy", None] == (pytest.approx(7 / 9), 9)
+    for metric in ("minority_accuracy", "majority_minority_gap"):
+        assert math.isnan(found[metric, None][0])

