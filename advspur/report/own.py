@@ -46,6 +46,7 @@ def _measures(suite, benchmark, pattern="group_accuracy", name="", unit="%"):
     for (_, of, metric), records in suite.records.items():
         for r in records if of == benchmark and fnmatch(metric, pattern) else ():
             options = {o: r.options[o] for o in DISTINCT if o in r.options}
+            options.setdefault("head", None)  # a model with the classes of the data has none
             is_detail = (DETAILS - {"epsilon", "group"}) & r.options.keys()
             # At budget 0 stands the clean accuracy of the images that are attacked.
             if not is_detail and options.get("epsilon") != 0:
@@ -67,6 +68,6 @@ def _differs(measure, others):
         p = number(options["p"])
         words.append(f"{norm_label(p)} {budget_label(p, options['epsilon'])}")
     for name in DISTINCT[2:]:
-        if name in options and len({m.options.get(name) for m in others}) > 1:
+        if options.get(name) is not None and len({m.options.get(name) for m in others}) > 1:
             words.append(f"{options[name]} noise" if name == "family" else str(options[name]))
     return f": {', '.join(words)}" if words else ""

@@ -48,13 +48,16 @@ class Suite(NamedTuple):
         return known + [UNKNOWN] * bool(self.unknown())
 
     def matching(self, measure, model):
-        """The records of a model that have the measure's options, and perhaps further ones."""
+        """The records of a model that have the measure's options, and perhaps further ones.
+
+        An option that is None must be absent.
+        """
         asked = measure.options.items()
         left_out = DETAILS - measure.options.keys()
         return [
             r
             for r in self.records.get((model, measure.benchmark, measure.metric), [])
-            if asked <= r.options.items() and not left_out & r.options.keys()
+            if all(r.options.get(o) == v for o, v in asked) and not left_out & r.options.keys()
         ]
 
     def estimate(self, measure, model):

@@ -176,6 +176,10 @@ def test_heads_parts_and_norms_that_differ_are_named(birds):
     heads = [own("accuracy", 0.5, part="test", head=h) for h in ("adam", "lbfgs")]
     (found,) = own_measures(suite_of(heads)).values()
     assert [m.name for m in found] == ["accuracy: adam", "accuracy: lbfgs"]
+    suite = suite_of([*heads, own("accuracy", 0.9, part="test", model="with classes")])
+    (found,) = own_measures(suite).values()
+    values = [{n: e.value for n, e in suite.numbers(m).items()} for m in found]
+    assert values == [{UNKNOWNS[0]: 0.5}, {UNKNOWNS[0]: 0.5}, {"with classes": 0.9}]
     l2 = own("pgd_accuracy", 0.3, p=2.0, epsilon=0.25, part="other")
     (found,) = own_measures(suite_of([*birds, l2])).values()
     names = [m.name.removeprefix("PGD accuracy: ") for m in found]
