@@ -170,7 +170,7 @@ def test_files_stay_short():
 
 
 def test_importing_the_package_stays_light():
-    heavy = ("grain", "tensorflow_datasets", "jaxopt", "matplotlib", "tensorflow")
+    heavy = ("grain", "tensorflow_datasets", "jaxopt", "matplotlib", "tensorflow", "torch")
     program = (
         "import sys, advspur, advspur.norms, advspur.attacks, advspur.models, advspur.data\n"
         f"print([m for m in {heavy!r} if m in sys.modules])"

@@ -105,7 +105,7 @@ def from_flax(
       logits, features: which part of an output that is a tuple or dict they are: an index or a key.
         Without `features` the model has none.
       mode: arguments of the call that mean evaluation; None: those of EVALUATION that it has. An
-        NNX module's own `eval()` is called as well, on a copy.
+        NNX module's own `module.eval()` is called as well, on a copy.
       name: how records and messages call it; "": the module's class.
     """
     arch = type(module).__name__
@@ -142,7 +142,7 @@ def from_flax(
         images = jax.ShapeDtypeStruct((2, image_size, image_size, len(mean)), "float32")
         num_classes = jax.eval_shape(forward, params, images)[0].shape[1]
         forward = dataclasses.replace(forward, num_classes=num_classes)
-    told = [f"{key}={value}" for key, value in mode] + ["eval()"] * (not is_linen)
+    told = [f"{key}={value}" for key, value in mode] + ["module.eval()"] * (not is_linen)
     return Classifier(
         params,
         forward,

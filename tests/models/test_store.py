@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -163,12 +164,17 @@ def test_a_damaged_description_is_named(content, folder, tmp_path):
         models.load(tmp_path / "m")
 
 
-def test_a_name_that_tells_no_budget_asks_for_it(folder, tmp_path):
+def test_a_name_that_tells_no_budget_leaves_it_open_and_says_so(folder, tmp_path):
     path = tmp_path / "mine.npz"
     path.write_bytes((folder / "resnet18_linf_eps4.0.ckpt").read_bytes())
     assert models.load(path).num_classes == 10
-    with pytest.raises(InputError, match="--train_p=P --train_epsilon=EPSILON"):
+    with pytest.warns(UserWarning, match="--train_p=P --train_epsilon=EPSILON"):
         store.save_converted(convert(path), path, tmp_path / "out")
+    for name in (path, tmp_path / "out"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            facts = models.record_facts(models.model_facts(name))
+        assert facts["train_p"] is facts["train_epsilon"] is None
 
 
 def test_a_checkpoint_file_is_converted_once_in_an_evaluation(folder, monkeypatch):

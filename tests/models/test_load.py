@@ -1,0 +1,151 @@
+"""models.load of functions in files and packages, and of libraries: what comes, what is said."""
+
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from advspur import models
+from advspur._checks import InputError
+
+IMAGES = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+FILE = """
+    import jax.numpy as jnp
+    from helper import SCALE
+    from advspur import models
+
+    WEIGHTS = jnp.arange(9.0).reshape(3, 3)
+
+    def channels(weights, images):
+        return SCALE * images.mean((1, 2)) @ weights
+
+    def one():
+        return models.from_function(channels, params=WEIGHTS, num_classes=3, name="function")
+
+    def other():
+        return models.from_function(channels, params=-WEIGHTS, num_classes=3, name="function")
+
+    def captured():
+        import helper
+        def logits(images):
+            return images.mean((1, 2)) @ helper.ARRAY
+        return models.from_function(logits, num_classes=3, image_size=8, name="mine")
+
+    def raw():
+        return channels
+
+    def needs(weights):
+        return 1
+
+    def fails():
+        return {}["weights"]
+"""
+HELPER = "import numpy as np\nSCALE = 2\nARRAY = np.full((3, 3), 1.0, 'float32')\n"
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """my_models.py beside the helper that it imports."""
+    (tmp_path / "my_models.py").write_text(textwrap.dedent(FILE))
+    (tmp_path / "helper.py").write_text(HELPER)
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
+    return tmp_path / "my_models.py"
+
+
+def test_a_function_of_a_file_returns_a_model(file):
+    before = list(sys.path)
+    model = models.load(f"{file}:one")
+    expected = 2 * IMAGES.mean((1, 2)) @ np.arange(9).reshape(3, 3)
+    np.testing.assert_allclose(model.logits(IMAGES), expected, rtol=1e-4)
+    assert model.name == "one" and sys.path == before
+    assert models.load(f"{file}:captured").name == "mine"
+    facts = models.model_facts(f"{file}:one")
+    assert models.record_facts(facts) == {
+        "model": "one", "arch": "function", "train_p": None, "train_epsilon": None, "seed": 0,
+    }  # fmt: skip
+    assert (facts["num_classes"], facts["dataset"]) == (3, "unknown")
+
+
+def test_models_of_one_file_share_a_program_and_differ_in_their_digest(file):
+    one, other = (models.load(f"{file}:{name}") for name in ("one", "other"))
+    assert one.forward == other.forward and one.digest != other.digest
+    traces = []
+
+    @jax.jit
+    def logits(model, images):
+        traces.append(model)
+        return model.logits(images)
+
+    np.testing.assert_allclose(logits(one, IMAGES), -logits(other, IMAGES))
+    assert len(traces) == 1
+
+
+def test_a_digest_sees_arrays_and_helpers_outside_of_the_file(file, monkeypatch):
+    spec = f"{file}:captured"
+    digest = models.load(spec).digest
+    assert digest is not None and models.load(spec).digest == digest
+    (file.parent / "helper.py").write_text(HELPER.replace("1.0", "1.5"))
+    monkeypatch.delitem(sys.modules, "helper")
+    sys.path_importer_cache.clear()
+    import importlib
+
+    importlib.invalidate_caches()
+    assert models.load(spec).digest != digest
+
+
+def test_a_function_of_a_package(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+    model = models.load("my_models:one")
+    assert model.num_classes == 3 and model.name == "one"
+    monkeypatch.delitem(sys.modules, "my_models")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nothing", "my_models.py has no function 'nothing'; it has captured, channels, fails,"),
+        ("raw", "raw returns no model: a function is no model yet: .*models.from_function"),
+        ("needs", "needs, called without arguments, fails.*TypeError.*'weights'"),
+        ("fails", r"fails, called .* fails \(.*my_models.py, line 30\): KeyError: 'weights'"),
+        ("WEIGHTS", "has no function 'WEIGHTS'"),
+    ],
+)
+def test_what_a_function_must_do_is_said_in_one_line(file, name, message):
+    with pytest.raises(InputError, match=message) as caught:
+        models.load(f"{file}:{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_loaded_is_said_in_one_line(file, tmp_path):
+    (tmp_path / "broken.py").write_text("x = 1\nx = = 2\n")
+    (tmp_path / "missing.py").write_text("\nimport not_installed\n")
+    (tmp_path / "notes.txt").write_text("x")
+    for spec, message in (
+        (f"{tmp_path}/none.py:f", "no file .*none.py: a model in a file is PATH/FILE.py:FUNCTION"),
+        (f"{tmp_path}/notes.txt:f", "notes.txt is no Python file"),
+        (f"{tmp_path}/broken.py:f", r"broken.py fails \(.*broken.py, line 2\): SyntaxError"),
+        (f"{tmp_path}/missing.py:f", r"missing.py, line 2\): ModuleNotFoundError: No module named"),
+        ("not_installed.models:f", "importing not_installed.models fails: ModuleNotFoundError"),
+        ("timm:", "a model of somebody else's is FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, timm:"),
+        ("resnet51", "nor FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, timm:NAME, torchvision:NAME"),
+    ):
+        with pytest.raises(InputError, match=message):
+            models.load(spec)
+    for options, message in (
+        ({"weights": "ema"}, "is no training run: it has neither averaged weights nor steps"),
+        ({"pretrained": False}, "mean, std and pretrained are not for it"),
+        ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "mean, std and pretrained are not for it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            models.load(f"{file}:one", **options)
+    with pytest.raises(InputError, match="pretrained=False is for timm:NAME and torchvision:NAME"):
+        models.load("resnet18_l2_eps3", pretrained=False)
+
+
+def test_what_a_library_lacks_is_said_without_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"timm:resnet18 needs torch and timm: pip install"):
+        models.load("timm:resnet18")

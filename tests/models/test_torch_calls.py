@@ -1,0 +1,105 @@
+"""How JAX programs call a torch module, without torch: NumPy stands in for it."""
+
+import jax
+import numpy as np
+import pytest
+
+from advspur._devices import split_batch
+from advspur.attacks import autoattack, pgd
+from advspur.models.torch_calls import call
+
+IMAGES = np.random.default_rng(0).random((8, 4, 4, 3), np.float32)
+KERNEL = np.random.default_rng(1).normal(size=(48, 3)).astype(np.float32)
+LABELS = (IMAGES.reshape(8, -1) @ KERNEL).argmax(1)
+
+
+class Quadratic:
+    """logits = (images @ KERNEL)^2 / 2, with the callbacks of a `Network`."""
+
+    def __init__(self):
+        self.room, self.kept, self.calls = 1, {}, []
+
+    def widths(self, height, width, channels):
+        return (3,)
+
+    def _products(self, images):
+        return np.asarray(images).reshape(len(images), -1) @ KERNEL
+
+    def forward(self, images):
+        self.calls.append(("forward", len(images)))
+        return [self._products(images) ** 2 / 2]
+
+    def forward_with_graph(self, images):
+        self.calls.append(("graph", len(images)))
+        token = len(self.calls)
+        self.kept[token] = self._products(images)
+        return [self.kept[token] ** 2 / 2, np.full(len(images), token, np.int32)]
+
+    def pull_back(self, images, tokens, cotangent):
+        self.calls.append(("back", len(images)))
+        found = self.kept[int(tokens[0])]
+        np.testing.assert_allclose(found, self._products(images), rtol=1e-5)  # its own graph
+        return [((cotangent * found) @ KERNEL.T).reshape(images.shape)]
+
+
+def exact(images):
+    return (images.reshape(len(images), -1) @ KERNEL) ** 2 / 2
+
+
+def of(network):
+    return lambda images: call(network, images)[0]
+
+
+@pytest.mark.parametrize("split", (False, True))
+@pytest.mark.parametrize("count", (8, 3))  # 3 cannot be split over the four devices
+def test_values_and_gradients_under_jit(split, count):
+    images, network = IMAGES[:count], Quadratic()
+    images = split_batch(images) if split and count == 8 else images
+    for wrap in (lambda f: f, jax.jit):
+        np.testing.assert_allclose(wrap(of(network))(images), exact(IMAGES[:count]), rtol=1e-4)
+        gradient = wrap(jax.grad(lambda x: of(network)(x)[:, 1].sum()))(images)
+        expected = jax.grad(lambda x: exact(x)[:, 1].sum())(IMAGES[:count])
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+
+
+def test_a_batch_is_split_over_the_devices_and_called_once_each():
+    network = Quadratic()
+    jitted = jax.jit(lambda x: jax.lax.scan(
+        lambda x, _: (x - 0.01 * jax.grad(lambda x: of(network)(x).sum())(x), None), x, length=5
+    )[0])  # fmt: skip
+    jax.block_until_ready(jitted(split_batch(IMAGES)))
+    share = 8 // jax.local_device_count()
+    assert sorted(network.calls) == sorted(
+        5 * jax.local_device_count() * [("graph", share), ("back", share)]
+    )
+
+
+def test_single_images_under_vmap_keep_their_own_graphs():
+    network = Quadratic()
+    of_each = jax.vmap(jax.grad(lambda x: of(network)(x[None])[0, 2]))(IMAGES)
+    expected = jax.grad(lambda x: exact(x)[:, 2].sum())(IMAGES)
+    np.testing.assert_allclose(of_each, expected, rtol=1e-4)
+
+
+def test_attacks_find_what_they_find_in_jax():
+    options = {"p": 2, "epsilon": 0.3}
+    steps = {"num_steps": 5, "random_start": "none"} | options
+    own = pgd(of(Quadratic()), IMAGES, LABELS, None, **steps)
+    np.testing.assert_allclose(own, pgd(exact, IMAGES, LABELS, None, **steps), atol=1e-5)
+    same = [
+        autoattack(f, IMAGES, LABELS, attacks=["apgd-ce"], **options).robust
+        for f in (of(Quadratic()), exact)
+    ]
+    np.testing.assert_array_equal(*same)
+
+
+def test_a_program_with_a_callback_is_not_kept_for_other_processes(tmp_path):
+    """A callback of this process would be called by none."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        network = Quadratic()
+        jax.jit(lambda x: of(network)(x) + 1).lower(IMAGES).compile()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert not list(tmp_path.iterdir())
