@@ -15,7 +15,7 @@ NAMED = Table(2, path=[Path("/data/val", name) for name in NAMES])
 
 
 def numbered(count):
-    return Table(2, number=np.arange(count))
+    return Table(2, image=np.zeros((count, 1, 1, 3), np.uint8))
 
 
 def test_every_tenth_of_50_000_is_five_of_each_class():
@@ -72,7 +72,12 @@ def test_a_faulty_file_of_names_is_one_line(tmp_path, content, message):
     assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_data_without_file_names_have_no_list(tmp_path):
+def test_records_of_tfds_have_no_file_names_and_another_order(tmp_path):
+    """The name of a list says so: the images are others than those of the files."""
+    records = Table(2, index=range(10))
+    assert image_list(records, "val", "first", 4)[0] == "tfds val[:4]"
+    assert image_list(records, "val", "spread", 5)[0] == "tfds val[::2]"
     (tmp_path / "list.txt").write_text(NAMES[0])
-    with pytest.raises(InputError, match="the images of this data set have no file names"):
-        image_list(numbered(6), "test", tmp_path / "list.txt", 5)
+    for table in (records, numbered(6)):
+        with pytest.raises(InputError, match="the images of this data set have no file names"):
+            image_list(table, "test", tmp_path / "list.txt", 5)

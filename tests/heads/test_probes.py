@@ -120,7 +120,6 @@ def test_a_probe_that_looks_at_the_place_has_a_gap_of_one():
         (PARTS, {"learning_rate": -1.0}, "learning_rate = -1.0"),
         (PARTS, {"sensitivity_learning_rates": ("x",)}, "sensitivity_learning_rates"),
         (PARTS, {"weight_decay": float("nan")}, "weight_decay = nan"),
-        ({"test": PARTS["test"]}, {}, "fitted to a part `train`, which is missing"),
     ),
 )
 def test_what_cannot_be_fitted_is_refused_before_the_work(parts, change, message):

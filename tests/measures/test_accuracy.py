@@ -146,3 +146,15 @@ def test_a_killed_evaluation_goes_on_at_the_part_it_was_in(tmp_path):
     assert sum(again(model, parts)[1] for model, parts in ((other, cells()), (MODEL, moved),
                                                            (MODEL, cells()))) == 4  # fmt: skip
     assert again(MODEL, cells()) == (expected, 0, 60)
+
+
+def test_a_flipped_bit_anywhere_in_what_is_kept_is_noticed(tmp_path):
+    """In the archive's directory it may say that there are fewer arrays, or a cipher."""
+    call = CALL | {"cache_dir": tmp_path}
+    expected = accuracy(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for place in (*range(0, len(whole) - 150, 41), *range(len(whole) - 150, len(whole), 3)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 5]) + whole[place + 1 :])
+        assert accuracy(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call) == expected
+        assert file.read_bytes() == whole

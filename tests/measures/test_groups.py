@@ -36,8 +36,8 @@ def test_numbers_by_hand():
     """Right of (4, 2, 3, 5) images of the groups: 3, 1, 0, 4; of another part all."""
     parts = {"test": birds((4, 2, 3, 5), (3, 1, 0, 4)), "val": birds((1, 1, 1, 1), (1, 1, 1, 1))}
     for table in parts.values():
-        table.names = NAMES
-    records = groups(MODEL, parts, train_counts=GROUP_COUNTS["train"], **CALL)
+        table.names, table.train_groups = NAMES, GROUP_COUNTS["train"]
+    records = groups(MODEL, parts, **CALL)
     adjusted = (3498 * 3 / 4 + 184 * 1 / 2 + 56 * 0 + 1057 * 4 / 5) / 4795
     expected = {
         ("majority_accuracy", None): (7 / 9, 9),
@@ -70,6 +70,28 @@ def test_groups_without_names_are_counted_by_their_codes():
     found = numbers(records, "test")
     assert math.isnan(found["worst_group_accuracy", None][0])
     assert found["minority_accuracy", None] == (pytest.approx(2 / 3), 3)
+
+
+def test_named_groups_that_no_image_has_are_none():
+    """Nor those of a part alone: the worst of a part is not known where it lacks one of training.
+
+    Nothing is said of majority and minority where no column tells them.
+    """
+    table = birds((4, 0, 3, 5), (3, 0, 2, 4))
+    table.names = NAMES
+    del table.columns["is_majority"]
+    found = numbers(groups(MODEL, {"test": table}, **CALL), "test")
+    assert found == {
+        ("worst_group_accuracy", None): (pytest.approx(2 / 3), 3),
+        ("group_accuracy", "landbird on land"): (3 / 4, 4),
+        ("group_accuracy", "waterbird on land"): (pytest.approx(2 / 3), 3),
+        ("group_accuracy", "waterbird on water"): (4 / 5, 5),
+    }
+    table.train_groups = (7, 1, 1, 7)
+    found = numbers(groups(MODEL, {"test": table}, **CALL), "test")
+    assert math.isnan(found["worst_group_accuracy", None][0])
+    assert math.isnan(found["adjusted_average_accuracy", None][0])
+    assert found["group_accuracy", "landbird on water"][1] == 0
 
 
 def test_without_a_minority_there_is_no_gap():
