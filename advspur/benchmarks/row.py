@@ -151,7 +151,7 @@ class Benchmark(NamedTuple):
             records = []
             for about, headed in heads if measure.every_head else heads[:1]:
                 call = running | asked  # an attack may have a batch size of its own
-                shown = self.chosen(full, name) | (about if len(heads) > 1 else {})
+                shown = self.chosen(full, name) | about
                 for r in measure.run(headed, chosen, key=key, **call):
                     records.append(r._replace(options=shown | r.options))
             if name == "accuracy":

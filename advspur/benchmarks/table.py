@@ -1,30 +1,13 @@
 """The rows of the paper: which data, which head, which measures, and with what options."""
 
 from advspur.benchmarks.row import Benchmark
+from advspur.data.imagenet_c import ALEXNET_ERRORS
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES
 from advspur.data.readers import READERS
 from advspur.heads import objectnet_scorings, plan_probes, probes, superclasses
 
 # Budgets of adversarially trained models, in units of the one they were trained with.
 ROBUST_BUDGETS = (0.5, 1.0, 2.0)
-# AlexNet's error, the mean over severities, by which mCE is normalised (augmix, imagenet.py).
-ALEXNET_ERRORS = {
-    "gaussian_noise": 0.886428,
-    "shot_noise": 0.894468,
-    "impulse_noise": 0.92264,
-    "defocus_blur": 0.81988,
-    "glass_blur": 0.826268,
-    "motion_blur": 0.785948,
-    "zoom_blur": 0.79836,
-    "snow": 0.866816,
-    "frost": 0.826572,
-    "fog": 0.819324,
-    "brightness": 0.564592,
-    "contrast": 0.853204,
-    "elastic_transform": 0.646056,
-    "pixelate": 0.71784,
-    "jpeg_compression": 0.6065,
-}
 # RIVAL10's levels of noise (Moayeri et al., CVPR 2022).
 RIVAL10_NOISE = {
     "names": ("foreground", "background"),

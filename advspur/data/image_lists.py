@@ -31,7 +31,7 @@ def image_list(table, part, images, num_images):
         return Path(images).name, _listed(table, images)
     check_count("num_images", num_images)
     count, number = len(table), min(num_images, len(table))
-    if not {"path", "image"} & table.columns.keys():
+    if table.files:
         part = f"tfds {part}"  # in another order than the files
     if images == "first":
         return f"{part}[:{number}]", np.arange(number)
