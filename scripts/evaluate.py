@@ -108,7 +108,8 @@ def own_row(path, config, reading, models, line):
 
     row, options = own_benchmark(path, name=config.data_name), config.own.to_dict()
     columns = {role: name for role, name in config.columns.items() if name}
-    options["data"] |= {"columns": columns, "majority": _cli.words(config.majority), **reading}
+    majority = [name.strip() for text in config.majority for name in text.split(";")]
+    options["data"] |= {"columns": columns, "majority": majority, **reading}
     options["head"]["class_names"] = _cli.words(options["head"]["class_names"])
     if not options["data"]["image_size"]:
         del options["data"]["image_size"]  # the model's

@@ -10,7 +10,7 @@ from advspur.data.sources import IMAGE_SUFFIXES, image_files
 
 LAYOUT = (
     "manifest.csv, metadata.csv, list_attr_celeba.csv or .txt, <class>/<image>, or "
-    "<part>/<class>/<image>; docs/data.md has examples"
+    "<part>/<class>/<image>; docs/own_data.md has examples"
 )
 TABLES = ("manifest.csv", "metadata.csv", f"{CELEBA}.csv", f"{CELEBA}.txt")
 # Where the releases keep their images, seen from the table.

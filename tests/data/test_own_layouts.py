@@ -320,7 +320,7 @@ def test_what_is_said_of_variants_pairs_and_masks(tmp_path):
 
 
 def test_the_manifest_of_the_docs_is_read(tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text()
     block = text.split("A manifest, in full")[1].split("\n\n")[1]
     mask = png(255, mode="L")
     put(tmp_path / "masks" / "7.png", mask)
