@@ -108,7 +108,10 @@ def test_a_function_of_a_package(file, monkeypatch):
     "name, message",
     [
         ("nothing", "my_models.py has no function 'nothing'; it has captured, channels, fails,"),
-        ("raw", "raw returns no model: a function is no model yet: .*models.from_function"),
+        (
+            "raw",
+            "raw returns no model: a function is no model; make one with .*models.from_function",
+        ),
         ("needs", "needs, called without arguments, fails.*TypeError.*'weights'"),
         ("fails", r"fails, called .* fails \(.*my_models.py, line 30\): KeyError: 'weights'"),
         ("WEIGHTS", "has no function 'WEIGHTS'"),

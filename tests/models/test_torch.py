@@ -237,7 +237,7 @@ def test_what_a_model_must_not_be():
     deep = torch.nn.Sequential(Net(), torch.nn.Unflatten(1, (5, 1)))
     with pytest.raises(InputError, match=r"logits of Sequential have shape \(2, 5, 1\)"):
         from_torch(deep, mean=MEAN, std=STD, image_size=8)
-    with pytest.raises(InputError, match="no model yet: make one with models.from_torch"):
+    with pytest.raises(InputError, match="no model; make one with advspur.models.from_torch"):
         check_is_model(Net())
     with pytest.raises(InputError, match="a function is no torch module"):
         from_torch(lambda x: x, mean=MEAN, std=STD, image_size=8)
@@ -256,6 +256,18 @@ def test_what_a_model_must_not_be():
     broken.forward.network.module.fc.bias.data[0] = torch.nan
     with pytest.raises(InputError, match="logits of Net are not finite"):
         check_model(broken)
+
+
+def test_too_little_memory_is_said_as_jax_says_it(monkeypatch):
+    model = small()
+    model.logits(IMAGES)
+
+    def fails(_):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(model.forward.network, "module", fails)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED: torch: Default"):
+        jax.block_until_ready(model.logits(IMAGES))
 
 
 ATTACKS = {
