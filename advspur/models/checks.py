@@ -22,7 +22,7 @@ def foreign_code(what):
         yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"{type(error).__name__}: {first_line(error)}"
         is_traced = isinstance(error, TypeError) and "Tracer" in str(error)
         text = re.sub(r"\w*Tracer\b", "JAX array", text)
