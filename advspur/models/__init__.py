@@ -1,7 +1,13 @@
 """Classifiers that own their normalisation, and where they come from: ours, Flax, torch."""
 
-from advspur.models.checks import check_is_model, check_model
-from advspur.models.classifier import Classifier, pool, with_class_map, with_head
+from advspur.models.checks import check_model
+from advspur.models.classifier import (
+    Classifier,
+    check_is_model,
+    pool,
+    with_class_map,
+    with_head,
+)
 from advspur.models.convert import convert_torch_checkpoint
 from advspur.models.flax import from_flax
 from advspur.models.function import from_function

@@ -2,24 +2,17 @@
 
 import contextlib
 import re
-import sys
 import traceback
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from advspur._checks import InputError, first_line, require, require_finite
-from advspur.models.classifier import Classifier
+from advspur.models.classifier import check_is_model
 
 PACKAGE = str(Path(__file__).parents[1])
-CONSTRUCTORS = (
-    "models.from_function(logits, num_classes=K, name=...), models.from_flax(module, variables, "
-    "mean=..., std=...) or models.from_torch(module, ...)"
-)
 
 
 @contextlib.contextmanager
@@ -29,7 +22,7 @@ def foreign_code(what):
         yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = f"{type(error).__name__}: {first_line(error)}"
         is_traced = isinstance(error, TypeError) and "Tracer" in str(error)
         text = re.sub(r"\w*Tracer\b", "JAX array", text)
@@ -108,28 +101,6 @@ def _check_rows(what, images, array, wanted):
 def _described(value):
     kind = type(value).__name__
     return f"{value.dtype} array" if hasattr(value, "dtype") else kind
-
-
-def check_is_model(model):
-    """Raise InputError unless it is a Classifier: in one line that names what makes one of it."""
-    if isinstance(model, Classifier):
-        return
-    kind = f"{type(model).__name__} is no model yet: make one with "
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(model, torch.nn.Module):
-        raise InputError(f"the torch module {kind}models.from_torch(module, mean=..., std=...)")
-    if isinstance(model, nn.Module):
-        raise InputError(
-            f"the Flax module {kind}models.from_flax(module, variables, mean=..., std=...)"
-        )
-    if isinstance(model, nnx.Module):
-        raise InputError(f"the NNX module {kind}models.from_flax(module, mean=..., std=...)")
-    if callable(model):
-        raise InputError(
-            f"a {kind}models.from_function(logits, num_classes=K, name=...), or give a string to "
-            "models.load"
-        )
-    raise InputError(f"a {type(model).__name__} is no model; models come from {CONSTRUCTORS}")
 
 
 def check_model(model, *, image_size=None):

@@ -10,12 +10,15 @@ are exactly 0 or 1, which bends l2 attacks; whatever perturbs images keeps them 
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from advspur._checks import check_images, require
+from advspur._checks import InputError, check_images, require
 from advspur._files import tree_digest
 
 
@@ -86,6 +89,24 @@ class Classifier:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_is_model(model):
+    """Raise InputError unless it is a Classifier: in one line that names what makes one of it."""
+    if isinstance(model, Classifier):
+        return
+    torch, kind = sys.modules.get("torch"), type(model).__name__
+    if torch is not None and isinstance(model, torch.nn.Module):
+        maker = "from_torch(module, mean=..., std=...)"
+    elif isinstance(model, nn.Module):
+        maker = "from_flax(module, variables, mean=..., std=...)"
+    elif isinstance(model, nnx.Module):
+        maker = "from_flax(module, mean=..., std=...)"
+    elif callable(model):
+        maker = "from_function(logits, num_classes=K, name=...)"
+    else:
+        maker = "load(NAME), from_function(...), from_flax(...) or from_torch(...)"
+    raise InputError(f"a {kind} is no model; make one with advspur.models.{maker}")
+
+
 def normalize(images, mean, std):
     """(images - mean) / std per channel."""
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
@@ -111,6 +132,7 @@ class LinearHead:
 
 def with_head(classifier, kernel, bias):
     """The Classifier with another last layer: features [n, d] @ kernel [d, k] + bias [k]."""
+    check_is_model(classifier)
     require(classifier.has_features, f"{classifier.name or 'the model'} has no features for a head")
     params = {"base": classifier.params, "kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     return dataclasses.replace(
@@ -146,6 +168,7 @@ def with_class_map(classifier, groups, num_groups, *, with_rest=True):
       num_groups: number of groups.
       with_rest: whether the classes of no group make one more, the last; else they are left out.
     """
+    check_is_model(classifier)
     return dataclasses.replace(
         classifier,
         params={"base": classifier.params, "groups": jnp.asarray(groups)},

@@ -18,7 +18,8 @@ import numpy as np
 
 from advspur._checks import InputError, first_line, require
 from advspur._files import file_checksum, tree_digest
-from advspur.models.checks import check_is_model, foreign_code
+from advspur.models.checks import foreign_code
+from advspur.models.classifier import check_is_model
 from advspur.models.convert import convert_state
 from advspur.models.torch import TorchForward, from_torch
 

@@ -75,7 +75,9 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
 
 
 def find_model(name, *, models_dir=None):
-    """The directory or checkpoint file that `load` reads for `name`."""
+    """The directory or checkpoint file that `load` reads for `name`; it itself if it names code."""
+    if is_spec(name):
+        return Path(name)
     path = Path(name).expanduser()
     if (path / "model.json").is_file() or path.is_file():
         return path

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import InputError, check_count, first_line, require
-from advspur.models.checks import check_size, checked_outputs, foreign_code, pick
+from advspur.models.checks import check_size, checked_outputs, foreign_code
 from advspur.models.classifier import Classifier
 from advspur.models.torch_calls import Network, call
 
@@ -117,7 +117,6 @@ def from_torch(
 def _to_device(module, device):
     import torch
 
-    places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
     try:
         if device is not None:
             module.to(torch.device(device))
@@ -134,15 +133,12 @@ def _to_device(module, device):
 
 def _check(network, size, features):
     """The number of classes, with the shapes of a real call's outputs checked."""
-    import torch
-
-    kind = type(network.module).__name__
-    with torch.no_grad(), foreign_code(f"{kind} on {size[0]} x {size[1]} images"):
-        outputs = network(network.images(_noise(size)))
-    images = np.zeros((2, *size), np.float32)
+    outputs = _tried(network, size)
     arrays = [o.float().cpu().numpy() if hasattr(o, "float") else o for o in outputs]
-    what = f"{kind}{f' at {features!r}' if isinstance(features, str) else ''}"
-    return checked_outputs(what, images, None, *arrays, *([None] * (2 - len(arrays))))[0].shape[1]
+    what = type(network.module).__name__
+    what += f" at {features!r}" if isinstance(features, str) else ""
+    arrays += [None] * (2 - len(arrays))
+    return checked_outputs(what, _noise(size), None, *arrays)[0].shape[1]
 
 
 def _feature_layer(network, name, size):
@@ -164,18 +160,24 @@ def _feature_layer(network, name, size):
         for layer in module.modules()
         if isinstance(layer, torch.nn.Linear)
     ]
-    kind = type(module).__name__
     try:
-        with torch.no_grad(), foreign_code(f"{kind} on {size[0]} x {size[1]} images"):
-            output = module((network.images(_noise(size)) - network.mean) / network.std)
+        (logits,) = _tried(network, size)
     finally:
         for hook in hooks:
             hook.remove()
-    logits = pick(kind, output, network.logits, "logits")
     for layer, _, result in reversed(seen):
         if result.shape == logits.shape and torch.equal(result, logits):
             return layer, True
     return None, True
+
+
+def _tried(network, size):
+    """The outputs for two images of `size`."""
+    import torch
+
+    what = f"{type(network.module).__name__} on {size[0]} x {size[1]} images"
+    with torch.no_grad(), foreign_code(what):
+        return network(network.images(_noise(size)))
 
 
 def _noise(size):

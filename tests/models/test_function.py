@@ -142,8 +142,10 @@ def test_what_is_no_model_is_told_which_constructor_makes_one():
         (flat, "from_function"),
         (linen.Dense(3), r"from_flax\(module, variables"),
         (nnx.Linear(2, 3, rngs=nnx.Rngs(0)), r"from_flax\(module, mean"),
-        ({}, "from_function.*from_flax.*from_torch"),
+        ({}, "load.*from_function.*from_flax.*from_torch"),
     ):
-        with pytest.raises(InputError, match=f"model.*{name}"):
+        with pytest.raises(InputError, match=f"is no model; make one with advspur.models.{name}"):
             check_is_model(thing)
+        with pytest.raises(InputError, match="is no model"):
+            models.with_head(thing, np.eye(3), np.zeros(3))
     check_is_model(linear_model())

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -107,7 +108,10 @@ def test_a_function_of_a_package(file, monkeypatch):
     "name, message",
     [
         ("nothing", "my_models.py has no function 'nothing'; it has captured, channels, fails,"),
-        ("raw", "raw returns no model: a function is no model yet: .*models.from_function"),
+        (
+            "raw",
+            "raw returns no model: a function is no model; make one with .*models.from_function",
+        ),
         ("needs", "needs, called without arguments, fails.*TypeError.*'weights'"),
         ("fails", r"fails, called .* fails \(.*my_models.py, line 30\): KeyError: 'weights'"),
         ("WEIGHTS", "has no function 'WEIGHTS'"),
@@ -143,6 +147,26 @@ def test_what_cannot_be_loaded_is_said_in_one_line(file, tmp_path):
             models.load(f"{file}:one", **options)
     with pytest.raises(InputError, match="pretrained=False is for timm:NAME and torchvision:NAME"):
         models.load("resnet18_l2_eps3", pretrained=False)
+
+
+def documented_file(folder):
+    """my_models.py of docs/models.md, written into a folder."""
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    (content,) = [block for block in blocks if "def efficientnet" in block]
+    (folder / "my_models.py").write_text(content)
+    return folder / "my_models.py"
+
+
+@pytest.mark.parametrize(
+    "name, arch, width", (("network", "Network", 16), ("linear", "function", 0))
+)
+def test_the_models_of_the_documentation(name, arch, width, tmp_path):
+    model = models.load(f"{documented_file(tmp_path)}:{name}")
+    models.check_model(model)
+    facts = models.classifier_facts(model)
+    assert (facts["model"], facts["arch"], facts["image_size"]) == (name, arch, 32)
+    assert model.has_features == bool(width) and model.digest is not None
 
 
 def test_what_a_library_lacks_is_said_without_it(monkeypatch):

