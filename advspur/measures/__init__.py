@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
-from advspur.measures.accuracy import accuracy, background_gaps, corruptions
-from advspur.measures.autoattack import autoattack_accuracy, plan_autoattack
-from advspur.measures.challenge import challenge, plan_challenge
-from advspur.measures.groups import groups
-from advspur.measures.regions import Regions, plan_regions, regions
-from advspur.measures.robust import pgd_accuracy, plan_pgd
+from advspur.measures.accuracy import accuracy_records, background_gap_records, corruption_records
+from advspur.measures.autoattack import autoattack_records, plan_autoattack
+from advspur.measures.challenge import challenge_records, plan_challenge
+from advspur.measures.groups import group_records
+from advspur.measures.regions import Regions, plan_regions, region_records
+from advspur.measures.robust import pgd_records, plan_pgd
 
 
 class Measure(NamedTuple):
@@ -76,38 +76,43 @@ def _lacks_parts(*names):
 
 
 MEASURES = {
-    "accuracy": Measure(accuracy, _one_pass, _defaults(accuracy), every_head=True),
+    "accuracy": Measure(accuracy_records, _one_pass, _defaults(accuracy_records), every_head=True),
     "groups": Measure(
-        groups, _one_pass, _defaults(groups), _lacks_groups, _has_groups, every_head=True
+        group_records,
+        _one_pass,
+        _defaults(group_records),
+        _lacks_groups,
+        _has_groups,
+        every_head=True,
     ),
     "background_gaps": Measure(
-        background_gaps,
+        background_gap_records,
         _one_pass,
-        _defaults(background_gaps),
+        _defaults(background_gap_records),
         _lacks_parts("same", "rand"),
     ),
     "corruptions": Measure(
-        corruptions,
+        corruption_records,
         _one_pass,
-        _defaults(corruptions) | {"baseline_errors": {}},
+        _defaults(corruption_records) | {"baseline_errors": {}},
         _lacks_cells,
     ),
     "challenge": Measure(
-        challenge,
+        challenge_records,
         plan_challenge,
-        _defaults(challenge),
+        _defaults(challenge_records),
         _lacks_parts("objects", "backgrounds"),
     ),
-    "pgd": Measure(pgd_accuracy, plan_pgd, _defaults(pgd_accuracy)),
+    "pgd": Measure(pgd_records, plan_pgd, _defaults(pgd_records)),
     "regions": Measure(
-        regions,
+        region_records,
         plan_regions,
         Regions._field_defaults,
         _lacks_masks,
         lambda table: table.has_mask,
     ),
     "autoattack": Measure(
-        autoattack_accuracy, plan_autoattack, _defaults(autoattack_accuracy) | {"batch_size": 100}
+        autoattack_records, plan_autoattack, _defaults(autoattack_records) | {"batch_size": 100}
     ),
 }
 
@@ -115,12 +120,12 @@ __all__ = [
     "MEASURES",
     "Measure",
     "Regions",
-    "accuracy",
-    "autoattack_accuracy",
-    "background_gaps",
-    "challenge",
-    "corruptions",
-    "groups",
-    "pgd_accuracy",
-    "regions",
+    "accuracy_records",
+    "autoattack_records",
+    "background_gap_records",
+    "challenge_records",
+    "corruption_records",
+    "group_records",
+    "pgd_records",
+    "region_records",
 ]

@@ -10,8 +10,8 @@ from advspur.predict import correct_on
 from advspur.records import record
 
 
-def accuracy(model, parts, *, key=None, balanced=False, subsets=(), **running):
-    """`accuracy` of each part; what is known of the data besides; options:
+def accuracy_records(model, parts, *, key=None, balanced=False, subsets=(), **running):
+    """`accuracy` of each part, and the facts of the data that its Table holds.
 
     Args:
       model: a Classifier.
@@ -37,7 +37,9 @@ def accuracy(model, parts, *, key=None, balanced=False, subsets=(), **running):
     return records
 
 
-def background_gaps(model, parts, *, key=None, same="mixed_same", rand="mixed_rand", **running):
+def background_gap_records(
+    model, parts, *, key=None, same="mixed_same", rand="mixed_rand", **running
+):
     """`background_gap` and `relative_background_gap` between two parts.
 
     Paired where the parts have equal columns `pair`: the same objects in the same order.
@@ -56,7 +58,7 @@ def background_gaps(model, parts, *, key=None, same="mixed_same", rand="mixed_ra
     ]
 
 
-def corruptions(model, parts, *, key=None, baseline_errors, **running):
+def corruption_records(model, parts, *, key=None, baseline_errors, **running):
     """`mean_corruption_accuracy`, and `mean_corruption_error` relative to a baseline.
 
     Args:

@@ -38,7 +38,7 @@ class Budget(NamedTuple):
 def plan_autoattack(
     parts, *, num_images, images, l1_epsilons, l2_epsilons, linf_epsilons, version, batch_size
 ):
-    """The most forward passes over an image that `autoattack_accuracy` makes: if none succeeds."""
+    """The most forward passes over an image that `autoattack_records` makes: if none succeeds."""
     curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
     passes = 0
     for part, table in parts.items():
@@ -47,7 +47,7 @@ def plan_autoattack(
     return passes
 
 
-def autoattack_accuracy(
+def autoattack_records(
     model,
     parts,
     *,

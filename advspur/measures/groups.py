@@ -7,7 +7,7 @@ from advspur.predict import correct_on
 from advspur.records import record
 
 
-def groups(model, parts, *, key=None, **running):
+def group_records(model, parts, *, key=None, **running):
     """Group accuracies of each part with the column `group`.
 
     `worst_group_accuracy`; with the column `is_majority` also `majority_accuracy`,

@@ -24,7 +24,7 @@ from advspur.records import record
 
 
 class Regions(NamedTuple):
-    """What to measure on the two regions: the options of `regions`.
+    """What to measure on the two regions: the options of `region_records`.
 
     Attributes:
       names: of the core region and of the rest.
@@ -85,7 +85,7 @@ class Regions(NamedTuple):
 
 
 def plan_regions(parts, **options):
-    """Forward passes over an image that `regions` makes; its options are checked."""
+    """Forward passes over an image that `region_records` makes; its options are checked."""
     chosen = Regions(**options)
     for name in ("linf_noise_levels", "l2_noise_levels", "l2_epsilons", "linf_epsilons"):
         check_numbers(f"regions.{name}", getattr(chosen, name))
@@ -100,7 +100,7 @@ def plan_regions(parts, **options):
     return sum(n * chosen.passes + min(chosen.num_attacked, n) * of_attack for n in counts)
 
 
-def regions(model, parts, *, key, batch_size, cache_dir=None, progress=None, **options):
+def region_records(model, parts, *, key, batch_size, cache_dir=None, progress=None, **options):
     """Sensitivity to noise, attacks and gradients on the core and on the rest; options: `Regions`.
 
     For each noise family and level `<name>_noise_accuracy` (class-balanced, noise on that region)

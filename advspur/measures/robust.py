@@ -24,7 +24,7 @@ def attack_passes(num_steps):
 
 
 def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, images, start):
-    """Forward passes over an image that `pgd_accuracy` makes; its options are checked."""
+    """Forward passes over an image that `pgd_records` makes; its options are checked."""
     check_count("num_steps", num_steps)
     check_count("num_attacked", num_attacked)
     check_numbers("l2_epsilons", l2_epsilons)
@@ -35,7 +35,7 @@ def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, imag
     return count * budgets * attack_passes(num_steps)
 
 
-def pgd_accuracy(
+def pgd_records(
     model,
     parts,
     *,

@@ -8,7 +8,7 @@ from advspur._checks import InputError
 from advspur.data import spurious_shapes
 from advspur.data.label_maps import OBJECTNET
 from advspur.heads import as_it_is, objectnet_scorings, superclasses
-from advspur.measures import accuracy
+from advspur.measures import accuracy_records
 from advspur.models import with_class_map, with_head
 from advspur.predict import correct_on
 from tests.data.fake_layouts import Passes, coded, greys
@@ -21,7 +21,7 @@ NINE = np.arange(18) // 2
 def share_right(model, seen, labels):
     """The accuracy on greys that the model reads as `seen`."""
     table = greys(10 * np.asarray(seen), labels, int(max(labels)) + 1)
-    (found,) = accuracy(model, {"test": table}, batch_size=8)
+    (found,) = accuracy_records(model, {"test": table}, batch_size=8)
     return found.value
 
 
@@ -69,7 +69,7 @@ def test_both_scorings_of_objectnet_by_hand():
     parts = {"images": greys(10 * np.arange(7), labels, 113)}
     found = {}
     for about, headed in head_of(objectnet_scorings, model):
-        for r in accuracy(headed, parts, balanced=True, batch_size=8):
+        for r in accuracy_records(headed, parts, balanced=True, batch_size=8):
             found[r.metric, about["scoring"]] = (r.value, r.num_examples)
     assert found == {
         ("accuracy", "full"): (pytest.approx(4 / 7), 7),

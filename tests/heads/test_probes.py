@@ -8,7 +8,7 @@ import pytest
 
 from advspur._checks import InputError
 from advspur.heads import fit_linear_probe, fit_logistic_regression, plan_probes, probes
-from advspur.measures import groups
+from advspur.measures import group_records
 from tests.data.fake_layouts import Passes, coded, greys
 
 MODEL = coded({}, 7)  # its features are the mean colour
@@ -104,7 +104,7 @@ def test_a_probe_that_looks_at_the_place_has_a_gap_of_one():
     }
     found, _ = heads(parts, **RATES)
     for name in ("adam", "lbfgs"):
-        records = groups(found[name], {"test": parts["test"]}, batch_size=8)
+        records = group_records(found[name], {"test": parts["test"]}, batch_size=8)
         values = {r.metric: r.value for r in records}
         assert (values["majority_accuracy"], values["minority_accuracy"]) == (1, 0)
         assert values["majority_minority_gap"] == 1 and values["worst_group_accuracy"] == 0

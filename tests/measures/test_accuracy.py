@@ -6,7 +6,7 @@ import pytest
 
 from advspur import metrics
 from advspur._checks import InputError
-from advspur.measures import accuracy, background_gaps, corruptions
+from advspur.measures import accuracy_records, background_gap_records, corruption_records
 from tests.data.fake_layouts import Passes, coded, greys
 
 MODEL = coded({10 * k: k for k in range(9)}, 9)  # it sees the class that the grey says
@@ -29,7 +29,7 @@ def test_accuracy_of_each_part_over_images_and_over_classes():
     """Right of 3 images of class 2, and of 1 of class 5: 1, and 1."""
     parts = {"a": table([2, 3, 4, 5], [2, 2, 2, 5]), "b": table([0, 1, 2] * 5, [0, 1, 1] * 5)}
     parts["a"].facts["clipped_share"] = 0.25
-    found = numbers(accuracy(MODEL, parts, balanced=True, **CALL))
+    found = numbers(accuracy_records(MODEL, parts, balanced=True, **CALL))
     assert found == {
         ("accuracy", "part a"): (2 / 4, 4),
         ("balanced_accuracy", "part a"): (pytest.approx((1 / 3 + 1) / 2), 4),
@@ -37,7 +37,7 @@ def test_accuracy_of_each_part_over_images_and_over_classes():
         ("accuracy", "part b"): (pytest.approx(10 / 15), 15),
         ("balanced_accuracy", "part b"): (pytest.approx((1 + 1 / 2) / 2), 15),
     }
-    (record, *_) = accuracy(MODEL, parts, **CALL)
+    (record, *_) = accuracy_records(MODEL, parts, **CALL)
     assert record[1:5] == metrics.accuracy([1, 0, 0, 1])
 
 
@@ -48,7 +48,7 @@ def test_the_classes_of_a_subset_are_measured_apart():
     labels = np.repeat(classes, 2)
     shown = [0, 0, 1, 409, 207, 207, 409, 409, 0, 999]
     part = table([classes.index(index) for index in shown], labels, 1000)
-    found = numbers(accuracy(model, {"val": part}, subsets=("objectnet",), **CALL))
+    found = numbers(accuracy_records(model, {"val": part}, subsets=("objectnet",), **CALL))
     assert found == {
         ("accuracy", "part val"): (pytest.approx(8 / 10), 10),
         ("accuracy", "part val, classes objectnet"): (3 / 4, 4),
@@ -67,7 +67,7 @@ def test_gaps_of_backgrounds_are_paired_where_the_objects_are_the_same(pairs):
     columns = [{} if pairs == "none" else {"pair": names[k]} for k in ("equal", pairs)]
     parts = {"mixed_same": table(same, LABELS, **columns[0])}
     parts["mixed_rand"] = table(rand, LABELS, **columns[1])
-    gap, relative = background_gaps(MODEL, parts, **CALL)
+    gap, relative = background_gap_records(MODEL, parts, **CALL)
     assert (gap.metric, relative.metric) == ("background_gap", "relative_background_gap")
     assert gap.value == pytest.approx(1 / 18) and relative.value == pytest.approx(1 / 17)
     paired = pairs == "equal"
@@ -82,11 +82,11 @@ def test_gaps_of_parts_of_other_names_and_lengths():
     """One right image of the second is lost, as where it cannot be read: 18 of 18, 1 of 17."""
     parts = {"own": table(LABELS, LABELS, pair=np.arange(18))}
     parts["other"] = table([0] * 17, LABELS[1:], pair=np.arange(1, 18))
-    gap, relative = background_gaps(MODEL, parts, same="own", rand="other", **CALL)
+    gap, relative = background_gap_records(MODEL, parts, same="own", rand="other", **CALL)
     assert gap.value == relative.value == pytest.approx(1 - 1 / 17)
     assert gap.options == {"paired": False}
     with pytest.raises(InputError, match="same = 'mixed_same' is not known; allowed: 'own'"):
-        background_gaps(MODEL, parts, **CALL)
+        background_gap_records(MODEL, parts, **CALL)
 
 
 CORRUPTIONS = ("noise", "blur", "snow")
@@ -107,36 +107,36 @@ def cells():
 def test_corruption_errors_by_hand():
     errors = dict(zip(CORRUPTIONS, np.mean(1 - RIGHT / 4, axis=1), strict=True))
     mce = np.mean([errors[name] / ALEXNET[name] for name in CORRUPTIONS])
-    found = numbers(corruptions(MODEL, cells(), baseline_errors=ALEXNET, **CALL))
+    found = numbers(corruption_records(MODEL, cells(), baseline_errors=ALEXNET, **CALL))
     assert found == {
         ("mean_corruption_accuracy", ""): (pytest.approx(RIGHT.mean() / 4, abs=1e-12), 4),
         ("mean_corruption_error", ""): (pytest.approx(mce, abs=1e-12), 4),
     }
-    found = numbers(accuracy(MODEL, cells(), **CALL))
+    found = numbers(accuracy_records(MODEL, cells(), **CALL))
     values = {about: value for (_, about), (value, _) in found.items()}
     assert list(values) == [f"part {name}" for name in cells()]
     assert list(values.values()) == (RIGHT.ravel() / 4).tolist()
     with pytest.raises(InputError, match="corruptions are noise, blur, snow"):
-        corruptions(MODEL, cells(), baseline_errors={"noise": 0.5}, **CALL)
+        corruption_records(MODEL, cells(), baseline_errors={"noise": 0.5}, **CALL)
 
 
 def test_a_killed_evaluation_goes_on_at_the_part_it_was_in(tmp_path):
     """Killed at the 31st image, in the eighth of 15 cells; measures share what is kept."""
     call = CALL | {"cache_dir": tmp_path, "baseline_errors": ALEXNET}
-    expected = corruptions(MODEL, cells(), **call | {"cache_dir": None})
+    expected = corruption_records(MODEL, cells(), **call | {"cache_dir": None})
     with pytest.raises(KeyboardInterrupt):
-        corruptions(MODEL, cells(), progress=Passes(limit=30), **call)
+        corruption_records(MODEL, cells(), progress=Passes(limit=30), **call)
     assert len(list(tmp_path.iterdir())) == 7
 
-    def again(model, parts, measure=corruptions):
+    def again(model, parts, measure=corruption_records):
         progress, options = Passes(), dict(call)
-        if measure is accuracy:
+        if measure is accuracy_records:
             del options["baseline_errors"]
         return measure(model, parts, progress=progress, **options), progress.done, progress.skipped
 
     assert again(MODEL, cells()) == (expected, 4 * 8, 4 * 7)
     assert again(MODEL, cells()) == (expected, 0, 60)
-    assert again(MODEL, cells(), accuracy)[1:] == (0, 60)
+    assert again(MODEL, cells(), accuracy_records)[1:] == (0, 60)
     other = coded({10 * k: (k + 1) % 9 for k in range(9)}, 9)
     assert again(other, cells())[1:] == (60, 0)  # of other weights
     moved = cells() | {"snow/2": cells()["snow/2"].subset([1, 0, 2, 3])}
@@ -151,10 +151,10 @@ def test_a_killed_evaluation_goes_on_at_the_part_it_was_in(tmp_path):
 def test_a_flipped_bit_anywhere_in_what_is_kept_is_noticed(tmp_path):
     """In the archive's directory it may say that there are fewer arrays, or a cipher."""
     call = CALL | {"cache_dir": tmp_path}
-    expected = accuracy(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call)
+    expected = accuracy_records(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     for place in (*range(0, len(whole) - 150, 41), *range(len(whole) - 150, len(whole), 3)):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 5]) + whole[place + 1 :])
-        assert accuracy(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call) == expected
+        assert accuracy_records(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call) == expected
         assert file.read_bytes() == whole

@@ -17,7 +17,7 @@ from advspur.attacks.autoattack import AttackCost
 from advspur.benchmarks import BENCHMARKS, evaluate_model
 from advspur.benchmarks.runner import OpenModel
 from advspur.data import spurious_shapes
-from advspur.measures import MEASURES, autoattack, autoattack_accuracy
+from advspur.measures import MEASURES, autoattack, autoattack_records
 from advspur.measures.autoattack import plan_autoattack
 from tests.data import fake_layouts
 from tests.data.fake_layouts import Passes, coded, read
@@ -54,7 +54,7 @@ def short(monkeypatch):
 
 def measure(progress=None, cache_dir=None, **options):
     running = {"key": jax.random.key(3), "progress": progress, "cache_dir": cache_dir}
-    return autoattack_accuracy(model(), parts(), **running, **OPTIONS | options)
+    return autoattack_records(model(), parts(), **running, **OPTIONS | options)
 
 
 def numbers(records):
@@ -89,13 +89,13 @@ def test_robust_accuracy_is_the_linear_optimum(first):
     images, labels = np.float32(columns["image"]) / np.float32(255), columns["label"]
     weights = np.asarray(model().params[0], np.float64).reshape(192, -1)
 
-    def accuracy(images):
+    def accuracy_records(images):
         logits = np.asarray(images, np.float64).reshape(NUM, -1) @ weights
         return np.mean(np.argmax(logits, axis=1) == labels)
 
     (clean,) = of(records, "autoattack_clean_accuracy")
     assert clean.options == {"images": "test[:20]"}
-    assert (clean.value, clean.num_examples) == (accuracy(images), NUM)
+    assert (clean.value, clean.num_examples) == (accuracy_records(images), NUM)
     found = []
     for epsilon in EPSILONS:
         worst = linear_oracle.worst_case(
@@ -103,7 +103,7 @@ def test_robust_accuracy_is_the_linear_optimum(first):
         )
         robust = robust_of(records, p="inf", epsilon=epsilon)
         assert robust.options["version"] == "standard" and robust.options["images"] == "test[:20]"
-        assert robust.value == accuracy(worst)
+        assert robust.value == accuracy_records(worst)
         assert robust.low < robust.value < robust.high and robust.num_examples == NUM
         found.append(robust.value)
     assert 0 < found[0] < found[1] < clean.value

@@ -6,7 +6,7 @@ import pytest
 
 from advspur._checks import InputError
 from advspur.data import array_source
-from advspur.measures import challenge
+from advspur.measures import challenge_records
 from advspur.measures.challenge import plan_challenge
 from tests.data.fake_layouts import Passes, coded, greys
 from tests.measures.linear import linear
@@ -19,7 +19,7 @@ NAMES = {"objects": "original", "backgrounds": "only_bg_t"}
 
 def measure(model, parts, num_backgrounds, **change):
     call = {"key": jax.random.key(0), "batch_size": 8} | change
-    return challenge(model, parts, num_backgrounds=num_backgrounds, **call)
+    return challenge_records(model, parts, num_backgrounds=num_backgrounds, **call)
 
 
 def test_an_object_that_one_background_turns_wrong_is_vulnerable():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from advspur.data.waterbirds import GROUP_COUNTS, NAMES
-from advspur.measures import groups
+from advspur.measures import group_records
 from tests.data.fake_layouts import coded, greys
 
 MODEL = coded({0: 0, 10: 1}, 2)
@@ -37,7 +37,7 @@ def test_numbers_by_hand():
     parts = {"test": birds((4, 2, 3, 5), (3, 1, 0, 4)), "val": birds((1, 1, 1, 1), (1, 1, 1, 1))}
     for table in parts.values():
         table.names, table.train_groups = NAMES, GROUP_COUNTS["train"]
-    records = groups(MODEL, parts, **CALL)
+    records = group_records(MODEL, parts, **CALL)
     adjusted = (3498 * 3 / 4 + 184 * 1 / 2 + 56 * 0 + 1057 * 4 / 5) / 4795
     expected = {
         ("majority_accuracy", None): (7 / 9, 9),
@@ -60,13 +60,13 @@ def test_numbers_by_hand():
 
 def test_groups_without_names_are_counted_by_their_codes():
     """Nothing is known of training groups; of an empty group the worst is not known either."""
-    records = groups(MODEL, {"test": birds((4, 2, 3, 5), (3, 1, 2, 4))}, **CALL)
+    records = group_records(MODEL, {"test": birds((4, 2, 3, 5), (3, 1, 2, 4))}, **CALL)
     found = numbers(records, "test")
     assert {metric for metric, _ in found} == {
         "majority_accuracy", "minority_accuracy", "majority_minority_gap", "worst_group_accuracy",
     }  # fmt: skip
     assert found["worst_group_accuracy", None] == (1 / 2, 2)
-    records = groups(MODEL, {"test": birds((4, 0, 3, 5), (3, 0, 2, 4))}, **CALL)
+    records = group_records(MODEL, {"test": birds((4, 0, 3, 5), (3, 0, 2, 4))}, **CALL)
     found = numbers(records, "test")
     assert math.isnan(found["worst_group_accuracy", None][0])
     assert found["minority_accuracy", None] == (pytest.approx(2 / 3), 3)
@@ -80,7 +80,7 @@ def test_named_groups_that_no_image_has_are_none():
     table = birds((4, 0, 3, 5), (3, 0, 2, 4))
     table.names = NAMES
     del table.columns["is_majority"]
-    found = numbers(groups(MODEL, {"test": table}, **CALL), "test")
+    found = numbers(group_records(MODEL, {"test": table}, **CALL), "test")
     assert found == {
         ("worst_group_accuracy", None): (pytest.approx(2 / 3), 3),
         ("group_accuracy", "landbird on land"): (3 / 4, 4),
@@ -88,14 +88,16 @@ def test_named_groups_that_no_image_has_are_none():
         ("group_accuracy", "waterbird on water"): (4 / 5, 5),
     }
     table.train_groups = (7, 1, 1, 7)
-    found = numbers(groups(MODEL, {"test": table}, **CALL), "test")
+    found = numbers(group_records(MODEL, {"test": table}, **CALL), "test")
     assert math.isnan(found["worst_group_accuracy", None][0])
     assert math.isnan(found["adjusted_average_accuracy", None][0])
     assert found["group_accuracy", "landbird on water"][1] == 0
 
 
 def test_without_a_minority_there_is_no_gap():
-    found = numbers(groups(MODEL, {"test": birds((4, 0, 0, 5), (3, 0, 0, 4))}, **CALL), "test")
+    found = numbers(
+        group_records(MODEL, {"test": birds((4, 0, 0, 5), (3, 0, 0, 4))}, **CALL), "test"
+    )
     assert found["majority_accuracy", None] == (pytest.approx(7 / 9), 9)
     for metric in ("minority_accuracy", "majority_minority_gap"):
         assert math.isnan(found[metric, None][0])

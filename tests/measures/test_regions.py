@@ -10,7 +10,7 @@ import pytest
 from advspur._checks import InputError
 from advspur.data import array_source
 from advspur.data.masks import mask_regions
-from advspur.measures import Regions, regions
+from advspur.measures import Regions, region_records
 from advspur.measures.regions import plan_regions
 from tests.data.fake_layouts import Passes
 from tests.measures.linear import margins, of_two_classes, worst_images
@@ -52,7 +52,7 @@ def table(masks=MASKS, labels=LABELS):
 def measure(model=MODEL, source=None, **change):
     running = {"key": jax.random.key(5), "batch_size": 8}
     parts = {"test": table() if source is None else source}
-    return regions(model, parts, **running | OPTIONS | change)
+    return region_records(model, parts, **running | OPTIONS | change)
 
 
 @pytest.fixture(scope="module")

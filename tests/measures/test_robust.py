@@ -8,7 +8,7 @@ import pytest
 
 from advspur._checks import InputError
 from advspur.data import array_source
-from advspur.measures import pgd_accuracy, robust
+from advspur.measures import pgd_records, robust
 from advspur.measures.robust import attack_passes, correct_under_pgd, plan_pgd
 from advspur.predict import correct_clean
 from tests.data.fake_layouts import Passes
@@ -31,7 +31,7 @@ def parts(**columns):
 
 def measure(tables, model=MODEL, **options):
     call = {"key": jax.random.key(5), "batch_size": 8} | OPTIONS | options
-    return {(r.metric, r.options["epsilon"]): r for r in pgd_accuracy(model, tables, **call)}
+    return {(r.metric, r.options["epsilon"]): r for r in pgd_records(model, tables, **call)}
 
 
 def exact(epsilon):
@@ -70,7 +70,7 @@ def test_some_images_are_attacked_and_at_budget_0_stands_their_clean_accuracy(im
 def test_each_norm_and_part_has_its_records():
     tables = parts() | {"other": parts()["test"].subset([1, 5])}
     call = OPTIONS | {"l2_epsilons": (0.05,), "linf_epsilons": (0.01,)}
-    records = pgd_accuracy(MODEL, tables, key=jax.random.key(0), batch_size=8, **call)
+    records = pgd_records(MODEL, tables, key=jax.random.key(0), batch_size=8, **call)
     found = [(r.options["part"], r.options["p"], r.options["epsilon"]) for r in records]
     each = [(2.0, 0.0), (2.0, 0.05), ("inf", 0.0), ("inf", 0.01)]
     assert found == [(part, *about) for part in tables for about in each]
