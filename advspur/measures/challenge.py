@@ -16,7 +16,7 @@ from advspur.records import record
 
 
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
-    """Forward passes over an image that `challenge_records` makes at most; its options are checked."""
+    """Forward passes over an image that `challenge_records` makes at most; options are checked."""
     check_count("num_backgrounds", num_backgrounds, 0)
     found = [len(parts.get(part, ())) for part in (objects, backgrounds)]
     return found[0] * min(num_backgrounds, found[1])
