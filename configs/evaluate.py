@@ -53,7 +53,7 @@ def get_config():
     config.columns.attributes = ()  # the columns that make groups with the label
     config.majority = ()  # names of the majority groups; (): those that train makes more frequent
     config.own = ConfigDict(own_benchmark("own").defaults())
-    for name in ("columns", "majority", "allow_partial", "skip_unreadable"):
+    for name in ("columns", "majority", "allow_partial", "skip_unreadable", "look_for_files"):
         del config.own.data[name]  # above
     config.own.data.image_size = 0  # 0: the model's, or 224
     return config.lock()

@@ -108,15 +108,18 @@ def own_row(path, config, reading, models, line):
 
     row, options = own_benchmark(path, name=config.data_name), config.own.to_dict()
     columns = {role: name for role, name in config.columns.items() if name}
+    if "attributes" in columns:
+        columns["attributes"] = _cli.words(columns["attributes"])
     majority = [name.strip() for text in config.majority for name in text.split(";")]
     options["data"] |= {"columns": columns, "majority": majority, **reading}
     options["head"]["class_names"] = _cli.words(options["head"]["class_names"])
     if not options["data"]["image_size"]:
         del options["data"]["image_size"]  # the model's
-    measures, lines = measured(row, options)
-    for text in row.reader.read.lines(**row.complete(options)["data"]) + lines:
+    known = row.complete(options)["data"] | {"look_for_files": False}  # find_data looks for them
+    parts = row.load(None, known)
+    measures, lines = measured(row, parts, options)
+    for text in row.reader.read.lines(**known) + lines:
         line(text)
-    parts = row.load(None, row.complete(options)["data"])
     for model in models:
         head = options["head"]
         _, text = choose_head(model.facts, parts, head["head"], head["class_names"])

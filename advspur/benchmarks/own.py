@@ -54,10 +54,9 @@ def _reader(path):
     return read
 
 
-def measured(row, options):
-    """(the measures that the data of a row allow, lines that say what the others lack)."""
+def measured(row, parts, options):
+    """(the measures that {part: Table} allow, lines that say what the others lack)."""
     full = row.complete(options)
-    parts = row.load(None, full["data"])
     lacking = {name: MEASURES[name].lacks(parts, full[name]) for name in row.measures}
     able = tuple(name for name, lacks in lacking.items() if not lacks)
     lines = [f"measured: {', '.join(able)}; on request: autoattack"]

@@ -58,6 +58,7 @@ def read_own(
     interpolation="bilinear",
     allow_partial=False,
     skip_unreadable=False,
+    look_for_files=True,
 ):
     """({part: Table}, lines that say what was found) of a table, or of a folder.
 
@@ -78,6 +79,7 @@ def read_own(
       interpolation: "bilinear" or "bicubic".
       allow_partial: leave out rows whose image or mask is missing.
       skip_unreadable: leave out rows whose image or mask cannot be read; all are read for it.
+      look_for_files: False: only tell what a table says, whether or not its images are there.
     Raises: InputError naming the file, the line, and what is wrong there.
     """
     check_count("image_size", image_size)
@@ -86,7 +88,8 @@ def read_own(
     rows = with_masks_beside(read_layout(path, dict(columns or {}), image_dir))
     splits = row_splits(rows)
     part_of = row_parts(rows, splits)
-    kept = whole_rows(rows, part_of, allow_partial)
+    everything = range(len(rows.lines))
+    kept = whole_rows(rows, part_of, allow_partial) if look_for_files else everything
     rows, part_of = rows.subset(kept), [part_of[i] for i in kept]
     is_train = np.array([splits[i] == "train" for i in kept])
     transform = RESIZES[resize] and functools.partial(

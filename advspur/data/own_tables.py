@@ -161,7 +161,8 @@ def celeba_rows(file, columns):
     unknown = ", ".join(repr(name) for name in (label, *chosen) if name not in names)
     require(
         not unknown,
-        f"{file} has {len(names)} attributes, and {unknown} is none: choose with columns.label "
+        f"{file} has {len(names)} attributes"
+        f"{f', and {unknown} is none' if label else ''}: choose with columns.label "
         f"(as Blond_Hair) and columns.attributes (as Male) among {', '.join(names)}",
     )
     cells = {"image": table["image_id"], "label": table[label]}

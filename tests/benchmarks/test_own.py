@@ -56,7 +56,7 @@ def named(tiny_classifier):
 
 @pytest.fixture(scope="module")
 def records(row, named):
-    measures, _ = measured(row, {"data": DATA})
+    measures, _ = measured(row, row.load(None, DATA), {"data": DATA})
     return row.evaluate(
         named,
         batch_size=8,
@@ -75,7 +75,7 @@ def value(records, metric, **options):
 
 def test_the_row_is_named_for_its_folder_and_says_what_it_lacks(row, folder):
     assert row.name == "shapes" and own_benchmark(folder / "manifest.csv").name == "shapes"
-    measures, lines = measured(row, {"data": DATA})
+    measures, lines = measured(row, row.load(None, DATA), {"data": DATA})
     assert measures == ("accuracy", "groups", "pgd", "regions")
     assert lines == [
         "measured: accuracy, groups, pgd, regions; on request: autoattack",
