@@ -17,13 +17,13 @@ import numpy as np
 from _paired import print_ratio
 from PIL import Image
 
+from advspur import predict
 from advspur._devices import replicate
-from advspur.benchmarks import predict
-from advspur.benchmarks.regions import region_records
-from advspur.benchmarks.rival10 import REGIONS
+from advspur.benchmarks.table import RIVAL10_NOISE
 from advspur.data.layouts import open_file, with_mask
 from advspur.data.table import Table
 from advspur.data.transforms import resize_square
+from advspur.measures import Regions, region_records
 from advspur.models import from_resnet, resnet18
 from advspur.training.run_dir import environment
 
@@ -33,14 +33,17 @@ BATCH = 32
 def main(pairs=5, count=64):
     network = resnet18(10)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    classifier = replicate(from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3))
-    regions = REGIONS._replace(l2_noise_levels=(), l2_epsilons=(), linf_epsilons=())
+    variables = replicate(variables)
+    classifier = from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
+    options = RIVAL10_NOISE | {"l2_noise_levels": (), "l2_epsilons": (), "linf_epsilons": ()}
+    regions = Regions(**options)
     with tempfile.TemporaryDirectory() as folder:
         table = written(Path(folder), count)
         images = jax.device_put(np.stack([table[i]["image"] for i in range(BATCH)]))
 
         def benchmark():
-            region_records(classifier, table, regions, key=jax.random.key(0), batch_size=BATCH)
+            key = jax.random.key(0)
+            region_records(classifier, {"test": table}, key=key, batch_size=BATCH, **options)
 
         def passes():
             for _ in range(-(-count // BATCH) * regions.passes):
@@ -89,7 +92,8 @@ def written(folder, count):
         image = open_file(folder / f"{row['number']}.jpg")
         return with_mask(image, open_file(mask, "L"), lambda x: resize_square(x, 224), mask)
 
-    return Table(10, load, number=np.arange(count), label=np.arange(count) % 10)
+    columns = {"number": np.arange(count), "label": np.arange(count) % 10}
+    return Table(10, load, has_mask=True, **columns)
 
 
 if __name__ == "__main__":
