@@ -27,7 +27,7 @@ from advspur._devices import split_batch, whole_batch
 from advspur._files import write_whole
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
-from advspur.models.classifier import ClassMap, LinearHead, base_of, pool
+from advspur.models.classifier import ClassMap, LinearHead, base_of, check_is_model, pool
 
 CHECKSUM = 32  # bytes
 
@@ -77,6 +77,7 @@ def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
       cache_dir: a folder; None: nothing is kept.
       running: batch_size, progress and passes of `for_each_example`.
     """
+    check_is_model(classifier)
     if cache_dir is None or classifier.digest is None:
         return for_each_example(function, table, **running)
     about = [about, classifier.digest, table.digest, __version__]

@@ -56,4 +56,6 @@ def get_config():
     for name in ("columns", "majority", "allow_partial", "skip_unreadable", "look_for_files"):
         del config.own.data[name]  # above
     config.own.data.image_size = 0  # 0: the model's, or 224
+    config.own.data.num_classes = 0  # 0: those that have images
+    config.own.data.names = ConfigDict({"label": ()})  # of the classes, where labels are numbers
     return config.lock()

@@ -75,6 +75,7 @@ def main(flags, *runs):
         required=flags.require,
         line=line,
     )
+    require(directories, "nothing to measure; lines above say why")
     if flags.plan:
         require(not damaged, "the data cannot be measured; lines above say why")
         return
@@ -113,9 +114,11 @@ def own_row(path, config, reading, models, line):
     majority = [name.strip() for text in config.majority for name in text.split(";")]
     options["data"] |= {"columns": columns, "majority": majority, **reading}
     options["head"]["class_names"] = _cli.words(options["head"]["class_names"])
-    if not options["data"]["image_size"]:
-        del options["data"]["image_size"]  # the model's
-    known = row.complete(options)["data"] | {"look_for_files": False}  # find_data looks for them
+    names = {column: _cli.words(words) for column, words in options["data"]["names"].items()}
+    options["data"]["names"] = {column: words for column, words in names.items() if words} or None
+    for name in ("image_size", "num_classes"):
+        options["data"][name] or options["data"].pop(name)  # 0: the model's, those of the data
+    known = row.complete(options)["data"] | {"look_for_files": config.allow_partial}
     parts = row.load(None, known)
     measures, lines = measured(row, parts, options)
     for text in row.reader.read.lines(**known) + lines:

@@ -144,7 +144,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
     code, out, err = run("reproduce", *arguments)
     assert code == 0, err
-    assert "report.html: 2 models, 142 new numbers" in out
+    assert "report.html: 2 models, 194 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
     assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 7
@@ -152,12 +152,12 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     for model in ("standard_seed0", "l2_eps0.25_seed0"):
         assert f"<summary>{model}</summary>" in page
 
-    # Stopped within the evaluation of the last model: its end mark is missing.
+    # Stopped within the last measure of the last model: its end mark is missing.
     lines = records.read_text().splitlines(keepends=True)
     end = max(i for i, line in enumerate(lines) if '"complete"' in line)
     records.write_text("".join(lines[:end])[:-20])
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "2 models, 71 new numbers" in out
+    assert code == 0 and "2 models, 28 new numbers" in out
 
     before = records.read_bytes()
     code, out, _ = run("reproduce", *arguments)
@@ -174,7 +174,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
         run_dir,
     ]
     code, _, err = run("evaluate", *evaluate)
-    assert code == 0 and "l2_eps0.25_seed0 on spurious_shapes: 71 new numbers" in err, err
+    assert code == 0 and "l2_eps0.25_seed0 on spurious_shapes: 97 new numbers" in err, err
     code, out, err = run("report", tmp_path / "evaluation")
     assert code == 0 and out.strip().endswith("report.html"), err
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from advspur._checks import InputError, check_choice, require
 from advspur.benchmarks.row import Benchmark
+from advspur.benchmarks.table import BENCHMARKS
 from advspur.data.class_names import class_map
 from advspur.data.own import read_own
 from advspur.data.own_parts import evaluation_parts
@@ -21,8 +22,11 @@ HEADS = ("auto", "classes", "probe")
 def own_benchmark(path, *, name=""):
     """The Benchmark of users' own data in `path`; `name`: default the folder's."""
     path = Path(path).expanduser()
-    name = name or (path.parent if path.suffix else path).resolve().name
-    require(name, f"--data={path} has no name: give one with --config.data_name=NAME")
+    name = name or (path.parent if path.is_file() else path).resolve().name
+    require(
+        name not in ("", "training", *BENCHMARKS),
+        f"data of your own cannot be called {name!r}: give another name with --config.data_name",
+    )
     options = {
         "head": {"learning_rate": 5e-4, "with_lbfgs": True},
         "pgd": {"images": "spread"},
@@ -48,20 +52,24 @@ def _reader(path):
 
     @functools.wraps(read_own, assigned=())  # its signature
     def read(**options):
-        return remembered(json.dumps(options))[0]
+        return remembered(json.dumps(options, default=str))[0]
 
-    read.lines = lambda **options: remembered(json.dumps(options))[1]
+    read.lines = lambda **options: remembered(json.dumps(options, default=str))[1]
     return read
 
 
 def measured(row, parts, options):
     """(the measures that {part: Table} allow, lines that say what the others lack)."""
-    full = row.complete(options)
+    full, able = row.complete(options), row.able(parts, options)
     lacking = {name: MEASURES[name].lacks(parts, full[name]) for name in row.measures}
-    able = tuple(name for name, lacks in lacking.items() if not lacks)
     lines = [f"measured: {', '.join(able)}; on request: autoattack"]
     lines += [f"not measured: {name}, it lacks {lacks}" for name, lacks in lacking.items() if lacks]
     return able, lines
+
+
+def fitting(parts):
+    """The parts that a probe may see: those that are not evaluated."""
+    return {name: table for name, table in parts.items() if name not in evaluation_parts(parts)}
 
 
 def choose_head(facts, parts, head="auto", class_names=()):
@@ -81,7 +89,7 @@ def choose_head(facts, parts, head="auto", class_names=()):
         text
         for text, is_there in (
             ("the model has no features", facts.get("has_features", True)),
-            ("the data have no part train", "train" in parts),
+            ("the data have no part train beside what is evaluated", "train" in fitting(parts)),
         )
         if not is_there
     ]
@@ -135,7 +143,7 @@ def own_head(
     if groups is None:
         return probes(
             model,
-            parts,
+            fitting(parts),
             key=key,
             running=running,
             learning_rate=learning_rate,

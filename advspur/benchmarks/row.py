@@ -11,7 +11,7 @@ from advspur.data.readers import Reader
 from advspur.heads import as_it_is
 from advspur.intervals import wilson
 from advspur.measures import MEASURES
-from advspur.models import check_is_model
+from advspur.models import check_is_model, classifier_facts
 from advspur.records import record
 
 # Options that say how an evaluation is run, or whose effect the records show by themselves.
@@ -74,19 +74,39 @@ class Benchmark(NamedTuple):
             full[group] = full[group] | given
         return full
 
+    def changed(self, options):
+        """Those of nested options that are not this row's defaults."""
+        own, found = self.defaults(), {}
+        for group, given in options.items():
+            known = {name: _plain(value) for name, value in own.get(group, {}).items()}
+            found[group] = {
+                name: value
+                for name, value in dict(given).items()
+                if name not in known or _plain(value) != known[name]
+            }
+        return found
+
     def chosen(self, options, measure):
         """The options of the protocol that are not this row's own: its records carry them."""
-        own, shown = self.defaults(), {}
+        changed, shown = self.changed(options), {}
         for group in ("data", "head", measure):
-            for name, value in options[group].items():
-                if name not in RUNNING and _plain(value) != _plain(own[group].get(name)):
-                    shown[name] = value
+            running = RUNNING if group != "head" else ()
+            shown |= {name: v for name, v in changed[group].items() if name not in running}
         shift = options["data"].get("color_shift") or {}
         return _plain(shown | {name: shift[name] for name in ("rho", "shift") if name in shift})
 
     def load(self, directory=None, options=None):
         """{part: Table}; `options`: of the reader, see `defaults`."""
+        require(
+            directory is not None or not self.reader.directories,
+            f"{self.name} needs the directory of its data",
+        )
         return self.reader.read(*([] if directory is None else [directory]), **dict(options or {}))
+
+    def able(self, parts, options):
+        """The measures of the protocol that {part: Table} allow."""
+        full = self.complete(options)
+        return tuple(n for n in self.measures if not MEASURES[n].lacks(parts, full[n]))
 
     def plan(self, directory, measures, options):
         """{"head" and each measure: forward passes over an image}; the options are checked."""
@@ -130,7 +150,11 @@ class Benchmark(NamedTuple):
           options: data={...}, head={...} and a dict for each measure; see `defaults`.
         """
         check_is_model(model)
-        measures = measures or self.measures
+        _, of_model = self.fits(classifier_facts(model))
+        options = merged(of_model, self.changed(options))
+        measures = measures or self.able(
+            self.load(directory, self.complete(options)["data"]), options
+        )
         self.plan(directory, measures, options)  # what is wrong is said before the work
         with contextlib.ExitStack() as stack:
             if cache_dir is None:  # passes are shared for the length of this call
@@ -168,7 +192,19 @@ class Benchmark(NamedTuple):
             f"{self.name} has no part {', '.join(missing)}; its parts are {', '.join(parts)}",
         )
         named = {part: parts[part] for part in asked or self.parts(parts)}
-        return {part: table for part, table in named.items() if MEASURES[name].fits(table)}
+        found = {part: table for part, table in named.items() if MEASURES[name].fits(table)}
+        require(
+            found,
+            f"{self.name} cannot be measured by {name} on {', '.join(named)}: choose other parts "
+            f"with {name}.parts",
+        )
+        return found
+
+
+def merged(options, others):
+    """Nested options, those of `others` first."""
+    groups = options.keys() | others.keys()
+    return {g: {**options.get(g, {}), **others.get(g, {})} for g in groups}
 
 
 def _keywords(function):

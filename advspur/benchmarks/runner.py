@@ -15,6 +15,7 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
+from advspur.benchmarks.row import merged
 from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
 from advspur.data.sources import read_bytes
@@ -116,7 +117,7 @@ def evaluate_model(
     """
     fault, of_model = row.fits(model.facts)
     require(not fault, f"{model.name} cannot be measured on {row.name}: {fault}")
-    options = merged(of_model, options or {})
+    options = merged(of_model, row.changed(options or {}))
     full, measures = row.complete(options), tuple(measures or row.measures)
     parts = row.load(directory, full["data"])
     digests = [f"{part} {table.digest}" for part, table in parts.items()]
@@ -124,7 +125,7 @@ def evaluate_model(
     marks = {}
     for name in measures:
         groups = {group: full[group] for group in ("data", "head", name)}
-        known = {key: model.facts.get(key) for key in ("step", "checksum")}
+        known = {key: model.facts.get(key) for key in ("step", "checksum", "mean", "std", "dtype")}
         same = known | {"content": data, "seed": seed, "advspur": __version__}
         images = full[name].get("images", "first")
         if images not in NAMED:  # a file of names, which may change under its own
@@ -132,7 +133,10 @@ def evaluate_model(
             same["list"] = hashlib.sha256(listed).hexdigest()
         marks[name] = json.loads(json.dumps({"measure": name} | groups | same))
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
-    left = [name for name in measures if (model.name, row.name, marks[name]) not in known]
+    is_known = model.facts.get("checksum") is not None  # else another model may have the name
+    left = [
+        name for name in measures if not (is_known and (model.name, row.name, marks[name]) in known)
+    ]
     if not left:
         return []
     start, measured = time.monotonic(), []
@@ -148,12 +152,6 @@ def evaluate_model(
         append_records(path, [*found, end._replace(measure=name, **about)])
         measured += found
     return measured
-
-
-def merged(options, others):
-    """Nested options, those of `others` first."""
-    groups = options.keys() | others.keys()
-    return {g: {**options.get(g, {}), **others.get(g, {})} for g in groups}
 
 
 def find_data(rows, options, *, measures, data_dir, directories, required, line):
@@ -250,12 +248,15 @@ def evaluate_matrix(
                     progress=progress.part(title, total=passes[name]),
                 )
             except (InputError, jax.errors.JaxRuntimeError) as error:
-                is_of_memory = OUT_OF_MEMORY in str(error)
-                if not isinstance(error, InputError) and not is_of_memory:
+                text = first_line(error)
+                if OUT_OF_MEMORY in str(error):
+                    text += "; lower --config.batch_size"
+                elif "callback" in str(error).lower():  # code of somebody else's
+                    text = f"the model fails: {str(error).strip().splitlines()[-1]}"
+                elif not isinstance(error, InputError):
                     raise
-                more = "; lower --config.batch_size" if is_of_memory else ""
                 complete, found = False, []
-                progress.line(f"error: {title}: {first_line(error)}{more}")
+                progress.line(f"error: {title}: {text}")
             else:
                 for text in _headlines(found):
                     progress.line(f"  {text}")

@@ -9,6 +9,7 @@ The name is part of every record, in the notation of slices: "test[:1000]" are t
 ('test[::5.306]', 1000, [0, 5, 10, 15])
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,15 @@ def _listed(table, file):
     paths = table.columns.get("path")
     require(paths is not None, f"images = {file}: the images of this data set have no file names")
     depth = 1 + wanted[0].count("/")
-    rows = {"/".join(path.parts[-depth:]): row for row, path in enumerate(paths)}
+    names = ["/".join(path.parts[-depth:]) for path in paths]
+    rows = {name: row for row, name in enumerate(names)}
+    counts = Counter(names)
+    shared = [name for name in wanted if counts[name] > 1]
+    require(
+        not shared,
+        f"images = {file}: {''.join(shared[:1])} is the name of several images; write "
+        "<folder>/<image>",
+    )
     fault = missing_text([name for name in wanted if name not in rows], len(wanted), "images")
     require(not fault, f"images = {file}: {fault}; the data have names such as {next(iter(rows))}")
     repeated = len(wanted) - len(set(wanted))

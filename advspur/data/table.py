@@ -113,7 +113,8 @@ class Table:
                 if isinstance(example.get(name), np.ndarray):
                     digest.update(np.ascontiguousarray(example[name]))
         digest.update(np.ascontiguousarray(self.index))
-        digest.update(f"{self.image_size}".encode())
+        about = [self.num_classes, self.image_size, self.names]
+        digest.update(json.dumps(about, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 

@@ -60,6 +60,12 @@ def _lacks_masks(parts, options):
     return "" if any(table.has_mask for table in parts.values()) else "masks of the core"
 
 
+def _lacks_objects(parts, options):
+    lacking = _lacks_parts("objects", "backgrounds")(parts, options)
+    has_mask = lacking or parts[options["objects"]].has_mask
+    return lacking if has_mask else f"masks of {options['objects']}"
+
+
 def _lacks_cells(parts, options):
     return "" if all("/" in part for part in parts) else "corruptions as parts"
 
@@ -101,7 +107,7 @@ MEASURES = {
         challenge_records,
         plan_challenge,
         _defaults(challenge_records),
-        _lacks_parts("objects", "backgrounds"),
+        _lacks_objects,
     ),
     "pgd": Measure(pgd_records, plan_pgd, _defaults(pgd_records)),
     "regions": Measure(

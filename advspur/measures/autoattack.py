@@ -21,6 +21,7 @@ from advspur.data.batches import eval_batches
 from advspur.data.image_lists import image_list
 from advspur.data.transforms import to_unit
 from advspur.intervals import Estimate, wilson
+from advspur.models import check_is_model
 from advspur.records import record
 
 SHARE = 1000  # images at most
@@ -85,11 +86,12 @@ def autoattack_records(
             budgets = _curve(model, whole.subset(rows), p, epsilons, call, key, cache_dir, progress)
             if index == 0:
                 clean = wilson(budgets[0].counts[1], len(rows))
-                about = {"images": name}
+                about = {"part": part, "images": name}
                 records.append(record("autoattack_clean_accuracy", clean, options=about))
             for epsilon, budget in zip(epsilons, budgets, strict=True):
                 norm = "inf" if p == math.inf else p
-                about = {"p": norm, "epsilon": epsilon, "version": version, "images": name}
+                about = {"p": norm, "epsilon": epsilon, "version": version}
+                about |= {"part": part, "images": name}
                 records += _records(budget, about)
                 if progress is not None:
                     title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
@@ -117,6 +119,7 @@ def _most(curve, images, version, num_classes):
 
 def _curve(model, table, p, epsilons, call, key, cache_dir, progress):
     """[Budget] of the epsilons of one norm."""
+    check_is_model(model)
     left = _most((p, epsilons), table, call["version"], model.num_classes)
     num_shares = -(-len(table) // SHARE)
 

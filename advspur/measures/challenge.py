@@ -17,7 +17,7 @@ from advspur.records import record
 
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
     """Forward passes over an image that `challenge_records` makes at most; options are checked."""
-    check_count("num_backgrounds", num_backgrounds, 0)
+    check_count("num_backgrounds", num_backgrounds)
     found = [len(parts.get(part, ())) for part in (objects, backgrounds)]
     return found[0] * min(num_backgrounds, found[1])
 
@@ -29,7 +29,7 @@ def challenge_records(
     key=None,
     objects="original",
     backgrounds="only_bg_t",
-    num_backgrounds=0,
+    num_backgrounds=4050,
     batch_size,
     cache_dir=None,
     progress=None,
@@ -41,11 +41,9 @@ def challenge_records(
     Args:
       objects: a part with masks.
       backgrounds: a part of backgrounds without an object.
-      num_backgrounds: on how many of them, spread over the classes, each object is pasted; 0: not
-        measured. The official figure takes all 4,050.
+      num_backgrounds: on how many of them, spread over the classes, each object is pasted; the
+        official figure takes all 4,050.
     """
-    if not num_backgrounds:
-        return []
     check_choice("objects", objects, tuple(parts))
     check_choice("backgrounds", backgrounds, tuple(parts))
     table, batch_size = parts[objects], whole_batch(batch_size)
@@ -54,6 +52,7 @@ def challenge_records(
     images, masks, labels = (
         np.stack([example[name] for example in examples]) for name in ("image", "mask", "label")
     )
+    masks = masks[..., :1]  # of the core
     images, masks, labels = replicate((images, masks, labels))
     tried = spread(len(parts[backgrounds]), min(num_backgrounds, len(parts[backgrounds])))
     stands = np.ones(len(table), bool)

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import traceback
+import warnings
 from pathlib import Path
 
 import jax
@@ -124,3 +125,8 @@ def check_model(model, *, image_size=None):
         f"{name} is random: two calls with the same images differ; set it to evaluation mode, "
         "without dropout and noise",
     )
+    grad = jax.grad(lambda x: jnp.sum(model.logits(x)[:, 0]))(images)
+    if not np.any(grad):
+        warnings.warn(
+            f"no gradient of {name} reaches the images: PGD and deep NFS find nothing", stacklevel=2
+        )

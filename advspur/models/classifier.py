@@ -180,6 +180,7 @@ def with_class_map(classifier, groups, num_groups, *, with_rest=True):
 
 def base_of(classifier):
     """The Classifier below a head or a class map; itself where it has none."""
+    check_is_model(classifier)
     forward = classifier.forward
     if not isinstance(forward, (LinearHead, ClassMap)):
         return classifier

@@ -36,7 +36,8 @@ class TorchForward:
         network = self.network
         return (
             f"TorchForward({network.digest}, {network.mean.flatten().tolist()}, "
-            f"{network.std.flatten().tolist()}, {self.image_size}, {network.place})"
+            f"{network.std.flatten().tolist()}, {self.image_size}, {network.place}, "
+            f"{network.logits!r})"
         )
 
 
@@ -85,7 +86,7 @@ def from_torch(
         f"{kind} has no configuration of timm: give the mean=(R, G, B) and std=(R, G, B) that its "
         "images are normalised with (0 and 1 each if it does that itself)",
     )
-    mean, std = (tuple(map(float, values)) for values in (mean, std))
+    mean, std = (tuple(map(float, np.atleast_1d(values))) for values in (mean, std))
     are_channels = len(mean) == len(std) > 0 and min(std) > 0
     require(are_channels, f"mean = {mean} and std = {std}: give a deviation above 0 per channel")
     image_size = known.get("input_size", (None,))[-1] if image_size is None else image_size
@@ -102,13 +103,17 @@ def from_torch(
             about_features = ", without features: no linear layer gives its logits, name a "
             about_features += "submodule by features="
     num_classes = _check(network, size, features)
+    require(
+        len(class_names) in (0, num_classes),
+        f"class_names has {len(class_names)} names, {kind} {num_classes} outputs",
+    )
     return Classifier(
         {},
         TorchForward(network, image_size, name or kind),
         num_classes,
         has_features=network.layer is not None,
         image_size=image_size,
-        class_names=tuple(class_names) if len(class_names) == num_classes else (),
+        class_names=tuple(class_names),
         name=name or kind,
         note=f"{kind} runs in torch on {network.device}, in evaluation mode{about_features}",
     )

@@ -162,7 +162,7 @@ class Network:
         import torch
 
         digest = hashlib.sha256()
-        for name, tensor in self.module.state_dict().items():
+        for name, tensor in [*self.module.named_parameters(), *self.module.named_buffers()]:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")

@@ -37,7 +37,7 @@ from advspur.training.state import SCHEDULES
 # Keys that say where and how fast, not what: a run may go on under other values of them.
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
 # Keys of a suite's config, which a single run takes no notice of.
-SUITE_KEYS = ("suite", "evaluation", "autoattack", "note")
+SUITE_KEYS = ("suite", "evaluation", "note")
 METRICS = (
     "val_clean_accuracy",
     "val_pgd_accuracy",

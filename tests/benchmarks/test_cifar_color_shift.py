@@ -1,5 +1,6 @@
 """The colour shift's numbers: of models whose every answer is known, on the real file format."""
 
+import importlib
 import math
 
 import jax
@@ -142,3 +143,20 @@ def test_what_cannot_be_measured_is_said(data_dir, tmp_path):
         measure(data_dir, allow_partial=False)
     with pytest.raises(InputError, match="no CIFAR-10 in"):
         ROW.plan(tmp_path, ROW.measures, {"data": READING})
+
+
+@pytest.mark.parametrize("config", ("evaluate", "cifar10_color_shift"))
+def test_the_configs_leave_to_a_model_what_it_was_trained_with(data_dir, tmp_path, config):
+    """A config holds every option: its defaults must not hide the model's own shift and budgets."""
+    loaded = importlib.import_module(f"configs.{config}").get_config()
+    options = (loaded.options[ROW.name] if config == "evaluate" else loaded.evaluation).to_dict()
+    options = {group: options[group] for group in ("data", "pgd")}
+    options["data"]["allow_partial"] = True
+    options["pgd"] |= {"num_attacked": 4, "num_steps": 1}
+    facts = FACTS | {"model": "m", "arch": "reader", "train_p": "inf", "train_epsilon": 8 / 255}
+    model = OpenModel(facts | {"seed": 0, "step": 1, "checksum": "x"}, lambda: READER)
+    call = {"path": tmp_path / "records.jsonl", "directory": data_dir, "batch_size": 16}
+    found = evaluate_model(model, ROW, measures=("pgd",), options=options, **call)
+    assert {r.options["rho"] for r in found} == {4.0}
+    budgets = {(r.options["p"], r.options["epsilon"]) for r in found}
+    assert budgets == {("inf", e) for e in (0.0, 4 / 255, 8 / 255, 16 / 255)}

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -11,10 +10,9 @@ from PIL import Image
 
 from advspur._checks import InputError
 from advspur.benchmarks import own_benchmark
-from advspur.benchmarks.own import choose_head, measured
+from advspur.benchmarks.own import choose_head, fitting, measured
 from advspur.data import spurious_shapes
 from advspur.data.spurious_shapes import SHAPES
-from advspur.predict import correct_on
 
 SPLITS = {"train": 48, "test": 24}
 DATA = {"image_size": 16, "resize": "none"}
@@ -196,11 +194,31 @@ def test_combinations_that_no_image_has_are_no_groups(tmp_path, tiny_classifier)
     assert all(np.isfinite(r.value) for r in found if r.metric == "worst_group_accuracy")
 
 
-def test_noise_and_outcomes_do_not_depend_on_the_batch(row, named):
+def test_what_is_evaluated_fits_no_probe(row):
+    """With train and val alone val is evaluated, and with train alone nothing is left to fit."""
     parts = row.load(None, DATA)
-    one, other = (correct_on(named, parts["test"], batch_size=n)["correct"] for n in (8, 5))
-    np.testing.assert_array_equal(one, other)
+    assert set(fitting(parts)) == {"train"}
+    assert set(fitting({"train": parts["train"], "val": parts["test"]})) == {"train"}
+    assert not fitting({"train": parts["train"]})
+    with pytest.raises(InputError, match="no part train beside what is evaluated"):
+        choose_head({"num_classes": 3}, {"train": parts["train"]})
 
 
-def test_options_are_plain_data(row):
-    json.dumps(row.complete({"data": DATA}))
+@pytest.mark.parametrize("name", ("waterbirds", "imagenet", "training", ""))
+def test_names_that_records_have_for_other_things(tmp_path, name):
+    (tmp_path / "waterbirds").mkdir()
+    path = tmp_path / "waterbirds" if not name else tmp_path
+    with pytest.raises(InputError, match="data of your own cannot be called"):
+        own_benchmark(path, name=name)
+    assert own_benchmark(tmp_path / "birds-1.0").name == "birds-1.0"
+
+
+def test_a_row_measures_what_its_data_allow_and_asks_for_the_rest(row, named):
+    call = {"batch_size": 8, "key": jax.random.key(0), "data": DATA}
+    with pytest.raises(InputError, match="shapes cannot be measured by background_gaps: it lacks"):
+        row.evaluate(named, measures=("background_gaps",), **call)
+    quick = {"pgd": PGD | {"num_attacked": 2}, "regions": REGIONS}
+    found = row.evaluate(named, **call, **quick)
+    assert {r.measure for r in found} == {"accuracy", "groups", "pgd", "regions"}
+    with pytest.raises(InputError, match="make one with models.from_function"):
+        row.evaluate(lambda images: images, **call)
