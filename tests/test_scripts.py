@@ -157,7 +157,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
     end = max(i for i, line in enumerate(lines) if '"complete"' in line)
     records.write_text("".join(lines[:end])[:-20])
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "2 models, 28 new numbers" in out
+    assert code == 0 and "2 models, 55 new numbers" in out
 
     before = records.read_bytes()
     code, out, _ = run("reproduce", *arguments)
