@@ -21,7 +21,7 @@ from advspur.data.batches import eval_batches
 from advspur.data.image_lists import image_list
 from advspur.data.transforms import to_unit
 from advspur.intervals import Estimate, wilson
-from advspur.models import check_is_model
+from advspur.predict import check_is_model
 from advspur.records import record
 
 SHARE = 1000  # images at most

@@ -220,5 +220,5 @@ def test_a_row_measures_what_its_data_allow_and_asks_for_the_rest(row, named):
     quick = {"pgd": PGD | {"num_attacked": 2}, "regions": REGIONS}
     found = row.evaluate(named, **call, **quick)
     assert {r.measure for r in found} == {"accuracy", "groups", "pgd", "regions"}
-    with pytest.raises(InputError, match="make one with models.from_function"):
+    with pytest.raises(InputError, match="make one with advspur.models.from_function"):
         row.evaluate(lambda images: images, **call)

@@ -10,8 +10,9 @@ from advspur._checks import InputError
 from advspur.data.image_lists import image_list
 from advspur.data.table import Table
 
-NAMES = [f"n0{k}/val_{i}.JPEG" for k in range(2) for i in range(3)]
-NAMED = Table(2, path=[Path("/data/val", name) for name in NAMES])
+NAMES = [f"n0{k}/val_{3 * k + i}.JPEG" for k in range(2) for i in range(3)]
+SHARED = ["n02/same.JPEG", "n03/same.JPEG"]
+NAMED = Table(2, path=[Path("/data/val", name) for name in NAMES + SHARED])
 
 
 def numbered(count):
@@ -59,6 +60,7 @@ def test_a_file_of_names_is_a_list_in_its_own_order(tmp_path, depth):
         (f"{NAMES[0]}\nn07/val_9.JPEG\nn08/x", "2 of 3 images are missing, first n07/val_9.JPEG"),
         (f"{NAMES[0]}\n{NAMES[1]}\n{NAMES[0]}", "names 1 images more than once"),
         ("\n \n", "names no image"),
+        ("same.JPEG", "same.JPEG is the name of several images; write <folder>/<image>"),
         (b"\xff\xfe\x00", "cannot be read"),
         (None, "cannot be read"),
     ],

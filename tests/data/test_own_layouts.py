@@ -189,8 +189,9 @@ def test_the_attribute_lists_of_celeba(tmp_path, form):
     }
     assert parts["test"].columns["path"] == [tmp_path / "img_align_celeba" / "000004.jpg"]
     assert any("attribute list of CelebA: label = Blond_Hair" in text for text in said)
-    for chosen, missing in (({}, "''"), ({"label": "blond"}, "'blond'")):
-        with pytest.raises(InputError, match=f"{missing} is none: .* among Bald, Blond_Hair, Male"):
+    for chosen, text in (({}, ""), ({"label": "blond"}, ", and 'blond' is none")):
+        said = f"has 3 attributes{text}: .* among Bald, Blond_Hair, Male"
+        with pytest.raises(InputError, match=said):
             own(tmp_path, columns=chosen)
 
 

@@ -94,7 +94,7 @@ def test_robust_accuracy_is_the_linear_optimum(first):
         return np.mean(np.argmax(logits, axis=1) == labels)
 
     (clean,) = of(records, "autoattack_clean_accuracy")
-    assert clean.options == {"images": "test[:20]"}
+    assert clean.options == {"part": "test", "images": "test[:20]"}
     assert (clean.value, clean.num_examples) == (accuracy_records(images), NUM)
     found = []
     for epsilon in EPSILONS:
@@ -261,7 +261,7 @@ def test_imagenet_images_are_spread_or_those_of_a_file(tmp_path, attacks_seen):
     root = fake_layouts.write_imagenet(tmp_path / "imagenet")
     files = sorted((root / "val").glob("*/*.JPEG"))  # ten, two of each of five classes
     (clean, *_) = evaluate("imagenet", coded({}, 1000), root, autoattack={"num_images": 5})
-    assert clean.options == {"images": "val[::2]"} and clean.num_examples == 5
+    assert clean.options == {"part": "val", "images": "val[::2]"} and clean.num_examples == 5
     assert (clean.benchmark, clean.measure) == ("imagenet", "autoattack")
     assert attacks_seen[0]["images"].shape == (5, 224, 224, 3) and attacks_seen[0]["p"] == math.inf
     assert attacks_seen[0]["labels"].tolist() == [0, 1, 207, 404, 999]
@@ -270,7 +270,7 @@ def test_imagenet_images_are_spread_or_those_of_a_file(tmp_path, attacks_seen):
     listing.write_text("\n".join(names))
     options = {"autoattack": {"images": str(listing)}}
     (clean, *_) = evaluate("imagenet", coded({}, 1000), root, **options)
-    assert clean.options == {"images": "two.txt"} and clean.num_examples == 2
+    assert clean.options == {"part": "val", "images": "two.txt"} and clean.num_examples == 2
     assert attacks_seen[1]["labels"].tolist() == [999, 1]
     whole = read("imagenet", root)["val"]
     for attacked, row in zip(attacks_seen[1]["images"], (8, 3), strict=True):
@@ -305,7 +305,8 @@ def test_rival10_has_the_head_of_its_own_row(tmp_path, attacks_seen):
     options = {"autoattack": {"num_images": 4}, "head": head, "cache_dir": tmp_path / "kept"}
     progress = Passes()
     (clean, *_) = evaluate("rival10", coded({}, 7), root, 5, progress=progress, **options)
-    assert clean.options == {"images": "test[::5]"} | head and clean.num_examples == 4
+    named = {"head": "adam", "part": "test", "images": "test[::5]"}
+    assert clean.options == named | head and clean.num_examples == 4
     attacked = attacks_seen[0]["logits_fn"].__self__
     parts = read("rival10", root)
     row, running = BENCHMARKS["rival10"], {"batch_size": 4}

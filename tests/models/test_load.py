@@ -62,7 +62,7 @@ def test_a_function_of_a_file_returns_a_model(file):
     np.testing.assert_allclose(model.logits(IMAGES), expected, rtol=1e-4)
     assert model.name == "one" and sys.path == before
     assert models.load(f"{file}:captured").name == "mine"
-    facts = models.model_facts(f"{file}:one")
+    facts = models.classifier_facts(model)
     assert models.record_facts(facts) == {
         "model": "one", "arch": "function", "train_p": None, "train_epsilon": None, "seed": 0,
     }  # fmt: skip

@@ -68,7 +68,7 @@ def evaluate(row):
     number = {"objectnet": 1000}.get(row.name, CLASSES.get(row.name, 1000))
     weights = np.random.default_rng(0).normal(size=(3 * SIDE**2, number)).astype(np.float32)
     model = Classifier(weights, linear, number, code="linear")
-    row = row._replace(reader=row.reader._replace(read=read))
+    row = row._replace(reader=row.reader._replace(read=read, directories=()))
     options = OPTIONS.get(row.name, {})
     return row.evaluate(model, batch_size=NUM, key=jax.random.key(0), **options)
 

@@ -156,8 +156,8 @@ def test_last_two_and_the_best_checkpoint_are_kept(finished):
 def test_load_gives_raw_and_averaged_weights(finished, shapes_images):
     workdir, state = finished
     raw, ema = models.load(workdir), models.load(workdir, weights="ema")
-    assert_bitwise_equal(raw.variables, state.variables)
-    assert_bitwise_equal(ema.variables, state.ema)
+    assert_bitwise_equal(raw.params, state.variables)
+    assert_bitwise_equal(ema.params, state.ema)
     assert raw.logits(shapes_images).shape == (3, 8)
     assert np.any(raw.logits(shapes_images) != ema.logits(shapes_images))
 

@@ -50,7 +50,6 @@ def batch():
     return Batch(
         image=rng.integers(0, 256, (16, 16, 16, 3), dtype=np.uint8),
         label=rng.integers(0, 8, 16, dtype=np.int32),
-        group=np.zeros(16, np.int32),
         mask=np.ones((16, 1, 1, 1), np.float32),
         valid=np.arange(16) < 13,
     )
