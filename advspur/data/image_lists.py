@@ -32,8 +32,7 @@ def image_list(table, part, images, num_images):
         return Path(images).name, _listed(table, images)
     check_count("num_images", num_images)
     count, number = len(table), min(num_images, len(table))
-    if table.files:
-        part = f"tfds {part}"  # in another order than the files
+    part = f"{table.order} {part}" if table.order else part
     if images == "first":
         return f"{part}[:{number}]", np.arange(number)
     return f"{part}[::{count / number:g}]", np.arange(number) * count // number

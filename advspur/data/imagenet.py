@@ -34,6 +34,7 @@ def read(data_dir, *, allow_partial=False, skip_unreadable=False):
         load = functools.partial(_read_record, source)
         rows = range(len(source))
         table = Table(NUM_IMAGENET_CLASSES, load, files=source.files, index=rows)
+        table.order = "tfds"  # not that of the files by class and name
     else:
         labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
         paths, labels = list_classes(root / "val", labels, allow_partial=allow_partial)

@@ -37,6 +37,7 @@ class Table:
         so a subset has the noise of the whole.
       skipped: how many examples were left out because they could not be read.
       facts: {name: a share}, what is known of the data beside its examples.
+      order: what names the order of the rows where there is another; "" where there is one.
       train_groups: sizes of the groups in the training data, by code; None where nobody knows them.
     """
 
@@ -58,7 +59,7 @@ class Table:
         is_array = isinstance(columns.get("image"), np.ndarray)  # else encoded, or read by `load`
         self.image_size = columns["image"].shape[1] if is_array else image_size
         self.index = np.arange(len(self))
-        self.skipped, self.facts, self.train_groups = 0, {}, None
+        self.skipped, self.facts, self.train_groups, self.order = 0, {}, None, ""
 
     def __len__(self):
         return len(next(iter(self.columns.values())))

@@ -76,7 +76,8 @@ def test_a_faulty_file_of_names_is_one_line(tmp_path, content, message):
 
 def test_records_of_tfds_have_no_file_names_and_another_order(tmp_path):
     """The name of a list says so: the images are others than those of the files."""
-    records = Table(2, files=["test.array_record"], index=range(10))
+    records = Table(2, index=range(10))
+    records.order = "tfds"
     assert image_list(records, "val", "first", 4)[0] == "tfds val[:4]"
     assert image_list(records, "val", "spread", 5)[0] == "tfds val[::2]"
     (tmp_path / "list.txt").write_text(NAMES[0])
