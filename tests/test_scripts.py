@@ -370,15 +370,15 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
     for given, words in (
         (
             ["resnet18_linf_eps4"],
-            "nothing to evaluate: no model fits a benchmark whose data are at hand",
+            "nothing to measure; lines above say why",
         ),
         ([], f"skipped: 21 of 22 models are not in {tmp_path}: resnet18_l2_eps0, resnet18_l2_eps0"),
     ):
         code, _, err = run("evaluate", "--config=configs/evaluate.py", *flags, *given)
         assert code == 2 and words in err
     other = source.rename(tmp_path / "mine.npz")
-    code, _, err = run("convert_checkpoint", other, f"--out={tmp_path / 'mine'}")
-    assert code == 2 and "--train_epsilon=EPSILON" in err
+    code, out, err = run("convert_checkpoint", other, f"--out={tmp_path / 'mine'}")
+    assert code == 0 and "unknown" in out, err  # how it was trained stays open
     code, out, err = run(
         "convert_checkpoint", other, f"--out={tmp_path / 'mine'}", "--train_p=inf",
         "--train_epsilon=8/255",

@@ -73,9 +73,7 @@ def _trained_on_shapes(facts):
     """Models trained on spurious_shapes, on the shapes that they were trained on."""
     if facts.get("shapes"):
         return "", {"data": {"shapes": facts["shapes"]}}
-    if facts["dataset"] not in UNKNOWN:
-        return f"it was trained on {facts['dataset']}", {}
-    return _with_classes(8)(facts)
+    return f"it was not trained on it ({facts['dataset']})", {}
 
 
 _ROWS = (
