@@ -22,6 +22,15 @@ def write_whole(path, content):
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def readable(path):
+    """Raise InputError where a file cannot be read: a dead link, a folder named like an image."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def read_json(path):
     """The content of a JSON file that a run wrote, a dict."""
     try:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from advspur._checks import InputError, check_choice, require
-from advspur.benchmarks.row import Benchmark
+from advspur.benchmarks.row import Benchmark, keywords
 from advspur.benchmarks.table import BENCHMARKS
 from advspur.data.class_names import class_map
 from advspur.data.own import read_own
@@ -28,7 +28,7 @@ def own_benchmark(path, *, name=""):
         f"data of your own cannot be called {name!r}: give another name with --config.data_name",
     )
     options = {
-        "head": {"learning_rate": 5e-4, "with_lbfgs": True},
+        "head": keywords(probes) | {"learning_rate": 5e-4, "with_lbfgs": True},
         "pgd": {"images": "spread"},
     }
     return Benchmark(
@@ -121,13 +121,7 @@ def own_head(
     head="auto",
     class_names=(),
     among="all",
-    learning_rate=1e-5,
-    sensitivity_learning_rates=(),
-    with_lbfgs=False,
-    weight_decay=1e-4,
-    batch_size=32,
-    num_epochs=10,
-    held_out=0.1,
+    **fit,
 ):
     """The model's own classes where they are the data's, or linear probes on its features.
 
@@ -136,24 +130,12 @@ def own_head(
       class_names: of the model's outputs, in order, where the model does not say them.
       among: where the model has other classes too: a prediction of one is wrong ("all"), or the
         prediction is made among the data's classes ("mapped").
-      others: of `probes`.
+      fit: options of `probes`.
     """
     facts = {name: getattr(model, name) for name in ("num_classes", "class_names", "has_features")}
     groups, _ = choose_head(facts, parts, head, class_names)
     if groups is None:
-        return probes(
-            model,
-            fitting(parts),
-            key=key,
-            running=running,
-            learning_rate=learning_rate,
-            sensitivity_learning_rates=sensitivity_learning_rates,
-            with_lbfgs=with_lbfgs,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            num_epochs=num_epochs,
-            held_out=held_out,
-        )
+        return probes(model, fitting(parts), key=key, running=running, **fit)
     number = next(iter(parts.values())).num_classes
     if list(groups) != list(range(number)):
         has_rest = among == "all" and -1 in groups
@@ -161,7 +143,8 @@ def own_head(
     return [({}, model)], key
 
 
-def _plan_head(parts, *, head, among, class_names, **options):
+def _plan_head(parts, *, head, among, class_names, **fit):
     check_choice("head", head, HEADS)
     check_choice("among", among, ("all", "mapped"))
-    return plan_probes(parts, **options) if head == "probe" else 0
+    passes = plan_probes(fitting(parts), **fit)  # a probe may be fitted unasked: check its options
+    return passes if head == "probe" else 0

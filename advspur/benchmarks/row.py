@@ -54,7 +54,7 @@ class Benchmark(NamedTuple):
 
     def defaults(self):
         """{"data", "head" and each measure: {option: value}} of this row."""
-        known = {"data": _keywords(self.reader.read), "head": _keywords(self.head)}
+        known = {"data": keywords(self.reader.read), "head": keywords(self.head)}
         known |= {name: m.options | {"parts": ()} for name, m in MEASURES.items()}
         return {name: known[name] | self.options.get(name, {}) for name in known}
 
@@ -207,7 +207,7 @@ def merged(options, others):
     return {g: {**options.get(g, {}), **others.get(g, {})} for g in groups}
 
 
-def _keywords(function):
+def keywords(function):
     """{keyword-only option: its default} of a reader or a head."""
     parameters = inspect.signature(function).parameters.values()
     return {

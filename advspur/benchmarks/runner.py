@@ -142,8 +142,7 @@ def evaluate_model(
     start, measured = time.monotonic(), []
     running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
     key, loaded = jax.random.key(seed), model.classifier()
-    about = {name: model.facts[name] for name in ("model", "arch", "train_p", "train_epsilon")}
-    about |= {"seed": model.facts["seed"], "benchmark": row.name}
+    about = models.record_facts(model.facts) | {"benchmark": row.name}
     for name, found in row.steps(loaded, directory, left, options, key=key, running=running):
         seconds, start = round(time.monotonic() - start, 3), time.monotonic()
         count = Estimate(len(found), len(found), len(found), len(found))

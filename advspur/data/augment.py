@@ -25,7 +25,7 @@ CHANGES = {
     "crop_flip": ("shift", "flip"),
     "cifar": ("shift", "flip", "scale", "angle"),
 }
-AUGMENTATIONS = (*CHANGES, "imagenet", "rival10")
+AUGMENTATIONS = (*CHANGES, "imagenet")
 
 
 def augment(image, rng, *, kind, size):
@@ -34,15 +34,11 @@ def augment(image, rng, *, kind, size):
     "none": evaluation transform; "flip": and a random flip; "crop_flip": pad-4 random crop and
     flip; "cifar": also colour jitter 0.25 and rotation by up to 2 degrees; "imagenet": random
     resized crop, flip, colour jitter 0.1, PCA lighting 0.05 ("cifar" and "imagenet" are the
-    defaults of the `robustness` library); "rival10": a crop of 80-100% of the area at aspect 3/4
-    to 5/4, and flip.
+    defaults of the `robustness` library).
     """
     if kind in CHANGES:
         images = resize_and_crop(image, size)[None]
         return change(images, draw(rng, 1, kind))[0]
-    if kind == "rival10":
-        crop = {"area": (0.8, 1), "aspect": (3 / 4, 5 / 4)}
-        return change(_cropped(image, rng, size, **crop), draw(rng, 1, "flip"))[0]
     image = change(_cropped(image, rng, size), draw(rng, 1, "flip"))
     image = jitter_colors(image, _color_scales(rng, 1, 0.1))
     shift = np.float32(255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES)))

@@ -3,8 +3,6 @@
 import functools
 from pathlib import Path
 
-import numpy as np
-
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import (
     file_table,
@@ -14,9 +12,7 @@ from advspur.data.layouts import (
     standard_transform,
     without_unreadable,
 )
-from advspur.data.sources import find_prepared, tfds_source
-from advspur.data.table import Table
-from advspur.data.transforms import open_image
+from advspur.data.sources import beside
 
 DIRECTORIES = ("imagenet", "imagenet2012", "ILSVRC2012")
 LAYOUT = "val/<wnid>/*.JPEG, or <version>/ of a TFDS array_record directory"
@@ -27,13 +23,10 @@ SIZES = {"val": 50_000}
 def read(data_dir, *, allow_partial=False, skip_unreadable=False):
     """{"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
     root = Path(data_dir).expanduser()
-    prepared = [d for d in (root, root.parent) if find_prepared("imagenet2012", d)]
-    require_data(prepared or (root / "val").is_dir(), "ImageNet", root, LAYOUT)
     if not (root / "val").is_dir():
-        source = tfds_source("imagenet2012", "validation", data_dir=prepared[0])
-        load = functools.partial(_read_record, source)
-        rows = range(len(source))
-        table = Table(NUM_IMAGENET_CLASSES, load, files=source.files, index=rows)
+        source = beside(root, "imagenet2012", "validation")
+        require_data(source, "ImageNet", root, LAYOUT)
+        table = source.table(standard_transform)
         table.order = "tfds"  # not that of the files by class and name
     else:
         labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
@@ -41,11 +34,3 @@ def read(data_dir, *, allow_partial=False, skip_unreadable=False):
         table = file_table(NUM_IMAGENET_CLASSES, paths, labels, standard_transform)
     require_count(table, SIZES["val"], root, allow_partial)
     return without_unreadable({"val": table}, skip_unreadable)
-
-
-def _read_record(source, row):
-    example = source[row["index"]]
-    return {
-        "image": np.asarray(standard_transform(open_image(example["image"], example["path"]))),
-        "label": example["label"],
-    }

@@ -1,6 +1,6 @@
 """What the benchmarks' official directory layouts have in common: finding, listing, reading.
 
-A benchmark's `load(data_dir, ...)` returns {part: Table}; images are decoded and transformed in
+A data set's `read(directory, ...)` returns {part: Table}; images are decoded and transformed in
 the reading threads, when they are asked for.
 """
 

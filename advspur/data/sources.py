@@ -1,18 +1,19 @@
 """Random-access sources of examples: TFDS directories, class folders, arrays.
 
 A source has ``len()``, ``source[i]`` -> dict with image (encoded bytes or uint8 [h, w, 3]),
-label, and where known group and mask, and ``num_classes``. TensorFlow is never needed: TFDS
+label, and where known a mask, and ``num_classes``. TensorFlow is never needed: TFDS
 directories are read through array_record, class folders through plain files.
 """
 
-import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 
 from advspur._checks import InputError, check_labels, first_line, require
+from advspur._files import readable
 from advspur.data.table import Table
+from advspur.data.transforms import open_image
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -24,15 +25,6 @@ def image_files(directory):
         for p in Path(directory).iterdir()
         if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
     )
-
-
-@contextlib.contextmanager
-def readable(path):
-    """Raise InputError where a file cannot be read: a dead link, a folder named like an image."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_bytes(path):
@@ -98,6 +90,21 @@ class TfdsSource:
         except (RuntimeError, ValueError, KeyError) as error:  # of a damaged file
             raise InputError(f"{where} cannot be read: {first_line(error)}") from error
 
+    def table(self, transform, **facts):
+        """The Table of its examples, decoded and transformed when they are asked for.
+
+        Args:
+          transform: of Pillow images.
+          facts: image_size of `Table`.
+        """
+
+        def load(row):
+            example = self[row["index"]]
+            image = transform(open_image(example["image"], example["path"]))
+            return {"image": np.asarray(image), "label": example["label"]}
+
+        return Table(self.num_classes, load, files=self.files, index=range(len(self)), **facts)
+
     def __repr__(self):
         return f"TfdsSource({str(self.directory)!r}, {self.split!r})"
 
@@ -105,7 +112,7 @@ class TfdsSource:
 def array_source(images, labels, *, num_classes, **columns):
     """A source over arrays: images uint8 [n, h, w, 3], labels [n], and more columns [n, ...].
 
-    `group` [n] and `mask` [n, h, w, 1] are the columns that batches carry.
+    A `mask` [n, h, w, 1] is a column that batches carry.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     require(
@@ -160,6 +167,12 @@ def tfds_source(name, split, *, data_dir):
     )
     check_prepared(directory, name, data_dir)
     return TfdsSource(directory, split)
+
+
+def beside(root, name, split):
+    """The source of a split prepared in `root` itself or in the folder around it; None: neither."""
+    found = [folder for folder in (root, root.parent) if find_prepared(name, folder)]
+    return tfds_source(name, split, data_dir=found[0]) if found else None
 
 
 def find_prepared(name, data_dir):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advspur._checks import InputError
-from advspur._files import file_checksum
+from advspur._files import file_checksum, readable
 
 SAMPLED = 8  # rows whose pixels go into the digest
 
@@ -133,7 +132,5 @@ def _file_name(path):
 
 
 def _checksum(path):
-    try:
+    with readable(path):
         return file_checksum(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -23,7 +23,7 @@ class Measure(NamedTuple):
       plan: (parts, **options) -> forward passes over an image; it checks the options.
       options: their defaults.
       lacks: (parts, options) -> what they lack for it, as a text; "" where it can be measured.
-      fits: Table -> whether it is measured on this part; None: on all parts together.
+      fits: Table -> whether it is measured on this part.
       every_head: whether it is measured with each head, not only with the first.
     """
 

@@ -38,10 +38,9 @@ def described_network(facts):
     )
 
 
-def record_facts(facts, weights="raw"):
+def record_facts(facts):
     """The fields of a `Record` that say which model it is about."""
-    name = facts["model"] if weights == "raw" else f"{facts['model']}@{weights}"
-    return {"model": name} | {k: facts[k] for k in ("arch", "train_p", "train_epsilon", "seed")}
+    return {k: facts[k] for k in ("model", "arch", "train_p", "train_epsilon", "seed")}
 
 
 def latest_step(path):
