@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from advspur.data import tfds_source
 from advspur.data.layouts import standard_transform
 from tests.data.fake_layouts import direct, read, write_cifar10, write_imagenet
 
@@ -52,7 +53,8 @@ def test_real_images_have_their_labels(shared):
 def test_records_of_tfds_are_read_as_files_are(tmp_path):
     root = write_cifar10(tmp_path / "imagenet2012", 10, "validation", "imagenet2012", side=40)
     table = read("imagenet", root)["val"]
-    raw = [table.load.args[0][i] for i in range(10)]
+    source = tfds_source("imagenet2012", "validation", data_dir=root)
+    raw = [source[i] for i in range(10)]
     assert sorted(example["label"] for example in raw) == list(range(10))
     for i in (0, 5):
         with Image.open(io.BytesIO(raw[i]["image"])) as image:
