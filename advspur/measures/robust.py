@@ -31,7 +31,8 @@ def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, imag
     check_numbers("linf_epsilons", linf_epsilons)
     check_choice("start", start, STARTS)
     budgets = len(l2_epsilons) + len(linf_epsilons)
-    count = sum(min(num_attacked, len(table)) for table in parts.values())
+    lists = (image_list(t, part, images, num_attacked)[1] for part, t in parts.items())
+    count = sum(map(len, lists))
     return count * budgets * attack_passes(num_steps)
 
 
