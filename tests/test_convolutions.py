@@ -216,13 +216,7 @@ def test_traced_values_of_the_surrounding_function_may_be_used():
     )
 
 
-@pytest.mark.parametrize(
-    "lhs_dilation",
-    [
-        (1, 1),
-        (2, 2),
-    ],
-)
+@pytest.mark.parametrize("lhs_dilation", [(1, 1), (2, 2)])
 def test_the_type_of_the_result_is_kept(lhs_dilation):
     half = IMAGES.astype(jnp.bfloat16), KERNEL[..., :2].astype(jnp.bfloat16)
     same_values(

@@ -10,13 +10,7 @@ import pytest
 from scipy import optimize, stats
 
 from advspur._checks import InputError
-from advspur.norms import (
-    dual_exponent,
-    lp_norm,
-    project_lp_ball,
-    sample_lp_ball,
-    steepest_ascent,
-)
+from advspur.norms import dual_exponent, lp_norm, project_lp_ball, sample_lp_ball, steepest_ascent
 
 ALL_P = (1, 1.5, 2, 3, math.inf)
 BALLS = (1, 2, math.inf)

@@ -200,10 +200,7 @@ def test_report_of_a_directory_without_records(tmp_path):
 
 def test_evaluate_of_what_is_no_run(tmp_path):
     code, _, err = run(
-        "evaluate",
-        "--config=configs/evaluate.py",
-        f"--workdir={tmp_path / 'e'}",
-        tmp_path,
+        "evaluate", "--config=configs/evaluate.py", f"--workdir={tmp_path / 'e'}", tmp_path
     )
     assert code == 2 and "is no training run" in err
 
@@ -368,10 +365,7 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
     assert code == 2 and "holds no converted model" in err
     flags = f"--workdir={tmp_path / 'e'}", f"--config.models_dir={tmp_path}"
     for given, words in (
-        (
-            ["resnet18_linf_eps4"],
-            "nothing to measure; lines above say why",
-        ),
+        (["resnet18_linf_eps4"], "nothing to measure; lines above say why"),
         ([], f"skipped: 21 of 22 models are not in {tmp_path}: resnet18_l2_eps0, resnet18_l2_eps0"),
     ):
         code, _, err = run("evaluate", "--config=configs/evaluate.py", *flags, *given)

@@ -211,11 +211,7 @@ def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
         x = advance(state, momentum)
         grad, loss, hit = gradient(x, number)
         state = state._replace(
-            x=x,
-            x_before=state.x,
-            grad=grad,
-            loss=loss,
-            rises=state.rises + (loss > state.loss),
+            x=x, x_before=state.x, grad=grad, loss=loss, rises=state.rises + (loss > state.loss)
         )
         better = ~state.success & (hit | (loss > state.best_loss))
         best = keep((state.best_x, state.best_grad, state.best_loss), (x, grad, loss), better)

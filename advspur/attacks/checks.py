@@ -65,10 +65,7 @@ def check_logits_fn(logits_fn, images, *sample):
         "Classifier, its .logits)",
     )
     is_torch = any(c.__module__.startswith("torch.") for c in type(logits_fn).__mro__)
-    require(
-        not is_torch,
-        "logits_fn is a torch module: give models.from_torch(module, ...).logits",
-    )
+    require(not is_torch, "logits_fn is a torch module: give models.from_torch(module, ...).logits")
     try:
         logits = jax.eval_shape(logits_fn, images, *sample)
     except TypeError as error:

@@ -17,14 +17,7 @@ from advspur._checks import attack_arrays, check_count
 from advspur._convolutions import for_loops
 from advspur.attacks.box import add, confine, safe_radius
 from advspur.attacks.losses import margin
-from advspur.attacks.parts import (
-    count_classes,
-    finished,
-    finite_loss,
-    image_keys,
-    keep,
-    per_image,
-)
+from advspur.attacks.parts import count_classes, finished, finite_loss, image_keys, keep, per_image
 from advspur.norms import lp_norm
 
 FIRST_SHARE = 0.8  # of the pixels, that the first windows cover
@@ -32,17 +25,7 @@ HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries; the 
 TINY = 1e-12
 
 
-def square(
-    logits_fn,
-    images,
-    labels,
-    key,
-    *,
-    p,
-    epsilon,
-    num_queries=5000,
-    bounds=(0.0, 1.0),
-):
+def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, bounds=(0.0, 1.0)):
     """Adversarial images in the l_p ball of radius `epsilon`, found by random search.
 
     Args:

@@ -112,17 +112,7 @@ def choose_head(facts, parts, head="auto", class_names=()):
         return None, f"head: linear probe on the model's features, because {error}"
 
 
-def own_head(
-    model,
-    parts,
-    *,
-    key,
-    running,
-    head="auto",
-    class_names=(),
-    among="all",
-    **fit,
-):
+def own_head(model, parts, *, key, running, head="auto", class_names=(), among="all", **fit):
     """The model's own classes where they are the data's, or linear probes on its features.
 
     Args:

@@ -142,7 +142,7 @@ _ROWS = (
                 "learning_rate": 5e-4,
                 "sensitivity_learning_rates": (1e-5, 1e-4, 1e-3),
                 "with_lbfgs": True,
-            },
+            }
         },
         parts=_test,
         head=probes,

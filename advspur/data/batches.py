@@ -28,15 +28,7 @@ class Batch(NamedTuple):
 
 
 def train_batches(
-    source,
-    *,
-    batch_size,
-    image_size,
-    augmentation,
-    seed,
-    start_step=0,
-    num_workers=0,
-    share=None,
+    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0, share=None
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
@@ -55,8 +47,7 @@ def train_batches(
 
     index, count = share or (jax.process_index(), jax.process_count())
     require(
-        batch_size % count == 0,
-        f"batch_size = {batch_size} does not divide by {count} processes",
+        batch_size % count == 0, f"batch_size = {batch_size} does not divide by {count} processes"
     )
     own = slice(index * batch_size // count, (index + 1) * batch_size // count)
 

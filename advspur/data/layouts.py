@@ -17,13 +17,7 @@ from advspur._checks import InputError, first_line, require
 from advspur._progress import Progress
 from advspur.data.sources import image_files, read_bytes
 from advspur.data.table import Table
-from advspur.data.transforms import (
-    BILINEAR,
-    center_crop,
-    open_image,
-    resize_short,
-    resize_square,
-)
+from advspur.data.transforms import BILINEAR, center_crop, open_image, resize_short, resize_square
 
 SMALLEST = 8  # pixels a side of an image that can be meant
 WHERE = "docs/benchmarks.md says where to get it"

@@ -17,13 +17,7 @@ import numpy as np
 from PIL import Image
 
 from advspur._checks import InputError, check_choice, check_count, require
-from advspur.data.groups import (
-    attributes,
-    group_codes,
-    group_counts,
-    group_names,
-    majority_groups,
-)
+from advspur.data.groups import attributes, group_codes, group_counts, group_names, majority_groups
 from advspur.data.layouts import (
     open_file,
     squared_transform,

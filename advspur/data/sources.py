@@ -123,8 +123,7 @@ def array_source(images, labels, *, num_classes, **columns):
     columns = {"image": images, "label": labels, **columns}
     for name, column in columns.items():
         require(
-            len(column) == len(images),
-            f"{name} has {len(column)} entries for {len(images)} images",
+            len(column) == len(images), f"{name} has {len(column)} entries for {len(images)} images"
         )
     check_labels(labels, len(images))
     require(

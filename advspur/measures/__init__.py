@@ -104,10 +104,7 @@ MEASURES = {
         _lacks_cells,
     ),
     "challenge": Measure(
-        challenge_records,
-        plan_challenge,
-        _defaults(challenge_records),
-        _lacks_objects,
+        challenge_records, plan_challenge, _defaults(challenge_records), _lacks_objects
     ),
     "pgd": Measure(pgd_records, plan_pgd, _defaults(pgd_records)),
     "regions": Measure(

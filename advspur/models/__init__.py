@@ -1,13 +1,7 @@
 """Classifiers that own their normalisation, and where they come from: ours, Flax, torch."""
 
 from advspur.models.checks import check_model
-from advspur.models.classifier import (
-    Classifier,
-    check_is_model,
-    pool,
-    with_class_map,
-    with_head,
-)
+from advspur.models.classifier import Classifier, check_is_model, pool, with_class_map, with_head
 from advspur.models.convert import convert_torch_checkpoint
 from advspur.models.flax import from_flax
 from advspur.models.function import from_function

@@ -23,13 +23,7 @@ from advspur._files import file_checksum, tree_digest
 from advspur.models.array_files import read_safetensors
 from advspur.models.convert import ASSUMED, convert, warn_of_assumed
 from advspur.models.resnet import from_resnet, variable_shapes
-from advspur.models.runs import (
-    described_network,
-    latest_step,
-    load_run,
-    run_checksum,
-    run_facts,
-)
+from advspur.models.runs import described_network, latest_step, load_run, run_checksum, run_facts
 from advspur.models.spec import FORMS, is_spec, load_spec
 from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
 

@@ -15,10 +15,7 @@ from advspur.report.suite import STANDARD, budget_label, mean_estimate, norm_lab
 from advspur.report.trends import Trend, judge
 
 TEST, CONTROL = "test", "uncorrelated"
-SPLITS = {
-    TEST: "colours as in training",
-    CONTROL: "colours that tell nothing",
-}
+SPLITS = {TEST: "colours as in training", CONTROL: "colours that tell nothing"}
 CAPTION = (
     "Accuracy under PGD against its budget (0: no attack), one line a ratio ρ of majority to "
     "minority images of each class; and the gap, the accuracy at the largest ρ minus that at the "

@@ -8,14 +8,7 @@ from advspur.report import measures
 from advspur.report.color_shift import color_shift_drawings
 from advspur.report.own import own_figures
 from advspur.report.panels import COLORS, PERCENT, bars, by_accuracy, by_budget, by_model
-from advspur.report.suite import (
-    STANDARD,
-    UNKNOWN,
-    budget_label,
-    norm_label,
-    number,
-    options_label,
-)
+from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number, options_label
 
 SNAPSHOT = (
     "Models of each kind are averaged over architectures and budgets (n of them); bars show the "

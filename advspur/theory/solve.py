@@ -214,9 +214,7 @@ def line_solution(problem, line, kappa, theta, p):
     s = jnp.sqrt(line.floor + line.rho * kappa**2)
     v = problem.target - line.origin + kappa * line.slope
     unit = jnp.where(
-        kappa > 0,
-        v / jnp.where(s > 0, s, 1),
-        certificate.kink_direction(problem, line.slope),
+        kappa > 0, v / jnp.where(s > 0, s, 1), certificate.kink_direction(problem, line.slope)
     )
     theta = jnp.where(kappa > 0, theta, problem.target)
     gap = certificate.gap(problem, theta, unit, p)

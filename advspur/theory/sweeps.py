@@ -17,12 +17,7 @@ from advspur._checks import check_choice, check_nonnegative, check_norm, require
 from advspur.theory.grid import solve_grid
 from advspur.theory.limits import collapse_radius
 from advspur.theory.linear_model import check_finite, gaussian_linear_model, restrict_to_core
-from advspur.theory.shift import (
-    COLUMNS,
-    READINGS,
-    expected_shifted_loss,
-    sample_shifted_loss,
-)
+from advspur.theory.shift import COLUMNS, READINGS, expected_shifted_loss, sample_shifted_loss
 
 
 class NfsSweep(NamedTuple):

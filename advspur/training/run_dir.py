@@ -91,10 +91,7 @@ def check_config(config, *, num_devices=1):
         ("validation.num_examples", validation.num_examples),
     ):
         require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
-    for name, value in (
-        ("ema_decay", config.ema_decay),
-        ("momentum", config.momentum),
-    ):
+    for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
     require(
         math.isfinite(validation.epsilon),

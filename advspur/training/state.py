@@ -78,6 +78,5 @@ def make_optimizer(config, schedule):
     clip = optax.clip_by_global_norm(config.gradient_clip) if config.gradient_clip else None
     parts = [clip, optax.add_decayed_weights(config.weight_decay)]
     return optax.chain(
-        *[part for part in parts if part is not None],
-        optax.sgd(schedule, momentum=config.momentum),
+        *[part for part in parts if part is not None], optax.sgd(schedule, momentum=config.momentum)
     )

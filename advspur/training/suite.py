@@ -144,11 +144,7 @@ def _train_group(group, per_device):
         for attack_of in (_train_attack, _validation_attack)
     )
     train_step = make_suite_step(
-        network,
-        optimizer,
-        attack=train_attacks,
-        **step_options(config),
-        **facts,
+        network, optimizer, attack=train_attacks, **step_options(config), **facts
     )
     eval_step = make_suite_eval_step(network, attack=eval_attacks, **facts)
     steps = _Steps(network, optimizer, devices, train_step, train_attacks, eval_step, eval_attacks)

@@ -37,12 +37,7 @@ def main(args):
     def attack():
         start = time.perf_counter()
         result = autoattack(
-            classifier.logits,
-            images,
-            labels,
-            p=np.inf,
-            epsilon=EPSILON,
-            batch_size=len(images),
+            classifier.logits, images, labels, p=np.inf, epsilon=EPSILON, batch_size=len(images)
         )
         return result, time.perf_counter() - start
 

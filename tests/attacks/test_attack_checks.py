@@ -160,23 +160,11 @@ FUNCTIONS = {  # what a user may give for logits_fn, and what is said
     "nothing": (lambda x: None, "of type NoneType; it must return only the log"),
     "text": (lambda x: "cat", "returned a value of type <class 'str'>.* not a valid JAX type"),
     "NumPy": (lambda x: np.tile(np.asarray(x)[:, 0, 0], 2), "as NumPy and PyTorch do.*jax.numpy"),
-    "a NumPy product": (
-        lambda x: np.dot(x[:, 0, 0], np.eye(3)),
-        NOT_JAX,
-    ),
-    "a branch": (
-        lambda x: linear(x) if x.max() > 0.5 else 0,
-        NOT_JAX,
-    ),
+    "a NumPy product": (lambda x: np.dot(x[:, 0, 0], np.eye(3)), NOT_JAX),
+    "a branch": (lambda x: linear(x) if x.max() > 0.5 else 0, NOT_JAX),
     "a number": (lambda x: float(x.sum()), NOT_JAX),
-    "an index": (
-        lambda x: linear(x)[int(x.sum()) :],
-        NOT_JAX,
-    ),
-    "a loop": (
-        lambda x: linear(x) + len(range(int(x.max()))),
-        NOT_JAX,
-    ),
+    "an index": (lambda x: linear(x)[int(x.sum()) :], NOT_JAX),
+    "a loop": (lambda x: linear(x) + len(range(int(x.max()))), NOT_JAX),
     "classes": (lambda x: jnp.argmax(linear(x), axis=-1), r"have shape \(2,\); expected 2 rows"),
     "integers": (lambda x: (9 * linear(x)).astype(int), "the logits have dtype int32; expected fl"),
     "truth": (lambda x: linear(x) > 0, "the logits have dtype bool; expected floats"),

@@ -512,10 +512,7 @@ def at(images, value):
         ({"labels": [1.0, 1.0]}, "labels have .* dtype float64"),
         ({"labels": [1, 10]}, r"labels lie in \[1, 10\]; the model has 10 classes"),
         ({"labels": [-1, 1]}, r"labels lie in \[-1, 1\]"),
-        (
-            {"logits_fn": lambda x: double(x) / (x[:, 0, 0] < 0.8)},
-            "1 of 2 images, first image 0",
-        ),
+        ({"logits_fn": lambda x: double(x) / (x[:, 0, 0] < 0.8)}, "1 of 2 images, first image 0"),
         ({"logits_fn": lambda x: double(x) * math.nan}, "logits are not finite for 2 of 2 images"),
         ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
         ({"p": "inf"}, "p = 'inf'"),

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from advspur._checks import InputError
-from advspur.data.groups import (
-    attributes,
-    group_codes,
-    group_counts,
-    group_names,
-    majority_groups,
-)
+from advspur.data.groups import attributes, group_codes, group_counts, group_names, majority_groups
 from advspur.data.table import Table
 
 PUBLISHED = (3498, 184, 56, 1057)  # Waterbirds, by 2 y + place

@@ -112,10 +112,7 @@ AGAIN = {  # a change to a copy of the first row -> what is said of it
     "at two places": ({"place": "1"}, "lines 2 and 26 name the same file, {name}"),
     "spelt otherwise": ({"img_filename": "./x/..//{name}"}, "lines 2 and 26 name the same file"),
     "the folder above": ({"img_filename": "../{name}"}, "line 26: ../{name} is outside the folder"),
-    "far above": (
-        {"img_filename": "a/../../../etc/x"},
-        "line 26: ../../etc/x is outside",
-    ),
+    "far above": ({"img_filename": "a/../../../etc/x"}, "line 26: ../../etc/x is outside"),
     "absolute": ({"img_filename": "/etc/passwd"}, "line 26: /etc/passwd is outside the folder"),
 }
 

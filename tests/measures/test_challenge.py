@@ -26,10 +26,7 @@ def test_an_object_that_one_background_turns_wrong_is_vulnerable():
     """Object 4 (of class 2) fails on one background; two objects are wrong on any."""
     seen, behind = 10 * LABELS, np.full(18, 150)
     seen[[16, 17]], seen[4], behind[11] = 0, 200, 230
-    parts = {
-        "original": greys(seen, LABELS, 9, mask=CENTRE),
-        "only_bg_t": greys(behind, LABELS, 9),
-    }
+    parts = {"original": greys(seen, LABELS, 9, mask=CENTRE), "only_bg_t": greys(behind, LABELS, 9)}
     answers = {(10 * s, b): s for s in range(9) for b in (150, 230)}
     model = coded(answers | {(200, 150): 2, (200, 230): 3}, 9)  # (object, background)
     progress = Passes()

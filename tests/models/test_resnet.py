@@ -35,8 +35,7 @@ def spatial(intermediates, name):
 
 
 @pytest.mark.parametrize(
-    "build, num_parameters, width",
-    ((resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048)),
+    "build, num_parameters, width", ((resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048))
 )
 def test_parameter_counts_and_feature_sizes_are_the_published_ones(build, num_parameters, width):
     variables, intermediates = describe(build(), 224)

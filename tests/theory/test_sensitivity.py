@@ -9,11 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur.theory import (
-    gaussian_linear_model,
-    minimize_adversarial_loss,
-    norm_fraction_spurious,
-)
+from advspur.theory import gaussian_linear_model, minimize_adversarial_loss, norm_fraction_spurious
 
 ALL_P = (1, 1.5, 2, 3, math.inf)
 STEP = 1e-5
@@ -90,10 +86,7 @@ def test_derivatives_agree_with_finite_differences(p, paper_models, numpy_radius
         np.testing.assert_allclose(got[2, 5], expected[2, 5], rtol=1e-6, atol=1e-8)
     assert np.all(np.any(np.abs(expected[1]) > 1e-3, axis=0))  # each parameter matters there
     np.testing.assert_allclose(
-        forward[:, 0, 5, 0],
-        slopes(models, epsilons, value[:, 0, :5], p),
-        rtol=1e-12,
-        atol=1e-14,
+        forward[:, 0, 5, 0], slopes(models, epsilons, value[:, 0, :5], p), rtol=1e-12, atol=1e-14
     )
 
 

@@ -19,13 +19,7 @@ from jax.flatten_util import ravel_pytree
 from advspur import models
 from advspur._checks import InputError
 from advspur._files import locked
-from advspur.training import (
-    TrainingDiverged,
-    TrainingStopped,
-    loop,
-    train,
-    training_records,
-)
+from advspur.training import TrainingDiverged, TrainingStopped, loop, train, training_records
 from advspur.training.loop import _signals
 from advspur.training.parts import step_passes
 from tests.training.tiny_config import get_config
@@ -381,11 +375,7 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("seed", -1, "seed = -1"),
         ("num_epochs", float("inf"), "num_epochs = inf"),
         ("keep_last", 0, "keep_last = 0"),
-        (
-            "accumulation_steps",
-            3,
-            "by 4 devices of 3 steps; the nearest below is 12",
-        ),
+        ("accumulation_steps", 3, "by 4 devices of 3 steps; the nearest below is 12"),
         ("attack.loss", "kl", "attack.loss = 'kl' is 0 at the image"),
         ("color_shift.rho", 0.5, "rho = 0.5: majority : minority must be >= 1"),
         ("trades_beta", -1.0, "trades_beta = -1.0"),
