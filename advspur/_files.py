@@ -72,5 +72,7 @@ def tree_digest(tree):
     """SHA-256 over the leaves of a pytree: shows a flipped bit, which orbax does not."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
         digest.update(np.ascontiguousarray(leaf))
     return digest.hexdigest()

@@ -16,7 +16,6 @@ _VALUES = set(
     "BYTEARRAY8".split()
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Global(NamedTuple):
@@ -27,10 +26,10 @@ class Global(NamedTuple):
 
 
 class Call:
-    """A call or object that the pickle wants made, with the state it wants set."""
+    """A call or object that the pickle wants made."""
 
     def __init__(self, function, arguments):
-        self.function, self.arguments, self.state = function, arguments, None
+        self.function, self.arguments = function, arguments
 
 
 def read_pickle(stream, *, construct=Call, persistent=None):
@@ -54,15 +53,7 @@ def read_pickle(stream, *, construct=Call, persistent=None):
         return machine.stack.pop(), machine.names
     except InputError:
         raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        MemoryError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # a damaged stream raises many kinds
         kind = type(error).__name__
         raise InputError(f"its pickle is damaged: {kind}: {first_line(error)}") from error
 
@@ -86,26 +77,24 @@ class _Machine:
             push(argument)
         elif name in _CONSTANTS:
             push(_CONSTANTS[name])
-        elif name in _TUPLES:
-            push(tuple(self.take(_TUPLES[name])))
-        elif name in ("PROTO", "FRAME", "STOP"):
-            pass
+        elif name in ("EMPTY_LIST", "EMPTY_SET"):
+            push([])
+        elif name == "EMPTY_DICT":
+            push({})
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            push(tuple(self.take(int(name[-1]))))
+        elif name == "TUPLE":
+            push(tuple(self.since_mark()))
+        elif name in ("LIST", "FROZENSET"):
+            push(self.since_mark())
+        elif name == "DICT":
+            push(_fill({}, self.since_mark()))
         elif name == "MARK":
             self.marks.append(len(self.stack))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             self.memo[len(self.memo) if name == "MEMOIZE" else argument] = self.stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             push(self.memo[argument])
-        elif name in ("EMPTY_LIST", "EMPTY_SET"):
-            push([])
-        elif name == "EMPTY_DICT":
-            push({})
-        elif name in ("LIST", "FROZENSET"):
-            push(self.since_mark())
-        elif name == "TUPLE":
-            push(tuple(self.since_mark()))
-        elif name == "DICT":
-            push(_fill({}, self.since_mark()))
         elif name in ("APPENDS", "ADDITEMS", "APPEND"):
             items = self.take(1) if name == "APPEND" else self.since_mark()
             if isinstance(self.stack[-1], list):
@@ -120,31 +109,23 @@ class _Machine:
                 require(isinstance(self.stack[-1], Call), "its pickle sets items of no dictionary")
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             parts = argument.split(" ", 1) if name == "GLOBAL" else self.take(2)
-            push(self.named(*parts))
-        elif name.startswith("EXT"):
-            push(self.named("copyreg extension", str(argument)))
+            are_texts = all(isinstance(part, str) for part in parts)
+            require(are_texts, "its pickle imports no name")
+            self.names.add(Global(*parts))
+            push(Global(*parts))
         elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
-            function, *arguments = self.take(3 if name == "NEWOBJ_EX" else 2)
-            push(self.call(function, arguments[0]))
-        elif name == "INST":
-            push(self.call(self.named(*argument.split(" ", 1)), tuple(self.since_mark())))
-        elif name == "OBJ":
-            function, *arguments = self.since_mark()
-            push(self.call(function, tuple(arguments)))
+            function, arguments, *_ = self.take(3 if name == "NEWOBJ_EX" else 2)
+            push(self.call(function, arguments))
         elif name == "BUILD":
-            state = pop()
-            if isinstance(self.stack[-1], Call):
-                self.stack[-1].state = state
-        elif name in ("PERSID", "BINPERSID"):
+            pop()  # the state of an object that is not made
+        elif name == "BINPERSID":
             require(self.persistent is not None, "its pickle refers to data outside of it")
-            push(self.persistent(argument if name == "PERSID" else pop()))
+            push(self.persistent(pop()))
         elif name == "POP_MARK" or (name == "POP" and self.marks[-1:] == [len(self.stack)]):
             self.since_mark()
         elif name == "POP":
             pop()
-        elif name == "DUP":
-            push(self.stack[-1])
-        else:
+        elif name not in ("PROTO", "FRAME", "STOP"):
             raise InputError(f"its pickle has the opcode {name}, which no checkpoint needs")
 
     def take(self, count):
@@ -155,11 +136,6 @@ class _Machine:
 
     def since_mark(self):
         return self.take(len(self.stack) - self.marks.pop())
-
-    def named(self, module, name):
-        require(isinstance(module, str) and isinstance(name, str), "its pickle imports no name")
-        self.names.add(Global(module, name))
-        return Global(module, name)
 
     def call(self, function, arguments):
         if function == Global("collections", "OrderedDict"):

@@ -26,10 +26,9 @@ flags.DEFINE_list("std", None, "Their standard deviation R,G,B.")
 def main(flags, *arguments):
     import jax
 
-    from advspur import models
     from advspur._checks import check_nonnegative, check_norm, norm_name, require
     from advspur.models.convert import convert
-    from advspur.models.store import save_converted
+    from advspur.models.store import model_facts, save_converted
 
     require(len(arguments) == 1, "name one checkpoint file to convert")
     source = Path(arguments[0])
@@ -48,7 +47,7 @@ def main(flags, *arguments):
         train_p=flags.train_p,
         train_epsilon=flags.train_epsilon,
     )
-    written = models.model_facts(directory)
+    written = model_facts(directory)
     classifier, forward = conversion.classifier, conversion.classifier.forward
     count = sum(leaf.size for leaf in jax.tree.leaves(classifier.params["params"]))
     lines = {

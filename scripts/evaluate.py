@@ -137,7 +137,8 @@ def find_models(names, models_dir, *, required, line):
     Where they are `required`, or where none is there, that is an error.
     """
     from advspur._checks import InputError, require
-    from advspur.models import find_model, is_spec, published_model
+    from advspur.models import is_spec, published_model
+    from advspur.models.store import find_model
 
     found, absent = {}, []
     for name in names:

@@ -38,110 +38,59 @@ def conv(x, kernel, strides=(1, 1), padding="SAME", dimensions=NHWC, **options):
 IMAGES, KERNEL = array(2, 7, 6, 4), array(3, 2, 4, 6)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"strides": (2, 3), "padding": "VALID"},
-        {"padding": ((2, 1), (0, 3))},
-        {"rhs_dilation": (2, 1)},
-        {"lhs_dilation": (2, 2), "rhs_dilation": (1, 2), "padding": ((1, 1), (1, 1))},
-    ],
-)
-def test_options_of_a_convolution_and_of_its_gradients_are_kept(options):
-    def total(x, kernel):
-        return jnp.sum(jnp.sin(conv(x, kernel, **options)))
-
-    same_values(jax.value_and_grad(total, argnums=(0, 1)), IMAGES, KERNEL)
-
-
-@pytest.mark.parametrize("options", ({}, {"strides": (2, 2), "lhs_dilation": (1, 2)}))
-def test_other_orders_of_axes_give_the_same(options):
-    padding = {"padding": ((1, 1), (1, 1))}
-    same_values(
-        lambda x, k: conv(x, k, dimensions=NCHW, **options, **padding),
-        IMAGES.transpose(0, 3, 1, 2), KERNEL.transpose(3, 2, 0, 1),
-    )  # fmt: skip
-    mixed = ("HNCW", "IWOH", "CWHN")
-    same_values(
-        lambda x, k: conv(x, k, dimensions=mixed, **options, **padding),
-        IMAGES.transpose(1, 0, 3, 2), KERNEL.transpose(2, 1, 3, 0),
-    )  # fmt: skip
-
-
-def test_groups_are_kept():
-    kernel = array(3, 3, 2, 6)
-
-    def total(x, k):
-        return jnp.sum(jnp.sin(conv(x, k, strides=(2, 2), feature_group_count=2)))
-
-    same_values(jax.value_and_grad(total, argnums=(0, 1)), IMAGES, kernel)
-    padding = {"padding": ((1, 1), (1, 1))}
-    for dilation in ((1, 1), (2, 2)):
-        same_values(
-            lambda x, k, d=dilation: conv(x, k, lhs_dilation=d, batch_group_count=2, **padding),
-            IMAGES, array(2, 2, 4, 6),
-        )  # fmt: skip
+SIDES = {"padding": ((1, 1), (1, 1))}
+CUT = {"strides": (2, 2), "padding": ((-1, 1), (0, -2))}  # some pixels are cut off
+LINE, CUBE = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
+MIXED = ("HNCW", "IWOH", "CWHN")
+CASES = [  # shapes of images and kernel, options
+    ((2, 7, 6, 4), (3, 2, 4, 6), {"strides": (2, 3), "padding": "VALID"}),
+    ((2, 7, 6, 4), (3, 2, 4, 6), {"padding": ((2, 1), (0, 3))}),
+    ((2, 7, 6, 4), (3, 2, 4, 6), {"rhs_dilation": (2, 1)}),
+    ((2, 7, 6, 4), (3, 2, 4, 6), {"lhs_dilation": (2, 2), "rhs_dilation": (1, 2)} | SIDES),
+    ((2, 7, 6, 4), (3, 3, 2, 6), {"strides": (2, 2), "feature_group_count": 2}),
+    ((2, 7, 6, 4), (2, 2, 4, 6), {"batch_group_count": 2} | SIDES),
+    ((2, 7, 6, 4), (2, 2, 4, 6), {"batch_group_count": 2, "lhs_dilation": (2, 2)} | SIDES),
+    ((2, 4, 7, 6), (6, 4, 3, 2), {"dimensions": NCHW} | SIDES),
+    ((7, 2, 4, 6), (4, 2, 6, 3), {"dimensions": MIXED} | SIDES),
+    ((7, 2, 4, 6), (4, 2, 6, 3), {"dimensions": MIXED, "strides": (2, 2)} | SIDES),
+    ((2, 4, 7, 6), (6, 4, 3, 2), {"dimensions": NCHW, "lhs_dilation": (1, 2)} | SIDES),
+    ((2, 9, 3), (4, 3, 2), {"dimensions": LINE, "strides": (2,)}),
+    ((2, 4, 4, 4, 2), (2, 2, 2, 2, 3), {"dimensions": CUBE, "strides": (2, 2, 2)}),
+    ((2, 3, 5, 3), (4, 4, 3, 5), {"strides": (2, 2), "padding": "VALID"}),  # no result
+    # Sides that the strides divide: patches.
+    ((2, 8, 8, 6), (2, 2, 6, 5), {"strides": (2, 2), "padding": "VALID"}),
+    ((2, 9, 7, 6), (4, 2, 6, 5), {"strides": (2, 2)}),
+    ((2, 9, 10, 6), (3, 6, 6, 5), {"strides": (1, 3)}),
+    # Few channels: patches.
+    ((2, 11, 12, 3), (7, 7, 3, 5), {"strides": (2, 2), "padding": ((3, 3), (3, 3))}),
+    ((2, 8, 9, 3), (3, 3, 3, 5), {"strides": (2, 2)}),
+    ((2, 8, 9, 3), (1, 1, 3, 5), {"strides": (2, 2), "padding": "VALID"}),  # smaller than a stride
+    ((2, 10, 10, 1), (2, 3, 1, 5), {"strides": (4, 2), "padding": "VALID"}),
+    ((2, 8, 9, 2), (3, 3, 2, 5), {"strides": (2, 2), "padding": ((0, 4), (5, 0))}),  # many zeros
+    ((2, 9, 9, 2), (4, 4, 2, 5), CUT),
+    ((2, 8, 8, 6), (3, 3, 6, 5), {"strides": (2, 2)}),  # neither
+]
+PRODUCTS = [  # few channels, and sides that the strides divide
+    ((2, 8, 8, 3), (4, 4, 3, 5), {"strides": (2, 2)} | SIDES),
+    ((2, 9, 12, 3), (2, 6, 3, 5), {"strides": (2, 3)}),
+    ((2, 9, 7, 3), (2, 4, 3, 5), {"strides": (1, 2), "padding": "VALID"}),  # a row is left over
+    ((2, 8, 8, 3), (4, 4, 3, 5), {"strides": (4, 4), "padding": "VALID"}),
+    ((2, 9, 9, 3), (4, 2, 3, 5), CUT),
+    ((2, 6, 7, 3), (2, 2, 3, 5), {"strides": (2, 2), "padding": ((5, 0), (0, 4))}),  # many zeros
+]
 
 
-def test_one_and_three_dimensions():
-    def total(x, k, dimensions):
-        out = lax.conv_general_dilated(
-            x, k, (2,) * (x.ndim - 2), "SAME", dimension_numbers=dimensions
-        )
-        return jnp.sum(jnp.sin(out))
+@pytest.mark.parametrize("images, kernel, options", CASES + PRODUCTS)
+def test_convolutions_and_their_gradients_are_those_of_jax(images, kernel, options):
+    def values(*arrays):
+        loss = jax.grad(lambda *a: jnp.sum(jnp.sin(conv(*a, **options))), argnums=(0, 1))
+        return conv(*arrays, **options), loss(*arrays)
 
-    line, cube = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
-    gradient = jax.value_and_grad(total)
-    same_values(lambda x, k: gradient(x, k, line), array(2, 9, 3), array(4, 3, 2))
-    same_values(lambda x, k: gradient(x, k, cube), array(2, 4, 4, 4, 2), array(2, 2, 2, 2, 3))
-
-
-@pytest.mark.parametrize(
-    "size, side, strides, padding, channels",
-    [
-        ((8, 8), (2, 2), (2, 2), "VALID", 6),  # sides that the strides divide: patches
-        ((9, 7), (4, 2), (2, 2), "SAME", 6),
-        ((9, 10), (3, 6), (1, 3), "SAME", 6),
-        ((11, 12), (7, 7), (2, 2), ((3, 3), (3, 3)), 3),  # few channels: patches
-        ((8, 9), (3, 3), (2, 2), "SAME", 3),
-        ((8, 9), (1, 1), (2, 2), "VALID", 3),  # a kernel smaller than its stride
-        ((10, 10), (2, 3), (4, 2), "VALID", 1),
-        ((8, 9), (3, 3), (2, 2), ((0, 4), (5, 0)), 2),  # more zeros than the kernel is wide
-        ((9, 9), (4, 4), (2, 2), ((-1, 1), (0, -2)), 2),  # some pixels are cut off
-        ((8, 8), (3, 3), (2, 2), "SAME", 6),  # neither
-    ],
-)
-def test_gradients_of_strided_convolutions_are_those_of_jax(size, side, strides, padding, channels):
-    x, kernel = array(2, *size, channels), array(*side, channels, 5)
-
-    def gradient(x, kernel):
-        return jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, kernel, strides, padding))))(x)
-
-    same_values(gradient, x, kernel)
-
-
-@pytest.mark.parametrize(
-    "size, side, strides, padding",
-    [
-        ((8, 8), (4, 4), (2, 2), ((1, 1), (1, 1))),
-        ((9, 12), (2, 6), (2, 3), "SAME"),
-        ((9, 7), (2, 4), (1, 2), "VALID"),  # a row is left over
-        ((8, 8), (4, 4), (4, 4), "VALID"),
-        ((9, 9), (4, 2), (2, 2), ((-1, 1), (0, -2))),  # some pixels are cut off
-        ((6, 7), (2, 2), (2, 2), ((5, 0), (0, 4))),  # more zeros than the kernel is wide
-    ],
-)
-def test_strided_convolutions_of_few_channels_are_products_of_matrices(
-    size, side, strides, padding
-):  # fmt: skip
-    x, kernel = array(2, *size, 3), array(*side, 3, 5)
-    same_values(lambda x, k: conv(x, k, strides, padding), x, kernel)
-    text = str(jax.make_jaxpr(for_loops(lambda x: conv(x, kernel, strides, padding)))(x))
-    assert "conv_general_dilated" not in text
-
-
-def test_a_convolution_without_a_result_is_empty():
-    same_values(lambda x, k: conv(x, k, (2, 2), "VALID"), array(2, 3, 5, 3), array(4, 4, 3, 5))
+    x, kernel = array(*images), array(*kernel)
+    same_values(values, x, kernel)
+    if (images, kernel.shape, options) in PRODUCTS:
+        text = str(jax.make_jaxpr(for_loops(lambda x: conv(x, kernel, **options)))(x))
+        assert "conv_general_dilated" not in text
 
 
 def test_strided_gradients_are_products_of_matrices():

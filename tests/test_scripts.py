@@ -330,11 +330,11 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line(tmp_pa
         code, _, err = run("train", *arguments)
         assert code == 2 and "Traceback" not in err, err
         assert "error: No space left on the disk" in err.splitlines()[-1]
-        saved = models.latest_step(tmp_path / "disk" / "run")
+        saved = models.store.latest_step(tmp_path / "disk" / "run")
         subprocess.run(["mount", "-o", "remount,size=99m", tmp_path / "disk"], check=True)
         code, _, err = run("train", *arguments)
         assert code == 0 and f"going on at step {saved}" in err, err
-        assert models.latest_step(tmp_path / "disk" / "run") == 12
+        assert models.store.latest_step(tmp_path / "disk" / "run") == 12
     finally:
         subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
 

@@ -11,7 +11,7 @@ from advspur.data.readers import Reader
 from advspur.heads import as_it_is
 from advspur.intervals import wilson
 from advspur.measures import MEASURES
-from advspur.models import check_is_model, classifier_facts
+from advspur.models.classifier import check_is_model, classifier_facts
 from advspur.records import record
 
 # Options that say how an evaluation is run, or whose effect the records show by themselves.

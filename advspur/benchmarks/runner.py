@@ -20,6 +20,8 @@ from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
 from advspur.data.sources import read_bytes
 from advspur.intervals import Estimate
+from advspur.models.classifier import classifier_facts, record_facts
+from advspur.models.store import model_facts
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
 
 BY_BUDGET = ("pgd_accuracy", "autoattack_accuracy")
@@ -65,7 +67,7 @@ def open_model(spec, *, weights="raw", models_dir=None, pretrained=True):
         of_library = str(spec).startswith(("timm:", "torchvision:"))
         made = models.load(spec, weights=weights, pretrained=pretrained or not of_library)
         models.check_model(made)
-        facts, opened = models.classifier_facts(made), functools.partial(_replicated, made)
+        facts, opened = classifier_facts(made), functools.partial(_replicated, made)
         return OpenModel(facts, functools.cache(opened), made.note)
 
     @functools.cache
@@ -78,7 +80,7 @@ def open_model(spec, *, weights="raw", models_dir=None, pretrained=True):
         )
         return _replicated(loaded)
 
-    facts = models.model_facts(spec, models_dir=models_dir)
+    facts = model_facts(spec, models_dir=models_dir)
     if weights != "raw":
         facts["model"] += f"@{weights}"
     return OpenModel(facts, classifier)
@@ -142,7 +144,7 @@ def evaluate_model(
     start, measured = time.monotonic(), []
     running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
     key, loaded = jax.random.key(seed), model.classifier()
-    about = models.record_facts(model.facts) | {"benchmark": row.name}
+    about = record_facts(model.facts) | {"benchmark": row.name}
     for name, found in row.steps(loaded, directory, left, options, key=key, running=running):
         seconds, start = round(time.monotonic() - start, 3), time.monotonic()
         count = Estimate(len(found), len(found), len(found), len(found))

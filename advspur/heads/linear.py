@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advspur._checks import check_count, check_nonnegative, require, require_finite
+from advspur._checks import check_count, check_nonnegative, require
 
 
 class LinearProbe(NamedTuple):
@@ -33,12 +33,6 @@ class LinearProbe(NamedTuple):
     bias: np.ndarray
     epoch: int
     validation_accuracy: np.ndarray
-
-    def predict(self, features):
-        """[n] int: the predicted classes of features [n, d]."""
-        logits = features @ self.kernel + self.bias
-        require_finite("the probe's logits", range(len(logits)), logits)
-        return np.argmax(logits, axis=1)
 
 
 def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
@@ -83,23 +77,24 @@ def fit_linear_probe(
         num_epochs=num_epochs,
         batch_size=batch_size,
     )
-    heads, accuracies = _fit(
-        features,
-        labels,
-        *validation,
-        jnp.asarray(learning_rates, jnp.float32),
-        weight_decay,
-        key,
-        num_classes=num_classes,
-        batch_size=min(batch_size, len(labels)),
-        num_epochs=num_epochs,
+    (kernels, biases), accuracies = jax.device_get(
+        _fit(
+            (features, labels),
+            validation,
+            jnp.asarray(learning_rates, jnp.float32),
+            weight_decay,
+            key,
+            num_classes=num_classes,
+            batch_size=min(batch_size, len(labels)),
+            num_epochs=num_epochs,
+        )
     )
-    require(np.all(np.isfinite(heads[0])), f"a head diverged at rates {list(learning_rates)}")
-    probes = []
-    for kernels, biases, of_rate in zip(*map(np.asarray, (*heads, accuracies)), strict=True):
-        best = int(np.argmax(of_rate))
-        probes.append(LinearProbe(kernels[best], biases[best], best + 1, of_rate))
-    return probes
+    require(np.all(np.isfinite(kernels)), f"a head diverged at rates {list(learning_rates)}")
+    best = np.argmax(accuracies, axis=1)
+    return [
+        LinearProbe(kernels[rate, epoch], biases[rate, epoch], int(epoch) + 1, accuracies[rate])
+        for rate, epoch in enumerate(best)
+    ]
 
 
 def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_steps=2_000):
@@ -126,37 +121,18 @@ def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_
     return LinearProbe(weights[:-1], weights[-1], 0, np.zeros(0))
 
 
-def _first_head(key, num_features, num_classes):
-    """(kernel, bias), uniform within +-1 / sqrt(d) as torch's."""
-    bound = 1 / math.sqrt(num_features)
-    shape = (num_features + 1, num_classes)
-    head = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-    return head[:-1], head[-1]
-
-
-def _adam(learning_rate, weight_decay):
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
-
-
 @functools.partial(jax.jit, static_argnames=("num_classes", "batch_size", "num_epochs"))
 def _fit(
-    features,
-    labels,
-    validation_features,
-    validation_labels,
-    learning_rates,
-    weight_decay,
-    key,
-    *,
-    num_classes,
-    batch_size,
-    num_epochs,
+    examples, validation, learning_rates, weight_decay, key, *, num_classes, batch_size, num_epochs
 ):
     """((kernels [rates, epochs, d, k], biases), accuracies [rates, epochs])."""
+    features, labels = examples
     n, d = features.shape
     num_batches = -(-n // batch_size)
     start_key, order_key = jax.random.split(key)
-    head = _first_head(start_key, d, num_classes)
+    bound = 1 / math.sqrt(d)
+    start = jax.random.uniform(start_key, (d + 1, num_classes), minval=-bound, maxval=bound)
+    head = start[:-1], start[-1]
 
     def loss(head, indices, weights):
         logits = features[indices] @ head[0] + head[1]
@@ -164,7 +140,8 @@ def _fit(
         return jnp.sum(losses * weights) / jnp.sum(weights)
 
     def train(learning_rate):
-        optimizer = _adam(learning_rate, weight_decay)
+        decay, adam = optax.add_decayed_weights(weight_decay), optax.adam(learning_rate)
+        optimizer = optax.chain(decay, adam)
 
         def step(carry, batch):
             head, state = carry
@@ -179,8 +156,8 @@ def _fit(
             weights = jnp.pad(jnp.ones(n), (0, padding)).reshape(shape)
             carry, _ = jax.lax.scan(step, carry, (indices, weights))
             head = carry[0]
-            logits = validation_features @ head[0] + head[1]
-            accuracy = jnp.mean(jnp.argmax(logits, axis=1) == validation_labels)
+            logits = validation[0] @ head[0] + head[1]
+            accuracy = jnp.mean(jnp.argmax(logits, axis=1) == validation[1])
             return carry, (head, accuracy)
 
         keys = jax.random.split(order_key, num_epochs)

@@ -9,25 +9,10 @@ from advspur.models import with_head
 from advspur.predict import features_on
 
 
-def plan_probes(
-    parts,
-    *,
-    learning_rate,
-    sensitivity_learning_rates,
-    with_lbfgs,
-    weight_decay,
-    batch_size,
-    num_epochs,
-    held_out,
-):
+def plan_probes(parts, *, learning_rate, sensitivity_learning_rates, with_lbfgs, held_out, **fit):
     """Forward passes over an image that `probes` makes; its options are checked."""
     check_numbers("sensitivity_learning_rates", sensitivity_learning_rates)
-    check_fit(
-        learning_rates=(learning_rate, *sensitivity_learning_rates),
-        weight_decay=weight_decay,
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-    )
+    check_fit(learning_rates=(learning_rate, *sensitivity_learning_rates), **fit)
     require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
     return sum(len(parts[part]) for part in ("train", "val") if part in parts)
 
@@ -69,25 +54,22 @@ def probes(
         kept, rest = np.split(order, [len(order) - max(1, round(held_out * len(order)))])
         validation = features[rest], labels[rest]
         features, labels = features[kept], labels[kept]
-    number = parts["train"].num_classes
+    fit = {"num_classes": parts["train"].num_classes, "weight_decay": weight_decay}
     fitted = fit_linear_probe(
         features,
         labels,
         validation,
-        num_classes=number,
         learning_rates=(learning_rate, *sensitivity_learning_rates),
-        weight_decay=weight_decay,
         batch_size=batch_size,
         num_epochs=num_epochs,
         key=head_key,
+        **fit,
     )
     names = ["adam", *(f"adam, learning rate {rate:g}" for rate in sensitivity_learning_rates)]
-    heads = dict(zip(names, fitted, strict=True))
     if with_lbfgs:
-        heads["lbfgs"] = fit_logistic_regression(
-            features, labels, num_classes=number, weight_decay=weight_decay
-        )
+        names.append("lbfgs")
+        fitted.append(fit_logistic_regression(features, labels, **fit))
     return [
         ({"head": name}, with_head(model, probe.kernel, probe.bias))
-        for name, probe in heads.items()
+        for name, probe in zip(names, fitted, strict=True)
     ], key

@@ -48,16 +48,6 @@ def _is_library(file):
     return file.startswith((PACKAGE, "<frozen", str(Path(contextlib.__file__).parent)))
 
 
-def check_size(name, image_size, images):
-    """Images [n, h, w, c] are of the size that the model is made for."""
-    height, width = images.shape[1:3]
-    require(
-        image_size is None or (height, width) == (image_size, image_size),
-        f"{name} takes {image_size} x {image_size} images, got {height} x {width}: resize them, or "
-        "make the model with another image_size",
-    )
-
-
 def pick(what, output, key, argument):
     """The array of a module's output: itself, or what `key` names of a tuple or dict."""
     if isinstance(output, (tuple, list, dict)):
@@ -73,7 +63,7 @@ def pick(what, output, key, argument):
     return output
 
 
-def checked_outputs(name, images, num_classes, logits, features):
+def checked_outputs(name, images, num_classes, logits, features=None):
     """(logits [n, num_classes], features [n, d] or None) in float32; num_classes None: any."""
     wanted = "as many numbers as there are classes" if num_classes is None else num_classes
     _check_rows(f"the logits of {name}", images, logits, wanted)

@@ -107,6 +107,30 @@ def check_is_model(model):
     raise InputError(f"a {kind} is no model; make one with advspur.models.{maker}")
 
 
+def classifier_facts(classifier):
+    """What is known of a model that was loaded or made; how it was trained is not."""
+    return {
+        "model": classifier.name,
+        "arch": getattr(classifier.forward, "arch", type(classifier.forward).__name__),
+        "num_classes": classifier.num_classes,
+        "image_size": classifier.image_size,
+        "class_names": classifier.class_names,
+        "has_features": classifier.has_features,
+        "dataset": "unknown",
+        "shapes": {},
+        "train_p": None,
+        "train_epsilon": None,
+        "seed": 0,
+        "step": 0,
+        "checksum": classifier.digest,
+    }
+
+
+def record_facts(facts):
+    """The fields of a `Record` that say which model it is about."""
+    return {k: facts[k] for k in ("model", "arch", "train_p", "train_epsilon", "seed")}
+
+
 def normalize(images, mean, std):
     """(images - mean) / std per channel."""
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)

@@ -15,10 +15,9 @@ import numpy as np
 
 from advspur._checks import InputError, first_line, require
 from advspur._constants import IMAGENET9_MEAN, IMAGENET9_STD, IMAGENET_MEAN, IMAGENET_STD
-from advspur.models.array_files import printable
 from advspur.models.classifier import Classifier
 from advspur.models.resnet import ARCHITECTURES, build_network, from_resnet, variable_shapes
-from advspur.models.torch_checkpoint import Checkpoint, read_checkpoint
+from advspur.models.torch_checkpoint import Checkpoint, printable, read_checkpoint
 
 # Keys under which training code saves the weights.
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict", "state_dict_ema")
@@ -109,40 +108,17 @@ def _convert(checkpoint, given, is_filled):
         f"{_some(state)}",
     )
     outer = prefix.removesuffix("model.")
-    network = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    around = {k: v for k, v in state.items() if not k.startswith(prefix)}
-    if not prefix.endswith("model."):  # the network itself lies at the top: nothing is around it
-        around = {k: v for k, v in state.items() if k.startswith(f"{outer}attacker.")}
-        around |= {k: v for k, v in state.items() if k.startswith(f"{outer}normalizer.")}
-        network = {k: v for k, v in network.items() if f"{prefix}{k}" not in around}
+    network, around = _split(state, prefix)
+    copied, around = _split(around, f"{outer}attacker.model.")
     arch, stem, num_classes = recognize({name: value.shape for name, value in network.items()})
     flax_network = build_network(arch, num_classes, stem=stem)
     template = flax.traverse_util.flatten_dict(variable_shapes(flax_network))
     names = {path: torch_name(path) for path in template}
-    counters = {
-        name.replace("running_mean", "num_batches_tracked")
-        for name in names.values()
-        if name.endswith("running_mean")
-    } & set(network)
-    copy = f"{outer}attacker.model."
-    copied = {k: v for k, v in around.items() if k.startswith(copy)}
-    expected, found = set(names.values()), set(network) - counters
-    missing = [f"-{name}" for name in sorted(expected - found)]
-    surplus = [f"+{name}" for name in sorted(found - expected)]
-    if copied:
-        copies = {name.removeprefix(copy) for name in copied} - counters
-        missing += [f"-{copy}{name}" for name in sorted(expected - copies)]
-        surplus += [f"+{copy}{name}" for name in sorted(copies - expected)]
-    surplus += [f"+{name}" for name in sorted(set(around) - set(copied) - set(_constants(outer)))]
-    require(
-        not missing and not surplus,
-        f"its names are not those of {arch}: {len(missing)} missing (-), {len(surplus)} surplus "
-        f"(+): {' '.join(map(printable, missing[:8] + surplus[:8]))}",
-    )
+    _check_names(arch, outer, set(names.values()), network, copied, around)
     for name, value in copied.items():
         require(
-            np.array_equal(network.get(name.removeprefix(copy)), value),
-            f"{name} differs from the network that it should be a copy of",
+            np.array_equal(network.get(name), value),
+            f"{outer}attacker.model.{name} differs from the network that it should be a copy of",
         )
     leaves = dict(template)
     for path, leaf in template.items() if is_filled else ():
@@ -152,18 +128,48 @@ def _convert(checkpoint, given, is_filled):
         not (given and found) or given == found,
         f"its normaliser has mean and std {found}, which differ from those given",
     )
-    mean, std = given or found or (IMAGENET_MEAN, IMAGENET_STD)
+    imagenet = IMAGENET_MEAN, IMAGENET_STD
+    if found:
+        told = "in the file" if found == imagenet else OTHER
+    else:
+        told = "given" if given else ASSUMED
+    mean, std = given or found or imagenet
+    variables = flax.traverse_util.unflatten_dict(leaves)
+    used = tuple(f"{prefix}{name}" for name in names.values())
     return Conversion(
-        classifier=from_resnet(
-            flax_network, flax.traverse_util.unflatten_dict(leaves), mean=mean, std=std
-        ),
+        classifier=from_resnet(flax_network, variables, mean=mean, std=std),
         arch=arch,
-        used=tuple(f"{prefix}{name}" for name in names.values()),
-        dropped=(*(f"{prefix}{name}" for name in sorted(counters)), *sorted(around)),
+        used=used,
+        dropped=tuple(sorted(set(state) - set(used))),
         others=others,
-        normalization=_told(given, found),
+        normalization=told,
         container=checkpoint.container,
         inert=checkpoint.inert,
+    )
+
+
+def _split(state, prefix):
+    """({rest of a name: value} of the names with a prefix, the others)."""
+    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return inside, {k: v for k, v in state.items() if not k.startswith(prefix)}
+
+
+def _check_names(arch, outer, expected, network, copied, around):
+    """Raise InputError unless network and copy have the expected names, and nothing is around."""
+    means = [name for name in expected if name.endswith("running_mean")]
+    counters = {name.replace("running_mean", "num_batches_tracked") for name in means}
+    missing, surplus = [], []
+    copies = [(f"{outer}attacker.model.", copied)] if copied else []
+    for prefix, names in [("", network), *copies]:
+        found = set(names) - counters
+        missing += [f"-{prefix}{name}" for name in sorted(expected - found)]
+        surplus += [f"+{prefix}{name}" for name in sorted(found - expected)]
+    constants = {*_constants(outer, "mean"), *_constants(outer, "std")}
+    surplus += [f"+{name}" for name in sorted(set(around) - constants)]
+    require(
+        not missing and not surplus,
+        f"its names are not those of {arch}: {len(missing)} missing (-), {len(surplus)} surplus "
+        f"(+): {' '.join(map(printable, missing[:8] + surplus[:8]))}",
     )
 
 
@@ -178,22 +184,21 @@ def recognize(shapes):
     first, inner = shapes["conv1.weight"], shapes.get("layer1.0.conv1.weight", (0,) * 4)
     require(len(first) == len(inner) == 4, "its convolutions have no four axes")
     side, width, inner = first[-1], first[0], inner[0]
+    archs = [
+        arch
+        for arch, (*known, widening) in ARCHITECTURES.items()
+        if known == [sizes, is_bottleneck, width] and inner == width * widening
+    ]
+    require(
+        archs,
+        f"no known architecture has {'bottleneck' if is_bottleneck else 'basic'} blocks {sizes} "
+        f"with widths {width} and {inner}; known are {', '.join(ARCHITECTURES)}",
+    )
     stem = {7: "imagenet", 3: "cifar"}.get(side)
-    for arch in ARCHITECTURES:
-        network = build_network(arch, 2, stem="imagenet")
-        wanted = (network.stage_sizes, network.bottleneck, network.width, network.inner_width)
-        if (sizes, is_bottleneck, width, inner) == wanted:
-            break
-    else:
-        kind = "bottleneck" if is_bottleneck else "basic"
-        raise InputError(
-            f"no known architecture has {kind} blocks {sizes} with widths {width} and {inner}; "
-            f"known are {', '.join(ARCHITECTURES)}"
-        )
     require(stem is not None, f"its first convolution is {side} x {side}; known are 7 and 3")
     head = shapes.get("fc.weight", ())
     require(len(head) == 2, "-fc.weight (it has no last linear layer)")
-    return arch, stem, head[0]
+    return archs[0], stem, head[0]
 
 
 def torch_name(path):
@@ -250,25 +255,21 @@ def _tensors(state):
     return state
 
 
-def _constants(outer):
-    modules = (f"{outer}normalizer", f"{outer}attacker.normalize")
-    return [f"{module}.new_{what}" for module in modules for what in ("mean", "std")]
+def _constants(outer, what):
+    return [f"{outer}{module}.new_{what}" for module in ("normalizer", "attacker.normalize")]
 
 
 def _normalization(around, outer):
     """(mean, std) of the file, or None; its two places must agree."""
-    found = [around.get(name) for name in _constants(outer)]
-    channels = all(value is None or value.size == 3 for value in found)
-    require(channels, "its normaliser has no three channels")
-    normalizer, attacker = found[:2], found[2:]
-    for ours, theirs in zip(normalizer, attacker, strict=True):
-        if ours is not None and theirs is not None:
-            require(np.array_equal(ours, theirs), "its normaliser and its attacker's differ")
-    mean, std = (a if a is not None else b for a, b in zip(normalizer, attacker, strict=True))
-    if mean is None or std is None:
-        require(mean is std, "its normaliser lacks new_mean or new_std")
-        return None
-    return _checked_normalization(mean, std)
+    both = []
+    for what in ("mean", "std"):
+        found = [around[name] for name in _constants(outer, what) if name in around]
+        require(all(x.size == 3 for x in found), "its normaliser has no three channels")
+        agree = all(np.array_equal(found[0], x) for x in found)
+        require(agree, "its normaliser and its attacker's differ")
+        both += found[:1]
+    require(len(both) != 1, "its normaliser lacks new_mean or new_std")
+    return _checked_normalization(*both) if both else None
 
 
 def _checked_normalization(mean, std):
@@ -286,12 +287,6 @@ def _checked_normalization(mean, std):
     )
     # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
     return tuple(tuple(float(f"{value:.6g}") for value in values) for values in both)
-
-
-def _told(given, found):
-    if found is None:
-        return "given" if given else ASSUMED
-    return "in the file" if found == (IMAGENET_MEAN, IMAGENET_STD) else OTHER
 
 
 def _some(names):

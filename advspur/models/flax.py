@@ -2,16 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from advspur._checks import check_count, require
-from advspur.models.checks import check_size, checked_outputs, foreign_code, pick
-from advspur.models.classifier import Classifier, normalize
+from advspur._checks import require
+from advspur.models.checks import pick
+from advspur.models.classifier import normalize
+from advspur.models.function import ForeignForward, checked_channels, foreign_classifier
 
 # Arguments of a call that tell training from evaluation, as they are in evaluation.
 EVALUATION = {
@@ -24,60 +22,27 @@ EVALUATION = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LinenCall:
-    """(variables, images) -> output of a Linen module."""
-
-    module: nn.Module
-    mode: tuple
-
-    def __call__(self, variables, images):
-        """The module's output."""
-        return self.module.apply(variables, images, **dict(self.mode))
-
-
-@dataclasses.dataclass(frozen=True)
-class NnxCall:
-    """(leaves, images) -> output of an NNX module that `nnx.split` took apart."""
-
-    graph: nnx.GraphDef
-    structure: object
-    keys: tuple  # for each leaf, the implementation of the PRNG key that it is; None where it isn't
-    mode: tuple
-
-    def __call__(self, leaves, images):
-        """The module's output."""
-        leaves = [
-            leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind)
-            for leaf, kind in zip(leaves, self.keys, strict=True)
-        ]
-        module = nnx.merge(self.graph, jax.tree.unflatten(self.structure, leaves))
-        return module(images, **dict(self.mode))
-
-
-@dataclasses.dataclass(frozen=True)
-class FlaxForward:
+class FlaxForward(ForeignForward):
     """The forward of a model that is a Flax module with its normalisation."""
 
-    call: Callable = dataclasses.field(repr=False)
+    module: object = dataclasses.field(repr=False)  # of Linen; of NNX, its graph
     mean: tuple
     std: tuple
     logits: object
     features: object
-    num_classes: int | None
-    image_size: int | None
-    arch: str
-    name: str = dataclasses.field(compare=False, repr=False)
+    mode: tuple
 
-    def __call__(self, params, images):
-        """(logits, features), checked."""
-        check_size(self.name, self.image_size, images)
-        what = f"the module {self.arch}"
-        with foreign_code(what):
-            output = self.call(params, normalize(images, self.mean, self.std))
-        logits, features = pick(what, output, self.logits, "logits"), None
+    def outputs(self, params, images):
+        """(logits, features or None)."""
+        images, mode = normalize(images, self.mean, self.std), dict(self.mode)
+        if isinstance(self.module, nn.Module):
+            output = self.module.apply(params, images, **mode)
+        else:
+            output = nnx.merge(self.module, params)(images, **mode)
+        logits, features = pick(self.what, output, self.logits, "logits"), None
         if self.features is not None:
-            features = pick(what, output, self.features, "features")
-        return checked_outputs(self.name, images, self.num_classes, logits, features)
+            features = pick(self.what, output, self.features, "features")
+        return logits, features
 
 
 def from_flax(
@@ -91,6 +56,7 @@ def from_flax(
     logits=None,
     features=None,
     mode=None,
+    class_names=(),
     name="",
 ):
     """The Classifier of a Flax module, in evaluation mode.
@@ -106,6 +72,7 @@ def from_flax(
         Without `features` the model has none.
       mode: arguments of the call that mean evaluation; None: those of EVALUATION that it has. An
         NNX module's own `module.eval()` is called as well, on a copy.
+      class_names: of its outputs, in order.
       name: how records and messages call it; "": the module's class.
     """
     arch = type(module).__name__
@@ -124,48 +91,23 @@ def from_flax(
         num_classes is not None or image_size is not None,
         f"give num_classes, or the image_size that the outputs of {arch} are seen at",
     )
-    for what, value in (("num_classes", num_classes), ("image_size", image_size)):
-        if value is not None:
-            check_count(what, value)
-    mean, std = (tuple(map(float, values)) for values in (mean, std))
-    require(len(mean) == len(std) and min(std) > 0, f"mean = {mean} and std = {std}: a deviation "
-            "above 0 for each channel")  # fmt: skip
+    mean, std = checked_channels(mean, std)
     if mode is None:
         asked = inspect.signature(type(module).__call__).parameters
         mode = {key: value for key, value in EVALUATION.items() if key in asked}
     mode = tuple(sorted(mode.items()))
-    call, params = (LinenCall(module, mode), variables) if is_linen else _split(module, mode)
-    forward = FlaxForward(
-        call, mean, std, logits, features, num_classes, image_size, arch, name or arch
-    )
-    if image_size is not None:
-        images = jax.ShapeDtypeStruct((2, image_size, image_size, len(mean)), "float32")
-        num_classes = jax.eval_shape(forward, params, images)[0].shape[1]
-        forward = dataclasses.replace(forward, num_classes=num_classes)
     told = [f"{key}={value}" for key, value in mode] + ["module.eval()"] * (not is_linen)
-    return Classifier(
-        params,
+    if not is_linen:
+        module = nnx.clone(module)
+        module.eval()
+        module, variables = nnx.split(module)
+    about = num_classes, image_size, arch, name or arch
+    forward = FlaxForward(*about, module, mean, std, logits, features, mode)
+    return foreign_classifier(
         forward,
-        num_classes,
+        variables,
         has_features=features is not None,
-        image_size=image_size,
-        name=name or arch,
+        class_names=class_names,
         note=f"{arch} runs in Flax, in evaluation mode: {', '.join(told) or 'nothing to set'}",
+        channels=len(mean),
     )
-
-
-def _split(module, mode):
-    """(NnxCall, arrays) of a copy of an NNX module in evaluation mode."""
-    module = nnx.clone(module)
-    module.eval()
-    graph, state = nnx.split(module)
-    leaves, structure = jax.tree.flatten(state)
-    keys = tuple(
-        str(jax.random.key_impl(x)) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else None
-        for x in leaves
-    )
-    arrays = [
-        leaf if kind is None else jax.random.key_data(leaf)
-        for leaf, kind in zip(leaves, keys, strict=True)
-    ]
-    return NnxCall(graph, structure, keys, mode), arrays

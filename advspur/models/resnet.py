@@ -18,7 +18,13 @@ from advspur._convolutions import convolve
 from advspur.models.classifier import Classifier, normalize
 
 STEMS = ("imagenet", "cifar", "small")
-ARCHITECTURES = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4", "resnet_small")
+ARCHITECTURES = {  # stage_sizes, bottleneck, width, widening
+    "resnet18": ((2, 2, 2, 2), False, 64, 1),
+    "resnet50": ((3, 4, 6, 3), True, 64, 1),
+    "wide_resnet50_2": ((3, 4, 6, 3), True, 64, 2),
+    "wide_resnet50_4": ((3, 4, 6, 3), True, 64, 4),
+    "resnet_small": ((1, 1, 1), False, 16, 1),
+}
 
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -35,11 +41,6 @@ class ResNet(nn.Module):
     dtype: object = jnp.float32
     axis_name: str | None = None  # batch statistics are averaged over this pmap axis
     widening: int = 1  # of the 3x3 convolutions of bottlenecks: 2 in WideResNet-50-2
-
-    @property
-    def inner_width(self):
-        """Channels of the first convolution of the first block."""
-        return self.width * self.widening
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -72,7 +73,6 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        self.sow("intermediates", "stem", x)  # kept by apply(..., mutable="intermediates")
         block = _basic_block
         if self.bottleneck:
             block = functools.partial(_bottleneck_block, self.widening)
@@ -81,7 +81,6 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"layer{stage + 1}_{index}"
                 x = block(conv, norm, x, self.width * 2**stage, stride, name)
-                self.sow("intermediates", name, x)
         features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=_linear, name="fc")(
             features
@@ -91,35 +90,26 @@ class ResNet(nn.Module):
 
 def resnet18(num_classes=1000, *, stem="imagenet", dtype=jnp.float32):
     """ResNet-18: basic blocks (2, 2, 2, 2), 11,689,512 parameters at 1000 classes."""
-    return _build((2, 2, 2, 2), False, num_classes, 64, stem, dtype)
+    return build_network("resnet18", num_classes, stem=stem, dtype=dtype)
 
 
 def resnet50(num_classes=1000, *, stem="imagenet", dtype=jnp.float32):
     """ResNet-50: bottleneck blocks (3, 4, 6, 3), 25,557,032 parameters at 1000 classes."""
-    return _build((3, 4, 6, 3), True, num_classes, 64, stem, dtype)
-
-
-def wide_resnet50(num_classes=1000, *, widening, stem="imagenet", dtype=jnp.float32):
-    """WideResNet-50-2 or -4: ResNet-50 whose 3x3 convolutions are `widening` times as wide."""
-    return _build((3, 4, 6, 3), True, num_classes, 64, stem, dtype, widening)
+    return build_network("resnet50", num_classes, stem=stem, dtype=dtype)
 
 
 def resnet_small(num_classes, *, width=16, stem="small", dtype=jnp.float32):
     """Three stages of one basic block each, for CPU-size experiments."""
-    return _build((1, 1, 1), False, num_classes, width, stem, dtype)
+    return build_network("resnet_small", num_classes, stem=stem, dtype=dtype).clone(width=width)
 
 
 def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
-    """The network a config names by `arch`."""
-    check_choice("arch", arch, ARCHITECTURES)
-    build = {
-        "resnet18": resnet18,
-        "resnet50": resnet50,
-        "wide_resnet50_2": functools.partial(wide_resnet50, widening=2),
-        "wide_resnet50_4": functools.partial(wide_resnet50, widening=4),
-        "resnet_small": resnet_small,
-    }[arch]
-    return build(num_classes, stem=stem, dtype=jnp.dtype(dtype))
+    """The network that a config names by `arch`, a key of ARCHITECTURES."""
+    check_choice("arch", arch, tuple(ARCHITECTURES))
+    check_choice("stem", stem, STEMS)
+    require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
+    sizes, bottleneck, width, widening = ARCHITECTURES[arch]
+    return ResNet(sizes, bottleneck, num_classes, width, stem, jnp.dtype(dtype), widening=widening)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +124,8 @@ class ResNetForward:
     def arch(self):
         """The key of `build_network`; "ResNet" where there is none."""
         net = self.network
-        same = {"stem": net.stem, "dtype": net.dtype}
-        names = (a for a in ARCHITECTURES if build_network(a, net.num_classes, **same) == net)
-        return next(names, "ResNet")
+        key = (net.stage_sizes, net.bottleneck, net.width, net.widening)
+        return next((name for name, known in ARCHITECTURES.items() if known == key), "ResNet")
 
     def __call__(self, variables, images):
         """(logits, features), with running batch statistics."""
@@ -153,12 +142,6 @@ def variable_shapes(network):
     """The variables of a network as shapes and dtypes, nothing computed."""
     images = jnp.zeros((1, 64, 64, 3))  # of any size: all are averaged over space
     return jax.eval_shape(network.init, jax.random.key(0), images)
-
-
-def _build(stage_sizes, bottleneck, num_classes, width, stem, dtype, widening=1):
-    check_choice("stem", stem, STEMS)
-    require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
-    return ResNet(stage_sizes, bottleneck, num_classes, width, stem, dtype, widening=widening)
 
 
 def _conv3x3(conv, features, stride, name):

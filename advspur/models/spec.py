@@ -32,12 +32,12 @@ def is_spec(name):
 
 def load_spec(spec, *, pretrained=True, mean=None, std=None):
     """The Classifier of one of FORMS; see `load`."""
+    library, _, name = str(spec).partition(":")
+    if library in ("timm", "torchvision") and name:
+        model = _of_library(library, name, pretrained, mean, std)
+        return dataclasses.replace(model, name=str(spec))
     where, _, what = str(spec).rpartition(":")
     require(where and what, f"{str(spec)!r}: a model of somebody else's is {FORMS}")
-    if where in ("timm", "torchvision"):
-        build = _timm if where == "timm" else _torchvision
-        model = _of_library(where, what, build, pretrained, mean, std)
-        return dataclasses.replace(model, name=str(spec))
     require(
         mean is None and std is None and pretrained,
         f"{spec}: the function makes the model with its normalisation and weights; mean, std and "
@@ -51,7 +51,11 @@ def _of_function(spec, where, what):
     is_file = where.endswith(".py") or "/" in where
     folder = Path(where).expanduser().parent if is_file else Path()
     with _importable(folder.absolute()):
-        module = _module_of_file(where) if is_file else _module_of_package(where)
+        if is_file:
+            module = _module_of_file(Path(where).expanduser())
+        else:
+            with foreign_code(f"importing {where}"):
+                module = importlib.import_module(where)
         function = getattr(module, what, None)
         functions = inspect.getmembers(module, inspect.isfunction)
         own = [n for n, f in functions if f.__module__ == module.__name__ and n[0] != "_"]
@@ -67,11 +71,8 @@ def _of_function(spec, where, what):
         raise InputError(f"{spec} returns no model: {error}") from error
     if model.code is None:
         model = dataclasses.replace(model, code=_code(model, getattr(module, "__file__", None)))
-    return dataclasses.replace(model, name=model.name if _has_own_name(model) else what)
-
-
-def _has_own_name(model):
-    return model.name not in ("", getattr(model.forward, "arch", ""))
+    is_named = model.name not in ("", getattr(model.forward, "arch", ""))
+    return model if is_named else dataclasses.replace(model, name=what)
 
 
 @contextlib.contextmanager
@@ -84,13 +85,7 @@ def _importable(folder):
             sys.path.remove(str(folder))
 
 
-def _module_of_package(name):
-    with foreign_code(f"importing {name}"):
-        return importlib.import_module(name)
-
-
-def _module_of_file(name):
-    path = Path(name).expanduser()
+def _module_of_file(path):
     require(path.is_file(), f"no file {path}: a model in a file is PATH/FILE.py:FUNCTION")
     require(path.suffix == ".py", f"{path} is no Python file: a model is PATH/FILE.py:FUNCTION")
     return _executed(path.absolute(), file_checksum(path))
@@ -130,7 +125,7 @@ def _code(model, file):
     return " ".join([*parts, hashlib.sha256(program.encode()).hexdigest()])
 
 
-def _of_library(library, name, build, pretrained, mean, std):
+def _of_library(library, name, pretrained, mean, std):
     """A model of timm or torchvision: in Flax where it is a ResNet that we have, else in torch."""
     try:
         import torch
@@ -143,13 +138,13 @@ def _of_library(library, name, build, pretrained, mean, std):
         ) from error
     with torch.random.fork_rng():
         torch.manual_seed(0)  # random weights are the same each time
+        build = _timm if library == "timm" else _torchvision
         module, known = build(package, name, pretrained)
-    given = {"mean": mean, "std": std}
-    known |= {key: value for key, value in given.items() if value is not None}
+    for key, value in (("mean", mean), ("std", std)):
+        known[key] = known.get(key) if value is None else value
     model = from_torch(module, **known)
     code = f"{library} {package.__version__} torch {torch.__version__}"
-    native = _in_flax(module, model)
-    return dataclasses.replace(model, code=code) if native is None else native
+    return _in_flax(module, model) or dataclasses.replace(model, code=code)
 
 
 def _in_flax(module, model):

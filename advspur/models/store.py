@@ -1,13 +1,12 @@
-"""models.load: classifiers by name, from converted directories, original files and own runs.
+"""models.load: classifiers by name, from runs, converted models, checkpoint files and code.
 
-A converted directory holds model.safetensors and model.json; a training run model.json and
-checkpoints. Nothing is fetched from the network.
+A training run is a directory with model.json and checkpoints, a converted model one with
+model.safetensors and model.json. Nothing is fetched from the network.
 """
 
 import json
 import math
 import os
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -18,16 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur import __version__
-from advspur._checks import InputError, require
-from advspur._files import file_checksum, tree_digest
-from advspur.models.array_files import read_safetensors
+from advspur._checks import InputError, check_choice, first_line, require
+from advspur._files import file_checksum, read_json, tree_digest
 from advspur.models.convert import ASSUMED, convert, warn_of_assumed
-from advspur.models.resnet import from_resnet, variable_shapes
-from advspur.models.runs import described_network, latest_step, load_run, run_checksum, run_facts
+from advspur.models.resnet import build_network, from_resnet, variable_shapes
 from advspur.models.spec import FORMS, is_spec, load_spec
 from advspur.models.suite import PUBLISHED_AT, SUITE, published_model
+from advspur.models.torch_checkpoint import read_safetensors
 
 WEIGHTS = "model.safetensors"
+NEEDED = ("arch", "stem", "num_classes", "train_p", "train_epsilon", "seed")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None, pretrained=True):
@@ -49,42 +49,55 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
     Raises: InputError where there is no such model (saying what was looked for, and where it is
       published), or where its file is not what it should be.
     """
-    if is_spec(name):
-        of_run = weights == "raw" and step is None
-        require(of_run, f"{name} is no training run: it has neither averaged weights nor steps")
-        return load_spec(name, pretrained=pretrained, mean=mean, std=std)
-    require(pretrained, f"pretrained=False is for timm:NAME and torchvision:NAME, not for {name}")
-    path = find_model(name, models_dir=models_dir)
+    is_code = is_spec(name)
     require(
-        path.is_file() or (mean is None and std is None),
-        f"{path} has its normalisation already: mean and std are for checkpoint files",
+        pretrained or is_code,
+        f"pretrained=False is for timm:NAME and torchvision:NAME, not for {name}",
     )
-    if path.is_dir() and not (path / WEIGHTS).is_file():
-        return load_run(path, weights=weights, step=step)
+    path = find_model(name, models_dir=models_dir)
+    is_run = path.is_dir() and not (path / WEIGHTS).is_file()
     require(
-        weights == "raw" and step is None,
+        is_run or (weights == "raw" and step is None),
         f"{path} is no training run: it has neither averaged weights nor steps",
     )
-    return _load_converted(path) if path.is_dir() else convert(path, mean=mean, std=std).classifier
+    if is_code:
+        return load_spec(name, pretrained=pretrained, mean=mean, std=std)
+    if path.is_file():
+        return convert(path, mean=mean, std=std).classifier
+    require(
+        mean is None and std is None,
+        f"{path} has its normalisation already: mean and std are for checkpoint files",
+    )
+    facts = directory_facts(path)
+    network = build_network(
+        facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
+    )
+    shapes = variable_shapes(network)
+    if is_run:
+        variables = _of_run(path, facts, weights, step)
+    else:
+        variables = _converted(path, facts, shapes)
+    # Copied, so that no array shares memory with the reader that is closed by now.
+    variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, variables)
+    return from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
 
 
 def find_model(name, *, models_dir=None):
     """The directory or checkpoint file that `load` reads for `name`; it itself if it names code."""
     if is_spec(name):
         return Path(name)
-    path = Path(name).expanduser()
+    path, model = Path(name).expanduser(), published_model(str(name))
     if (path / "model.json").is_file() or path.is_file():
         return path
-    model = published_model(str(name))
-    if model is None:
-        require(
-            not path.is_dir(),
-            f"{path} is no training run and no converted model: {path / 'model.json'} is missing",
-        )
-        raise InputError(
-            f"no model {str(name)!r}: neither a directory or file, nor a name such as "
-            f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE), nor {FORMS}"
-        )
+    require(
+        model is not None or not path.is_dir(),
+        f"{path} is no training run and no converted model: {path / 'model.json'} is missing",
+    )
+    require(
+        model is not None,
+        f"no model {str(name)!r}: neither a directory or file, nor a name such as "
+        f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE), nor {FORMS}",
+    )
     root = models_dir or os.environ.get("ADVSPUR_MODELS")
     names = [file.removesuffix(".ckpt") for file in model.files]
     wanted = f"{' or '.join(model.files)}, or a directory {names[0]} that"
@@ -96,12 +109,9 @@ def find_model(name, *, models_dir=None):
         f"is {wanted}; {get}",
     )
     root = Path(root).expanduser()
-    for candidate in names:
-        if (root / candidate / "model.json").is_file():
-            return root / candidate
-    for file in model.files:
-        if (root / file).is_file():
-            return root / file
+    for path in (root / candidate for candidate in (*names, *model.files)):
+        if (path / "model.json").is_file() or path.is_file():
+            return path
     raise InputError(f"{name} is not in {root}: looked for {wanted}; {get}")
 
 
@@ -114,28 +124,33 @@ def model_facts(name, *, models_dir=None):
     path = find_model(name, models_dir=models_dir)
     if not path.is_dir():
         return describe(path, convert(path, is_filled=False)) | {"model": path.stem, "step": 0}
+    facts = directory_facts(path)
     if (path / WEIGHTS).is_file():
-        return run_facts(path) | {"step": 0}
-    return run_facts(path) | {"step": latest_step(path), "checksum": run_checksum(path)}
+        return facts | {"step": 0}
+    step = latest_step(path)
+    return facts | {"step": step, "checksum": _saved_digest(_checkpoint(path, step))}
 
 
-def classifier_facts(classifier):
-    """What is known of a model that was loaded or made; how it was trained is not."""
-    return {
-        "model": classifier.name,
-        "arch": getattr(classifier.forward, "arch", type(classifier.forward).__name__),
-        "num_classes": classifier.num_classes,
-        "image_size": classifier.image_size,
-        "class_names": classifier.class_names,
-        "has_features": classifier.has_features,
-        "dataset": "unknown",
-        "shapes": {},
-        "train_p": None,
-        "train_epsilon": None,
-        "seed": 0,
-        "step": 0,
-        "checksum": classifier.digest,
-    }
+def directory_facts(path):
+    """The model's name and what its model.json says: arch, num_classes, normalisation, ..."""
+    file = Path(path) / "model.json"
+    require(file.is_file(), f"{path} is no training run: {file} is missing")
+    facts = read_json(file)
+    are_channels = all(
+        isinstance(x, list) and len(x) == 3 and all(isinstance(v, (int, float)) for v in x)
+        for x in (facts.get("mean"), facts.get("std"))
+    )
+    wrong = [name for name in NEEDED if name not in facts]
+    wrong += [] if are_channels else ["mean and std of three channels"]
+    wrong += [] if isinstance(facts.get("num_classes"), int) else ["a whole num_classes"]
+    wrong += [] if facts.get("dtype") in DTYPES else [f"a dtype of {', '.join(DTYPES)}"]
+    require(not wrong, f"{file} is damaged: it lacks {', '.join(wrong)}")
+    return {"model": Path(path).name} | facts
+
+
+def latest_step(path):
+    """The step of the latest checkpoint of a run."""
+    return _steps(path)[-1]
 
 
 def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):
@@ -150,7 +165,7 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
       train_epsilon: its budget, 0 for a standard model.
     Returns: the Path of the directory.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     directory = Path(directory)
     content = describe(source, conversion, train_p=train_p, train_epsilon=train_epsilon)
@@ -159,25 +174,22 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
         f"{directory} exists and holds no converted model: name another --out",
     )
     directory.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    before = part.with_name(f"{part.name}.before")
-    try:
-        part.chmod(0o755)
-        variables = conversion.classifier.params
-        flat = flax.traverse_util.flatten_dict(variables, sep="/")
-        save_file({name: np.asarray(leaf) for name, leaf in flat.items()}, part / WEIGHTS)
-        (part / WEIGHTS).chmod(0o644)  # it is written for its owner alone
-        content["checksum"] = tree_digest(variables)
-        (part / "model.json").write_text(json.dumps(content, indent=1) + "\n")
+    variables = conversion.classifier.params
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    content["checksum"] = tree_digest(variables)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as folder:
+        new, before = Path(folder) / "new", Path(folder) / "before"
+        new.mkdir()
+        (new / WEIGHTS).write_bytes(save({name: np.asarray(leaf) for name, leaf in flat.items()}))
+        (new / "model.json").write_text(json.dumps(content, indent=1) + "\n")
         if directory.exists():
             directory.rename(before)
-        part.rename(directory)
-    except BaseException:
-        if before.exists() and not directory.exists():
-            before.rename(directory)
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
+        try:
+            new.rename(directory)
+        except BaseException:
+            if before.exists():
+                before.rename(directory)
+            raise
     return directory
 
 
@@ -194,8 +206,6 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
             "if standard) to say it",
             stacklevel=3,
         )
-    elif train_p is None:
-        train_p = 2.0
     checksum = file_checksum(source)
     return {
         "arch": conversion.arch,
@@ -223,22 +233,66 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
     }
 
 
-def _load_converted(path):
-    facts = run_facts(path)
+def _converted(path, facts, shapes):
+    """The variables of a converted model."""
     if facts.get("source", {}).get("normalization") == ASSUMED:
         warn_of_assumed(path, facts["num_classes"])
-    network = described_network(facts)
     try:
-        flat = read_safetensors(path / WEIGHTS)
+        variables = flax.traverse_util.unflatten_dict(read_safetensors(path / WEIGHTS), sep="/")
     except InputError as error:
         raise InputError(f"{path / WEIGHTS} is damaged: {error}; convert it again") from error
-    variables = flax.traverse_util.unflatten_dict(flat, sep="/")
-    shapes = [
-        jax.tree.map(lambda x: x.shape, tree) for tree in (variables, variable_shapes(network))
-    ]
+    found, wanted = (jax.tree.map(lambda x: x.shape, tree) for tree in (variables, shapes))
     require(
-        shapes[0] == shapes[1] and tree_digest(variables) == facts.get("checksum"),
+        found == wanted and tree_digest(variables) == facts.get("checksum"),
         f"{path / WEIGHTS} is damaged: it is not what model.json says; convert it again",
     )
-    variables = jax.tree.map(jnp.array, variables)
-    return from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
+    return variables
+
+
+def _of_run(path, facts, weights, step):
+    """The variables of a checkpoint of a run."""
+    import orbax.checkpoint as ocp
+
+    check_choice("weights", weights, ("raw", "ema"))
+    steps = _steps(path)
+    if step is None:
+        step = steps[-1]
+    elif step == "best":
+        step = _best_step(path, steps, facts["best_metric"])
+    require(step in steps, f"{path} has no checkpoint of step {step}; it has {steps}")
+    directory = _checkpoint(path, step)
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            saved = checkpointer.restore(directory / "model")
+        require(tree_digest(saved) == _saved_digest(directory), "its checksum does not match")
+    except MemoryError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise many kinds for damage
+        raise InputError(f"checkpoint {directory} cannot be read: {first_line(error)}") from error
+    require(saved[weights], f"{path} has no averaged weights (ema_decay was 0)")
+    return saved[weights]
+
+
+def _checkpoint(path, step):
+    return Path(path).absolute() / "checkpoints" / str(step)
+
+
+def _saved_digest(directory):
+    """The checksum of a checkpoint's weights: two runs of one name differ in it."""
+    return read_json(directory / "facts" / "metadata")["model"]
+
+
+def _best_step(path, steps, metric):
+    scores = {}
+    for step in steps:
+        file = _checkpoint(path, step) / "metrics" / "metrics"
+        scores[step] = read_json(file).get(metric) if file.is_file() else None
+    scores = {step: score for step, score in scores.items() if score is not None}
+    require(scores, f"{path} has no validated checkpoint: none holds {metric}")
+    return max(scores, key=scores.get)
+
+
+def _steps(path):
+    found = [d.name for d in (Path(path) / "checkpoints").glob("*") if d.name.isdigit()]
+    require(found, f"{path} has no checkpoint yet")
+    return sorted(map(int, found))

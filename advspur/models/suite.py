@@ -17,34 +17,13 @@ from advspur._checks import require
 PUBLISHED_AT = "Hugging Face, repository madrylab/robust-imagenet-models (MIT licence)"
 L2_EPSILONS = (0.25, 0.5, 1.0, 3.0, 5.0)
 LINF_EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of 255
+RELEASED = {2.0: (0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5), math.inf: LINF_EPSILONS}
 # Top-1 accuracy in percent on the 50,000 validation images, from the release's README.
 CLEAN_ACCURACY = {
-    ("resnet18", 2.0): {
-        0: 69.79,
-        0.01: 69.90,
-        0.03: 69.24,
-        0.05: 69.15,
-        0.1: 68.77,
-        0.25: 67.43,
-        0.5: 65.49,
-        1: 62.32,
-        3: 53.12,
-        5: 45.59,
-    },
-    ("resnet50", 2.0): {
-        0: 75.80,
-        0.01: 75.68,
-        0.03: 75.76,
-        0.05: 75.59,
-        0.1: 74.78,
-        0.25: 74.14,
-        0.5: 73.16,
-        1: 70.43,
-        3: 62.83,
-        5: 56.13,
-    },
-    ("resnet18", math.inf): {0.5: 66.13, 1: 63.46, 2: 59.63, 4: 52.49, 8: 42.11},
-    ("resnet50", math.inf): {0.5: 73.73, 1: 72.05, 2: 69.10, 4: 63.86, 8: 54.53},
+    ("resnet18", 2.0): (69.79, 69.90, 69.24, 69.15, 68.77, 67.43, 65.49, 62.32, 53.12, 45.59),
+    ("resnet50", 2.0): (75.80, 75.68, 75.76, 75.59, 74.78, 74.14, 73.16, 70.43, 62.83, 56.13),
+    ("resnet18", math.inf): (66.13, 63.46, 59.63, 52.49, 42.11),
+    ("resnet50", math.inf): (73.73, 72.05, 69.10, 63.86, 54.53),
 }
 _NAME = re.compile(r"(resnet18|resnet50|wide_resnet50_[24])_(l2|linf)_eps(\d{1,3}(?:\.\d{1,3})?)")
 
@@ -83,7 +62,8 @@ def published_model(name):
     forms = [f"{budget:g}", f"{budget:.1f}"] if budget == int(budget) else [f"{budget:g}"]
     if p == math.inf:
         forms.reverse()
-    accuracy = CLEAN_ACCURACY.get((arch, p), {}).get(budget)
+    accuracies = dict(zip(RELEASED[p], CLEAN_ACCURACY.get((arch, p), ()), strict=False))
+    accuracy = accuracies.get(budget)
     names = [f"{arch}_{norm}_eps{form}" for form in forms]
     return PublishedModel(
         names[0],
@@ -103,7 +83,7 @@ def suite(*, l2_epsilons=L2_EPSILONS):
         names only 5; the default is the five largest.
     Returns: tuple of PublishedModel, 22 by default.
     """
-    known = [epsilon for epsilon in CLEAN_ACCURACY["resnet18", 2.0] if epsilon > 0]
+    known = RELEASED[2.0][1:]
     for epsilon in l2_epsilons:
         allowed = ", ".join(f"{e:g}" for e in known)
         require(epsilon in known, f"l2_epsilons has {epsilon}; the release has {allowed}")

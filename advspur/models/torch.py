@@ -1,5 +1,6 @@
 """from_torch: any torch module as a model. torch is imported only where there is one."""
 
+import contextlib
 import dataclasses
 import sys
 
@@ -7,28 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import InputError, check_count, first_line, require
-from advspur.models.checks import check_size, checked_outputs, foreign_code
-from advspur.models.classifier import Classifier
+from advspur.models.checks import checked_outputs, foreign_code
+from advspur.models.function import ForeignForward, checked_channels, foreign_classifier
 from advspur.models.torch_calls import Network, call
 
 
-@dataclasses.dataclass(frozen=True)
-class TorchForward:
+@dataclasses.dataclass(frozen=True, repr=False)
+class TorchForward(ForeignForward):
     """The forward of a model that is a torch module; equal to itself alone."""
 
     network: Network
-    image_size: int
-    name: str = dataclasses.field(compare=False)
 
-    @property
-    def arch(self):
-        """The module's class."""
-        return type(self.network.module).__name__
-
-    def __call__(self, params, images):
-        """(logits, features), checked."""
-        del params  # they are torch's
-        check_size(self.name, self.image_size, images)
+    def outputs(self, params, images):
+        """(logits, features or None); the parameters are torch's."""
         logits, *features = call(self.network, images.astype(jnp.float32))
         return logits, *(features or (None,))
 
@@ -86,9 +78,7 @@ def from_torch(
         f"{kind} has no configuration of timm: give the mean=(R, G, B) and std=(R, G, B) that its "
         "images are normalised with (0 and 1 each if it does that itself)",
     )
-    mean, std = (tuple(map(float, np.atleast_1d(values))) for values in (mean, std))
-    are_channels = len(mean) == len(std) > 0 and min(std) > 0
-    require(are_channels, f"mean = {mean} and std = {std}: give a deviation above 0 per channel")
+    mean, std = checked_channels(mean, std)
     image_size = known.get("input_size", (None,))[-1] if image_size is None else image_size
     require(image_size is not None, f"{kind} has no configuration of timm: give its image_size")
     check_count("image_size", image_size)
@@ -102,20 +92,15 @@ def from_torch(
         if network.layer is None:
             about_features = ", without features: no linear layer gives its logits, name a "
             about_features += "submodule by features="
-    num_classes = _check(network, size, features)
-    require(
-        len(class_names) in (0, num_classes),
-        f"class_names has {len(class_names)} names, {kind} {num_classes} outputs",
-    )
-    return Classifier(
+    _check(network, size, features)
+    forward = TorchForward(network.widths[0], image_size, kind, name or kind, network)
+    return foreign_classifier(
+        forward,
         {},
-        TorchForward(network, image_size, name or kind),
-        num_classes,
         has_features=network.layer is not None,
-        image_size=image_size,
-        class_names=tuple(class_names),
-        name=name or kind,
+        class_names=class_names,
         note=f"{kind} runs in torch on {network.device}, in evaluation mode{about_features}",
+        channels=len(mean),
     )
 
 
@@ -137,13 +122,12 @@ def _to_device(module, device):
 
 
 def _check(network, size, features):
-    """The number of classes, with the shapes of a real call's outputs checked."""
-    outputs = _tried(network, size)
-    arrays = [o.float().cpu().numpy() if hasattr(o, "float") else o for o in outputs]
+    """Check the outputs of a real call, and note their widths."""
+    outputs = [o.float().cpu().numpy() if hasattr(o, "float") else o for o in _tried(network, size)]
     what = type(network.module).__name__
     what += f" at {features!r}" if isinstance(features, str) else ""
-    arrays += [None] * (2 - len(arrays))
-    return checked_outputs(what, _noise(size), None, *arrays)[0].shape[1]
+    checked_outputs(what, _noise(size), None, *outputs)
+    network.widths = tuple(output.shape[1] for output in outputs)
 
 
 def _feature_layer(network, name, size):
@@ -160,16 +144,12 @@ def _feature_layer(network, name, size):
         )
         return layers[name], False
     seen = []
-    hooks = [
-        layer.register_forward_hook(lambda *called: seen.append(called))
-        for layer in module.modules()
-        if isinstance(layer, torch.nn.Linear)
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Linear):
+                hook = layer.register_forward_hook(lambda *called: seen.append(called))
+                hooks.enter_context(hook)
         (logits,) = _tried(network, size)
-    finally:
-        for hook in hooks:
-            hook.remove()
     for layer, _, result in reversed(seen):
         if result.shape == logits.shape and torch.equal(result, logits):
             return layer, True

@@ -1,15 +1,14 @@
 """A torch module called from JAX programs: one forward or one vector-Jacobian product a batch.
 
 The forward of a gradient keeps torch's graph under a number, a token, that goes through the JAX
-program to the backward, which looks the graph up. A graph that was dropped by then is made again
-from the images.
+program to the backward, which takes the graph. One that was dropped by then, or that an earlier
+backward took, is made again from the images.
 
 A callback may not make JAX arrays: on CPU, the thread that would fill them may be the one that
 waits for the callback. `buffer_callback` hands over memory, as `pure_callback` does not.
 """
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -23,16 +22,7 @@ from jax.experimental.buffer_callback import buffer_callback
 
 from advspur._checks import first_line, require
 from advspur._devices import OUT_OF_MEMORY, SPLIT, device_mesh
-from advspur.models.checks import foreign_code, pick
-
-
-@dataclasses.dataclass
-class Graph:
-    """One forward of torch that can be differentiated."""
-
-    images: object
-    outputs: list
-    is_used: bool = False
+from advspur.models.checks import pick
 
 
 class Network:
@@ -41,12 +31,14 @@ class Network:
     Attributes:
       layer: the module that gives the features; None: none does.
       is_input: whether they are its input; else its output.
+      widths: lengths of a row of logits and, where there is a layer, of features.
     """
 
-    def __init__(self, module, mean, std, logits, layer=None, is_input=True):
+    def __init__(self, module, mean, std, logits):
         import torch
 
-        self.module, self.logits, self.layer, self.is_input = module, logits, layer, is_input
+        self.module, self.logits = module, logits
+        self.layer, self.is_input, self.widths = None, True, ()
         tensors = [*module.parameters(), *module.buffers()]
         floats = [t for t in tensors if t.is_floating_point()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
@@ -56,7 +48,6 @@ class Network:
             for values in (mean, std)
         )
         self.lock, self.kept, self.last, self.room = threading.Lock(), {}, 0, 1
-        self.widths = functools.cache(self._widths)
 
     def images(self, array):
         """A tensor of its own, [n, c, h, w] on the module's device, from pixels [n, h, w, c]."""
@@ -69,86 +60,67 @@ class Network:
         """[logits] or [logits, features] of a tensor of images in [0, 1], as torch gives them."""
         seen = []
 
-        def note(module, inputs, output=None):
+        def note(module, inputs, output):
             seen.append(inputs[0] if self.is_input else output)
 
-        if self.layer is not None:
-            hook = "register_forward_pre_hook" if self.is_input else "register_forward_hook"
-            handle = getattr(self.layer, hook)(note)
-        try:
-            output = self.module((images - self.mean) / self.std)
-        finally:
+        with contextlib.ExitStack() as hooks:
             if self.layer is not None:
-                handle.remove()
+                hooks.enter_context(self.layer.register_forward_hook(note))
+            output = self.module((images - self.mean) / self.std)
         logits = pick(type(self.module).__name__, output, self.logits, "logits")
         if self.layer is None:
             return [logits]
         require(seen, "features= names a submodule that is not called")
-        return [logits, _pooled(seen[-1])]
-
-    def _widths(self, height, width, channels):
-        """The lengths of a row of logits and features for images of a size, from a real call."""
-        import torch
-
-        name = type(self.module).__name__
-        with self.lock, torch.no_grad(), foreign_code(f"{name} on {height} x {width} images"):
-            outputs = self(self.images(np.zeros((1, height, width, channels), np.float32)))
-        return tuple(output.shape[1] for output in outputs)
+        features = seen[-1]
+        require(
+            hasattr(features, "ndim"),
+            f"features= names a submodule that returns a {type(features).__name__}; name one whose "
+            "output is a single tensor",
+        )
+        return [logits, features.mean((2, 3)) if features.ndim == 4 else features]
 
     def forward(self, images):
         """Callback: the outputs of a batch, without a graph."""
         import torch
 
         with self.lock, torch.no_grad(), _memory():
-            if len(self.kept) >= self.room:
-                self._drop(only_used=True)
             return [_array(output) for output in self(self.images(images))]
 
     def forward_with_graph(self, images):
         """Callback: the outputs of a batch, and the token of its graph for each image."""
         with self.lock, _memory():
+            while len(self.kept) >= self.room:
+                del self.kept[next(iter(self.kept))]  # the oldest
             self.last = token = (self.last + 1) % 2**31
-            graph = self._record(token, images)
-            return [*map(_array, graph.outputs), np.full(len(images), token, np.int32)]
+            _, outputs = self.kept[token] = self.graph(images)
+            return [*map(_array, outputs), np.full(len(images), token, np.int32)]
 
     def pull_back(self, images, tokens, *cotangents):
         """Callback: the gradient of <cotangents, outputs> with respect to the images."""
         import torch
 
         with self.lock, _memory():
-            token = int(tokens[0])
-            graph = self.kept.get(token) or self._record(token, images)
-            graph.is_used = True
+            tensor, outputs = self.kept.pop(int(tokens[0]), None) or self.graph(images)
             pairs = [
                 (output, torch.from_numpy(np.array(ct)).to(self.device, output.dtype))
-                for output, ct in zip(graph.outputs, cotangents, strict=True)
+                for output, ct in zip(outputs, cotangents, strict=True)
                 if output.requires_grad
             ]
             grad = None
             if pairs:
                 outputs, weights = zip(*pairs, strict=True)
-                (grad,) = torch.autograd.grad(
-                    outputs, graph.images, weights, retain_graph=True, allow_unused=True
-                )
+                (grad,) = torch.autograd.grad(outputs, tensor, weights, allow_unused=True)
             if grad is None:
                 return [np.zeros(images.shape, np.float32)]
             return [_array(grad.permute(0, 2, 3, 1))]
 
-    def _record(self, token, images):
+    def graph(self, images):
+        """(the images as a tensor, the outputs that can be differentiated with respect to it)."""
         import torch
 
-        while len(self.kept) >= self.room:
-            self._drop()
         tensor = self.images(images).requires_grad_()
         with torch.enable_grad():
-            self.kept[token] = Graph(tensor, self(tensor))
-        return self.kept[token]
-
-    def _drop(self, only_used=False):
-        """Forget the graphs whose gradient was taken; where there are none, the oldest."""
-        used = [token for token, graph in self.kept.items() if graph.is_used]
-        for token in used or ([] if only_used else list(self.kept)[:1]):
-            del self.kept[token]
+            return tensor, self(tensor)
 
     @property
     def place(self):
@@ -166,8 +138,11 @@ class Network:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
-        files = {_file(kind) for kind in {*map(type, self.module.modules())}} - {None}
-        for content in sorted(Path(file).read_bytes() for file in files):
+        files = set()
+        for kind in {*map(type, self.module.modules())}:
+            with contextlib.suppress(TypeError, OSError):
+                files.add(inspect.getsourcefile(kind))
+        for content in sorted(Path(file).read_bytes() for file in files - {None}):
             digest.update(content)
         digest.update(repr(self.module).encode())
         return digest.hexdigest()
@@ -195,8 +170,7 @@ call.defvjp(_forward, _backward)
 
 
 def _outputs(network, images):
-    widths = network.widths(*images.shape[1:])
-    return [jax.ShapeDtypeStruct((len(images), width), jnp.float32) for width in widths]
+    return [jax.ShapeDtypeStruct((len(images), width), jnp.float32) for width in network.widths]
 
 
 def _on_host(network, function, results, *arrays):
@@ -205,7 +179,6 @@ def _on_host(network, function, results, *arrays):
     Of a batch that is split over several CPU devices, each calls with its own part.
     """
     count, devices = len(arrays[0]), jax.local_device_count()
-    is_inside = bool(jax.sharding.get_abstract_mesh().manual_axes)
     network.room = max(network.room, devices)
     if jax.default_backend() != "cpu":  # one call for all devices
         return jax.pure_callback(
@@ -214,6 +187,7 @@ def _on_host(network, function, results, *arrays):
             *arrays,
             vmap_method="sequential",
         )
+    is_inside = bool(jax.sharding.get_abstract_mesh().manual_axes)
     share = devices if devices > 1 and count % devices == 0 and not is_inside else 1
     parts = tuple(
         jax.ShapeDtypeStruct((r.shape[0] // share, *r.shape[1:]), r.dtype) for r in results
@@ -230,25 +204,8 @@ def _on_host(network, function, results, *arrays):
     return apply(*arrays)
 
 
-def _pooled(features):
-    """Features [n, d]; of [n, c, h, w] the average over space."""
-    require(
-        hasattr(features, "ndim"),
-        f"features= names a submodule that returns a {type(features).__name__}; name one whose "
-        "output is a single tensor",
-    )
-    return features.mean((2, 3)) if features.ndim == 4 else features
-
-
 def _array(tensor):
     return tensor.detach().float().cpu().numpy()
-
-
-def _file(kind):
-    try:
-        return inspect.getsourcefile(kind)
-    except (TypeError, OSError):
-        return None
 
 
 @contextlib.contextmanager

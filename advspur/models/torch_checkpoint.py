@@ -20,7 +20,6 @@ import numpy as np
 
 from advspur._checks import InputError, first_line, require
 from advspur._inert_pickle import Call, Global, read_pickle
-from advspur.models.array_files import printable, read_npz, read_safetensors
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # a pickle of one number
 STORAGES = {  # torch's storage -> NumPy's dtype; ml_dtypes registers bfloat16
@@ -34,11 +33,10 @@ STORAGES = {  # torch's storage -> NumPy's dtype; ml_dtypes registers bfloat16
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
 DTYPES = {*STORAGES.values(), "uint16", "uint32", "uint64"}
+MAX_RATIO = 4  # of the unpacked to the packed size of an .npz file; weights hardly compress
 TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 KNOWN = {
@@ -122,7 +120,7 @@ def _read_zip(path, data):
     require(len(set(names)) == len(names), "its zip directory names an entry twice")
     pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
     if not pickles and names and all(name.endswith(".npy") for name in names):
-        return Checkpoint(read_npz(path, entries), "npz", ())
+        return Checkpoint(_read_npz(path, entries), "npz", ())
     require(len(pickles) == 1, f"its zip directory has {len(pickles)} data.pkl; expected one")
     root, entries = pickles[0][: -len("data.pkl")], {entry.filename: entry for entry in entries}
     order = bytes(_entry(data, entries[f"{root}byteorder"])) if f"{root}byteorder" in names else b""
@@ -232,11 +230,8 @@ def _construct(function, arguments):
         return arguments[0]
     if name == "Size" and _are_sizes(arguments[0]):
         return tuple(arguments[0])
-    if (
-        name == "device"
-        and len(arguments) <= 2
-        and all(isinstance(x, (str, int)) for x in arguments)
-    ):
+    are_short = len(arguments) <= 2 and all(isinstance(x, (str, int)) for x in arguments)
+    if name == "device" and are_short:
         return ":".join(map(str, arguments))
     return Call(function, arguments)
 
@@ -270,3 +265,32 @@ def _tensor(storage, offset, shape, strides, *rest):
 
 def _inert(names):
     return tuple(sorted(printable(f"{module}.{name}") for module, name in names - KNOWN))
+
+
+def _read_npz(path, entries):
+    """{name: array} of an .npz file with these zip entries."""
+    packed, unpacked = (sum(getattr(e, k) for e in entries) for k in ("compress_size", "file_size"))
+    require(
+        unpacked <= MAX_RATIO * packed + 2**20,
+        f"it unpacks to {unpacked:,} bytes, over {MAX_RATIO} times its size: weights do not",
+    )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile, the decompressors and numpy's headers raise many kinds
+        raise InputError(f"its arrays are damaged: {type(error).__name__}: {error}") from error
+
+
+def read_safetensors(path):
+    """{name: array} of a .safetensors file."""
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # its own kind, and AttributeError for dtypes numpy lacks
+        raise InputError(f"its safetensors are damaged: {type(error).__name__}: {error}") from error
+
+
+def printable(name):
+    """A name of an untrusted file, without control characters and cut to a readable length."""
+    return ascii(name)[1:-1][:100]

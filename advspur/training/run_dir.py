@@ -28,8 +28,9 @@ from advspur.attacks.losses import LOSSES
 from advspur.attacks.pgd import RANDOM_STARTS
 from advspur.data.augment import AUGMENTATIONS
 from advspur.data.color_shift import check_color_shift
+from advspur.models.classifier import record_facts
 from advspur.models.resnet import ARCHITECTURES, STEMS
-from advspur.models.runs import record_facts, run_facts
+from advspur.models.store import directory_facts
 from advspur.records import Record, append_records, read_records
 from advspur.training.attack import FGSM_METHODS, METHODS
 from advspur.training.state import SCHEDULES
@@ -244,7 +245,7 @@ def read_metrics(workdir):
 def training_records(workdir):
     """What the run cost so far, as Records of benchmark "training": seconds, peak_memory_mb."""
     last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
-    options, facts = {"step": last["step"]}, record_facts(run_facts(workdir))
+    options, facts = {"step": last["step"]}, record_facts(directory_facts(workdir))
     return [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
         for n in ("seconds", "peak_memory_mb")

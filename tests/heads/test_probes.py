@@ -111,17 +111,17 @@ def test_a_probe_that_looks_at_the_place_has_a_gap_of_one():
 
 
 @pytest.mark.parametrize(
-    "parts, change, message",
+    "change, message",
     (
-        (PARTS, {"held_out": 1.0}, "held_out = 1.0"),
-        (PARTS, {"held_out": 0}, "held_out = 0"),
-        (PARTS, {"num_epochs": 0}, "num_epochs = 0"),
-        (PARTS, {"batch_size": 0}, "batch_size of the head = 0"),
-        (PARTS, {"learning_rate": -1.0}, "learning_rate = -1.0"),
-        (PARTS, {"sensitivity_learning_rates": ("x",)}, "sensitivity_learning_rates"),
-        (PARTS, {"weight_decay": float("nan")}, "weight_decay = nan"),
+        ({"held_out": 1.0}, "held_out = 1.0"),
+        ({"held_out": 0}, "held_out = 0"),
+        ({"num_epochs": 0}, "num_epochs = 0"),
+        ({"batch_size": 0}, "batch_size of the head = 0"),
+        ({"learning_rate": -1.0}, "learning_rate = -1.0"),
+        ({"sensitivity_learning_rates": ("x",)}, "sensitivity_learning_rates"),
+        ({"weight_decay": float("nan")}, "weight_decay = nan"),
     ),
 )
-def test_what_cannot_be_fitted_is_refused_before_the_work(parts, change, message):
+def test_what_cannot_be_fitted_is_refused_before_the_work(change, message):
     with pytest.raises(InputError, match=message):
-        plan_probes(parts, **OPTIONS | change)
+        plan_probes(PARTS, **OPTIONS | change)

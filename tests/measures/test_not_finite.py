@@ -14,7 +14,7 @@ import pytest
 from advspur import predict
 from advspur._checks import InputError
 from advspur.data.table import Table
-from advspur.heads import LinearProbe, objectnet_scorings, probes, superclasses
+from advspur.heads import objectnet_scorings, probes, superclasses
 from advspur.measures import MEASURES
 from advspur.measures.gradients import gradient_share
 from advspur.models import Classifier, pool
@@ -188,16 +188,3 @@ def test_a_share_of_the_gradient_tells_zero_from_not_finite():
     assert not has_share.any() and np.isfinite(share).all()
     share, has_share = gradient_share(broken("gradient"), images, labels, region)
     assert has_share.all() and np.isnan(share).all()
-
-
-@pytest.mark.parametrize("value", (math.nan, math.inf, 3e38))
-def test_a_probe_predicts_from_finite_logits_alone(value):
-    probe = LinearProbe(np.full((2, 3), 9, np.float32), np.zeros(3, np.float32), 0, np.zeros(0))
-    features = np.ones((4, 2), np.float32)
-    assert len(probe.predict(features)) == 4
-    features[2] = value
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(InputError, match="for 1 of 4 images, first image 2"),
-    ):
-        probe.predict(features)

@@ -7,23 +7,24 @@ import zlib
 
 import numpy as np
 
-BLOCKS = {
-    "resnet18": ((2, 2, 2, 2), False, 1),
-    "resnet50": ((3, 4, 6, 3), True, 1),
-    "wide_resnet50_2": ((3, 4, 6, 3), True, 2),
-    "wide_resnet50_4": ((3, 4, 6, 3), True, 4),
+BLOCKS = {  # sizes, whether bottlenecks, width, widening
+    "resnet18": ((2, 2, 2, 2), False, 64, 1),
+    "resnet50": ((3, 4, 6, 3), True, 64, 1),
+    "wide_resnet50_2": ((3, 4, 6, 3), True, 64, 2),
+    "wide_resnet50_4": ((3, 4, 6, 3), True, 64, 4),
+    "resnet_small": ((1, 1, 1), False, 16, 1),
 }
 
 
 def shapes(arch, num_classes=1000):
     """{name: shape} of the state dict of a torchvision ResNet."""
-    sizes, is_bottleneck, widening = BLOCKS[arch]
-    expansion = 4 if is_bottleneck else 1
-    found = {"conv1.weight": (64, 3, 7, 7)} | _norm("bn1", 64)
-    before = 64
+    sizes, is_bottleneck, before, widening = BLOCKS[arch]
+    side = 3 if arch == "resnet_small" else 7
+    found = {"conv1.weight": (before, 3, side, side)} | _norm("bn1", before)
+    first = before
     for stage, size in enumerate(sizes):
-        width = 64 * 2**stage
-        inner, out = width * widening, width * expansion
+        width = first * 2**stage
+        inner, out = width * widening, width * (4 if is_bottleneck else 1)
         for block in range(size):
             name = f"layer{stage + 1}.{block}"
             if is_bottleneck:

@@ -19,14 +19,8 @@ def scaled(classifier, factor):
     return dataclasses.replace(classifier, params=params)
 
 
-def test_models_of_one_architecture_share_a_compilation(tiny_classifier):
-    traces = []
-
-    @jax.jit
-    def logits(classifier, images):
-        traces.append(classifier)
-        return classifier.logits(images)
-
+def test_models_of_one_architecture_share_a_compilation(tiny_classifier, traced_logits):
+    logits, traces = traced_logits
     one = logits(tiny_classifier, PIXELS)
     other = logits(scaled(tiny_classifier, 1.1), PIXELS)
     assert len(traces) == 1
@@ -34,11 +28,15 @@ def test_models_of_one_architecture_share_a_compilation(tiny_classifier):
     network, variables = tiny_classifier.forward.network, tiny_classifier.params
     logits(from_resnet(network, variables, mean=(0.4,) * 3, std=(0.25,) * 3), PIXELS)
     assert len(traces) == 2  # the normalisation is static
-
-
-def test_leaves_are_the_variables_alone(tiny_classifier):
     assert len(jax.tree.leaves(tiny_classifier)) == len(jax.tree.leaves(tiny_classifier.params))
-    assert tiny_classifier.num_classes == 8
+    groups = jnp.asarray([0, 0, 1, 1, -1, 2, 2, 2])
+    for classifier in (tiny_classifier, scaled(tiny_classifier, 1.1)):
+        pooled = with_class_map(classifier, groups, 3)
+        assert pooled.num_classes == 4
+        whole = np.asarray(classifier.logits(PIXELS))
+        found = logits(pooled, PIXELS)
+        np.testing.assert_allclose(found[:, 1], whole[:, 2:4].max(axis=1), rtol=1e-5)
+    assert len(traces) == 3
 
 
 def test_normalisation_is_inside(tiny_classifier):
@@ -121,46 +119,18 @@ def test_gradients_go_to_the_largest_class_of_a_group(with_rest):
     np.testing.assert_allclose(grad, expected, atol=1e-6)
 
 
-def test_pooled_models_of_one_architecture_share_a_compilation(tiny_classifier):
-    traces = []
-
-    @jax.jit
-    def logits(classifier, images):
-        traces.append(classifier)
-        return classifier.logits(images)
-
-    groups = jnp.asarray([0, 0, 1, 1, -1, 2, 2, 2])
-    for classifier in (tiny_classifier, scaled(tiny_classifier, 1.1)):
-        pooled = with_class_map(classifier, groups, 3)
-        assert pooled.num_classes == 4
-        found = logits(pooled, PIXELS)
-        whole = np.asarray(classifier.logits(PIXELS))
-        np.testing.assert_allclose(found[:, 1], whole[:, 2:4].max(axis=1), rtol=1e-5)
-    assert len(traces) == 1
-
-
-def test_another_head_reads_the_same_features(tiny_classifier):
-    rng = np.random.default_rng(0)
-    kernel, bias = rng.normal(size=(16, 3)).astype("float32"), rng.normal(size=3).astype("float32")
-    before = jax.tree.map(np.array, tiny_classifier.params)
-    changed = with_head(tiny_classifier, kernel, bias)
-    assert changed.num_classes == 3
-    features = tiny_classifier.features(PIXELS)
-    np.testing.assert_allclose(changed.features(PIXELS), features, rtol=1e-5)
-    expected = np.float64(features) @ kernel + bias
-    np.testing.assert_allclose(changed.logits(PIXELS), expected, rtol=1e-4, atol=1e-4)
-    # The model it was made of is as it was.
-    assert tiny_classifier.num_classes == 8
-    jax.tree.map(np.testing.assert_array_equal, before, tiny_classifier.params)
-
-
 def test_a_head_outside_the_network_computes_what_one_inside_does(tiny_classifier):
     """To the last bit: which of the two a model has must not move its numbers."""
     head = tiny_classifier.params["params"]["fc"]
     outside = with_head(tiny_classifier, head["kernel"], head["bias"])
     np.testing.assert_array_equal(outside.logits(PIXELS), tiny_classifier.logits(PIXELS))
+    np.testing.assert_array_equal(outside.features(PIXELS), tiny_classifier.features(PIXELS))
     grads = (jax.grad(lambda x, m=m: m.logits(x).std())(PIXELS) for m in (outside, tiny_classifier))
     np.testing.assert_array_equal(*grads)
+    three = with_head(tiny_classifier, head["kernel"][:, 2:5], head["bias"][2:5])
+    assert (three.num_classes, tiny_classifier.num_classes) == (3, 8)
+    expected = tiny_classifier.logits(PIXELS)[:, 2:5]
+    np.testing.assert_allclose(three.logits(PIXELS), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_digest_tells_models_apart(tiny_classifier):

@@ -16,230 +16,165 @@ from advspur.models.convert import convert, recognize, torch_name
 ASSUMED = pytest.warns(UserWarning, match="x.pt holds no normaliser: ImageNet's mean .* assumed")
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
+WEIGHTS = state_dict("resnet_small", num_classes=10)
 
 
-@pytest.fixture(scope="module")
-def weights():
-    return state_dict("resnet18", num_classes=10)
+def prefixed(prefix, state=WEIGHTS):
+    return {f"{prefix}{name}": value for name, value in state.items()}
 
 
-def released(weights):
-    """In the layout of robust-models-transfer."""
-    state = {"module.normalizer.new_mean": MEAN, "module.normalizer.new_std": STD}
-    state |= {f"module.model.{k}": v for k, v in weights.items()}
-    state |= {"module.attacker.normalize.new_mean": MEAN, "module.attacker.normalize.new_std": STD}
-    return state | {f"module.attacker.model.{k}": v for k, v in weights.items()}
-
-
-LAYOUTS = {
-    "release": lambda w: {
-        "model": released(w),
-        "optimizer": {
-            "state": {0: {"momentum_buffer": w["conv1.weight"] * 2}},
-            "param_groups": [{"lr": 0.1, "momentum": 0.9, "params": [0]}],
-        },
-        "schedule": None,
-        "epoch": 90,
-        "amp": None,
-        "adv_prec1": np.array(34.5, np.float32),
+# In the layout of robust-models-transfer.
+RELEASED = {"module.normalizer.new_mean": MEAN, "module.normalizer.new_std": STD}
+RELEASED |= prefixed("module.model.") | prefixed("module.attacker.model.")
+RELEASED |= {"module.attacker.normalize.new_mean": MEAN, "module.attacker.normalize.new_std": STD}
+BESIDE = {
+    "optimizer": {
+        "state": {0: {"momentum_buffer": WEIGHTS["conv1.weight"] * 2}},
+        "param_groups": [{"lr": 0.1, "momentum": 0.9, "params": [0]}],
     },
-    "legacy key": lambda w: {"state_dict": released(w), "epoch": 90},
-    "no DataParallel": lambda w: {
-        "model": {k.removeprefix("module."): v for k, v in released(w).items()}
-    },
-    "torchvision": lambda w: w,
-    "DataParallel": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}},
-    "net, acc, epoch": lambda w: {"net": w, "acc": 95.1, "epoch": 199},
-    "net of DataParallel": lambda w: {"net": {f"module.{k}": v for k, v in w.items()}, "acc": 1},
-    "model_state_dict": lambda w: {"model_state_dict": w, "optimizer_state_dict": {"state": {}}},
-    "averaged": lambda w: {"state_dict_ema": w, "arch": "resnet18"},
-    "model before state_dict": lambda w: {"model": w, "state_dict": {"conv1.weight": 3}},
-    "a dict beside them": lambda w: {"net": {"arch": 3, "depth": 18}, "state_dict": w},
-    "an empty dict beside them": lambda w: {"model": w, "net": {}},
-    "an empty dict before them": lambda w: {"model": {}, "state_dict": w},
-    "torch.compile": lambda w: {f"_orig_mod.{k}": v for k, v in w.items()},
-    "Lightning": lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}, "loops": {}},
+    "schedule": None,
+    "epoch": 90,
+    "amp": None,
+    "adv_prec1": np.array(34.5, np.float32),
+}
+WITH_NORMALISER = {
+    "release": {"model": RELEASED} | BESIDE,
+    "legacy key": {"state_dict": RELEASED, "epoch": 90},
+    "no DataParallel": {"model": {k.removeprefix("module."): v for k, v in RELEASED.items()}},
+}
+LAYOUTS = WITH_NORMALISER | {
+    "torchvision": WEIGHTS,
+    "DataParallel": {"state_dict": prefixed("module.")},
+    "net, acc, epoch": {"net": WEIGHTS, "acc": 95.1, "epoch": 199},
+    "net of DataParallel": {"net": prefixed("module."), "acc": 1},
+    "model_state_dict": {"model_state_dict": WEIGHTS, "optimizer_state_dict": {"state": {}}},
+    "averaged": {"state_dict_ema": WEIGHTS, "arch": "resnet18"},
+    "model before state_dict": {"model": WEIGHTS, "state_dict": {"conv1.weight": 3}},
+    "a dict beside them": {"net": {"arch": 3, "depth": 18}, "state_dict": WEIGHTS},
+    "an empty dict beside them": {"model": WEIGHTS, "net": {}},
+    "an empty dict before them": {"model": {}, "state_dict": WEIGHTS},
+    "torch.compile": prefixed("_orig_mod."),
+    "Lightning": {"state_dict": prefixed("model."), "loops": {}},
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_give_the_same_variables(layout, weights, tmp_path):
-    save(LAYOUTS[layout](weights), tmp_path / "x.pt")
-    is_release = layout in ("release", "legacy key", "no DataParallel")
-    with contextlib.nullcontext() if is_release else ASSUMED:
+def test_layouts_give_the_same_variables(layout, tmp_path):
+    save(LAYOUTS[layout], tmp_path / "x.pt")
+    is_whole = layout in WITH_NORMALISER
+    with contextlib.nullcontext() if is_whole else ASSUMED:
         found = convert(tmp_path / "x.pt")
-    assert (found.arch, found.classifier.forward.network.stem) == ("resnet18", "imagenet")
-    assert found.classifier.num_classes == 10
-    assert found.normalization == ("in the file" if is_release else "assumed: ImageNet's")
-    assert found.classifier.forward.mean == (0.485, 0.456, 0.406)
-    assert found.classifier.forward.std == (0.229, 0.224, 0.225)
-    assert len(found.used) == 102 and len(set(found.used)) == 102
-    assert len(found.used) + len(found.dropped) == (2 * 122 + 4 if is_release else 122)
-    flat = flax.traverse_util.flatten_dict(found.classifier.params)
-    assert len(flat) == 102
-    np.testing.assert_array_equal(
-        flat["params", "layer2_0_downsample_conv", "kernel"],
-        weights["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0),
-    )
-    np.testing.assert_array_equal(flat["params", "fc", "kernel"], weights["fc.weight"].T)
-    np.testing.assert_array_equal(
-        flat["batch_stats", "layer4_1_bn2", "var"], weights["layer4.1.bn2.running_var"]
-    )
-    assert {leaf.dtype for leaf in flat.values()} == {np.dtype("float32")}
-
-
-def test_beside_the_weights_is_named(weights, tmp_path):
-    save(LAYOUTS["release"](weights), tmp_path / "x.pt")
-    assert convert(tmp_path / "x.pt").others == (
-        "optimizer", "schedule", "epoch", "amp", "adv_prec1",
+    forward = found.classifier.forward
+    assert (found.arch, forward.network.stem, found.classifier.num_classes) == (
+        "resnet_small", "cifar", 10,
     )  # fmt: skip
+    assert found.normalization == ("in the file" if is_whole else "assumed: ImageNet's")
+    assert (forward.mean, forward.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert len(found.used) == len(set(found.used)) == 47
+    assert len(found.dropped) == (9 + 56 + 4 if is_whole else 9)
+    flat = flax.traverse_util.flatten_dict(found.classifier.params)
+    assert len(flat) == 47 and {leaf.dtype for leaf in flat.values()} == {np.dtype("float32")}
+    for leaf, expected in (
+        (
+            ("params", "layer2_0_downsample_conv", "kernel"),
+            WEIGHTS["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0),
+        ),
+        (("params", "fc", "kernel"), WEIGHTS["fc.weight"].T),
+        (("batch_stats", "layer3_0_bn2", "var"), WEIGHTS["layer3.0.bn2.running_var"]),
+    ):
+        np.testing.assert_array_equal(flat[leaf], expected)
+    assert found.others == (tuple(BESIDE) if layout == "release" else found.others)
 
 
 @pytest.mark.parametrize("arch", ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"))
 def test_architectures_are_recognised_and_every_leaf_has_a_name(arch):
-    from advspur.models import build_network
-
     assert recognize(shapes(arch, 7)) == (arch, "imagenet", 7)
-    network = build_network(arch, 7, stem="imagenet")
+    cifar = shapes(arch, 7) | {"conv1.weight": (64, 3, 3, 3)}
+    assert recognize(cifar) == (arch, "cifar", 7)
+    network = models.build_network(arch, 7, stem="imagenet")
     template = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 64, 64, 3)))
     flat = flax.traverse_util.flatten_dict(template)
     names = [torch_name(path) for path in flat]
-    assert len(set(names)) == len(names)
     torch_shapes = {n: s for n, s in shapes(arch, 7).items() if "num_batches" not in n}
-    assert {name: len(shape) for name, shape in torch_shapes.items()} == {
-        name: len(leaf.shape) for name, leaf in zip(names, flat.values(), strict=True)
-    }
+    assert len(set(names)) == len(names) == len(torch_shapes)
     for name, leaf in zip(names, flat.values(), strict=True):
         assert sorted(leaf.shape) == sorted(torch_shapes[name])
-    known = {"resnet18": 11_689_512, "resnet50": 25_557_032, "wide_resnet50_2": 68_883_240}
-    parameters = sum(np.prod(s) for n, s in torch_shapes.items() if "running" not in n)
-    if arch in known:  # at 1000 classes
-        assert parameters + 993 * (torch_shapes["fc.weight"][1] + 1) == known[arch]
 
 
-def test_a_cifar_stem_is_recognised():
-    found = shapes("resnet18", 10) | {"conv1.weight": (64, 3, 3, 3)}
-    assert recognize(found) == ("resnet18", "cifar", 10)
+def changed(**changes):
+    """The weights with entries changed, `__` for a dot; None removes one."""
+    return _changed(WEIGHTS, "", changes)
 
 
-def edit(**changes):
-    """The release's layout with entries changed; None removes one."""
-
-    def make(weights):
-        state = released(weights)
-        for name, value in changes.items():
-            name = name.replace("__", ".")
-            if value is None:
-                state.pop(name)
-            else:
-                state[name] = value(state.get(name)) if callable(value) else value
-        return {"model": state}
-
-    return make
+def released(**changes):
+    """The release's layout with entries changed."""
+    return {"model": _changed(RELEASED, "module.", changes)}
 
 
-def without_attacker(weights, **changes):
-    return {"model": {f"module.model.{k}": v for k, v in (weights | changes).items()}}
+def _changed(state, prefix, changes):
+    changes = {prefix + name.replace("__", "."): value for name, value in changes.items()}
+    return {k: v for k, v in (state | changes).items() if v is not None}
 
 
-MISTAKES = {
-    "missing": (edit(module__model__fc__bias=None), r"1 missing \(-\), 0 surplus .*: -fc.bias"),
-    "surplus": (
-        edit(module__model__extra__weight=MEAN),
-        r"0 missing \(-\), 1 surplus .*: \+extra.weight",
+def both(what, value):
+    """The normaliser's constant and its attacker's."""
+    names = f"normalizer__new_{what}", f"attacker__normalize__new_{what}"
+    return released(**dict.fromkeys(names, value))
+
+
+OTHER = WEIGHTS["conv1.weight"] + 1
+MISTAKES = [
+    (released(model__fc__bias=None), r"1 missing \(-\), 0 surplus .*: -fc.bias"),
+    (released(model__extra__weight=MEAN), r"0 missing \(-\), 1 surplus .*: \+extra.weight"),
+    (released(ema__decay=MEAN), r"\+module.ema.decay"),
+    (released(attacker__model__x=MEAN), r"\+module.attacker.model.x"),
+    (released(attacker__model__conv1__weight=OTHER), "attacker.model.conv1.weight differs from"),
+    (released(attacker__normalize__new_std=MEAN), "normaliser and its attacker's differ"),
+    (released(attacker__model__fc__bias=None), r"-module.attacker.model.fc.bias"),
+    (released(model__foo__num_batches_tracked=MEAN), r"\+foo.num_batches_tracked"),
+    (released(normalizer__new_std=np.ones(9, np.float32)), "no three channels"),
+    (both("std", STD * 0), "the normaliser has mean"),
+    (both("mean", MEAN * np.nan), "the normaliser has mean"),
+    (both("std", None), "lacks new_mean or new_std"),
+    (
+        {"model": prefixed("module.model.", changed(layer3__0__bn2__weight=None))},
+        r"1 missing .*: -layer3.0.bn2.weight",
     ),
-    "surplus around": (edit(module__ema__decay=MEAN), r"\+module.ema.decay"),
-    "surplus in attacker": (edit(module__attacker__model__x=MEAN), r"\+module.attacker.model.x"),
-    "other copy": (
-        edit(module__attacker__model__conv1__weight=lambda w: w + 1),
-        "attacker.model.conv1.weight differs",
+    (changed(fc__weight=None, fc__bias=None), "no last linear layer"),
+    (
+        changed(layer1__0__conv2__weight=np.zeros((16, 16, 1, 1), np.float32)),
+        r"layer1.0.conv2.weight has shape \(16, 16, 1, 1\); expected \(16, 16, 3, 3\)",
     ),
-    "normalisers differ": (
-        edit(module__attacker__normalize__new_std=MEAN),
-        "normaliser and its attacker's differ",
-    ),
-    "std of 0": (
-        edit(module__normalizer__new_std=STD * 0, module__attacker__normalize__new_std=STD * 0),
-        "the normaliser has mean",
-    ),
-    "half a copy": (
-        edit(module__attacker__model__fc__bias=None),
-        r"-module.attacker.model.fc.bias",
-    ),
-    "counter of nothing": (
-        edit(module__model__foo__num_batches_tracked=MEAN),
-        r"\+foo.num_batches_tracked",
-    ),
-    "NaN in the normaliser": (
-        edit(
-            module__normalizer__new_mean=MEAN * np.nan,
-            module__attacker__normalize__new_mean=MEAN * np.nan,
-        ),
-        "normaliser",
-    ),
-    "half a normaliser": (
-        edit(module__normalizer__new_std=None, module__attacker__normalize__new_std=None),
-        "lacks new_mean or new_std",
-    ),
-    "missing and no copy": (
-        lambda w: without_attacker({k: v for k, v in w.items() if k != "layer3.1.bn2.weight"}),
-        r"1 missing .*: -layer3.1.bn2.weight",
-    ),
-    "no head": (
-        lambda w: {k: v for k, v in w.items() if not k.startswith("fc")},
-        "no last linear layer",
-    ),
-    "wrong shape": (
-        lambda w: w | {"layer1.0.conv2.weight": np.zeros((64, 64, 1, 1), np.float32)},
-        r"layer1.0.conv2.weight has shape \(64, 64, 1, 1\); expected \(64, 64, 3, 3\)",
-    ),
-    "wrong rank": (lambda w: w | {"bn1.bias": np.zeros((64, 1), np.float32)}, "bn1.bias has shape"),
-    "integers": (lambda w: w | {"bn1.bias": np.zeros(64, np.int64)}, "bn1.bias has dtype int64"),
-    "NaN": (lambda w: w | {"fc.bias": np.full(10, np.nan, np.float32)}, "fc.bias contains NaN"),
-    "negative variance": (
-        lambda w: w | {"bn1.running_var": np.full(64, -1, np.float32)},
-        "negative variances",
-    ),
-    "another depth": (
-        lambda w: {k: v for k, v in w.items() if not k.startswith("layer4.1")},
-        r"basic blocks \(2, 2, 2, 1\)",
-    ),
-    "no network": (lambda w: {"model": {"weight": MEAN}}, "holds no ResNet"),
-    "scalars": (lambda w: w | {"conv1.weight": np.float32(1) * MEAN[0, 0, 0]}, "more than tensors"),
-    "no axes": (lambda w: w | {"conv1.weight": MEAN[0].reshape(())}, "have no four axes"),
-    "a long normaliser": (
-        edit(module__normalizer__new_std=np.ones(9, np.float32)),
-        "no three channels",
-    ),
-    "a list": (lambda w: [1, 2], "holds a list"),
-    "an empty dict": (lambda w: {}, "it holds an empty dict"),
-    "an empty state dict": (lambda w: {"state_dict": {}, "epoch": 3}, "its state dict is empty"),
-    "an unknown wrapper": (
-        lambda w: {"weights": w},
-        "more than tensors: weights; weights inside a dict are read from the keys model, sta",
-    ),
-    "raw and averaged weights": (
-        lambda w: {"state_dict": w, "state_dict_ema": w},
+    (changed(bn1__bias=np.zeros((16, 1), np.float32)), "bn1.bias has shape"),
+    (changed(bn1__bias=np.zeros(16, np.int64)), "bn1.bias has dtype int64"),
+    (changed(fc__bias=np.full(10, np.nan, np.float32)), "fc.bias contains NaN"),
+    (changed(bn1__running_var=np.full(16, -1, np.float32)), "negative variances"),
+    (changed(layer3__0__conv1__weight=None), r"basic blocks \(1, 1\) with widths 16 and 16; known"),
+    (changed(conv1__weight=np.float32(1) * MEAN[0, 0, 0]), "more than tensors"),
+    (changed(conv1__weight=MEAN[0].reshape(())), "have no four axes"),
+    (changed(conv1__weight=np.zeros((16, 3, 5, 5), np.float32)), "first convolution is 5 x 5"),
+    ({"model": {"weight": MEAN}}, "holds no ResNet"),
+    ([1, 2], "holds a list"),
+    ({}, "it holds an empty dict"),
+    ({"state_dict": {}, "epoch": 3}, "its state dict is empty"),
+    ({"weights": WEIGHTS}, "tensors: weights; weights inside a dict are read from the keys model,"),
+    (
+        {"state_dict": WEIGHTS, "state_dict_ema": WEIGHTS},
         "several state dicts, state_dict and state_dict_ema: save only",
     ),
-    "net and model_state_dict": (
-        lambda w: {"net": w, "model_state_dict": w},
+    (
+        {"net": WEIGHTS, "model_state_dict": WEIGHTS},
         "several state dicts, net and model_state_dict",
     ),
-    "a wrapper within a wrapper": (lambda w: {"net": {"model": w}}, "more than tensors: model; w"),
-    "optimiser only": (lambda w: {"optimizer": {"lr": 1}}, "more than tensors: optimizer"),
-    "numbers": (lambda w: {"state_dict": {"conv1.weight": 3}}, "more than tensors: conv1.weight"),
-    "strange stem": (
-        lambda w: w | {"conv1.weight": np.zeros((64, 3, 5, 5), np.float32)},
-        "first convolution is 5 x 5",
-    ),
-}
+    ({"net": {"model": WEIGHTS}}, "more than tensors: model; w"),
+    ({"optimizer": {"lr": 1}}, "more than tensors: optimizer"),
+    ({"state_dict": {"conv1.weight": 3}}, "more than tensors: conv1.weight"),
+]
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_named(name, weights, tmp_path):
-    make, words = MISTAKES[name]
-    save(make(weights), tmp_path / "x.pt")
+@pytest.mark.parametrize("content, words", MISTAKES, ids=[words for _, words in MISTAKES])
+def test_mistakes_are_named(content, words, tmp_path):
+    save(content, tmp_path / "x.pt")
     with pytest.raises(InputError, match=words) as caught:
         convert(tmp_path / "x.pt")
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
@@ -248,40 +183,27 @@ def test_mistakes_are_named(name, weights, tmp_path):
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)
 
 
-def test_a_normaliser_that_is_given_is_used(weights, tmp_path):
-    mean, std = CIFAR
-    save(weights, tmp_path / "x.pt")
-    found = convert(tmp_path / "x.pt", mean=mean, std=std)
-    assert (found.classifier.forward.mean, found.classifier.forward.std) == CIFAR
-    assert found.normalization == "given"
-    columns = (
-        np.reshape(values, (3, 1, 1)) for values in CIFAR
-    )  # as torch's normalisers have them
-    assert (
-        convert(
-            tmp_path / "x.pt", **dict(zip(("mean", "std"), columns, strict=True))
-        ).classifier.forward.std
-        == std
-    )
+def test_a_normaliser_that_is_given_is_used_where_the_file_has_none(tmp_path):
+    path = tmp_path / "x.pt"
+    save(WEIGHTS, path)
+    columns = [np.reshape(values, (3, 1, 1)) for values in CIFAR]  # as torch's normalisers have
     words = [",".join(map(str, values)).split(",") for values in CIFAR]  # as flags give it
-    assert convert(tmp_path / "x.pt", mean=words[0], std=words[1]).classifier.forward.mean == mean
-    loaded = models.load(tmp_path / "x.pt", mean=mean, std=std)
-    assert (loaded.forward.mean, loaded.forward.std) == CIFAR
+    for mean, std in (CIFAR, columns, words):
+        found = convert(path, mean=mean, std=std)
+        assert (found.classifier.forward.mean, found.classifier.forward.std) == CIFAR
+        assert found.normalization == "given"
+    assert models.load(path, mean=CIFAR[0], std=CIFAR[1]).forward.mean == CIFAR[0]
+    save(LAYOUTS["release"], path)
+    own = convert(path).classifier.forward
+    assert convert(path, mean=own.mean, std=own.std).normalization == "in the file"
+    with pytest.raises(InputError, match="its normaliser has mean and std .*, which differ"):
+        convert(path, mean=CIFAR[0], std=CIFAR[1])
 
 
 def test_a_nine_class_file_without_normaliser_is_told_of_imagenet9s(tmp_path):
-    save(state_dict("resnet18", num_classes=9), tmp_path / "nine.pt")
+    save(state_dict("resnet_small", num_classes=9), tmp_path / "nine.pt")
     with pytest.warns(UserWarning, match=r"nine.pt holds no normaliser.*\(0.4717, 0.4499,"):
         convert(tmp_path / "nine.pt")
-
-
-def test_the_files_own_normaliser_is_not_replaced(weights, tmp_path):
-    save(LAYOUTS["release"](weights), tmp_path / "x.pt")
-    imagenet = convert(tmp_path / "x.pt").classifier
-    again = convert(tmp_path / "x.pt", mean=imagenet.forward.mean, std=imagenet.forward.std)
-    assert again.normalization == "in the file"
-    with pytest.raises(InputError, match="its normaliser has mean and std .*, which differ"):
-        convert(tmp_path / "x.pt", mean=CIFAR[0], std=CIFAR[1])
 
 
 @pytest.mark.parametrize(
@@ -290,21 +212,16 @@ def test_the_files_own_normaliser_is_not_replaced(weights, tmp_path):
         ((0.5, 0.5), (0.2, 0.2)),
         (0.5, 0.2),
         ((0.5, 0.5, 0.5), (0.2, 0.2, 0)),
-        ((0.5, 0.5, 0.5), (0.2, 0.2, -1)),
         ((0.5, 0.5, 127.5), (0.2, 0.2, 0.2)),
         ((0.5, 0.5, -0.1), (0.2, 0.2, 0.2)),
         ((0.5, 0.5, np.nan), (0.2, 0.2, 0.2)),
         ((0.5, 0.5, 0.5), (0.2, 0.2, np.inf)),
         (["0.5", "half", "0.5"], (0.2, 0.2, 0.2)),
-        (np.full((3, 1, 1), 127.5), np.ones((3, 1, 1))),
         ((0.5, 0.5, 0.5), (0.2, 0.2)),
     ),
 )
 def test_a_normaliser_that_cannot_be_is_refused(mean, std, tmp_path):
     with pytest.raises(InputError, match="the normaliser has mean .* expected three numbers each"):
         convert(tmp_path / "absent.pt", mean=mean, std=std)
-
-
-def test_half_a_normaliser_is_refused(tmp_path):
     with pytest.raises(InputError, match="mean and std go together"):
-        convert(tmp_path / "absent.pt", std=(0.2, 0.2, 0.2))
+        convert(tmp_path / "absent.pt", std=std)

@@ -1,5 +1,7 @@
 """from_flax: Linen and NNX modules, in evaluation mode, with named outputs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,17 +104,11 @@ def test_an_nnx_module_in_evaluation_mode_leaves_the_users_as_it_is():
     np.testing.assert_allclose(model.features(IMAGES), features, rtol=1e-4, atol=1e-5)
     assert not module.dropout.deterministic and "eval()" in model.note
     check_model(model)
-    assert all(np.asarray(leaf) is not None for leaf in jax.tree.leaves(model.params))  # no keys
+    assert dataclasses.replace(model, code="x").digest  # also of its PRNG keys
 
 
-def test_two_of_each_kind_in_turn_keep_their_own_answers():
-    traces = []
-
-    @jax.jit
-    def logits(model, images):
-        traces.append(model)
-        return model.logits(images)
-
+def test_two_of_each_kind_in_turn_keep_their_own_answers(traced_logits):
+    logits, traces = traced_logits
     module = Net()
     made, wanted = [], []
     for seed in (0, 1):
@@ -133,14 +129,16 @@ def test_two_of_each_kind_in_turn_keep_their_own_answers():
 
 def test_an_attack_on_a_plain_module():
     variables = variables_of(Plain())
-    model = from_flax(Plain(), variables, mean=MEAN, std=STD, num_classes=5)
-    assert not model.has_features and "nothing to set" in model.note
+    names = tuple("abcde")
+    model = from_flax(Plain(), variables, mean=MEAN, std=STD, num_classes=5, class_names=names)
+    assert model.class_names == names and not model.has_features and "nothing to set" in model.note
     labels = np.asarray(model.logits(IMAGES)).argmax(1)
     adv = attacks.pgd(
         model.logits, IMAGES, labels, None, p=np.inf, epsilon=0.1, num_steps=3, random_start="none"
     )
-    margin = lambda x: np.take_along_axis(np.asarray(model.logits(x)), labels[:, None], 1)  # noqa: E731
-    assert np.all(margin(adv) < margin(IMAGES))
+    before, after = (np.take_along_axis(np.asarray(model.logits(x)), labels[:, None], 1)
+                     for x in (IMAGES, adv))  # fmt: skip
+    assert np.all(after < before)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +149,8 @@ def test_an_attack_on_a_plain_module():
         ({"logits": "scores"}, "returns a tuple of 2: no logits = 'scores'"),
         ({"logits": 0, "num_classes": 7}, "have 5 columns, but num_classes = 7"),
         ({"logits": 0, "image_size": None}, "give num_classes, or the image_size"),
-        ({"logits": 0, "std": (0, 1, 1)}, "a deviation above 0 for each channel"),
+        ({"logits": 0, "std": (0, 1, 1)}, "give a deviation above 0 for each channel"),
+        ({"logits": 0, "class_names": "ab"}, "class_names has 2 names, Net 5 outputs"),
         ({"logits": 0, "mode": {}}, "Net fails.*TypeError.*train"),
         ({"logits": 0, "variables": None}, "Net is a module of Linen: give its variables too"),
         ({"module": Nnx(0)}, "Nnx is a module of NNX: it holds its variables, give none"),

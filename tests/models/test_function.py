@@ -26,10 +26,14 @@ def linear_model(weights=KERNEL, **options):
 
 
 def test_logits_and_features_are_those_of_the_function():
-    model = linear_model(features=lambda weights, images: images.mean((1, 2)), image_size=8)
+    names = tuple("abcde")
+    model = linear_model(
+        features=lambda weights, images: images.mean((1, 2)), image_size=8, class_names=names
+    )
     np.testing.assert_allclose(model.logits(IMAGES), IMAGES.reshape(4, -1) @ KERNEL, rtol=1e-4)
     np.testing.assert_allclose(model.features(IMAGES), IMAGES.mean((1, 2)), rtol=1e-5)
     assert (model.num_classes, model.image_size, model.name) == (5, 8, "linear")
+    assert model.class_names == names
     headed = models.with_head(model, np.eye(3, dtype="float32"), np.zeros(3, "float32"))
     np.testing.assert_allclose(headed.logits(IMAGES), IMAGES.mean((1, 2)), rtol=1e-5)
     plain = from_function(lambda x: flat(x)[:, :2], num_classes=2, name="plain")
@@ -38,14 +42,8 @@ def test_logits_and_features_are_those_of_the_function():
         plain.features(IMAGES)
 
 
-def test_models_of_one_function_share_a_program_and_keep_their_weights():
-    traces = []
-
-    @jax.jit
-    def logits(model, images):
-        traces.append(model)
-        return model.logits(images)
-
+def test_models_of_one_function_share_a_program_and_keep_their_weights(traced_logits):
+    logits, traces = traced_logits
     for _ in range(2):  # in turn
         for weights in (KERNEL, -2 * KERNEL):
             got = logits(linear_model(weights), IMAGES)
@@ -94,6 +92,7 @@ def test_an_attack_finds_the_exact_optimum_of_a_linear_model():
         (lambda x: flat(x)[:, :5], {"features": lambda x: x}, "features of f have shape"),
         ([1], {}, "logits is a list; give a function of images"),
         (np.poly1d([1]), {}, "has no hash: give a function"),
+        (lambda x: flat(x)[:, :5], {"class_names": "ab"}, "class_names has 2 names, f 5 outputs"),
         (flat, {"num_classes": 1}, "num_classes = 1: it must be a whole number >= 2"),
         (flat, {"image_size": 0}, "image_size = 0"),
     ],

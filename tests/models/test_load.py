@@ -1,18 +1,20 @@
 """models.load of functions in files and packages, and of libraries: what comes, what is said."""
 
+import importlib
 import sys
 import textwrap
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from advspur import models
 from advspur._checks import InputError
+from advspur.models.classifier import classifier_facts, record_facts
 
 IMAGES = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
 FILE = """
+    import jax
     import jax.numpy as jnp
     from helper import SCALE
     from advspur import models
@@ -28,11 +30,15 @@ FILE = """
     def other():
         return models.from_function(channels, params=-WEIGHTS, num_classes=3, name="function")
 
-    def captured():
+    def product(images):
         import helper
-        def logits(images):
-            return images.mean((1, 2)) @ helper.ARRAY
-        return models.from_function(logits, num_classes=3, image_size=8, name="mine")
+        return images.mean((1, 2)) @ helper.ARRAY
+
+    def captured():
+        return models.from_function(product, num_classes=3, image_size=8, name="mine")
+
+    def jitted():
+        return models.from_function(jax.jit(product), num_classes=3, name="mine")
 
     def raw():
         return channels
@@ -62,36 +68,28 @@ def test_a_function_of_a_file_returns_a_model(file):
     np.testing.assert_allclose(model.logits(IMAGES), expected, rtol=1e-4)
     assert model.name == "one" and sys.path == before
     assert models.load(f"{file}:captured").name == "mine"
-    facts = models.classifier_facts(model)
-    assert models.record_facts(facts) == {
+    facts = classifier_facts(model)
+    assert record_facts(facts) == {
         "model": "one", "arch": "function", "train_p": None, "train_epsilon": None, "seed": 0,
     }  # fmt: skip
     assert (facts["num_classes"], facts["dataset"]) == (3, "unknown")
 
 
-def test_models_of_one_file_share_a_program_and_differ_in_their_digest(file):
+def test_models_of_one_file_share_a_program_and_differ_in_their_digest(file, traced_logits):
     one, other = (models.load(f"{file}:{name}") for name in ("one", "other"))
     assert one.forward == other.forward and one.digest != other.digest
-    traces = []
-
-    @jax.jit
-    def logits(model, images):
-        traces.append(model)
-        return model.logits(images)
-
+    logits, traces = traced_logits
     np.testing.assert_allclose(logits(one, IMAGES), -logits(other, IMAGES))
     assert len(traces) == 1
 
 
-def test_a_digest_sees_arrays_and_helpers_outside_of_the_file(file, monkeypatch):
-    spec = f"{file}:captured"
+@pytest.mark.parametrize("name", ("captured", "jitted"))
+def test_a_digest_sees_arrays_and_helpers_outside_of_the_file(name, file, monkeypatch):
+    spec = f"{file}:{name}"
     digest = models.load(spec).digest
     assert digest is not None and models.load(spec).digest == digest
     (file.parent / "helper.py").write_text(HELPER.replace("1.0", "1.5"))
     monkeypatch.delitem(sys.modules, "helper")
-    sys.path_importer_cache.clear()
-    import importlib
-
     importlib.invalidate_caches()
     assert models.load(spec).digest != digest
 
@@ -108,12 +106,9 @@ def test_a_function_of_a_package(file, monkeypatch):
     "name, message",
     [
         ("nothing", "my_models.py has no function 'nothing'; it has captured, channels, fails,"),
-        (
-            "raw",
-            "raw returns no model: a function is no model; make one with .*models.from_function",
-        ),
+        ("raw", "raw returns no model: a function is no model; .*models.from_function"),
         ("needs", "needs, called without arguments, fails.*TypeError.*'weights'"),
-        ("fails", r"fails, called .* fails \(.*my_models.py, line 30\): KeyError: 'weights'"),
+        ("fails", r"fails, called .* fails \(.*my_models.py, line 34\): KeyError: 'weights'"),
         ("WEIGHTS", "has no function 'WEIGHTS'"),
     ],
 )
@@ -164,12 +159,13 @@ def documented_file(folder):
 def test_the_models_of_the_documentation(name, arch, width, tmp_path):
     model = models.load(f"{documented_file(tmp_path)}:{name}")
     models.check_model(model)
-    facts = models.classifier_facts(model)
+    facts = classifier_facts(model)
     assert (facts["model"], facts["arch"], facts["image_size"]) == (name, arch, 32)
     assert model.has_features == bool(width) and model.digest is not None
 
 
 def test_what_a_library_lacks_is_said_without_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match=r"timm:resnet18 needs torch and timm: pip install"):
-        models.load("timm:resnet18")
+    for name in ("resnet18", "hf-hub:timm/resnet18.a1_in1k"):
+        with pytest.raises(InputError, match=rf"timm:{name} needs torch and timm: pip install"):
+            models.load(f"timm:{name}")

@@ -1,7 +1,6 @@
 """ResNets: published parameter counts, geometry, padding against NumPy, batch statistics."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -26,31 +25,30 @@ def describe(network, size):
     return jax.eval_shape(initialize, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))
 
 
-def count(tree):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
 def spatial(intermediates, name):
     return intermediates[name]["__call__"][0].shape[1:]
 
 
 @pytest.mark.parametrize(
-    "build, num_parameters, width", ((resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048))
+    "arch, num_parameters, width",
+    (
+        ("resnet18", 11_689_512, 512),
+        ("resnet50", 25_557_032, 2048),
+        ("wide_resnet50_2", 68_883_240, 2048),
+    ),
 )
-def test_parameter_counts_and_feature_sizes_are_the_published_ones(build, num_parameters, width):
-    variables, intermediates = describe(build(), 224)
+def test_parameter_counts_and_feature_sizes_are_the_published_ones(arch, num_parameters, width):
+    variables, intermediates = describe(build_network(arch, 1000, stem="imagenet"), 224)
     logits, features = intermediates["__call__"][0]
-    assert count(variables["params"]) == num_parameters
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == num_parameters
     assert features.shape == (2, width) and logits.shape == (2, 1000)
-    last = "layer4_1_bn2" if build is resnet18 else "layer4_2_bn3"
     assert spatial(intermediates, "bn1") == (112, 112, 64)
-    assert spatial(intermediates, last) == (7, 7, width)
-
-
-def test_the_stride_of_a_bottleneck_is_on_its_3x3_convolution():
-    _, intermediates = describe(resnet50(10), 64)
-    assert spatial(intermediates, "layer2_0_conv1") == (16, 16, 128)
-    assert spatial(intermediates, "layer2_0_conv2") == (8, 8, 128)
+    if arch == "resnet18":
+        assert spatial(intermediates, "layer4_1_bn2") == (7, 7, width)
+    else:  # the stride of a bottleneck is on its 3x3 convolution
+        assert spatial(intermediates, "layer4_2_bn3") == (7, 7, width)
+        assert spatial(intermediates, "layer2_0_conv1")[:2] == (56, 56)
+        assert spatial(intermediates, "layer2_0_conv2")[:2] == (28, 28)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +64,8 @@ def test_stems_have_their_geometry(stem, first, second):
 
 
 def test_outputs_are_float32_and_parameters_too_under_bfloat16():
-    variables, intermediates = describe(
-        resnet_small(8, width=4, stem="cifar").clone(dtype=jnp.bfloat16), 16
-    )
+    network = resnet_small(8, width=4, stem="cifar", dtype=jnp.bfloat16)
+    variables, intermediates = describe(network, 16)
     logits, features = intermediates["__call__"][0]
     assert intermediates["layer1_0_conv1"]["__call__"][0].dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -108,8 +105,8 @@ def small_forward(stem):
     return network, x, variables, out, layers
 
 
-def test_strided_3x3_convolutions_pad_both_sides():
-    _, x, variables, _, layers = small_forward("small")
+def test_strided_3x3_convolutions_pad_both_sides_and_features_are_the_last_averages():
+    _, x, variables, (logits, features), layers = small_forward("small")
     kernel = variables["params"]["conv1"]["kernel"]
     expected = reference_conv(x, kernel, stride=2, padding=1)
     np.testing.assert_allclose(layers["conv1"], expected, rtol=1e-4, atol=1e-4)
@@ -117,6 +114,11 @@ def test_strided_3x3_convolutions_pad_both_sides():
     before = np.maximum(layers["layer2_0_bn2"] + layers["layer2_0_downsample_bn"], 0)
     expected = reference_conv(before, kernel, stride=2, padding=1)
     np.testing.assert_allclose(layers["layer3_0_conv1"], expected, rtol=1e-4, atol=1e-4)
+    last = np.maximum(layers["layer3_0_bn2"] + layers["layer3_0_downsample_bn"], 0)
+    np.testing.assert_allclose(features, last.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    head = variables["params"]["fc"]
+    expected = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_imagenet_stem_pads_convolution_and_pooling_on_both_sides():
@@ -128,15 +130,6 @@ def test_the_imagenet_stem_pads_convolution_and_pooling_on_both_sides():
     kernel = variables["params"]["layer1_0_conv1"]["kernel"]
     expected = reference_conv(pooled, kernel, stride=1, padding=1)
     np.testing.assert_allclose(layers["layer1_0_conv1"], expected, rtol=1e-4, atol=1e-4)
-
-
-def test_features_are_the_averaged_last_activations_and_logits_are_linear_in_them():
-    _, _, variables, (logits, features), layers = small_forward("small")
-    last = np.maximum(layers["layer3_0_bn2"] + layers["layer3_0_downsample_bn"], 0)
-    np.testing.assert_allclose(features, last.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
-    head = variables["params"]["fc"]
-    expected = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batch_statistics_move_under_training_only():

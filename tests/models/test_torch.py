@@ -17,9 +17,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed (pip install
 
 from advspur import models  # noqa: E402
 from advspur._checks import InputError  # noqa: E402
-from advspur.attacks import fab, pgd  # noqa: E402
+from advspur.attacks import pgd  # noqa: E402
 from advspur.measures.robust import correct_under_pgd  # noqa: E402
 from advspur.models import check_is_model, check_model, from_torch, with_head  # noqa: E402
+from advspur.models.classifier import classifier_facts  # noqa: E402
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
@@ -46,32 +47,25 @@ def small(seed=0, **options):
     return from_torch(Net(seed), **({"mean": MEAN, "std": STD, "image_size": 8} | options))
 
 
-def normalized(images, mean=MEAN, std=STD):
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
-    return (torch.tensor(images).permute(0, 3, 1, 2) - mean) / std
+def inside(images, mean=MEAN, std=STD):
+    """What torch's network gets of pixels [n, h, w, c]."""
+    return ((torch.as_tensor(images) - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
 
 
 def counted(model, monkeypatch):
-    """How often each callback of a model's network is called."""
-    network, calls = model.forward.network, dict.fromkeys(("forward", "_record", "pull_back"), 0)
-    for name in calls:
-        monkeypatch.setattr(network, name, _counting(calls, name, getattr(network, name)))
+    """The callbacks of a model's network that were called, in order."""
+    network, calls = model.forward.network, []
+    for name in ("forward", "graph", "pull_back"):
+        function = getattr(network, name)
+        monkeypatch.setattr(network, name, lambda *a, n=name, f=function: calls.append(n) or f(*a))
     return calls
-
-
-def _counting(calls, name, function):
-    def counting(*args):
-        calls[name] += 1
-        return function(*args)
-
-    return counting
 
 
 def test_logits_features_and_gradients_are_torchs():
     module = Net().eval()
     model = from_torch(Net(), mean=MEAN, std=STD, image_size=8)
     images = torch.tensor(IMAGES, requires_grad=True)
-    features = torch.nn.functional.gelu(module.norm(module.conv(_inside(images)))).mean((2, 3))
+    features = torch.nn.functional.gelu(module.norm(module.conv(inside(images)))).mean((2, 3))
     logits = module.fc(features)
     np.testing.assert_allclose(model.logits(IMAGES), logits.detach(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.features(IMAGES), features.detach(), rtol=1e-5, atol=1e-6)
@@ -85,23 +79,9 @@ def test_logits_features_and_gradients_are_torchs():
     scale = float(expected.abs().max())
     for gradient in (jax.grad(value), jax.jit(jax.grad(value))):
         np.testing.assert_allclose(gradient(IMAGES), expected, atol=1e-5 * scale)
-    of_one = jax.vmap(jax.grad(lambda x: value_of_one(model, x)))(IMAGES)
-    (expected,) = torch.autograd.grad(module(_inside(images))[:, 0].sum(), images)
+    of_one = jax.vmap(jax.grad(lambda x: model.logits(x[None])[0, 0]))(IMAGES)
+    (expected,) = torch.autograd.grad(module(inside(images))[:, 0].sum(), images)
     np.testing.assert_allclose(of_one, expected, atol=1e-5 * float(expected.abs().max()))
-
-
-def value_of_one(model, image):
-    return model.logits(image[None])[0, 0]
-
-
-def test_gradients_are_finite_differences():
-    model, images, step = small(), 0.3 + 0.4 * IMAGES, 1e-2
-    gradient = np.asarray(jax.grad(lambda x: model.logits(x)[:, 1].sum())(images))
-    direction = np.sign(gradient)
-    there, back = (np.float64(model.logits(images + s * step * direction)) for s in (1, -1))
-    slope = (there - back)[:, 1].sum() / (2 * step)
-    assert slope > 0.1
-    np.testing.assert_allclose(np.abs(gradient).sum(), slope, rtol=1e-2)
 
 
 def test_a_step_costs_one_forward_and_one_backward(monkeypatch):
@@ -111,7 +91,8 @@ def test_a_step_costs_one_forward_and_one_backward(monkeypatch):
                                    random_start="none"))  # fmt: skip
     jax.block_until_ready(jitted(IMAGES))
     share = jax.local_device_count()  # each device has its own part of the batch
-    assert calls == {"forward": share, "_record": 7 * share, "pull_back": 7 * share}
+    assert sorted(calls) == share * ["forward"] + 7 * share * ["graph"] + 7 * share * ["pull_back"]
+    assert not model.forward.network.kept
 
 
 def test_pgd_takes_the_steps_that_torch_takes():
@@ -121,7 +102,7 @@ def test_pgd_takes_the_steps_that_torch_takes():
     x, best, most = torch.tensor(IMAGES), None, torch.full((4,), -torch.inf)
     for step in range(6):
         x.requires_grad_()
-        logits = module(_inside(x))
+        logits = module(inside(x))
         own = logits.gather(1, torch.arange(4)[:, None])[:, 0]
         others = logits.masked_fill(torch.eye(5)[:4].bool(), -torch.inf).amax(1)
         loss = (others - own).detach()
@@ -136,33 +117,16 @@ def test_pgd_takes_the_steps_that_torch_takes():
     np.testing.assert_allclose(found, best, atol=2e-6)
 
 
-def _inside(x):
-    return ((x - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
-
-
-def test_a_graph_that_was_dropped_is_made_again(monkeypatch):
+def test_a_graph_that_was_dropped_or_taken_is_made_again():
     model = small()
-    expected = jax.grad(lambda x: model.logits(x)[:, 0].sum())(IMAGES)
     network = model.forward.network
-    monkeypatch.setattr(network, "_record", _forgetting(network, network._record))
-    again = jax.grad(lambda x: model.logits(x)[:, 0].sum())(IMAGES)
-    np.testing.assert_array_equal(again, expected)
-
-
-def _forgetting(network, record):
-    def recording(token, images):
-        graph = record(token, images)
-        network.kept.clear()
-        return graph
-
-    return recording
-
-
-def test_no_more_graphs_are_kept_than_there_are_devices():
-    model = small()
-    labels = np.asarray(model.logits(IMAGES)).argmax(1)
-    fab(model.logits, IMAGES, labels, p=2, num_steps=3)
-    assert len(model.forward.network.kept) <= jax.local_device_count()
+    logits, pull_back = jax.vjp(model.logits, IMAGES)
+    first, second = pull_back(logits), pull_back(logits)
+    np.testing.assert_array_equal(first, second)
+    backs = [jax.vjp(model.logits, IMAGES)[1] for _ in range(6)]
+    assert len(network.kept) == network.room == jax.local_device_count()
+    for back in backs:
+        np.testing.assert_array_equal(back(logits), first)
 
 
 def test_a_masked_batch_is_checked_as_for_any_model():
@@ -179,7 +143,7 @@ def test_two_models_in_turn_keep_their_own_answers_and_heads():
     made = [small(seed) for seed in (0, 1)]
     for _ in range(2):
         for seed, model in enumerate(made):
-            expected = Net(seed).eval()(normalized(IMAGES)).detach()
+            expected = Net(seed).eval()(inside(IMAGES)).detach()
             np.testing.assert_allclose(model.logits(IMAGES), expected, rtol=1e-5, atol=1e-6)
             headed = with_head(model, np.eye(6, dtype="float32"), np.zeros(6, "float32"))
             np.testing.assert_array_equal(headed.logits(IMAGES), model.features(IMAGES))
@@ -187,7 +151,7 @@ def test_two_models_in_turn_keep_their_own_answers_and_heads():
 
 def test_named_features_and_none():
     spatial = small(features="conv")
-    expected = Net().conv(normalized(IMAGES)).mean((2, 3)).detach()
+    expected = Net().conv(inside(IMAGES)).mean((2, 3)).detach()
     np.testing.assert_allclose(spatial.features(IMAGES), expected, rtol=1e-5, atol=1e-6)
     assert small(features="fc").features(IMAGES).shape == (4, 5)
     without = small(features=False)
@@ -213,24 +177,19 @@ def test_a_digest_is_of_weights_and_normalisation():
     [
         ({"mean": None}, r"Net has no configuration of timm: give the mean=\(R, G, B\)"),
         ({"image_size": None}, "Net has no configuration of timm: give its image_size"),
-        ({"std": (0, 1, 1)}, "a deviation above 0 per channel"),
+        ({"std": (0, 1, 1)}, "a deviation above 0 for each channel"),
         ({"image_size": 2}, r"Net on 2 x 2 images fails.*RuntimeError"),
         ({"mean": (0.5,), "std": (0.5,)}, r"Net on 8 x 8 images fails.*RuntimeError"),
         ({"features": "head"}, "no such submodule; its last are .*conv, norm, dropout, fc"),
         ({"logits": "scores"}, "returns one Tensor: no logits = 'scores'"),
-        ({"device": "nonsense"}, "cannot go to device 'nonsense'"),
+        ({"device": "nonsense"}, "cannot go to device 'nonsense': torch sees (no GPU|cuda) here"),
+        ({"class_names": "ab"}, "class_names has 2 names, Net 5 outputs"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options, message):
     with pytest.raises(InputError, match=message) as caught:
         small(**options)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
-def test_a_gpu_that_is_not_there():
-    with pytest.raises(InputError, match="cannot go to device 'cuda': torch sees no GPU here"):
-        small(device="cuda")
 
 
 def test_what_a_model_must_not_be():
@@ -279,8 +238,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_a_large_batch_on_two_devices_does_not_wait_for_itself(attack):
+def test_a_large_batch_on_two_devices_does_not_wait_for_itself():
     """250 images: a callback that waits for JAX's threads stops here for good."""
     program = f"""
         import sys; sys.path.insert(0, {str(__file__).rpartition("/")[0]!r})
@@ -294,30 +252,33 @@ def test_a_large_batch_on_two_devices_does_not_wait_for_itself(attack):
         bias -= test_torch.torch.tensor(np.asarray(model.logits(images)).mean(0))
         labels = np.asarray(model.logits(images)).argmax(1)  # of all classes
         f, key = model.logits, jax.random.key(0)
-        x, y = (images, labels) if {attack == "autoattack"} else split_batch((images, labels))
-        adv = {ATTACKS[attack]}
-        assert np.asarray(adv).shape == images.shape and np.isfinite(adv).all()
-        fooled = (np.asarray(model.logits(np.asarray(adv))).argmax(1) != labels).mean()
-        assert fooled > 0.2, fooled
+        for attack, call in test_torch.ATTACKS.items():
+            print(attack, flush=True)
+            whole = attack == "autoattack"
+            x, y = (images, labels) if whole else split_batch((images, labels))
+            adv = np.asarray(eval(call))
+            assert adv.shape == images.shape and np.isfinite(adv).all()
+            fooled = (np.asarray(model.logits(adv)).argmax(1) != labels).mean()
+            assert fooled > 0.2, fooled
     """
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True,
-        env=os.environ | environment, timeout=300,
+        env=os.environ | environment, timeout=600,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", ("resnet26", "vit_tiny_patch16_224", "convnext_atto"))
+@pytest.mark.parametrize("name", ("resnet26", "vit_tiny_patch16_224"))
 def test_models_of_timm_agree_with_torch(name):
     timm = pytest.importorskip("timm", reason="timm is not installed")
     torch.manual_seed(0)
-    size = {"image_size": 224} if name.startswith("vit") else {"image_size": 64}
+    size = 224 if name.startswith("vit") else 64
     module = timm.create_model(name, num_classes=10)
-    model = from_torch(module, **size)
-    images = np.random.default_rng(0).random((2, *[size["image_size"]] * 2, 3), np.float32)
+    model = from_torch(module, image_size=size)
+    images = np.random.default_rng(0).random((2, size, size, 3), np.float32)
     cfg = module.pretrained_cfg
-    x = normalized(images, cfg["mean"], cfg["std"])
+    x = inside(images, cfg["mean"], cfg["std"])
     with torch.no_grad():
         logits = module(x)
         features = module.forward_head(module.forward_features(x), pre_logits=True)
@@ -331,7 +292,7 @@ def test_a_resnet_goes_to_flax_and_says_so(library):
     pytest.importorskip(library, reason=f"{library} is not installed")
     model = models.load(f"{library}:resnet18", pretrained=False)
     assert model.note == "resnet18 runs in Flax: its weights are converted from torch"
-    facts = models.classifier_facts(model)
+    facts = classifier_facts(model)
     assert (facts["arch"], facts["train_p"], facts["train_epsilon"]) == ("resnet18", None, None)
     assert model.digest == models.load(f"{library}:resnet18", pretrained=False).digest
     with pytest.raises(InputError, match=f"{library} has no model 'resnet81'; near it: resnet18"):
@@ -364,7 +325,7 @@ def test_a_real_network(shared, tmp_path):
         logits = np.asarray(model.logits(images))
         right += np.sum(logits.argmax(1) == labels)
         if start == 0:
-            expected = module(normalized(images, (0.5,) * 3, (0.5,) * 3)).detach().numpy()
+            expected = module(inside(images, (0.5,) * 3, (0.5,) * 3)).detach().numpy()
             np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
     assert right == 83
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from torch_files import Named, Storage, dumps, save, write_zip
 
+from advspur import _inert_pickle
 from advspur._checks import InputError
+from advspur.models.convert import convert
 from advspur.models.torch_checkpoint import read_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -107,35 +109,21 @@ DEEP = b"\x80\x02" + b")" + b"\x85" * 100_000 + b"q\x00"
 OBJECTS = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}".ljust(118)
 OBJECTS = b"\x93NUMPY\x01\x00v\x00" + OBJECTS + b"N."
 FLOAT8 = b'{"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
-# A list of 100,000 that a call is made of 100 times.
+# A list of 10,000 that a call is made of 100 times.
 AGAIN = (
-    b"\x80\x02]("
-    + b"K\x01" * 100_000
-    + b"eq\x00"
-    + b"%sq\x010"
-    + b"h\x01h\x00\x85R0" * 100
-    + b"h\x00."
+    b"\x80\x02](" + b"K\x01" * 10_000 + b"eq\x00%sq\x010" + b"h\x01h\x00\x85R0" * 100 + b"h\x00."
 )
 LEGACY = (GOLDEN / "tensors_pickle_legacy.pt").read_bytes()
 MARK = "touch {}"  # the file that an executed gadget would leave
 GADGETS = {
     "os.system": gadget("os", "system", MARK),
-    "posix.system": gadget("posix", "system", MARK),
     "subprocess.Popen": gadget("subprocess", "Popen", MARK),
     "builtins.eval": gadget("builtins", "eval", f"__import__('os').system('{MARK}')"),
-    "builtins.exec": gadget("builtins", "exec", f"import os; os.system('{MARK}')"),
     "builtins.getattr": gadget("builtins", "getattr", Named("os", "x"), "system"),
-    "__builtin__.apply": gadget("__builtin__", "apply", Named("os", "system"), (MARK,)),
     "pickle.loads": gadget("pickle", "loads", b"cos\nsystem\n(S'true'\ntR."),
-    "numpy exec": gadget("numpy.testing._private.utils", "runstring", MARK, {}),
-    "torch.load": gadget("torch", "load", "elsewhere.pt"),
-    "torch.hub": gadget("torch.hub", "load", "owner/repository"),
-    "dill code": gadget("dill._dill", "_create_code", 0, 0, 0, b"\x00", (), (), ()),
-    "dill function": gadget("dill._dill", "_create_function", Named("dill._dill", "_code")),
     "dill nested": gadget(
         "dill._dill", "_load_type", Named("dill._dill", "_create_code", (Named("os", "x", ()),))
     ),
-    "types.FunctionType": gadget("types", "FunctionType", None, {}),
     "shadowed name": gadget("torch._utils", "_rebuild_tensor_v2.__globals__", "x"),
     "copyreg": gadget("copyreg", "_reconstructor", Named("os", "x"), None, None),
 }
@@ -167,10 +155,11 @@ BROKEN = {
     ),
     "npz bomb": (entries(("a.npy", bytes(10**7)), compression=zipfile.ZIP_DEFLATED), "unpacks to"),
     "npz of objects": (entries(("a.npy", OBJECTS)), "allow_pickle"),
-    "endless pickle": (zipped(b"\x80\x02" + b"]0" * 1_100_000), "more than 2,000,000 opcodes"),
+    "endless pickle": (zipped(b"\x80\x02" + b"]0" * 130_000), "more than 250,000 opcodes"),
     "no end": (zipped(b"\x80\x02]"), "damaged"),
     "empty stack": (zipped(b"\x80\x02."), "damaged"),
     "unknown opcode": (zipped(b"\x80\x02\xff."), "damaged"),
+    "needless opcode": (zipped(b"\x80\x02K\x012."), "the opcode DUP, which no checkpoint needs"),
     "missing memo": (zipped(b"\x80\x02h\x07."), "damaged"),
     "mark without end": (zipped(b"\x80\x02t."), "damaged"),
     "huge string": (zipped(b"\x80\x04\x8d" + struct.pack("<Q", 2**50) + b"abc."), "damaged"),
@@ -192,7 +181,7 @@ BROKEN = {
     ),
     "pairs again and again": (
         zipped(AGAIN.replace(b"K\x01", b"K\x01K\x02\x86") % b"ccollections\nOrderedDict\n"),
-        "more than 2,000,000 opcodes",
+        "more than 250,000 opcodes",
     ),
     "huge number": (
         zipped(b"\x80\x02\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6 + b"."),
@@ -220,12 +209,11 @@ BROKEN = {
 }
 
 
-def one_line(path):
-    with pytest.raises(InputError) as caught:
-        read_checkpoint(path)
+def one_line(path, read=read_checkpoint, words=""):
+    with pytest.raises(InputError, match=words) as caught:
+        read(path)
     text = str(caught.value)
     assert str(path) in text and "\n" not in text and len(text) < 400
-    return text
 
 
 @pytest.mark.parametrize("name", GADGETS)
@@ -243,16 +231,11 @@ def test_gadgets_are_not_executed(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_are_refused_in_one_line(name, tmp_path):
-    from advspur.models.convert import convert
-
-    path = tmp_path / "x.pt"
+def test_broken_files_are_refused_in_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(_inert_pickle, "MAX_OPCODES", 250_000)
     make, words = BROKEN[name]
-    make(path)
-    with pytest.raises(InputError, match=words) as caught:
-        convert(path)  # what reads, as "path tricks", holds no network
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text and len(text) < 400
+    make(tmp_path / "x.pt")
+    one_line(tmp_path / "x.pt", convert, words)  # what reads, as "path tricks", holds no network
 
 
 def test_cycles_end(tmp_path):
@@ -263,12 +246,11 @@ def test_cycles_end(tmp_path):
 
 
 @pytest.mark.parametrize("name", REAL)
-@pytest.mark.parametrize("tenths", range(1, 10))
-def test_truncated_files_are_refused(name, tenths, tmp_path):
+def test_truncated_files_are_refused(name, tmp_path):
     content = (GOLDEN / name).read_bytes()
-    path = tmp_path / "x.pt"
-    path.write_bytes(content[: len(content) * tenths // 10])
-    one_line(path)
+    for tenths in range(1, 10):
+        (tmp_path / "x.pt").write_bytes(content[: len(content) * tenths // 10])
+        one_line(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", REAL[::2])
@@ -288,13 +270,11 @@ def test_any_flipped_byte_is_refused_or_leaves_data(name, tmp_path):
     assert refused > 50
 
 
-def test_a_damaged_tensor_is_noticed(tmp_path):
-    save({"w": BASE}, tmp_path / "x.pt")
-    content = (tmp_path / "x.pt").read_bytes()
+def test_a_damaged_tensor_is_noticed_and_an_absent_file_named(tmp_path):
+    path = tmp_path / "x.pt"
+    save({"w": BASE}, path)
+    content = path.read_bytes()
     where = content.index(BASE.tobytes())
-    (tmp_path / "x.pt").write_bytes(content[: where + 5] + b"\xff" + content[where + 6 :])
-    assert "checksum does not match" in one_line(tmp_path / "x.pt")
-
-
-def test_an_absent_file_is_named(tmp_path):
-    assert "no checkpoint file" in one_line(tmp_path / "absent.pt")
+    path.write_bytes(content[: where + 5] + b"\xff" + content[where + 6 :])
+    one_line(path, words="checksum does not match")
+    one_line(tmp_path / "absent.pt", words="no checkpoint file")

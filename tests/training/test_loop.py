@@ -115,7 +115,7 @@ def test_terminated_run_saves_says_so_and_goes_on(finished, tmp_path):
     output = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 130, output
     assert "stopped and saved at step" in output
-    step = models.latest_step(workdir)
+    step = models.store.latest_step(workdir)
     assert 2 <= step < 12 and f"saved at step {step} of 12" in output
     assert_bitwise_equal(jax.device_get(train(get_config(), workdir)), finished[1])
 
@@ -204,7 +204,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_pa
     message = capfd.readouterr().err
     assert f"checkpoint {workdir / 'checkpoints' / '12'} is damaged" in message
     assert (workdir / "damaged_checkpoints").is_dir()
-    assert models.latest_step(workdir) == 12  # trained again from the one before
+    assert models.store.latest_step(workdir) == 12  # trained again from the one before
 
 
 def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd):
@@ -287,7 +287,7 @@ def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_p
         ravel_pytree(models.load(path).params["params"])[0] for path in (workdir, finished[0])
     )
     assert jnp.linalg.norm(found - whole) < 0.02 * jnp.linalg.norm(whole)  # random starts too
-    assert models.latest_step(workdir) == 12
+    assert models.store.latest_step(workdir) == 12
     config = get_config()
     config.batch_size = 18  # of four devices
     with pytest.raises(InputError, match="does not divide by 4 devices"):
@@ -355,7 +355,7 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
     with pytest.raises(OSError, match=r"No space left on the disk .* \(0 MiB free\)"):
         train(get_config(), tmp_path / "run")
     monkeypatch.undo()
-    assert models.latest_step(tmp_path / "run") == 4
+    assert models.store.latest_step(tmp_path / "run") == 4
     assert_bitwise_equal(jax.device_get(train(get_config(), tmp_path / "run")), finished[1])
 
 

@@ -150,7 +150,7 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     assert ("the models trained with it go on" in said) == (devices == 4)
     if devices == 4:
         assert all(p.done + p.skipped == 3 for p in progress.values())
-    assert models.latest_step(tmp_path / "good") == 3
+    assert models.store.latest_step(tmp_path / "good") == 3
     assert not list((tmp_path / "bad" / "checkpoints").glob("[0-9]*"))
 
 

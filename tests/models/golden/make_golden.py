@@ -1,11 +1,11 @@
 """Made the golden files beside it: python tests/models/golden/make_golden.py [--release DIR]
 
-Needs torch and dill, which the tests do not. The files were made on 2026-11-23 by torch 2.13.0+cpu,
-dill 0.4.1 and numpy 2.4.6. resnet*.npz: what torch computes with the weights of `seeded`: every
-block's output, logits, features, and the gradient of the summed cross-entropy with respect to the
-images, each at 400 seeded positions (logits and features whole). tensors_*.pt: small torch.save
-files of both containers, written with pickle and with dill. --release DIR writes full checkpoints
-in the format of robust-models-transfer instead.
+Needs torch, torchvision and dill, which the tests do not. The files were made on 2026-11-23 by
+torch 2.13.0+cpu, dill 0.4.1 and numpy 2.4.6. resnet*.npz: what torch computes with the weights of
+`seeded`: every block's output, logits, features, and the gradient of the summed cross-entropy with
+respect to the images, each at 400 seeded positions (logits and features whole). tensors_*.pt: small
+torch.save files of both containers, written with pickle and with dill. --release DIR writes full
+checkpoints in the format of robust-models-transfer instead.
 """
 
 import collections
@@ -15,79 +15,19 @@ from pathlib import Path
 import dill
 import numpy as np
 import torch
+import torchvision
 from torch import nn
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from seeded import BLOCKS, images, positions, state_dict  # noqa: E402
+from seeded import images, positions, state_dict  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LABELS = (3, 7)
 
 
-class Block(nn.Module):
-    def __init__(self, before, width, stride, is_bottleneck, widening):
-        super().__init__()
-        inner, out = width * widening, width * (4 if is_bottleneck else 1)
-        self.conv1 = nn.Conv2d(
-            before,
-            inner,
-            1 if is_bottleneck else 3,
-            1 if is_bottleneck else stride,
-            0 if is_bottleneck else 1,
-            bias=False,
-        )
-        self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride if is_bottleneck else 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
-        self.conv3 = nn.Conv2d(inner, out, 1, bias=False) if is_bottleneck else None
-        self.bn3 = nn.BatchNorm2d(out) if is_bottleneck else None
-        self.downsample = None
-        if stride != 1 or before != out:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(before, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-            )
-
-    def forward(self, x):
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.conv3 is not None:
-            y = self.bn3(self.conv3(torch.relu(y)))
-        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet(nn.Module):
-    """With torchvision's names and geometry, written for this file."""
-
-    def __init__(self, arch):
-        super().__init__()
-        sizes, is_bottleneck, widening = BLOCKS[arch]
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        before = 64
-        for stage, size in enumerate(sizes):
-            blocks = []
-            for number in range(size):
-                stride = 2 if stage and not number else 1
-                block = Block(before, 64 * 2**stage, stride, is_bottleneck, widening)
-                blocks.append(block)
-                before = 64 * 2**stage * (4 if is_bottleneck else 1)
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(before, 1000)
-
-    def forward(self, x):
-        seen = {}
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = seen["stem"] = nn.functional.max_pool2d(x, 3, 2, 1)
-        for stage in range(1, 5):
-            for number, block in enumerate(getattr(self, f"layer{stage}")):
-                x = seen[f"layer{stage}_{number}"] = block(x)
-        features = x.mean((2, 3))
-        return self.fc(features), features, seen
-
-
 def network(arch, seed=0):
-    net = ResNet(arch)
+    net = torchvision.models.get_model(arch, weights=None)
     net.load_state_dict({k: torch.tensor(v) for k, v in state_dict(arch, seed=seed).items()})
     return net.eval()
 
@@ -98,14 +38,22 @@ def normalized(x):
 
 def golden(arch):
     x = torch.tensor(images()).permute(0, 3, 1, 2).contiguous().requires_grad_()
-    logits, features, seen = network(arch)(normalized(x))
+    net, seen = network(arch), {}
+    modules = {"stem": net.maxpool, "features": net.avgpool}
+    for stage in range(1, 5):
+        blocks = getattr(net, f"layer{stage}")
+        modules |= {f"layer{stage}_{number}": block for number, block in enumerate(blocks)}
+    for name, module in modules.items():
+        module.register_forward_hook(lambda *called, n=name: seen.update({n: called[2]}))
+    logits = net(normalized(x))
     nn.functional.cross_entropy(logits, torch.tensor(LABELS), reduction="sum").backward()
+    features = seen.pop("features").flatten(1)
     found = {"logits": logits.detach().numpy(), "features": features.detach().numpy()}
     for name, value in [*seen.items(), ("gradient", x.grad)]:
         flat = value.detach().permute(0, 2, 3, 1).reshape(-1).numpy()
         found[name] = flat[positions(flat.size)]
         found[f"{name}_scale"] = np.abs(flat).max()
-    np.savez_compressed(HERE / f"{arch}.npz", **found)
+    return found
 
 
 def tensors():
@@ -156,7 +104,7 @@ def main(*arguments):
             release(arch, folder / f"{arch}_linf_eps4.0.ckpt", seed=1, legacy=True)
         return
     for arch in ("resnet18", "resnet50"):
-        golden(arch)
+        np.savez_compressed(HERE / f"{arch}.npz", **golden(arch))
     for name, module in (("pickle", None), ("dill", dill)):
         options = {} if module is None else {"pickle_module": module}
         torch.save(tensors(), HERE / f"tensors_{name}.pt", **options)
