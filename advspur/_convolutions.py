@@ -209,6 +209,6 @@ def _add_patches(
         sizes, strides, sides, padding, lengths, strict=True
     ):
         first = side - 1 - before
-        wanted = (size - 1) * stride + 1 + before + after - side + 1
+        wanted = max((size - 1) * stride + 1, 0) + before + after - side + 1
         crop.append((-first, first + wanted - length, 0))
     return jax.lax.pad(total, jnp.zeros((), total.dtype), (*crop, (0, 0, 0)))

@@ -1,10 +1,9 @@
 """Classifiers that own their normalisation, and where they come from: ours, Flax, torch."""
 
-from advspur.models.checks import check_model
 from advspur.models.classifier import Classifier, check_is_model, pool, with_class_map, with_head
 from advspur.models.convert import convert_torch_checkpoint
 from advspur.models.flax import from_flax
-from advspur.models.function import from_function
+from advspur.models.function import check_model, from_function
 from advspur.models.resnet import build_network, from_resnet, resnet18, resnet50, resnet_small
 from advspur.models.spec import is_spec
 from advspur.models.store import load

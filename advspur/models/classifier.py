@@ -158,13 +158,15 @@ def with_head(classifier, kernel, bias):
     """The Classifier with another last layer: features [n, d] @ kernel [d, k] + bias [k]."""
     check_is_model(classifier)
     require(classifier.has_features, f"{classifier.name or 'the model'} has no features for a head")
-    params = {"base": classifier.params, "kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    forward = LinearHead(classifier.forward, classifier.num_classes)
+    return _above(classifier, forward, len(bias), kernel=kernel, bias=bias)
+
+
+def _above(classifier, forward, num_classes, **params):
+    """The Classifier with a forward that starts from its own."""
+    params = {"base": classifier.params} | {k: jnp.asarray(v) for k, v in params.items()}
     return dataclasses.replace(
-        classifier,
-        params=params,
-        forward=LinearHead(classifier.forward, classifier.num_classes),
-        num_classes=len(params["bias"]),
-        class_names=(),
+        classifier, params=params, forward=forward, num_classes=num_classes, class_names=()
     )
 
 
@@ -193,13 +195,8 @@ def with_class_map(classifier, groups, num_groups, *, with_rest=True):
       with_rest: whether the classes of no group make one more, the last; else they are left out.
     """
     check_is_model(classifier)
-    return dataclasses.replace(
-        classifier,
-        params={"base": classifier.params, "groups": jnp.asarray(groups)},
-        forward=ClassMap(classifier.forward, classifier.num_classes, num_groups, with_rest),
-        num_classes=num_groups + with_rest,
-        class_names=(),
-    )
+    forward = ClassMap(classifier.forward, classifier.num_classes, num_groups, with_rest)
+    return _above(classifier, forward, num_groups + with_rest, groups=groups)
 
 
 def base_of(classifier):

@@ -237,14 +237,8 @@ def _state_dict(content):
     filled = filled[:1] if filled[:2] == ["model", "state_dict"] else filled
     several = " and ".join(filled)
     require(len(filled) < 2, f"it holds several state dicts, {several}: save only the one you mean")
-    if not dicts:
-        return _tensors(content), ()
-    key = (filled or dicts)[0]
-    others = tuple(printable(k) for k in content if k != key and isinstance(k, str))
-    return _tensors(content[key]), others
-
-
-def _tensors(state):
+    key = next(iter(filled or dicts), None)
+    state = content if key is None else content[key]
     require(state, "its state dict is empty")
     bad = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
     require(
@@ -252,7 +246,8 @@ def _tensors(state):
         f"its state dict holds more than tensors: {_some(bad)}; weights inside a dict are read "
         f"from the keys {', '.join(WRAPPERS)}",
     )
-    return state
+    beside = [] if key is None else [k for k in content if k != key and isinstance(k, str)]
+    return state, tuple(map(printable, beside))
 
 
 def _constants(outer, what):
@@ -265,7 +260,7 @@ def _normalization(around, outer):
     for what in ("mean", "std"):
         found = [around[name] for name in _constants(outer, what) if name in around]
         require(all(x.size == 3 for x in found), "its normaliser has no three channels")
-        agree = all(np.array_equal(found[0], x) for x in found)
+        agree = all(np.array_equal(found[0], x) for x in found[1:])
         require(agree, "its normaliser and its attacker's differ")
         both += found[:1]
     require(len(both) != 1, "its normaliser lacks new_mean or new_std")

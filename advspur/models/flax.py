@@ -7,9 +7,8 @@ import flax.linen as nn
 from flax import nnx
 
 from advspur._checks import require
-from advspur.models.checks import pick
 from advspur.models.classifier import normalize
-from advspur.models.function import ForeignForward, checked_channels, foreign_classifier
+from advspur.models.function import ForeignForward, checked_channels, foreign_classifier, pick
 
 # Arguments of a call that tell training from evaluation, as they are in evaluation.
 EVALUATION = {

@@ -17,9 +17,9 @@ import numpy as np
 
 from advspur._checks import InputError, first_line, require
 from advspur._files import file_checksum
-from advspur.models.checks import foreign_code
 from advspur.models.classifier import check_is_model
 from advspur.models.convert import convert_state
+from advspur.models.function import foreign_code
 from advspur.models.torch import TorchForward, from_torch
 
 FORMS = "FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, timm:NAME, torchvision:NAME"

@@ -7,9 +7,14 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import InputError, check_count, first_line, require
-from advspur.models.checks import checked_outputs, foreign_code
-from advspur.models.function import ForeignForward, checked_channels, foreign_classifier
+from advspur._checks import check_count, require
+from advspur.models.function import (
+    ForeignForward,
+    checked_channels,
+    checked_outputs,
+    foreign_classifier,
+    foreign_code,
+)
 from advspur.models.torch_calls import Network, call
 
 
@@ -41,7 +46,6 @@ def from_torch(
     image_size=None,
     features=None,
     logits=None,
-    device=None,
     class_names=(),
     name="",
 ):
@@ -58,11 +62,10 @@ def from_torch(
       features: the name of a submodule whose output they are ([n, c, h, w] is averaged over space);
         None: the input of the linear layer that gives the logits; False: none.
       logits: where the output is a tuple or dict, the index or key of the logits.
-      device: where to move it first ("cuda"); None: it stays where it is.
       class_names: of its outputs, in order.
       name: how records and messages call it; "": the module's class.
-    Raises: InputError where it is no torch module, lacks one of these facts, fails on an image of
-      its size, or its device is not there.
+    Raises: InputError where it is no torch module, lacks one of these facts, or fails on an image
+      of its size.
     """
     torch = sys.modules.get("torch")
     kind = type(module).__name__
@@ -82,7 +85,9 @@ def from_torch(
     image_size = known.get("input_size", (None,))[-1] if image_size is None else image_size
     require(image_size is not None, f"{kind} has no configuration of timm: give its image_size")
     check_count("image_size", image_size)
-    _to_device(module, device)
+    places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
+    require("meta" not in places, "the module is on torch's 'meta' device: it has no weights yet")
+    require(len(places) <= 1, f"the module lies on several devices: {', '.join(sorted(places))}")
     module.eval().requires_grad_(False)
     network = Network(module, mean, std, logits)
     size = (image_size, image_size, len(mean))
@@ -102,23 +107,6 @@ def from_torch(
         note=f"{kind} runs in torch on {network.device}, in evaluation mode{about_features}",
         channels=len(mean),
     )
-
-
-def _to_device(module, device):
-    import torch
-
-    try:
-        if device is not None:
-            module.to(torch.device(device))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        there = "cuda" if torch.cuda.is_available() else "no GPU"
-        raise InputError(
-            f"the module cannot go to device {device!r}: torch sees {there} here ("
-            f"{first_line(error)}); device='cpu' always works"
-        ) from error
-    places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
-    require("meta" not in places, "the module is on torch's 'meta' device: it has no weights yet")
-    require(len(places) <= 1, f"the module lies on several devices: {', '.join(sorted(places))}")
 
 
 def _check(network, size, features):

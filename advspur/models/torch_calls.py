@@ -22,7 +22,7 @@ from jax.experimental.buffer_callback import buffer_callback
 
 from advspur._checks import first_line, require
 from advspur._devices import OUT_OF_MEMORY, SPLIT, device_mesh
-from advspur.models.checks import pick
+from advspur.models.function import pick
 
 
 class Network:

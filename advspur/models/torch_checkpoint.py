@@ -126,7 +126,8 @@ def _read_zip(path, data):
     order = bytes(_entry(data, entries[f"{root}byteorder"])) if f"{root}byteorder" in names else b""
     storages = {}
 
-    def storage(key, dtype, count):
+    def storage(tag):
+        key, dtype, count, _ = _storage_tag(tag)
         entry = entries.get(f"{root}data/{key}")
         require(entry is not None, f"its tensor data {key!r} is missing")
         require(
@@ -140,9 +141,7 @@ def _read_zip(path, data):
         return Storage(np.frombuffer(storages[key], dtype))
 
     stream = BytesIO(_entry(data, entries[pickles[0]]))
-    content, names = read_pickle(
-        stream, construct=_construct, persistent=lambda tag: storage(*_storage_tag(tag)[:3])
-    )
+    content, names = read_pickle(stream, construct=_construct, persistent=storage)
     return Checkpoint(content, "zip", _inert(names))
 
 

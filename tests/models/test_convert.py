@@ -134,7 +134,8 @@ MISTAKES = [
     (released(model__foo__num_batches_tracked=MEAN), r"\+foo.num_batches_tracked"),
     (released(normalizer__new_std=np.ones(9, np.float32)), "no three channels"),
     (both("std", STD * 0), "the normaliser has mean"),
-    (both("mean", MEAN * np.nan), "the normaliser has mean"),
+    (both("mean", MEAN * np.nan), "its normaliser and its attacker's differ"),
+    (both("mean", MEAN * 300), "the normaliser has mean"),
     (both("std", None), "lacks new_mean or new_std"),
     (
         {"model": prefixed("module.model.", changed(layer3__0__bn2__weight=None))},

