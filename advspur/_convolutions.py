@@ -44,15 +44,8 @@ def convolve(images, kernel, strides, padding, *, dimension_numbers, precision=N
     is_plain = all(np.all(np.equal(value, 1)) for value in options.values())
     is_product = {*kernel.shape[:2]} == {1} and is_whole and is_plain
     if jax.default_backend() != "cpu" or not is_product:
-        return jax.lax.conv_general_dilated(
-            images,
-            kernel,
-            strides,
-            padding,
-            dimension_numbers=dimension_numbers,
-            precision=precision,
-            **options,
-        )
+        options |= {"dimension_numbers": dimension_numbers, "precision": precision}
+        return jax.lax.conv_general_dilated(images, kernel, strides, padding, **options)
     down, right = strides
     return jnp.einsum(
         "nhwc,co->nhwo", images[:, ::down, ::right], kernel[0, 0], precision=precision

@@ -65,22 +65,20 @@ class ResNet(nn.Module):
             axis_name=self.axis_name if train else None,
         )
         x = jnp.asarray(images, self.dtype)
-        if self.stem == "imagenet":
-            x = conv(self.width, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name="conv1")(x)
-        else:
-            stride = 2 if self.stem == "small" else 1
-            x = _conv3x3(conv, self.width, stride, "conv1")(x)
+        side = 7 if self.stem == "imagenet" else 3
+        x = _conv(conv, x, self.width, side, 1 if self.stem == "cifar" else 2, "conv1")
         x = nn.relu(norm(name="bn1")(x))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        block = _basic_block
-        if self.bottleneck:
-            block = functools.partial(_bottleneck_block, self.widening)
         for stage, num_blocks in enumerate(self.stage_sizes):
+            width = self.width * 2**stage
             for index in range(num_blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                name = f"layer{stage + 1}_{index}"
-                x = block(conv, norm, x, self.width * 2**stage, stride, name)
+                layers = [(width, 3, stride), (width, 3, 1)]  # channels, side, stride
+                if self.bottleneck:
+                    inner = width * self.widening
+                    layers = [(inner, 1, 1), (inner, 3, stride), (4 * width, 1, 1)]
+                x = _block(conv, norm, x, layers, stride, f"layer{stage + 1}_{index}")
         features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=_linear, name="fc")(
             features
@@ -144,30 +142,18 @@ def variable_shapes(network):
     return jax.eval_shape(network.init, jax.random.key(0), images)
 
 
-def _conv3x3(conv, features, stride, name):
-    return conv(features, (3, 3), (stride, stride), padding=((1, 1), (1, 1)), name=name)
+def _conv(conv, x, channels, side, stride, name):
+    padding = ((side // 2, side // 2),) * 2
+    return conv(channels, (side, side), (stride, stride), padding=padding, name=name)(x)
 
 
-def _basic_block(conv, norm, x, width, stride, name):
-    y = _conv3x3(conv, width, stride, f"{name}_conv1")(x)
-    y = nn.relu(norm(name=f"{name}_bn1")(y))
-    y = _conv3x3(conv, width, 1, f"{name}_conv2")(y)
-    y = norm(name=f"{name}_bn2")(y)
-    return nn.relu(y + _shortcut(conv, norm, x, width, stride, name))
-
-
-def _bottleneck_block(widening, conv, norm, x, width, stride, name):
-    y = conv(widening * width, (1, 1), name=f"{name}_conv1")(x)
-    y = nn.relu(norm(name=f"{name}_bn1")(y))
-    y = _conv3x3(conv, widening * width, stride, f"{name}_conv2")(y)
-    y = nn.relu(norm(name=f"{name}_bn2")(y))
-    y = conv(4 * width, (1, 1), name=f"{name}_conv3")(y)
-    y = norm(name=f"{name}_bn3")(y)
-    return nn.relu(y + _shortcut(conv, norm, x, 4 * width, stride, name))
-
-
-def _shortcut(conv, norm, x, features, stride, name):
-    if stride == 1 and x.shape[-1] == features:
-        return x
-    x = conv(features, (1, 1), (stride, stride), padding="VALID", name=f"{name}_downsample_conv")(x)
-    return norm(name=f"{name}_downsample_bn")(x)
+def _block(conv, norm, x, layers, stride, name):
+    y = x
+    for number, layer in enumerate(layers, 1):
+        y = nn.relu(y) if number > 1 else y
+        y = norm(name=f"{name}_bn{number}")(_conv(conv, y, *layer, f"{name}_conv{number}"))
+    channels = layers[-1][0]
+    if stride > 1 or x.shape[-1] != channels:
+        x = _conv(conv, x, channels, 1, stride, f"{name}_downsample_conv")
+        x = norm(name=f"{name}_downsample_bn")(x)
+    return nn.relu(y + x)

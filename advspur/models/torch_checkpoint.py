@@ -127,7 +127,7 @@ def _read_zip(path, data):
     storages = {}
 
     def storage(tag):
-        key, dtype, count, _ = _storage_tag(tag)
+        key, dtype, count = _storage_tag(tag)
         entry = entries.get(f"{root}data/{key}")
         require(entry is not None, f"its tensor data {key!r} is missing")
         require(
@@ -171,7 +171,7 @@ def _read_legacy(data):
     begin, found = data.tell(), {}
 
     def note(tag):
-        key, dtype, count, _ = _storage_tag(tag)
+        key, dtype, count = _storage_tag(tag)
         found[key] = dtype, count
 
     # Where the data of each tensor begin is known only behind the pickle: it is read twice.
@@ -193,12 +193,7 @@ def _read_legacy(data):
         offset = end
 
     def storage(tag):
-        key, _, _, view = _storage_tag(tag)
-        if view is None:
-            return Storage(storages[key])
-        _, first, count = view
-        require(first >= 0 and 0 <= count <= len(storages[key]) - first, "a view is out of bounds")
-        return Storage(storages[key][first : first + count])
+        return Storage(storages[_storage_tag(tag)[0]])
 
     data.seek(begin)
     content, names = read_pickle(data, construct=_construct, persistent=storage)
@@ -206,17 +201,18 @@ def _read_legacy(data):
 
 
 def _storage_tag(tag):
-    """(key, dtype, number of elements, view) of a storage's persistent id."""
+    """(key, dtype, number of elements) of a storage's persistent id."""
     require(
         isinstance(tag, tuple) and len(tag) in (5, 6) and tag[0] == "storage",
         "its pickle refers to data outside of it",
     )
     _, kind, key, _, count, *view = tag
+    require(view in ([], [None]), "its tensor data are views, as torch before 0.4 wrote them")
     name = kind.name if isinstance(kind, Global) else type(kind).__name__
     require(name in STORAGES, f"its tensors have storages of type {name}, which is not known")
     whole = isinstance(count, int) and count >= 0 and isinstance(key, str)
     require(whole, "its tensor data have no valid size")
-    return key, np.dtype(STORAGES[name]), count, (view or [None])[0]
+    return key, np.dtype(STORAGES[name]), count
 
 
 def _construct(function, arguments):

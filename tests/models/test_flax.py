@@ -9,7 +9,6 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from advspur import attacks
 from advspur._checks import InputError
 from advspur.models import check_model, from_flax
 
@@ -127,18 +126,12 @@ def test_two_of_each_kind_in_turn_keep_their_own_answers(traced_logits):
     assert len(traces) == 2  # one program a kind
 
 
-def test_an_attack_on_a_plain_module():
-    variables = variables_of(Plain())
+def test_a_plain_module_has_no_features():
     names = tuple("abcde")
-    model = from_flax(Plain(), variables, mean=MEAN, std=STD, num_classes=5, class_names=names)
+    options = {"mean": MEAN, "std": STD, "num_classes": 5, "class_names": names}
+    model = from_flax(Plain(), variables_of(Plain()), **options)
     assert model.class_names == names and not model.has_features and "nothing to set" in model.note
-    labels = np.asarray(model.logits(IMAGES)).argmax(1)
-    adv = attacks.pgd(
-        model.logits, IMAGES, labels, None, p=np.inf, epsilon=0.1, num_steps=3, random_start="none"
-    )
-    before, after = (np.take_along_axis(np.asarray(model.logits(x)), labels[:, None], 1)
-                     for x in (IMAGES, adv))  # fmt: skip
-    assert np.all(after < before)
+    assert model.logits(IMAGES).shape == (4, 5)
 
 
 @pytest.mark.parametrize(

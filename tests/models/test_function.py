@@ -61,18 +61,6 @@ def test_weights_are_no_constants_of_the_program():
     assert not traced.consts and "192,5" in str(traced.in_avals)
 
 
-def test_an_attack_finds_the_exact_optimum_of_a_linear_model():
-    labels = np.array([0, 1, 0, 1])
-    model = from_function(linear, params=0.01 * KERNEL[:, :2], num_classes=2, name="two")
-    images = 0.25 + IMAGES / 2
-    adv = attacks.pgd(
-        model.logits, images, labels, None, p=np.inf, epsilon=0.1, num_steps=3, random_start="none"
-    )
-    sign = np.sign(KERNEL[:, 1] - KERNEL[:, 0]).reshape(8, 8, 3)
-    direction = np.where(labels == 0, 1, -1)[:, None, None, None]
-    np.testing.assert_allclose(adv, images + 0.1 * direction * sign, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     "logits, options, message",
     [
