@@ -95,28 +95,6 @@ def test_a_step_costs_one_forward_and_one_backward(monkeypatch):
     assert not model.forward.network.kept
 
 
-def test_pgd_takes_the_steps_that_torch_takes():
-    model, module = small(), Net().eval()
-    found = pgd(model.logits, IMAGES, LABELS, None, p=np.inf, epsilon=0.1, num_steps=5,
-                step_size=0.03, random_start="none", loss="margin")  # fmt: skip
-    x, best, most = torch.tensor(IMAGES), None, torch.full((4,), -torch.inf)
-    for step in range(6):
-        x.requires_grad_()
-        logits = module(inside(x))
-        own = logits.gather(1, torch.arange(4)[:, None])[:, 0]
-        others = logits.masked_fill(torch.eye(5)[:4].bool(), -torch.inf).amax(1)
-        loss = (others - own).detach()
-        best = torch.where((loss > most).view(-1, 1, 1, 1), x.detach(), torch.tensor(IMAGES)
-                           if best is None else best)  # fmt: skip
-        most = torch.maximum(most, loss)
-        if step < 5:
-            (grad,) = torch.autograd.grad((others - own).sum(), x)
-            moved = x.detach() + 0.03 * grad.sign()
-            low, high = torch.tensor(IMAGES) - 0.1, torch.tensor(IMAGES) + 0.1
-            x = torch.clamp(torch.minimum(torch.maximum(moved, low), high), 0, 1)
-    np.testing.assert_allclose(found, best, atol=2e-6)
-
-
 def test_a_graph_that_was_dropped_or_taken_is_made_again():
     model = small()
     network = model.forward.network

@@ -91,24 +91,26 @@ def tensor(*, kind=None, key="0", count=24, offset=0, shape=(4, 6), strides=(6, 
     return zipped(pickled, storages={"0": BASE})
 
 
-def gadget(module, name, *arguments):
-    return zipped(dumps({"model": Named(module, name, arguments)}))
-
-
-def entries(*named, **options):
+def entries(*named, how=zipfile.ZIP_STORED):
     def write(path):
-        with zipfile.ZipFile(path, "w", **options) as file:
+        with zipfile.ZipFile(path, "w", how) as file:
             for name, content in named:
                 file.writestr(name, content)
 
     return write
 
 
+def packed(*named, how=zipfile.ZIP_DEFLATED):
+    return entries(*named, how=how)
+
+
 GOOD = dumps({"a": 1})
+DEVICE, DOUBLED = b"\x80\x02ctorch\ndevice\n", b"q\x00h\x00h\x00\x86"
 DEEP = b"\x80\x02" + b")" + b"\x85" * 100_000 + b"q\x00"
 OBJECTS = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}".ljust(118)
 OBJECTS = b"\x93NUMPY\x01\x00v\x00" + OBJECTS + b"N."
 FLOAT8 = b'{"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
+FLOAT8 = struct.pack("<Q", len(FLOAT8)) + FLOAT8 + b"\0"
 # A list of 10,000 that a call is made of 100 times.
 AGAIN = (
     b"\x80\x02](" + b"K\x01" * 10_000 + b"eq\x00%sq\x010" + b"h\x01h\x00\x85R0" * 100 + b"h\x00."
@@ -116,16 +118,14 @@ AGAIN = (
 LEGACY = (GOLDEN / "tensors_pickle_legacy.pt").read_bytes()
 MARK = "touch {}"  # the file that an executed gadget would leave
 GADGETS = {
-    "os.system": gadget("os", "system", MARK),
-    "subprocess.Popen": gadget("subprocess", "Popen", MARK),
-    "builtins.eval": gadget("builtins", "eval", f"__import__('os').system('{MARK}')"),
-    "builtins.getattr": gadget("builtins", "getattr", Named("os", "x"), "system"),
-    "pickle.loads": gadget("pickle", "loads", b"cos\nsystem\n(S'true'\ntR."),
-    "dill nested": gadget(
-        "dill._dill", "_load_type", Named("dill._dill", "_create_code", (Named("os", "x", ()),))
-    ),
-    "shadowed name": gadget("torch._utils", "_rebuild_tensor_v2.__globals__", "x"),
-    "copyreg": gadget("copyreg", "_reconstructor", Named("os", "x"), None, None),
+    "os.system": ("os", "system", MARK),
+    "subprocess.Popen": ("subprocess", "Popen", MARK),
+    "builtins.eval": ("builtins", "eval", f"__import__('os').system('{MARK}')"),
+    "builtins.getattr": ("builtins", "getattr", Named("os", "x"), "system"),
+    "pickle.loads": ("pickle", "loads", b"cos\nsystem\n(S'true'\ntR."),
+    "dill": ("dill._dill", "_load_type", Named("dill._dill", "_create_code", (Named("os", "x"),))),
+    "shadowed name": ("torch._utils", "_rebuild_tensor_v2.__globals__", "x"),
+    "copyreg": ("copyreg", "_reconstructor", Named("os", "x"), None, None),
 }
 BROKEN = {
     "zero bytes": (written(b""), "is empty"),
@@ -149,11 +149,8 @@ BROKEN = {
     "negative stride": (tensor(strides=(-6, 1)), "no valid shape"),
     "uneven strides": (tensor(strides=(1,)), "no valid shape"),
     "shape of strings": (tensor(shape=("4", "6")), "no valid shape"),
-    "compressed bomb": (
-        entries(("a/data.pkl", GOOD), ("a/data/0", bytes(10**7)), compression=zipfile.ZIP_DEFLATED),
-        "is compressed",
-    ),
-    "npz bomb": (entries(("a.npy", bytes(10**7)), compression=zipfile.ZIP_DEFLATED), "unpacks to"),
+    "compressed bomb": (packed(("a/data.pkl", GOOD), ("a/data/0", bytes(10**7))), "is compressed"),
+    "npz bomb": (packed(("a.npy", bytes(10**7))), "unpacks to"),
     "npz of objects": (entries(("a.npy", OBJECTS)), "allow_pickle"),
     "endless pickle": (zipped(b"\x80\x02" + b"]0" * 130_000), "more than 250,000 opcodes"),
     "no end": (zipped(b"\x80\x02]"), "damaged"),
@@ -167,18 +164,9 @@ BROKEN = {
     "list as key": (zipped(b"\x80\x02}]Ns."), "holds an empty dict"),
     "sets items of a number": (zipped(b"\x80\x02K\x01K\x02K\x03s."), "sets items of no dictionary"),
     "strange persistent id": (zipped(b"\x80\x02K\x01Q."), "outside of it"),
-    "deep device": (
-        zipped(b"\x80\x02ctorch\ndevice\n" + b"(" * 5000 + b"l" * 5000 + b"\x85R."),
-        "holds a Call",
-    ),
-    "device of doubled tuples": (
-        zipped(b"\x80\x02ctorch\ndevice\n)" + b"q\x00h\x00h\x00\x86" * 60 + b"\x85R."),
-        "holds a Call",
-    ),
-    "sizes again and again": (
-        zipped(AGAIN % b"ctorch\nSize\n"),
-        "holds no ResNet|holds a list|empty dict",
-    ),
+    "deep device": (zipped(DEVICE + b"(" * 5000 + b"l" * 5000 + b"\x85R."), "holds a Call"),
+    "doubled device": (zipped(DEVICE + b")" + DOUBLED * 60 + b"\x85R."), "holds a Call"),
+    "sizes again and again": (zipped(AGAIN % b"ctorch\nSize\n"), "holds a list"),
     "pairs again and again": (
         zipped(AGAIN.replace(b"K\x01", b"K\x01K\x02\x86") % b"ccollections\nOrderedDict\n"),
         "more than 250,000 opcodes",
@@ -192,19 +180,13 @@ BROKEN = {
         written(LEGACY[: LEGACY.index(b"]q\x00(X")] + b"]" + DEEP[2:] + b"a."),
         "damaged",
     ),
-    "legacy protocol": (
-        written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]),
-        "protocol is not 1001",
-    ),
+    "legacy protocol": (written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]), "is not 1001"),
     "npz header": (entries(("a.npy", b"\x93NUMPY\x01\x00\x04\x00{'a\n")), "arrays are damaged"),
     "npz packed strangely": (
-        entries(("a.npy", b"\x93NUMPY"), compression=zipfile.ZIP_LZMA),
+        packed(("a.npy", b"\x93NUMPY"), how=zipfile.ZIP_LZMA),
         "arrays are damaged",
     ),
-    "safetensors of a strange dtype": (
-        written(struct.pack("<Q", len(FLOAT8)) + FLOAT8 + b"\0"),
-        "safetensors are damaged|holds no",
-    ),
+    "safetensors of a strange dtype": (written(FLOAT8), "safetensors are damaged|holds no"),
     "safetensors header": (written(struct.pack("<Q", 2**40) + b"{" + bytes(50)), "safetensors"),
 }
 
@@ -223,7 +205,8 @@ def test_gadgets_are_not_executed(name, tmp_path, monkeypatch):
         monkeypatch.setattr(module, lambda *a, **k: pytest.fail("executed"))
     modules = set(sys.modules)
     path = tmp_path / "x.pt"
-    GADGETS[name](path)
+    module, function, *arguments = GADGETS[name]
+    zipped(dumps({"model": Named(module, function, tuple(arguments))}))(path)
     found = read_checkpoint(path)
     assert found.inert
     assert set(sys.modules) == modules
