@@ -136,10 +136,32 @@ def _of_library(library, name, pretrained, mean, std):
             f"{library}:{name} needs torch and {library}: pip install 'advspur[torch]' "
             f"({first_line(error)})"
         ) from error
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # random weights are the same each time
-        build = _timm if library == "timm" else _torchvision
-        module, known = build(package, name, pretrained)
+    is_timm, known = library == "timm", {}
+    models = package if is_timm else package.models
+    names = package.list_models() if is_timm else models.list_models(module=models)
+    asked = name.split(".")[0]
+    close = ", ".join(difflib.get_close_matches(asked, names, 5)) or ", ".join(names[:5])
+    is_there = asked in names or (is_timm and "/" in name)
+    require(is_there, f"{library} has no model {asked!r}; near it: {close}")
+    place = "https://huggingface.co, kept in $HF_HOME (~/.cache/huggingface)"
+    if not is_timm:
+        weights = models.get_model_weights(name).DEFAULT
+        crop = weights.transforms()
+        known = {"mean": crop.mean, "std": crop.std, "image_size": crop.crop_size[0]}
+        known["class_names"] = weights.meta["categories"]
+        place = f"{weights.url}, kept in {torch.hub.get_dir()}/checkpoints"
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # random weights are the same each time
+            if is_timm:
+                module = models.create_model(name, pretrained=pretrained)
+            else:
+                module = models.get_model(name, weights=weights if pretrained else None)
+    except Exception as error:  # of the hub, the network, the files
+        raise InputError(
+            f"the weights of {library}:{name} cannot be had from {place}: {type(error).__name__}: "
+            f"{first_line(error)}; pretrained=False takes random ones"
+        ) from error
     for key, value in (("mean", mean), ("std", std)):
         known[key] = known.get(key) if value is None else value
     model = from_torch(module, **known)
@@ -166,44 +188,4 @@ def _in_flax(module, model):
         image_size=model.image_size,
         class_names=model.class_names,
         note=f"{conversion.arch} runs in Flax: its weights are converted from torch",
-    )
-
-
-def _timm(timm, name, pretrained):
-    base = name.split(".")[0]
-    names = timm.list_models()
-    require(base in names or "/" in name, _unknown("timm", base, names))
-    try:
-        return timm.create_model(name, pretrained=pretrained), {}
-    except Exception as error:  # of the hub, the network, the files
-        hub = "https://huggingface.co, kept in $HF_HOME (~/.cache/huggingface)"
-        raise _no_weights("timm", name, hub, error) from error
-
-
-def _torchvision(torchvision, name, pretrained):
-    import torch
-
-    models = torchvision.models
-    names = models.list_models(module=models)
-    require(name in names, _unknown("torchvision", name, names))
-    weights = models.get_model_weights(name).DEFAULT
-    crop = weights.transforms()
-    known = {"mean": crop.mean, "std": crop.std, "image_size": crop.crop_size[0]}
-    known["class_names"] = weights.meta["categories"]
-    try:
-        return models.get_model(name, weights=weights if pretrained else None), known
-    except Exception as error:
-        files = f"{weights.url}, kept in {torch.hub.get_dir()}/checkpoints"
-        raise _no_weights("torchvision", name, files, error) from error
-
-
-def _unknown(library, name, names):
-    close = ", ".join(difflib.get_close_matches(name, names, 5)) or ", ".join(names[:5])
-    return f"{library} has no model {name!r}; near it: {close}"
-
-
-def _no_weights(library, name, place, error):
-    return InputError(
-        f"the weights of {library}:{name} cannot be had from {place}: {type(error).__name__}: "
-        f"{first_line(error)}; pretrained=False takes random ones"
     )
