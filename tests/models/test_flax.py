@@ -50,76 +50,51 @@ class Nnx(nnx.Module):
         return self.last(x), x
 
 
-def variables_of(module, seed=0, **call):
-    found = module.init(jax.random.key(seed), NORMALIZED, **call)
-    if "batch_stats" in found:
-        moved = {"mean": np.float32([0.1, 0.2, 0.3]), "var": np.float32([0.5, 1, 2])}
-        found = found | {"batch_stats": {"BatchNorm_0": moved}}
-    return found
+def variables_of(module, seed=0):
+    variables = module.init(jax.random.key(seed), NORMALIZED, train=False, deterministic=True)
+    moved = {"mean": np.float32([0.1, 0.2, 0.3]), "var": np.float32([0.5, 1, 2])}
+    return variables | {"batch_stats": {"BatchNorm_0": moved}}
 
 
-def expected(dense, norm=None):
-    """NumPy's (logits, features) of the nets above."""
-    x = NORMALIZED
-    if norm is not None:
-        mean, var, scale, bias = map(np.asarray, norm)
-        x = (x - mean) / np.sqrt(var + 1e-5) * scale + bias
-    features = x.mean((1, 2))
-    kernel, bias = map(np.asarray, dense)
-    return features @ kernel + bias, features
-
-
-def linen_parts(variables):
-    params, stats = variables["params"], variables["batch_stats"]["BatchNorm_0"]
-    norm = params["BatchNorm_0"]
-    dense = params["Dense_0"]
-    return (dense["kernel"], dense["bias"]), (*stats.values(), norm["scale"], norm["bias"])
+def assert_outputs(model, expected):
+    check_model(model)
+    for found, wanted in zip((model.logits(IMAGES), model.features(IMAGES)), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("as_dict", (False, True))
 def test_a_linen_module_in_evaluation_mode(as_dict):
     module = Net(as_dict)
-    variables = variables_of(module, train=False, deterministic=True)
-    keys = ("scores", "embedding") if as_dict else (0, 1)
-    model = from_flax(
-        module, variables, mean=MEAN, std=STD, image_size=8, logits=keys[0], features=keys[1]
-    )
-    logits, features = expected(*linen_parts(variables))
-    np.testing.assert_allclose(model.logits(IMAGES), logits, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.features(IMAGES), features, rtol=1e-4, atol=1e-5)
+    variables = variables_of(module)
+    logits, features = ("scores", "embedding") if as_dict else (0, 1)
+    parts = {"logits": logits, "features": features}
+    model = from_flax(module, variables, mean=MEAN, std=STD, image_size=8, **parts)
+    expected = module.apply(variables, NORMALIZED, train=False, deterministic=True)
+    assert_outputs(model, [expected[logits], expected[features]])
     assert model.num_classes == 5 and model.name == "Net"
     assert "evaluation mode: deterministic=True, train=False" in model.note
-    check_model(model)
 
 
 def test_an_nnx_module_in_evaluation_mode_leaves_the_users_as_it_is():
     module = Nnx(0)
     module.norm.mean[...], module.norm.var[...] = jnp.full(3, 0.2), jnp.full(3, 2.0)
     model = from_flax(module, mean=MEAN, std=STD, image_size=8, logits=0, features=1)
-    norm, last = module.norm, module.last
-    norm = [v[...] for v in (norm.mean, norm.var, norm.scale, norm.bias)]
-    logits, features = expected((last.kernel[...], last.bias[...]), norm)
-    np.testing.assert_allclose(model.logits(IMAGES), logits, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.features(IMAGES), features, rtol=1e-4, atol=1e-5)
     assert not module.dropout.deterministic and "eval()" in model.note
-    check_model(model)
+    module.eval()
+    assert_outputs(model, module(NORMALIZED))
     assert dataclasses.replace(model, code="x").digest  # also of its PRNG keys
 
 
 def test_two_of_each_kind_in_turn_keep_their_own_answers(traced_logits):
     logits, traces = traced_logits
-    module = Net()
     made, wanted = [], []
     for seed in (0, 1):
-        variables = variables_of(module, seed, train=False, deterministic=True)
+        linen, module = variables_of(Net(), seed), Nnx(seed)
         options = {"mean": MEAN, "std": STD, "image_size": 8, "logits": 0}
-        made += [from_flax(module, variables, **options), from_flax(Nnx(seed), **options)]
-        last = Nnx(seed).last
-        norm = np.zeros(3), np.ones(3), np.ones(3), np.zeros(3)
-        wanted += [
-            expected(*linen_parts(variables))[0],
-            expected((last.kernel[...], last.bias[...]), norm)[0],
-        ]
+        made += [from_flax(Net(), linen, **options), from_flax(module, **options)]
+        module.eval()
+        wanted += [Net().apply(linen, NORMALIZED, train=False, deterministic=True)[0]]
+        wanted += [module(NORMALIZED)[0]]
     for _ in range(2):
         for model, answer in zip(made, wanted, strict=True):
             np.testing.assert_allclose(logits(model, IMAGES), answer, rtol=1e-4, atol=1e-5)
@@ -129,7 +104,7 @@ def test_two_of_each_kind_in_turn_keep_their_own_answers(traced_logits):
 def test_a_plain_module_has_no_features():
     names = tuple("abcde")
     options = {"mean": MEAN, "std": STD, "num_classes": 5, "class_names": names}
-    model = from_flax(Plain(), variables_of(Plain()), **options)
+    model = from_flax(Plain(), Plain().init(jax.random.key(0), NORMALIZED), **options)
     assert model.class_names == names and not model.has_features and "nothing to set" in model.note
     assert model.logits(IMAGES).shape == (4, 5)
 
@@ -152,8 +127,13 @@ def test_a_plain_module_has_no_features():
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options, message):
-    variables = variables_of(Net(), train=False, deterministic=True)
-    call = {"module": Net(), "variables": variables, "mean": MEAN, "std": STD, "image_size": 8}
+    call = {
+        "module": Net(),
+        "variables": variables_of(Net()),
+        "mean": MEAN,
+        "std": STD,
+        "image_size": 8,
+    }
     with pytest.raises(InputError, match=message) as caught:
-        from_flax(**(call | options))
+        from_flax(**(call | {"image_size": 8} | options))
     assert "\n" not in str(caught.value)
