@@ -1,8 +1,9 @@
 """Whether a data set's directory is complete and readable."""
 
 from advspur._checks import InputError, check_choice
-from advspur.data.layouts import MissingData, spread, unreadable
+from advspur.data.layouts import MissingData
 from advspur.data.readers import READERS
+from advspur.data.table import spread
 
 
 def check_directory(name, directory, *, line, progress_of, sample=0, **options):
@@ -40,7 +41,7 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     tried = {part: table.subset(spread(len(table), sample)) for part, table in parts.items()}
     with progress_of(sum(map(len, tried.values()))) as progress:
         for part, table in tried.items():
-            found = list(unreadable(table, progress).values())
+            found = list(table.unreadable(progress).values())
             if found:
                 counts = f"{len(found)} of {len(table)} images of {part} are unreadable"
                 faults.append(f"{counts}, first: {found[0]}")

@@ -31,19 +31,13 @@ class Reader(NamedTuple):
     sizes: dict = {}
 
 
-def _reader(module):
-    return Reader(module.read, module.DIRECTORIES, module.SIZES)
-
-
+_MODULES = (
+    *(imagenet, imagenet_c, objectnet, rival10, salient_imagenet, imagenet9, waterbirds, cifar10),
+    color_shift,
+)
 READERS = {
-    "imagenet": _reader(imagenet),
-    "imagenet_c": _reader(imagenet_c),
-    "objectnet": _reader(objectnet),
-    "rival10": _reader(rival10),
-    "salient_imagenet": _reader(salient_imagenet),
-    "imagenet9": _reader(imagenet9),
-    "waterbirds": _reader(waterbirds),
-    "cifar10": _reader(cifar10),
-    "cifar_color_shift": _reader(cifar10)._replace(read=color_shift.read),
-    "spurious_shapes": Reader(read_shapes),
+    module.__name__.split(".")[-1]: Reader(module.read, module.DIRECTORIES, module.SIZES)
+    for module in _MODULES
 }
+READERS["cifar_color_shift"] = READERS.pop("color_shift")
+READERS["spurious_shapes"] = Reader(read_shapes)

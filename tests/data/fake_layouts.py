@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from advspur.data import array_source, imagenet9, imagenet_c, waterbirds
+from advspur.data import array_source, imagenet9, imagenet_c
 from advspur.data.label_maps import IMAGENET9, OBJECTNET, imagenet_wnids, rival10_labels
 from advspur.data.readers import READERS
 from advspur.models import Classifier
@@ -146,10 +146,13 @@ def write_imagenet_c(root, classes=(3, 500), per_class=2):
     rng = np.random.default_rng(1)
     for index in classes:
         for i in range(per_class):
-            image, _ = picture(rng, (224, 224))
+            content = io.BytesIO()
+            picture(rng, (224, 224))[0].save(content, format="JPEG", quality=85)
             name = f"{imagenet_wnids()[index]}/ILSVRC2012_val_{10 * index + i:08d}.JPEG"
             for cell in imagenet_c.SIZES:
-                save(image, root / cell / name, format="JPEG", quality=85)
+                path = root / cell / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.getvalue())
     return root
 
 
@@ -271,7 +274,7 @@ def write_waterbirds(root, per_group=2):
                 rows.append([number, name, group // 2, split, group % 2, place])
     with (root / "metadata.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["img_id", *waterbirds.COLUMNS, "place_filename"])
+        table.writerow(["img_id", "img_filename", "y", "split", "place", "place_filename"])
         table.writerows(rows)
     return root
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from advspur._checks import InputError
-from advspur.data.layouts import standard_transform
 from advspur.data.own import own, read_own
 from advspur.data.own_parts import evaluation_parts
+from advspur.data.transforms import STANDARD
 from tests.data.own_files import SIDE, names, png, put, table
 
 SMALL = {"image_size": 8, "resize": "square"}
@@ -288,7 +288,7 @@ def test_the_transform_is_the_standard_one(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     put(tmp_path / "manifest.csv", "image,label\na.png,0")
-    expected = standard_transform(Image.fromarray(pixels))
+    expected = STANDARD(Image.fromarray(pixels))
     np.testing.assert_array_equal(own(tmp_path)["test"][0]["image"], expected)
     squared = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR)
     found = own(tmp_path, resize="square")["test"][0]["image"]

@@ -4,18 +4,12 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data import array_source
-from advspur.data.layouts import (
-    file_table,
-    open_file,
-    squared_transform,
-    standard_transform,
-    with_mask,
-)
+from advspur.data.files import file_table
 from advspur.data.table import Table
+from advspur.data.transforms import BICUBIC, SQUARED, STANDARD, Transform
 from tests.data.fake_layouts import picture, save
 
 NUM = 11
@@ -35,20 +29,13 @@ def written(tmp_path_factory):
     return root
 
 
-def photos(root, labels=LABELS, transform=standard_transform, **columns):
+def photos(root, labels=LABELS, transform=STANDARD, **columns):
     paths = sorted((root / "images").iterdir())
-    return file_table(2, paths, labels, transform, **columns)
+    return file_table(2, transform, path=paths, label=labels, **columns)
 
 
-def masked(root, cut=lambda mask: mask, spurious=()):
-    def load(row):
-        image, mask = open_file(row["path"]), cut(open_file(row["masks"][0], "L"))
-        return with_mask(image, mask, standard_transform, row["path"], row["masks"][0])
-
-    paths = sorted((root / "images").iterdir())
-    masks = [[path] for path in sorted((root / "masks").iterdir())]
-    columns = {"path": paths, "masks": masks, "spurious": [list(spurious)] * NUM}
-    return Table(2, load, has_mask=True, label=LABELS, **columns)
+def masked(root, **columns):
+    return photos(root, mask_path=sorted((root / "masks").iterdir()), **columns)
 
 
 def arrays(images=IMAGES, labels=LABELS, masks=MASKS, **columns):
@@ -56,14 +43,18 @@ def arrays(images=IMAGES, labels=LABELS, masks=MASKS, **columns):
 
 
 def test_a_subset_keeps_numbers_names_and_facts():
-    table = Table(2, lambda row: {"x": row["label"]}, names={"label": "ab"}, image_size=9,
-                  has_mask=True, label=np.arange(5), path=list("abcde"))  # fmt: skip
-    table.facts["share"] = 0.5
+    columns = {"label": np.arange(5), "mask_path": list("abcde")}
+    table = Table(
+        2, lambda row: {"x": row["label"]}, names={"label": "ab"}, image_size=9, **columns
+    )
+    table.facts["share"], table.order = 0.5, "tfds"
+    assert table.digest != table.subset([4, 0, 3]).digest
     part = table.subset([4, 0, 3], skipped=2).subset([2, 1])
-    assert (part.index.tolist(), part.columns["path"], len(part)) == ([3, 0], ["d", "a"], 2)
+    assert (part.index.tolist(), part.columns["mask_path"], len(part)) == ([3, 0], ["d", "a"], 2)
     assert (part.names, part.image_size, part.has_mask) == ({"label": "ab"}, 9, True)
-    assert (part.facts, part.skipped, table.subset([1], skipped=2).skipped) == (table.facts, 0, 2)
-    assert part[1] == {"label": 0, "path": "a", "x": 0}
+    assert (part.facts, part.skipped, part.order) == (table.facts, 0, "tfds")
+    assert table.subset([1], skipped=2).skipped == 2
+    assert part[1] == {"label": 0, "mask_path": "a", "x": 0}
     assert arrays().image_size == 8 and arrays().has_mask
 
 
@@ -79,7 +70,7 @@ def flip(path):
 def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, written, root):
     assert make(root).digest == make(written).digest == make(root).digest
     files = sorted((root / ("images" if make is photos else "masks")).iterdir())
-    for path in files:  # each counts, and not only those whose pixels are looked at
+    for path in files[3:5]:  # the pixels of 03 are not looked at
         flip(path)
         assert make(root).digest != make(written).digest
         flip(path)
@@ -90,9 +81,13 @@ def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, written, root):
 
 
 def test_what_else_is_measured_on_is_in_the_digest(written):
-    resized = Table(2, photos(written).load, image_size=160, **photos(written).columns)
+    mirrored = photos(written)
+    mirrored.load = lambda row: {"image": photos(written).load(row)["image"][::-1]}
+    other = photos(written)
+    other.transform = SQUARED  # though none of the pixels looked at tells
     changes = {
         "as it is": photos(written),
+        "the transform": other,
         "the order": photos(written).subset(np.arange(NUM)[::-1]),
         "a subset": photos(written).subset(np.arange(6)),
         "the same files counted from elsewhere": photos(written).subset([*range(5), 10]),
@@ -100,12 +95,17 @@ def test_what_else_is_measured_on_is_in_the_digest(written):
         "an attribute": photos(written, group=LABELS),
         "its values": photos(written, group=1 - LABELS),
         "its name": photos(written, place=LABELS),
-        "the transform": photos(written, transform=squared_transform),
-        "the size": resized,
+        "the pixels": mirrored,
         "with masks": masked(written),
-        "masks turned": masked(written, lambda mask: Image.eval(mask, lambda level: 255 - level)),
-        "of two kinds": masked(written, spurious=[written / "masks" / "00.png"]),
+        "of two kinds": masked(written, spurious_mask_path=[None] * NUM),
     }
+    for transform in (
+        SQUARED,
+        Transform(160),
+        Transform(side=255),
+        Transform(interpolation=BICUBIC),
+    ):
+        changes[transform] = photos(written, transform=transform)
     assert len({table.digest for table in changes.values()}) == len(changes)
     moved = IMAGES.copy()
     moved[5, 3, 2, 1] ^= 1
