@@ -90,10 +90,20 @@ def test_subpopbench_reads_the_same_waterbirds(waterbirds, tmp_path):
     parts, said = read_own(tmp_path)
     assert "is read as the metadata of SubpopBench: image = filename, label = y" in said[0]
     assert any("waterbird_complete95" in text for text in said)
-    expected = own(root)
-    for part in expected:
-        np.testing.assert_array_equal(group_codes(parts[part]), group_codes(expected[part]))
-        assert group_names(parts[part])[1] == "label 0, a 1"
+    for number, part in enumerate(parts.values()):
+        codes = [2 * int(r["y"]) + int(r["place"]) for r in rows if r["split"] == str(number)]
+        np.testing.assert_array_equal(group_codes(part), codes)
+        assert group_names(part)[1] == "label 0, a 1"
+
+
+def test_the_majority_is_said_to_be_unknown_without_a_part_train(tmp_path):
+    table(tmp_path, "image,label,place\na.png,0,x\nb.png,1,x\nc.png,1,y")
+    parts, said = read_own(tmp_path)
+    assert "is_majority" not in parts["test"].columns and "group" in parts["test"].columns
+    assert said[2].startswith("majority: unknown, as it is the groups more frequent in train than")
+    assert said[2].endswith("only each group and the worst are measured; name it with majority")
+    _, said = read_own(tmp_path, majority="label 1, x")
+    assert said[2] == "majority: the groups named"
 
 
 def test_absolute_names_are_read_below_image_dir(tmp_path):

@@ -1,6 +1,7 @@
 """Table: rows that keep their numbers, and a digest that knows all that is measured on."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ MASKS = np.random.default_rng(1).random((NUM, 8, 8, 1)) < 0.5
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def photographs(tmp_path_factory):
     """NUM photographs and their masks."""
     root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for i in range(NUM):
@@ -67,12 +68,13 @@ def flip(path):
 
 
 @pytest.mark.parametrize("make", (photos, masked), ids=("images", "masks"))
-def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, written, root):
-    assert make(root).digest == make(written).digest == make(root).digest
+def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, photographs, tmp_path):
+    root = shutil.copytree(photographs, tmp_path / "copy")
+    assert make(root).digest == make(photographs).digest == make(root).digest
     files = sorted((root / ("images" if make is photos else "masks")).iterdir())
     for path in files[3:5]:  # the pixels of 03 are not looked at
         flip(path)
-        assert make(root).digest != make(written).digest
+        assert make(root).digest != make(photographs).digest
         flip(path)
     listed = make(root)
     files[4].unlink()
@@ -80,24 +82,24 @@ def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, written, root):
         _ = listed.digest
 
 
-def test_what_else_is_measured_on_is_in_the_digest(written):
-    mirrored = photos(written)
-    mirrored.load = lambda row: {"image": photos(written).load(row)["image"][::-1]}
-    other = photos(written)
+def test_what_else_is_measured_on_is_in_the_digest(photographs):
+    mirrored = photos(photographs)
+    mirrored.load = lambda row: {"image": photos(photographs).load(row)["image"][::-1]}
+    other = photos(photographs)
     other.transform = SQUARED  # though none of the pixels looked at tells
     changes = {
-        "as it is": photos(written),
+        "as it is": photos(photographs),
         "the transform": other,
-        "the order": photos(written).subset(np.arange(NUM)[::-1]),
-        "a subset": photos(written).subset(np.arange(6)),
-        "the same files counted from elsewhere": photos(written).subset([*range(5), 10]),
-        "the labels": photos(written, labels=1 - LABELS),
-        "an attribute": photos(written, group=LABELS),
-        "its values": photos(written, group=1 - LABELS),
-        "its name": photos(written, place=LABELS),
+        "the order": photos(photographs).subset(np.arange(NUM)[::-1]),
+        "a subset": photos(photographs).subset(np.arange(6)),
+        "the same files counted from elsewhere": photos(photographs).subset([*range(5), 10]),
+        "the labels": photos(photographs, labels=1 - LABELS),
+        "an attribute": photos(photographs, group=LABELS),
+        "its values": photos(photographs, group=1 - LABELS),
+        "its name": photos(photographs, place=LABELS),
         "the pixels": mirrored,
-        "with masks": masked(written),
-        "of two kinds": masked(written, spurious_mask_path=[None] * NUM),
+        "with masks": masked(photographs),
+        "of two kinds": masked(photographs, spurious_mask_path=[None] * NUM),
     }
     for transform in (
         SQUARED,
@@ -105,7 +107,7 @@ def test_what_else_is_measured_on_is_in_the_digest(written):
         Transform(side=255),
         Transform(interpolation=BICUBIC),
     ):
-        changes[transform] = photos(written, transform=transform)
+        changes[transform] = photos(photographs, transform=transform)
     assert len({table.digest for table in changes.values()}) == len(changes)
     moved = IMAGES.copy()
     moved[5, 3, 2, 1] ^= 1
@@ -128,3 +130,25 @@ def test_equal_rows_at_other_places_are_other_data():
     same = array_source(np.repeat(IMAGES[:1], 6, axis=0), np.zeros(6, int), num_classes=2)
     found = {same.subset(rows).digest for rows in ([0, 1, 5], [0, 2, 5], [1, 2, 5], [0, 1, 4])}
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"images": IMAGES / 255}, "images are float64"),
+        ({"images": IMAGES[..., :1]}, r"images are uint8 \(11, 8, 8, 1\)"),
+        ({"images": IMAGES[:0]}, "images is empty"),
+        ({"labels": LABELS[:4]}, "label has 4 entries for 11 images"),
+        ({"group": LABELS[:2]}, "group has 2 entries"),
+        ({"masks": np.ones((1, 8, 8, 1))}, "mask has 1 entries"),
+        ({"labels": LABELS + 1}, r"labels lie in \[1, 2\]; expected \[0, 1\]"),
+        ({"labels": LABELS - 1}, r"labels lie in \[-1, 0\]"),
+        *(
+            ({"labels": labels}, "labels have shape .* expected 11 integers")
+            for labels in (LABELS + 0.5, LABELS[:, None], LABELS > 0, LABELS.astype(str))
+        ),
+    ),
+)
+def test_arrays_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        arrays(**change)
