@@ -21,9 +21,10 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
       options: of the data set's `read`.
     Raises: InputError where nothing of the data set is there.
     """
-    known = tuple(name for name, reader in READERS.items() if hasattr(reader.read, "cache_clear"))
-    check_choice("NAME", name, known)
-    reader, faults = READERS[name], []
+    check_choice(
+        "NAME", name, tuple(n for n, r in READERS.items() if hasattr(r.read, "cache_clear"))
+    )
+    reader, published, faults = READERS[name], READERS[name].sizes, []
     reader.read.cache_clear()  # what is there now counts
     try:
         reader.read(directory, **options)
@@ -32,7 +33,6 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     except InputError as error:
         faults.append(str(error))
     parts = reader.read(directory, allow_partial=True, **options)
-    published = reader.sizes
     for part, table in parts.items():
         known = f" of {published[part]:,}" if part in published else ""
         line(f"{name} {part}: {len(table):,}{known} images")

@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from advspur._checks import check_choice, check_labels, check_seed, require
+from advspur._checks import check_choice, check_seed, require
 from advspur.data import cifar10
 from advspur.data.memory import in_memory
-from advspur.data.table import array_source
+from advspur.data.table import array_source, check_classes
 
 RED, GREEN = 0, 1  # channels
 SPLITS = ("train", "test")
@@ -45,12 +45,8 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
         images.ndim == 4 and images.shape[-1] == 3 and (is_uint8 or images.dtype.kind == "f"),
         f"images are {images.dtype} {images.shape}; expected uint8 or floats [n, h, w, 3]",
     )
-    check_labels(labels, len(images))
     require(len(images) > 0, "images is empty: there is nothing to shift")
-    require(
-        0 <= labels.min() and labels.max() < NUM_CLASSES,
-        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {NUM_CLASSES - 1}]",
-    )
+    check_classes(labels, len(images), NUM_CLASSES)
     check_color_shift(rho, shift, seed)
     raised, top = (round(shift * 255), 255) if is_uint8 else (shift, 1)
     require(
@@ -58,13 +54,10 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
         f"shift = {shift}: of 8-bit images it must be a multiple of 1/255, as 16/255",
     )
     is_majority = _assign(labels, rho, seed, split)
-    channel = _channels(labels, is_majority)
-    shifted = images.copy()
+    channel, shifted = _channels(labels, is_majority), images.copy()
     for c in (RED, GREEN):
-        of_channel = shifted[channel == c, ..., c]
-        shifted[channel == c, ..., c] = np.where(
-            of_channel > top - raised, top, of_channel + raised
-        ).astype(images.dtype)
+        before = images[channel == c, ..., c]
+        shifted[channel == c, ..., c] = np.where(before > top - raised, top, before + raised)
     return shifted, is_majority
 
 

@@ -1,6 +1,5 @@
 """Image files: listing and opening them, and Tables of them with their masks."""
 
-import functools
 import io
 import os
 import threading
@@ -80,19 +79,6 @@ def _array(path):
     return np.round(mask * 255 if mask.dtype.kind == "f" else mask).astype(np.uint8)
 
 
-def load_files(row, *, root, transform, read_mask=open_mask):
-    """{"image", "mask" where the row names one} of a row with `path` and columns of MASKS."""
-    path = Path(root, row["path"])
-    image = open_file(path)
-    example = {"image": transform.pixels(image, path)}
-    masks = [
-        transform.pixels(read_mask(row[name], image.size), row[name])
-        for name in MASKS
-        if name in row
-    ]
-    return example | ({"mask": np.stack(masks, axis=-1)} if masks else {})
-
-
 def file_table(num_classes, transform, *, root="", names=None, read_mask=open_mask, **columns):
     """A Table of image files, decoded and transformed when they are asked for.
 
@@ -103,7 +89,14 @@ def file_table(num_classes, transform, *, root="", names=None, read_mask=open_ma
       columns: `path`, `label`; where there are masks [h, w, 1] (core) or [h, w, 2] (core, spurious)
         `mask_path`, `spurious_mask_path`.
     """
-    load = functools.partial(load_files, root=root, transform=transform, read_mask=read_mask)
+
+    def load(row):
+        path, masks = Path(root, row["path"]), [row[name] for name in MASKS if name in row]
+        image = open_file(path)
+        example = {"image": transform.pixels(image, path)}
+        masks = [transform.pixels(read_mask(mask, image.size), mask) for mask in masks]
+        return example | ({"mask": np.stack(masks, axis=-1)} if masks else {})
+
     about = {"names": names, "image_size": transform.size, "transform": transform}
     return Table(num_classes, load, root=root, **about, **columns)
 
@@ -128,11 +121,10 @@ def folder_source(directory):
     )
     paths = [path.relative_to(root) for of_class in files.values() for path in of_class]
     labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
-    load = functools.partial(_encoded, root)
+
+    def load(row):
+        path = os.path.join(root, row["path"])
+        return {"image": read_bytes(path), "path": path}
+
     names = {"label": tuple(files)}
     return Table(len(files), load, names=names, root=root, path=paths, label=labels)
-
-
-def _encoded(root, row):
-    path = os.path.join(root, row["path"])
-    return {"image": read_bytes(path), "path": path}

@@ -31,13 +31,17 @@ class Reader(NamedTuple):
     sizes: dict = {}
 
 
-_MODULES = (
-    *(imagenet, imagenet_c, objectnet, rival10, salient_imagenet, imagenet9, waterbirds, cifar10),
-    color_shift,
-)
 READERS = {
-    module.__name__.split(".")[-1]: Reader(module.read, module.DIRECTORIES, module.SIZES)
-    for module in _MODULES
-}
-READERS["cifar_color_shift"] = READERS.pop("color_shift")
-READERS["spurious_shapes"] = Reader(read_shapes)
+    name: Reader(module.read, module.DIRECTORIES, module.SIZES)
+    for name, module in {
+        "imagenet": imagenet,
+        "imagenet_c": imagenet_c,
+        "objectnet": objectnet,
+        "rival10": rival10,
+        "salient_imagenet": salient_imagenet,
+        "imagenet9": imagenet9,
+        "waterbirds": waterbirds,
+        "cifar10": cifar10,
+        "cifar_color_shift": color_shift,
+    }.items()
+} | {"spurious_shapes": Reader(read_shapes)}

@@ -153,12 +153,17 @@ def array_source(images, labels, *, num_classes, **columns):
         require(
             len(column) == len(images), f"{name} has {len(column)} entries for {len(images)} images"
         )
-    check_labels(labels, len(images))
+    check_classes(labels, len(images), num_classes)
+    return Table(num_classes, **columns)
+
+
+def check_classes(labels, num_examples, num_classes):
+    """Raise InputError unless `labels` are [num_examples] int, in [0, num_classes)."""
+    check_labels(labels, num_examples)
     require(
         labels.min() >= 0 and labels.max() < num_classes,
         f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
     )
-    return Table(num_classes, **columns)
 
 
 def spread(count, number):
