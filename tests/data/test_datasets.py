@@ -281,17 +281,6 @@ def test_half_written_and_damaged_tfds_directories_are_recognised(content, messa
     assert "\n" not in str(caught.value)
 
 
-def test_arrays_that_cannot_be_prepared_are_named(tmp_path, arrays):
-    images = arrays["test_images"]
-    for held, message in (
-        ({"images": images}, "holds no <split>_images; it has images"),
-        ({"test_images": images}, "lacks test_labels"),
-    ):
-        np.savez(tmp_path / "a.npz", **held)
-        with pytest.raises(InputError, match=message):
-            prepare_arrays(tmp_path / "a.npz", "mine", tmp_path)
-
-
 def test_real_cifar10_images_through_the_same_path(shared, tmp_path):
     with pytest.warns(UserWarning, match="has no image of [0-9] of 10 classes"):
         write_cifar10(tmp_path, num_train=20, num_test=10)
