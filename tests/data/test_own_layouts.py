@@ -113,9 +113,8 @@ def test_absolute_names_are_read_below_image_dir(tmp_path):
     file = table(tmp_path / "lists", "\n".join(["filename,y,a,split", *lines]), "metadata.csv")
     with pytest.raises(InputError, match="line 2: /.*0.png is outside .*/lists; .* image_dir"):
         own(file)
-    with pytest.raises(
-        InputError, match="line 3: split is 'no_fg' .and 1 more.; .* columns.variant"
-    ):
+    said = "line 3: split is 'no_fg' .and 1 more.; .* columns.variant"
+    with pytest.raises(InputError, match=said):
         own(file, image_dir="/")
     parts, said = read_own(file, image_dir="/", columns={"variant": "split"})
     assert columns(parts, "label") == {"train": [[0, 0]], "no_fg": [[1, 1]]}
@@ -309,10 +308,6 @@ def test_options_that_do_not_fit_are_refused(tmp_path, options, message):
 
 def test_names_of_columns_are_options(tmp_path):
     table(tmp_path, "bild,art,ort\na.png,x,land\nb.png,y,see\nc.png,x,see", "mein.csv")
-    with pytest.raises(
-        InputError, match="line 1 names no image and label .* it has bild, art, ort"
-    ):
-        own(tmp_path / "mein.csv")
     parts = own(tmp_path / "mein.csv", columns={"image": "bild", "label": "art", "pair": ""})
     assert columns(parts, "label", "ort") == {"test": [[0, 1, 0], [0, 1, 1]]}
 
