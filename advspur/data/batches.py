@@ -27,11 +27,12 @@ class Batch(NamedTuple):
 
 
 def train_batches(
-    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0, share=None
+    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
-    Images that are arrays of `image_size` already are augmented a batch at a time.
+    The shares of all processes, in order, are the batch of one process alone. Images that are
+    arrays of `image_size` already are augmented a batch at a time.
 
     Args:
       batch_size: of all processes together.
@@ -39,12 +40,10 @@ def train_batches(
       seed: of order and augmentation; every epoch has an order of its own.
       num_workers: Grain worker processes (0: threads of this process). The stream does not
         depend on it.
-      share: (index, number) of the process, among those that share the batches; None: as JAX
-        counts them. The shares of all, in order, are the batch of one process alone.
     """
     import grain
 
-    index, count = share or (jax.process_index(), jax.process_count())
+    index, count = jax.process_index(), jax.process_count()
     require(
         batch_size % count == 0, f"batch_size = {batch_size} does not divide by {count} processes"
     )

@@ -43,25 +43,16 @@ def save(image, path, **options):
     image.save(path, **options)
 
 
-def paint(path, level):
-    """Make an image file one grey of 0, 10, ..., 250, its size kept; `Coded` reads it."""
-    with Image.open(path) as image:
-        size, kind = image.size, image.format
-    Image.new("RGB", size, (level,) * 3).save(path, format=kind)
-
-
-def direct(path, short=256, border=0):
-    """The border cut off, the short side resized, the central 224, written out."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    image = Image.fromarray(
-        pixels[border : len(pixels) - border, border : pixels.shape[1] - border]
-    )
+def direct(image, size=224, side=256, resize="short", interpolation=2, border=0):
+    """By Pillow, with torchvision's sizes: int(side * long / short), int(round(rest / 2.0))."""
+    image = image.crop((border, border, image.size[0] - border, image.size[1] - border))
     width, height = image.size
-    new = (short, height * short // width) if width < height else (width * short // height, short)
-    left, top = round((new[0] - 224) / 2), round((new[1] - 224) / 2)
-    image = image.resize(new, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+    short = min(width, height)
+    if resize != "crop":
+        new = [side if x == short else int(side * x / short) for x in (width, height)]
+        image = image.resize(new if resize == "short" else (side, side), interpolation)
+    left, top = (int(round((x - size) / 2.0)) for x in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def cut_short(path):

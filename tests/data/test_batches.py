@@ -149,17 +149,19 @@ def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
 
 @pytest.mark.parametrize("encoded", (False, True))
 @pytest.mark.parametrize("augmentation", ("none", "cifar"))
-def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation):
+def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, monkeypatch):
     """Whether its images are arrays or are decoded one by one."""
     source = SOURCE
     if encoded:
         source = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
     options = OPTIONS | {"batch_size": 6, "augmentation": augmentation, "start_step": 1}
     whole = list(itertools.islice(train_batches(source, **options), 4))
-    parts = [
-        list(itertools.islice(train_batches(source, share=(index, 3), **options), 4))
-        for index in range(3)
-    ]
+    parts = []
+    with monkeypatch.context() as processes:
+        processes.setattr(jax, "process_count", lambda: 3)
+        for index in range(3):
+            processes.setattr(jax, "process_index", lambda index=index: index)
+            parts.append(list(itertools.islice(train_batches(source, **options), 4)))
     for step, batch in enumerate(whole):
         for name, field, *of_parts in zip(batch._fields, batch, *(p[step] for p in parts)):  # noqa: B905
             np.testing.assert_array_equal(np.concatenate(of_parts), field, err_msg=name)
@@ -169,9 +171,10 @@ def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation):
         np.testing.assert_array_equal(labels, [b.label for b in whole])
 
 
-def test_a_batch_that_does_not_divide_by_the_processes_is_refused():
+def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(InputError, match="batch_size = 4 does not divide by 3 processes"):
-        train_batches(SOURCE, **OPTIONS, share=(0, 3))
+        train_batches(SOURCE, **OPTIONS)
 
 
 def test_images_stay_with_their_labels():

@@ -17,6 +17,12 @@ from advspur.data.transforms import STANDARD
 from tests.data.fake_layouts import cut_short, direct, picture, read, save, write_cifar10
 
 
+def at(path, **fields):
+    """The pixels of a file, transformed by Pillow itself."""
+    with Image.open(path) as image:
+        return direct(image.convert("RGB"), **fields)
+
+
 def test_labels_are_the_ranks_of_the_wnids(written, shared):
     rows = json.loads((shared / "facts" / "imagenet_wnids.json").read_text())["classes"]
     index = {wnid: i for i, wnid, _ in rows}
@@ -26,7 +32,7 @@ def test_labels_are_the_ranks_of_the_wnids(written, shared):
     for i, path in enumerate(paths):
         with Image.open(path) as image:
             modes.add(image.mode)
-        np.testing.assert_array_equal(table[i]["image"], direct(path))
+        np.testing.assert_array_equal(table[i]["image"], at(path))
     assert modes == {"L", "CMYK", "RGB"}
 
 
@@ -39,7 +45,7 @@ def test_real_images_have_their_labels(shared):
     assert len(table) == 500 == len(set(labels.tolist()))
     assert [index[path.parent.name] for path in paths] == labels.tolist()
     for i in range(0, 500, 90):
-        np.testing.assert_array_equal(table[i]["image"], direct(paths[i]))
+        np.testing.assert_array_equal(table[i]["image"], at(paths[i]))
 
 
 def test_records_of_tfds_are_read_as_files_are(tmp_path):
@@ -98,7 +104,7 @@ def test_the_border_is_cut_before_the_resize(written, resize, shared):
     assert [list(OBJECTNET)[label] for label in table.columns["label"]] == folders
     assert len(table) == 8 and "air_freshener" not in folders
     for i in range(0, 8, 3):
-        expected = direct(table.columns["path"][i], resize, border=2)
+        expected = at(table.columns["path"][i], side=resize, border=2)
         np.testing.assert_array_equal(table[i]["image"], expected)
 
 
@@ -122,7 +128,7 @@ def test_no_red_frame_is_left_on_real_images(shared, tmp_path):
             assert all(framed(np.asarray(image.convert("RGB"))))
         found = table[i]["image"]
         assert not any(framed(found))
-        np.testing.assert_array_equal(found, direct(path, 224, border=2))
+        np.testing.assert_array_equal(found, at(path, side=224, border=2))
 
 
 # ImageNet-9.

@@ -18,6 +18,7 @@ from advspur.data.transforms import (
     resize_and_crop,
     to_unit,
 )
+from tests.data.fake_layouts import direct
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -26,21 +27,6 @@ def encode(image, suffix, **options):
     file = io.BytesIO()
     image.save(file, suffix, **options)
     return file.getvalue()
-
-
-def direct(image, size, side, resize, interpolation, border=0):
-    """By Pillow, with torchvision's sizes: int(side * long / short), int(round(rest / 2.0))."""
-    image = image.crop((border, border, image.size[0] - border, image.size[1] - border))
-    width, height = image.size
-    new = (
-        (side, int(side * height / width))
-        if width <= height
-        else (int(side * width / height), side)
-    )
-    if resize != "crop":
-        image = image.resize(new if resize == "short" else (side, side), interpolation)
-    left, top = (int(round((x - size) / 2.0)) for x in image.size)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 @pytest.mark.parametrize("width, height", ((60, 40), (40, 61), (33, 33), (41, 300), (257, 99)))
