@@ -32,10 +32,9 @@ def reader(read, *, together=False):
         return without_unreadable(parts, together=together) if skip_unreadable else parts
 
     # Whoever asks for the options is told those of both functions.
-    kinds = inspect.signature(cached), inspect.signature(read)
-    directory, *both, _ = kinds[0].parameters.values()
-    options = [p for p in kinds[1].parameters.values() if p.kind == p.KEYWORD_ONLY]
-    cached.__signature__ = inspect.Signature([directory, *options, *both])
+    directory, *shared, _ = inspect.signature(cached).parameters.values()
+    _, _, *options = inspect.signature(read).parameters.values()
+    cached.__signature__ = inspect.Signature([directory, *options, *shared])
     cached.__doc__ = read.__doc__
     return cached
 

@@ -29,7 +29,7 @@ LAYOUT = (
     f"workers' answers {ANSWERS} (of mturk_results/); or manifest.csv"
 )
 MANIFEST = ("image", "wnid", "core_masks", "spurious_masks")
-UNREADABLE = (AttributeError, MemoryError, RecursionError, SyntaxError)  # of ast.literal_eval
+NO_LITERAL = (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError)
 CORE_ANSWERS, SPURIOUS_ANSWERS = ("main_object",), ("separate_object", "background")
 
 
@@ -54,12 +54,10 @@ def read(root, allow_partial, *, image_dir="", legacy=False):
     require_data(rows, "images with core masks", root, LAYOUT)
     whole, lacking = [], []
     for path, label, core, spurious in rows:
-        gone = [file for file in (path, *core, *spurious) if not file.is_file()]
+        gone = [str(file) for file in (path, *core, *spurious) if not file.is_file()]
         lacking += gone
         whole += [] if gone else [(path, label, core, spurious)]
-    fault = (
-        f"{len(lacking)} image or mask files are missing, first {''.join(map(str, lacking[:1]))}"
-    )
+    fault = f"{len(lacking)} image or mask files are missing, first {''.join(lacking[:1])}"
     advice = (
         "unpack it again, or name ImageNet's train folder with "
         "--config.options.salient_imagenet.data.image_dir=DIR"
@@ -145,7 +143,7 @@ def _read_wnids(file):
     try:
         found = ast.literal_eval(text[text.index("{") : text.rindex("}") + 1])
         wnids = {int(index): str(wnid) for index, wnid in found.items()}
-    except (*UNREADABLE, TypeError, ValueError) as error:
+    except NO_LITERAL as error:
         raise InputError(f"{file} is no dictionary of wnids: {first_line(error)}") from error
     for index, wnid in wnids.items():
         known = 0 <= index < NUM_IMAGENET_CLASSES and imagenet_wnids()[index] == wnid

@@ -84,6 +84,7 @@ class Table:
         indices = np.asarray(indices, int)
         table = copy.copy(self)
         table.__dict__.pop("digest", None)
+        table.names = dict(self.names)
         table.columns = {
             name: c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices]
             for name, c in self.columns.items()

@@ -39,10 +39,11 @@ def read(root, allow_partial):
         allow_partial=allow_partial,
     )
     for split, published in GROUP_COUNTS.items():
-        require_data(split in parts, f"{split} images", root, LAYOUT)
-        counts = tuple(np.bincount(parts[split].columns["group"], minlength=4).tolist())
+        groups = parts[split].columns["group"] if split in parts else np.zeros(0, int)
+        counts = tuple(np.bincount(groups, minlength=4).tolist())
         fault = f"groups of {split} have {counts} images, {published} are published"
         require_whole("" if counts == published else fault, root, allow_partial)
+        require_data(split in parts, f"{split} images", root, LAYOUT)
         parts[split].names["group"] = NAMES["group"]
         parts[split].train_groups = GROUP_COUNTS["train"]
     return {split: parts[split] for split in GROUP_COUNTS}

@@ -205,7 +205,7 @@ DAMAGED = {
         "1 of 24 rows .* line 5: .*Bird_0004_0.jpg",
         {"train": 7},
     ),
-    "birds": ("waterbirds", without_val, "no val images", None),
+    "birds": ("waterbirds", without_val, "groups of val have", "no val images"),
     "salient": ("salient_imagenet", remove(f"*/feature_10/{TENCH}_1.*"), FEW, {"images": 4}),
     "photographs": ("salient_imagenet", remove("../imagenet"), FEW, "no complete images in"),
     "answers": ("salient_imagenet", remove("mturk_results/*"), FEW, "no Salient ImageNet answers"),
