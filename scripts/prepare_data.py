@@ -67,7 +67,7 @@ def prepare_tfds(name, data_dir):
     import tensorflow_datasets as tfds
 
     from advspur._checks import InputError, first_line
-    from advspur.data.sources import check_prepared
+    from advspur.data.tfds import check_prepared
 
     check_word("NAME", name.partition(":")[0].partition("/")[0])
 
@@ -99,7 +99,7 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
     from PIL import Image
 
     from advspur._checks import require
-    from advspur.data.sources import check_prepared
+    from advspur.data.tfds import check_prepared
 
     check_word("NAME", name)
     before = [d for d in (data_dir / name).glob("*") if not d.name.startswith("incomplete.")]

@@ -74,7 +74,7 @@ def imported_modules(source, module, is_package=False):
 
 
 def part_of(name):
-    """advspur.data.sources -> data; advspur -> ""."""
+    """advspur.data.table -> data; advspur -> ""."""
     return (name.split(".") + [""])[1]
 
 

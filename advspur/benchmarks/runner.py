@@ -16,9 +16,9 @@ from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
 from advspur.benchmarks.row import merged
+from advspur.data.files import read_bytes
 from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
-from advspur.data.sources import read_bytes
 from advspur.intervals import Estimate
 from advspur.models.classifier import classifier_facts, record_facts
 from advspur.models.store import model_facts

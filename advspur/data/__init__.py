@@ -3,9 +3,11 @@
 from advspur.data.batches import Batch, eval_batches, train_batches
 from advspur.data.color_shift import inject_color_shift
 from advspur.data.datasets import Dataset, open_dataset
+from advspur.data.files import folder_source
 from advspur.data.own import own
-from advspur.data.sources import array_source, folder_source, tfds_source
 from advspur.data.spurious_shapes import spurious_shapes
+from advspur.data.table import array_source
+from advspur.data.tfds import tfds_source
 
 __all__ = [
     "Batch",

@@ -58,8 +58,9 @@ def draw(rng, count, kind):
 
 def change(images, values):
     """uint8 images [n, h, w, 3], changed as `draw` says."""
+    functions = {"shift": shift, "flip": flip, "scale": jitter_colors, "angle": rotate}
     for name, of_images in values.items():
-        images = _FUNCTIONS[name](images, of_images)
+        images = functions[name](images, of_images)
     return images
 
 
@@ -103,9 +104,6 @@ def rotate(images, angles):
     inside = (0 <= rows) & (rows < height) & (0 <= columns) & (columns < width)
     found = images[np.arange(n)[:, None, None], rows * inside, columns * inside]
     return found * inside[..., None]
-
-
-_FUNCTIONS = {"shift": shift, "flip": flip, "scale": jitter_colors, "angle": rotate}
 
 
 def _cropped(image, rng, size, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):

@@ -4,7 +4,6 @@ The training stream is a function of (source, seed, index) alone, so the positio
 data is its step number: a resumed run reads on exactly where it stopped.
 """
 
-import functools
 import os
 from typing import NamedTuple
 
@@ -28,11 +27,12 @@ class Batch(NamedTuple):
 
 
 def train_batches(
-    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0, share=None
+    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
-    Images that are arrays of `image_size` already are augmented a batch at a time.
+    The shares of all processes, in order, are the batch of one process alone. Images that are
+    arrays of `image_size` already are augmented a batch at a time.
 
     Args:
       batch_size: of all processes together.
@@ -40,12 +40,10 @@ def train_batches(
       seed: of order and augmentation; every epoch has an order of its own.
       num_workers: Grain worker processes (0: threads of this process). The stream does not
         depend on it.
-      share: (index, number) of the process, among those that share the batches; None: as JAX
-        counts them. The shares of all, in order, are the batch of one process alone.
     """
     import grain
 
-    index, count = share or (jax.process_index(), jax.process_count())
+    index, count = jax.process_index(), jax.process_count()
     require(
         batch_size % count == 0, f"batch_size = {batch_size} does not divide by {count} processes"
     )
@@ -61,7 +59,7 @@ def train_batches(
         changed = change(batch.image, {name: v[own] for name, v in values.items()})
         return batch._replace(image=np.ascontiguousarray(changed))
 
-    if augmentation in CHANGES and _image_sizes(source) == (image_size, image_size):
+    if augmentation in CHANGES and _is_ready(source, image_size):
         stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
         stream = stream.batch(batch_size, drop_remainder=True).random_map(load_batch)
     else:
@@ -98,7 +96,7 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
 
     count = len(source) if limit is None else min(limit, len(source))
     starts = range(0, count, batch_size)[jax.process_index() % every :: every]
-    if _image_sizes(source) == (image_size, image_size):
+    if _is_ready(source, image_size):
         for start in starts:
             rows = np.arange(start, start + batch_size)
             batch = _stack_rows(source.columns, np.where(rows < count, rows, start))
@@ -123,12 +121,7 @@ def shard(batch, num_devices):
         f"a batch of {size} does not divide by {num_devices} devices; the nearest sizes are "
         f"{size - size % num_devices} and {size + num_devices - size % num_devices}",
     )
-    split = functools.partial(_split_leading, num_devices)
-    return Batch(*map(split, batch))
-
-
-def _split_leading(num_devices, array):
-    return array.reshape(num_devices, -1, *array.shape[1:])
+    return Batch(*(array.reshape(num_devices, -1, *array.shape[1:]) for array in batch))
 
 
 def _example(example, image):
@@ -140,24 +133,19 @@ def _example(example, image):
     )
 
 
-def _image_sizes(source):
-    """(height, width) of the images of a table of arrays; None of another source."""
-    is_decoded = isinstance(source, Table) and source.load is None
-    images = source.columns["image"] if is_decoded else None
-    return images.shape[1:3] if isinstance(images, np.ndarray) else None
+def _is_ready(source, image_size):
+    """Whether the images of a source are an array already, of this size."""
+    images = source.columns.get("image") if isinstance(source, Table) else None
+    return isinstance(images, np.ndarray) and images.shape[1:3] == (image_size, image_size)
 
 
 def _stack_rows(columns, indices):
     """The Batch of these rows of a table of arrays."""
-    known = [name for name in ("image", "label", "mask") if name in columns]
-    rows = {name: np.asarray(columns[name])[indices] for name in known}
-    nothing = np.ones((len(indices), 1, 1, 1), bool)
-    return Batch(
-        image=rows["image"],
-        label=rows["label"].astype(np.int32),
-        mask=_eight_bit(rows.get("mask", nothing)),
-        valid=np.ones(len(indices), bool),
+    masks = (
+        columns["mask"][indices] if "mask" in columns else np.ones((len(indices), 1, 1, 1), bool)
     )
+    labels = np.asarray(columns["label"])[indices].astype(np.int32)
+    return Batch(columns["image"][indices], labels, _eight_bit(masks), np.ones(len(indices), bool))
 
 
 def _eight_bit(mask):

@@ -1,8 +1,9 @@
 """Whether a data set's directory is complete and readable."""
 
 from advspur._checks import InputError, check_choice
-from advspur.data.layouts import MissingData, spread, unreadable
+from advspur.data.layouts import MissingData
 from advspur.data.readers import READERS
+from advspur.data.table import spread
 
 
 def check_directory(name, directory, *, line, progress_of, sample=0, **options):
@@ -20,9 +21,10 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
       options: of the data set's `read`.
     Raises: InputError where nothing of the data set is there.
     """
-    known = tuple(name for name, reader in READERS.items() if hasattr(reader.read, "cache_clear"))
-    check_choice("NAME", name, known)
-    reader, faults = READERS[name], []
+    check_choice(
+        "NAME", name, tuple(n for n, r in READERS.items() if hasattr(r.read, "cache_clear"))
+    )
+    reader, published, faults = READERS[name], READERS[name].sizes, []
     reader.read.cache_clear()  # what is there now counts
     try:
         reader.read(directory, **options)
@@ -31,7 +33,6 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     except InputError as error:
         faults.append(str(error))
     parts = reader.read(directory, allow_partial=True, **options)
-    published = reader.sizes
     for part, table in parts.items():
         known = f" of {published[part]:,}" if part in published else ""
         line(f"{name} {part}: {len(table):,}{known} images")
@@ -40,7 +41,7 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
     tried = {part: table.subset(spread(len(table), sample)) for part, table in parts.items()}
     with progress_of(sum(map(len, tried.values()))) as progress:
         for part, table in tried.items():
-            found = list(unreadable(table, progress).values())
+            found = list(table.unreadable(progress).values())
             if found:
                 counts = f"{len(found)} of {len(table)} images of {part} are unreadable"
                 faults.append(f"{counts}, first: {found[0]}")

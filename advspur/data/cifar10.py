@@ -1,13 +1,9 @@
-"""The CIFAR-10 test images, read as training reads them."""
-
-import functools
-from pathlib import Path
-
-import numpy as np
+"""The CIFAR-10 test images, as they are stored."""
 
 from advspur._checks import require
-from advspur.data.layouts import require_count, require_data, without_unreadable
-from advspur.data.sources import beside
+from advspur.data.layouts import reader, require_count, require_data
+from advspur.data.tfds import beside
+from advspur.data.transforms import Transform
 
 NUM_CLASSES = 10
 DIRECTORIES = ("cifar10",)
@@ -15,16 +11,14 @@ LAYOUT = "<version>/ of a TFDS array_record directory, as scripts/prepare_data.p
 SIZES = {"test": 10_000}
 
 
-@functools.lru_cache(maxsize=1)
-def read(data_dir, *, allow_partial=False, skip_unreadable=False):
+@reader
+def read(root, allow_partial):
     """{"test": Table}, in the order of the files."""
-    root = Path(data_dir).expanduser()
-    source = beside(root, "cifar10", "test")
-    require_data(source, "CIFAR-10", root, LAYOUT)
+    table = beside(root, "cifar10", "test", Transform(32, resize="none"))
+    require_data(table, "CIFAR-10", root, LAYOUT)
     require(
-        source.num_classes == NUM_CLASSES,
-        f"{root} has {source.num_classes} classes, CIFAR-10 has {NUM_CLASSES}",
+        table.num_classes == NUM_CLASSES,
+        f"{root} has {table.num_classes} classes, CIFAR-10 has {NUM_CLASSES}",
     )
-    table = source.table(np.asarray, image_size=32)
     require_count(table, SIZES["test"], root, allow_partial)
-    return without_unreadable({"test": table}, skip_unreadable)
+    return {"test": table}

@@ -10,14 +10,14 @@ import math
 
 import numpy as np
 
-from advspur._checks import check_choice, check_labels, check_seed, require
+from advspur._checks import check_choice, check_seed, require
 from advspur.data import cifar10
 from advspur.data.memory import in_memory
-from advspur.data.table import Table
+from advspur.data.table import array_source, check_classes
 
 RED, GREEN = 0, 1  # channels
 SPLITS = ("train", "test")
-NUM_CLASSES = 10
+DIRECTORIES, SIZES, NUM_CLASSES = cifar10.DIRECTORIES, cifar10.SIZES, cifar10.NUM_CLASSES
 CONTROL = 1.0  # rho of colours that are independent of the class
 UNCORRELATED = {"rho": CONTROL, "shift": 16 / 255, "seed": 0}
 
@@ -45,12 +45,8 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
         images.ndim == 4 and images.shape[-1] == 3 and (is_uint8 or images.dtype.kind == "f"),
         f"images are {images.dtype} {images.shape}; expected uint8 or floats [n, h, w, 3]",
     )
-    check_labels(labels, len(images))
     require(len(images) > 0, "images is empty: there is nothing to shift")
-    require(
-        0 <= labels.min() and labels.max() < NUM_CLASSES,
-        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {NUM_CLASSES - 1}]",
-    )
+    check_classes(labels, len(images), NUM_CLASSES)
     check_color_shift(rho, shift, seed)
     raised, top = (round(shift * 255), 255) if is_uint8 else (shift, 1)
     require(
@@ -58,13 +54,10 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
         f"shift = {shift}: of 8-bit images it must be a multiple of 1/255, as 16/255",
     )
     is_majority = _assign(labels, rho, seed, split)
-    channel = _channels(labels, is_majority)
-    shifted = images.copy()
+    channel, shifted = _channels(labels, is_majority), images.copy()
     for c in (RED, GREEN):
-        of_channel = shifted[channel == c, ..., c]
-        shifted[channel == c, ..., c] = np.where(
-            of_channel > top - raised, top, of_channel + raised
-        ).astype(images.dtype)
+        before = images[channel == c, ..., c]
+        shifted[channel == c, ..., c] = np.where(before > top - raised, top, before + raised)
     return shifted, is_majority
 
 
@@ -81,10 +74,8 @@ def shifted_table(table, split, *, rho, shift, seed):
     images, is_majority = inject_color_shift(
         table.columns["image"], labels, rho=rho, shift=shift, seed=seed, split=split
     )
-    columns = {"label": labels, "is_majority": is_majority, "group": 2 * labels + is_majority}
-    shifted = Table(table.num_classes, image=images, **columns)
-    shifted.skipped = table.skipped
-    return shifted
+    columns = {"is_majority": is_majority, "group": 2 * labels + is_majority}
+    return array_source(images, labels, num_classes=table.num_classes, **columns)
 
 
 def read(directory, *, color_shift=UNCORRELATED, allow_partial=False, skip_unreadable=False):
@@ -94,32 +85,30 @@ def read(directory, *, color_shift=UNCORRELATED, allow_partial=False, skip_unrea
       directory: as of `cifar10.read`.
       color_shift: {"rho", "shift", "seed"} that the model was trained with.
     """
-    values = tuple(float(color_shift[name]) for name in ("rho", "shift")) + (color_shift["seed"],)
-    return _read(directory, values, allow_partial, skip_unreadable)
-
-
-@functools.lru_cache(maxsize=1)  # a Table of the arrays of all images
-def _decoded(directory, allow_partial, skip_unreadable):
-    options = {"allow_partial": allow_partial, "skip_unreadable": skip_unreadable}
-    table = cifar10.read(directory, **options)["test"]
-    decoded = in_memory(table, 32)
-    decoded.skipped = table.skipped
-    return decoded
+    rho, shift, seed = float(color_shift["rho"]), float(color_shift["shift"]), color_shift["seed"]
+    return _read(directory, rho, shift, seed, allow_partial, skip_unreadable)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(directory, values, allow_partial, skip_unreadable):
-    table = _decoded(directory, allow_partial, skip_unreadable)
-    rho, shift, seed = values
-    parts = {
-        part: shifted_table(table, "test", rho=ratio, shift=shift, seed=seed)
-        for part, ratio in (("test", rho), ("uncorrelated", CONTROL))
-    }
-    columns = parts["test"].columns
-    labels, is_majority = columns["label"], columns["is_majority"]
-    share = clipped_share(table.columns["image"], labels, is_majority, shift=shift)
+def _read(directory, rho, shift, seed, allow_partial, skip_unreadable):
+    table, skipped = _decoded(directory, allow_partial, skip_unreadable)
+    parts = {}
+    for part, ratio in (("test", rho), ("uncorrelated", CONTROL)):
+        parts[part] = shifted_table(table, "test", rho=ratio, shift=shift, seed=seed)
+        parts[part].skipped = skipped
+    is_majority = parts["test"].columns["is_majority"]
+    images, labels = table.columns["image"], table.columns["label"]
+    share = clipped_share(images, labels, is_majority, shift=shift)
     parts["test"].facts["clipped_share"] = share
     return parts
+
+
+@functools.lru_cache(maxsize=1)
+def _decoded(directory, allow_partial, skip_unreadable):
+    """(all images as arrays, how many were unreadable)."""
+    options = {"allow_partial": allow_partial, "skip_unreadable": skip_unreadable}
+    table = cifar10.read(directory, **options)["test"]
+    return in_memory(table, 32), table.skipped
 
 
 def clipped_share(images, labels, is_majority, *, shift):

@@ -5,16 +5,18 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from advspur._checks import InputError, require
+from advspur._checks import InputError, check_choice, require
 from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
 from advspur.data.color_shift import SPLITS, shifted_table
+from advspur.data.files import folder_source
 from advspur.data.memory import Readable, in_memory
-from advspur.data.sources import find_prepared, folder_source, tfds_source
 from advspur.data.spurious_shapes import spurious_shapes
+from advspur.data.tfds import find_prepared, tfds_source
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 # Names of the two splits in TFDS, image size, mean and standard deviation of the pixels.
 FACTS = {
+    "spurious_shapes": (("train", "validation"), None, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
     "cifar10": (("train", "test"), 32, CIFAR10_MEAN, CIFAR10_STD),
     "imagenet2012": (("train", "validation"), 224, IMAGENET_MEAN, IMAGENET_STD),
 }
@@ -50,26 +52,24 @@ def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unrea
       skip_unreadable: leave images that cannot be read out, with a warning; else they are errors.
     Raises: InputError naming the places looked at, the layouts accepted and what to run.
     """
-    color_shift = dict(color_shift or {})
-    rho = color_shift.get("rho", 0)
+    rho = (color_shift or {}).get("rho", 0)
     require(not rho or name == "cifar10", f"color_shift.rho = {rho}: {name} has no colour shift")
+    check_choice("dataset", name, tuple(FACTS))
+    parts, size, mean, std = FACTS[name]
     if name == "spurious_shapes":
-        return _open_shapes(dict(shapes or {}))
-    require(
-        name in FACTS,
-        f"dataset = {name!r} is not known; allowed: 'spurious_shapes', "
-        + ", ".join(map(repr, FACTS)),
-    )
-    data_dir = data_root(data_dir)
-    if name == "cifar10":
-        splits = _decoded(name, data_dir, skip_unreadable)
+        options = {"num_train": 10_000, "num_validation": 1_000, **(shapes or {})}
+        counts = {part: options.pop(f"num_{part}") for part in parts}
+        splits = [spurious_shapes(p, num_examples=n, **options) for p, n in counts.items()]
+        size = splits[0].image_size
+    elif name == "cifar10":
+        splits = _decoded(data_root(data_dir), skip_unreadable)
     else:
-        splits = _find_splits(name, data_dir)
+        splits = _find_splits(name, data_root(data_dir))
         splits = list(map(Readable, splits)) if skip_unreadable else splits
     if rho:
         tables = zip(splits, SPLITS, strict=True)
         splits = [shifted_table(table, split, **color_shift) for table, split in tables]
-    return Dataset(*splits, *FACTS[name][1:])
+    return Dataset(*splits, size, mean, std)
 
 
 def data_root(data_dir=""):
@@ -79,10 +79,10 @@ def data_root(data_dir=""):
 
 
 @functools.lru_cache(maxsize=1)  # the models of a suite share their data
-def _decoded(name, data_dir, skip_unreadable):
-    size = FACTS[name][1]
-    splits = _find_splits(name, data_dir)
-    return [in_memory(source, size, skip_unreadable=skip_unreadable) for source in splits]
+def _decoded(data_dir, skip_unreadable):
+    """The splits of CIFAR-10 as arrays."""
+    splits = _find_splits("cifar10", data_dir)
+    return [in_memory(source, 32, skip_unreadable=skip_unreadable) for source in splits]
 
 
 def _find_splits(name, data_dir):
@@ -92,12 +92,11 @@ def _find_splits(name, data_dir):
     for root in (data_dir / name, data_dir):
         if (root / "train").is_dir() and (root / "val").is_dir():
             splits = [folder_source(root / part) for part in ("train", "val")]
-            names = [source.class_names for source in splits]
+            train, val = (source.names["label"] for source in splits)
             require(
-                names[0] == names[1],
-                f"{root}/train and {root}/val have different class folders: "
-                f"{len(names[0])} and {len(names[1])}, first difference "
-                f"{sorted(set(names[0]) ^ set(names[1]))[:1]}",
+                train == val,
+                f"{root}/train and {root}/val have different class folders: {len(train)} and "
+                f"{len(val)}, first difference {sorted(set(train) ^ set(val))[:1]}",
             )
             return splits
     raise InputError(
@@ -107,13 +106,3 @@ def _find_splits(name, data_dir):
         "another place with --config.data_dir=DIR, or run on the embedded data with "
         "--config.dataset=spurious_shapes"
     )
-
-
-def _open_shapes(options):
-    sizes = {
-        "train": options.pop("num_train", 10_000),
-        "validation": options.pop("num_validation", 1_000),
-    }
-    splits = [spurious_shapes(split, num_examples=size, **options) for split, size in sizes.items()]
-    image_size = splits[0].columns["image"].shape[1]
-    return Dataset(*splits, image_size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -19,7 +19,7 @@ import itertools
 
 import numpy as np
 
-from advspur._checks import InputError
+from advspur._checks import require
 
 
 def attributes(table):
@@ -35,7 +35,13 @@ def group_codes(table):
 
 def group_names(table):
     """The groups' names: the values, with their column's name where they are numbers."""
-    return tuple(", ".join(values) for values in itertools.product(*_values(table)))
+    values = {"label": table.names.get("label") or range(table.num_classes)}
+    values |= {name: table.names[name] for name in attributes(table)}
+    texts = [
+        [f"{column} {t}" if t.lstrip("-").isdigit() else t for t in map(str, of_column)]
+        for column, of_column in values.items()
+    ]
+    return tuple(", ".join(combination) for combination in itertools.product(*texts))
 
 
 def group_counts(table):
@@ -55,11 +61,11 @@ def majority_groups(table, chosen=()):
     """
     names = group_names(table)
     unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise InputError(
-            f"majority names {', '.join(map(repr, unknown))}, which is no group; the groups: "
-            f"{'; '.join(names[:20])}{'; ...' if len(names) > 20 else ''}"
-        )
+    require(
+        not unknown,
+        f"majority names {', '.join(map(repr, unknown))}, which is no group; the groups: "
+        f"{'; '.join(names[:20])}{'; ...' * (len(names) > 20)}",
+    )
     if chosen:
         return np.isin(names, chosen)
     counts = group_counts(table).reshape(table.num_classes, -1)
@@ -69,10 +75,3 @@ def majority_groups(table, chosen=()):
 
 def _shape(table):
     return table.num_classes, *(len(table.names[name]) for name in attributes(table))
-
-
-def _values(table):
-    labels = table.names.get("label") or range(table.num_classes)
-    for column, values in (("label", labels), *((a, table.names[a]) for a in attributes(table))):
-        texts = [str(value) for value in values]
-        yield [f"{column} {t}" if t.lstrip("-").isdigit() else t for t in texts]

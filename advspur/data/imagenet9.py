@@ -4,30 +4,18 @@ MIXED-SAME shows an object on the background of another image of its superclass,
 of a random superclass.
 """
 
-import functools
-import io
-import threading
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from advspur._checks import InputError, check_choice, require
+from advspur._checks import check_choice, require
+from advspur.data.files import file_table
 from advspur.data.label_maps import IMAGENET9
 from advspur.data.layouts import (
-    file_table,
     list_classes,
     missing_text,
-    open_file,
+    reader,
     require_count,
     require_data,
     require_whole,
-    standard_transform,
-    with_mask,
-    without_unreadable,
 )
-from advspur.data.sources import read_bytes
-from advspur.data.table import Table
+from advspur.data.transforms import STANDARD, Transform
 
 DIRECTORIES = ("bg_challenge", "backgrounds_challenge_data", "imagenet9")
 LAYOUT = "<variant>/val/<00_dog ... 08_fish>/*.JPEG and fg_mask/val/*/*.npy, as the release unpacks"
@@ -43,80 +31,44 @@ VARIANTS = (
 )
 NEEDED = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 SIZES = dict.fromkeys(VARIANTS, 4_050)
-TRANSFORMS = ("none", "standard")
-# NumPy parses a file's header as Python, which CPython 3.11 before 3.11.8 cannot do in two threads.
-ONE_AT_A_TIME = threading.Lock()
 
 
-@functools.lru_cache(maxsize=1)
-def read(data_dir, *, transform="none", allow_partial=False, skip_unreadable=False):
+@reader
+def read(root, allow_partial, *, transform="none"):
     """{variant: Table}; "original" has the masks of fg_mask.
 
     Args:
       transform: "none", as the images are stored at 224 x 224 and the official code only scales
         them; "standard" resizes to 256 and crops to 224 as for ImageNet.
     """
-    check_choice("transform", transform, TRANSFORMS)
-    root = Path(data_dir).expanduser()
+    check_choice("transform", transform, ("none", "standard"))
+    change = STANDARD if transform == "standard" else Transform(resize="none")
     there = any((root / variant).is_dir() for variant in VARIANTS)
     require_data(there, "ImageNet-9", root, LAYOUT)
-    labels = {folder: label for label, folder in enumerate(IMAGENET9)}
-    change = standard_transform if transform == "standard" else lambda image: image
-    parts = {}
+    places, parts = {folder: label for label, folder in enumerate(IMAGENET9)}, {}
     for variant in VARIANTS:
         folder = root / variant / "val"
         if not folder.is_dir():
-            require_whole(f"{folder} is missing", root, allow_partial=allow_partial)
+            require_whole(f"{folder} is missing", root, allow_partial)
             continue
-        paths, numbers = list_classes(folder, labels, allow_partial=allow_partial)
+        paths, labels = list_classes(folder, places, allow_partial)
         if variant == "original":
-            parts[variant] = _with_masks(root, paths, numbers, change, allow_partial)
+            masks = [root / "fg_mask" / "val" / p.parent.name / f"{p.stem}.npy" for p in paths]
+            missing = [mask for mask in masks if not mask.is_file()]
+            require_whole(missing_text(missing, len(masks), "masks"), root, allow_partial)
+            rows = [i for i, mask in enumerate(masks) if mask.is_file()]
+            require(rows, f"{root / 'fg_mask' / 'val'} has no mask of the images of original")
+            paths, labels = [paths[i] for i in rows], labels[rows]
+            columns = {"mask_path": [masks[i] for i in rows]}
         else:
-            pair = list(map(_pair, paths))
-            parts[variant] = file_table(len(IMAGENET9), paths, numbers, change, pair=pair)
+            columns = {"pair": list(map(_pair, paths))}
+        parts[variant] = file_table(len(IMAGENET9), change, path=paths, label=labels, **columns)
         require_count(parts[variant], SIZES[variant], folder, allow_partial)
     missing = [v for v in NEEDED if v not in parts]
     require(not missing, f"{root} has no {', '.join(missing)}, which the gaps and masks need")
-    return without_unreadable(parts, skip_unreadable)
+    return parts
 
 
 def _pair(path):
     """The class folder and object of an image; mixed ones are named fg_<object>_bg_<background>."""
     return f"{path.parent.name}/{path.stem.removeprefix('fg_').split('_bg_')[0]}"
-
-
-def _with_masks(root, paths, labels, change, allow_partial):
-    """The Table of "original" with the object masks of fg_mask."""
-    folder = root / "fg_mask" / "val"
-    masks = [folder / path.parent.name / f"{path.stem}.npy" for path in paths]
-    missing = [mask for mask in masks if not mask.is_file()]
-    fault = missing_text(missing, len(masks), "masks")
-    require_whole(fault, root, allow_partial=allow_partial)
-    rows = [i for i, mask in enumerate(masks) if mask.is_file()]
-    require(rows, f"{folder} has no mask of the images of original")
-    return Table(
-        len(IMAGENET9),
-        functools.partial(_read_with_mask, change),
-        has_mask=True,
-        path=[paths[i] for i in rows],
-        mask_path=[masks[i] for i in rows],
-        label=labels[rows],
-    )
-
-
-def _read_with_mask(change, row):
-    content = io.BytesIO(read_bytes(row["mask_path"]))
-    try:
-        with ONE_AT_A_TIME:
-            mask = np.load(content, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{row['mask_path']} is no readable mask: {error}") from error
-    is_mask = mask.ndim == 2 and mask.dtype in (bool, np.uint8)
-    require(is_mask, f"{row['mask_path']} is {mask.dtype} {mask.shape}; expected bool [h, w]")
-    image, mask = open_file(row["path"]), Image.fromarray(255 * (mask > 0).astype(np.uint8))
-    require(
-        image.size == mask.size,
-        f"{row['mask_path']} is {mask.size[0]} x {mask.size[1]}, its image "
-        f"{image.size[0]} x {image.size[1]}: mask and image must have the same size",
-    )
-    return with_mask(image, mask, change, row["path"], row["mask_path"])

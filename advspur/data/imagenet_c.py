@@ -10,18 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from advspur._checks import require
-from advspur._progress import Progress
+from advspur.data.files import file_table
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
-from advspur.data.layouts import (
-    file_table,
-    list_classes,
-    require_count,
-    require_data,
-    require_whole,
-    unreadable,
-    warn_of_unreadable,
-)
-from advspur.data.transforms import center_crop
+from advspur.data.layouts import list_classes, reader, require_count, require_data, require_whole
+from advspur.data.transforms import Transform
 
 DIRECTORIES = ("imagenet-c", "imagenet_c", "ImageNet-C")
 LAYOUT = "<corruption>/<severity 1-5>/<wnid>/*.JPEG, the four archives unpacked side by side"
@@ -47,55 +39,41 @@ ALEXNET_ERRORS = {
 SIZES = {f"{c}/{s}": 50_000 for c in ALEXNET_ERRORS for s in SEVERITIES}
 
 
-@functools.lru_cache(maxsize=1)
-def read(data_dir, *, allow_partial=False, skip_unreadable=False):
+@functools.partial(reader, together=True)
+def read(root, allow_partial):
     """{"<corruption>/<severity>": Table}, all of the same images in the same order.
 
-    Of an incomplete copy (`allow_partial`), the images that every cell has; of images that cannot
-    be read in one cell (`skip_unreadable`), those that can in all.
+    Of an incomplete copy, the images that every cell has; an image that cannot be read in one cell
+    counts as unreadable in all.
     """
-    root = Path(data_dir).expanduser()
-    found = [c for c in ALEXNET_ERRORS if (root / c).is_dir()]
-    require_data(found, "ImageNet-C", root, LAYOUT)
-    labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    first, common = None, None
+    require_data(any((root / c).is_dir() for c in ALEXNET_ERRORS), "ImageNet-C", root, LAYOUT)
+    wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+    start, first, common = next(iter(SIZES)), None, None
     for cell in SIZES:
         require(
             (root / cell).is_dir(),
             f"{root / cell} is missing: the mean is over all {len(SIZES)} cells; unpack the "
             "archive again",
         )
-        paths, numbers = list_classes(root / cell, labels, allow_partial=allow_partial)
+        paths, labels = list_classes(root / cell, wnids, allow_partial)
         names = [str(path.relative_to(root / cell)) for path in paths]
+        held = dict(zip(names, labels.tolist(), strict=True))
         if first is None:
-            first, common = dict(zip(names, numbers.tolist(), strict=True)), set(names)
-        for lacking, of, other in (
-            (set(first) - set(names), cell, next(iter(SIZES))),
-            (set(names) - set(first), next(iter(SIZES)), cell),
+            first, common = held, set(held)
+        for of, other, lacking in (
+            (cell, start, first.keys() - held.keys()),
+            (start, cell, held.keys() - first.keys()),
         ):
-            which = f"{len(lacking)} images that {other} has, first {min(lacking, default='')}"
-            fault = f"{of} lacks {which}" if lacking else ""
-            require_whole(fault, root, allow_partial=allow_partial)
-        common &= set(names)
+            text = f"{of} lacks {len(lacking)} images that {other} has, first "
+            require_whole(f"{text}{min(lacking)}" if lacking else "", root, allow_partial)
+        common &= held.keys()
     require(common, f"no image is in all {len(SIZES)} cells of {root}")
     names = [name for name in first if name in common]
-    numbers, paths = np.array([first[name] for name in names]), list(map(Path, names))
+    columns = {"path": list(map(Path, names)), "label": np.array([first[name] for name in names])}
+    stored = Transform(resize="crop")
     parts = {
-        cell: file_table(NUM_IMAGENET_CLASSES, paths, numbers, _stored, root=root / cell)
+        cell: file_table(NUM_IMAGENET_CLASSES, stored, root=root / cell, **columns)
         for cell in SIZES
     }
-    require_count(next(iter(parts.values())), 50_000, root, allow_partial)
-    if not skip_unreadable:
-        return parts
-    with Progress(len(names) * len(parts), "read ImageNet-C for unreadable images") as progress:
-        faults = {cell: unreadable(table, progress) for cell, table in parts.items()}
-    bad = set().union(*faults.values())
-    for cell, of_cell in faults.items():
-        warn_of_unreadable(cell, of_cell, len(parts[cell]))
-    kept = [i for i in range(len(names)) if i not in bad]
-    return {cell: table.subset(kept, skipped=len(bad)) for cell, table in parts.items()}
-
-
-def _stored(image):
-    """The central 224 x 224; a smaller image is none of ImageNet-C's, and is refused."""
-    return center_crop(image, 224) if min(image.size) >= 224 else image
+    require_count(parts[start], SIZES[start], root, allow_partial)
+    return parts

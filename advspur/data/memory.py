@@ -5,9 +5,8 @@ import warnings
 import numpy as np
 
 from advspur._checks import InputError, require
-from advspur.data.layouts import unreadable, warn_of_unreadable
-from advspur.data.sources import array_source
-from advspur.data.table import Table
+from advspur.data.layouts import warn_of_unreadable
+from advspur.data.table import Table, array_source
 from advspur.data.transforms import decode, resize_and_crop
 
 
@@ -17,27 +16,26 @@ def in_memory(source, image_size, *, skip_unreadable=False):
     Raises: InputError that counts the images that cannot be read and names the first, unless they
       are to be skipped; then a warning does.
     """
-    images = np.empty((len(source), image_size, image_size, 3), np.uint8)
-    labels = np.empty(len(source), int)
+    count = len(source)
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    labels = np.empty(count, int)
 
     def read(row):
-        index = row["index"]
-        example = source[index]
+        example = source[row["number"]]
         image = decode(example["image"], example.get("path"))
-        images[index] = resize_and_crop(image, image_size)
-        labels[index] = example["label"]
+        images[row["number"]] = resize_and_crop(image, image_size)
+        labels[row["number"]] = example["label"]
         return {}
 
-    count = len(source)
-    faults = unreadable(Table(source.num_classes, read, index=range(count)))
+    faults = Table(source.num_classes, read, number=range(count)).unreadable()
     require(
         skip_unreadable or not faults,
         f"{len(faults)} of {count} images of {source!r} cannot be read, first: "
         f"{next(iter(faults.values()), '')}; --config.skip_unreadable=True leaves them out",
     )
     warn_of_unreadable(repr(source), faults, count)
-    kept = [i for i in range(count) if i not in faults]
     if faults:
+        kept = [i for i in range(count) if i not in faults]
         images, labels = images[kept], labels[kept]
         lost = sorted(set(range(source.num_classes)) - set(labels.tolist()))
         if lost:
@@ -73,6 +71,3 @@ class Readable:
                     stacklevel=2,
                 )
         raise InputError(f"no image of {self.source!r} can be read")
-
-    def __repr__(self):
-        return f"Readable({self.source!r})"

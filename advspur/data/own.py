@@ -10,33 +10,33 @@ and transformed when they are asked for.
 """
 
 import functools
-import io
+import itertools
 import math
+import re
 
 import numpy as np
-from PIL import Image
 
 from advspur._checks import InputError, check_choice, check_count, require
+from advspur.data.files import MASKS, file_table
 from advspur.data.groups import attributes, group_codes, group_counts, group_names, majority_groups
-from advspur.data.layouts import (
-    open_file,
-    squared_transform,
-    standard_transform,
-    transformed,
-    without_unreadable,
+from advspur.data.layouts import without_unreadable
+from advspur.data.own_layouts import read_layout, with_masks_beside
+from advspur.data.own_parts import (
+    align_pairs,
+    evaluation_parts,
+    part_order,
+    row_parts,
+    row_splits,
+    whole_rows,
 )
-from advspur.data.own_codes import column_codes, refuse_missing
-from advspur.data.own_layouts import MASK_ENDS, read_layout, with_masks_beside
-from advspur.data.own_lines import describe
-from advspur.data.own_parts import align_pairs, part_order, row_parts, row_splits, whole_rows
 from advspur.data.own_tables import ROLES
-from advspur.data.sources import read_bytes
-from advspur.data.table import Table
-from advspur.data.transforms import BICUBIC, BILINEAR
+from advspur.data.transforms import BICUBIC, BILINEAR, Transform
 
-RESIZES = {"short": standard_transform, "square": squared_transform, "none": None}
 INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
+MISSING = ("", "nan", "null", "<na>")  # texts of a cell without a value, in any case
 MOST_GROUPS = 100_000
+MOST_SHOWN = 40  # groups, and classes, of a description
+RULE = "the groups more frequent in train than if label and attributes were independent"
 
 
 def read_own(
@@ -77,44 +77,32 @@ def read_own(
     Raises: InputError naming the file, the line, and what is wrong there.
     """
     check_count("image_size", image_size)
-    check_choice("resize", resize, tuple(RESIZES))
+    check_choice("resize", resize, ("short", "square", "none"))
     check_choice("interpolation", interpolation, tuple(INTERPOLATIONS))
+    side = round(256 / 224 * image_size)
+    transform = Transform(image_size, side, resize, INTERPOLATIONS[interpolation])
     rows = with_masks_beside(read_layout(path, dict(columns or {}), image_dir))
     splits = row_splits(rows)
     part_of = row_parts(rows, splits)
-    everything = range(len(rows.lines))
-    kept = whole_rows(rows, part_of, allow_partial) if look_for_files else everything
-    rows, part_of = rows.subset(kept), [part_of[i] for i in kept]
-    is_train = np.array([splits[i] == "train" for i in kept])
-    transform = RESIZES[resize] and functools.partial(
-        RESIZES[resize], image_size=image_size, interpolation=INTERPOLATIONS[interpolation]
-    )
-    read = functools.partial(_read, transform or Image.Image.copy, image_size, rows.source)
-    table = _table(rows, read, rows.names | dict(names or {}), num_classes)
-    table.image_size = image_size
-    chosen = (majority,) if isinstance(majority, str) else tuple(majority or ())
-    if attributes(table):
-        table.columns["group"] = group_codes(table)
-        table.names["group"] = group_names(table)
-        if is_train.any():
-            counts = group_counts(table.subset(np.flatnonzero(is_train)))
-            table.train_groups = tuple(counts.tolist())
-    if chosen or (is_train.any() and attributes(table)):
-        train = table.subset(np.flatnonzero(is_train))
-        table.columns["is_majority"] = majority_groups(train, chosen)[group_codes(table)]
-        rule = "the groups more frequent in train than if label and attributes were independent"
-        rows.notes.append(f"majority: {'the groups named' if chosen else rule}")
+    if look_for_files:
+        kept = whole_rows(rows, part_of, allow_partial)
+        rows = rows.subset(kept)
+        splits, part_of = [splits[i] for i in kept], [part_of[i] for i in kept]
+    table = _table(rows, transform, rows.names | dict(names or {}), num_classes)
+    train = table.subset([i for i, split in enumerate(splits) if split == "train"])
+    rows.notes.extend(_add_groups(table, train, majority))
     parts = {}
     for name in sorted(dict.fromkeys(part_of), key=part_order):
         parts[name] = table.subset([i for i, part in enumerate(part_of) if part == name])
-        _drop_empty(parts[name].columns)
-        parts[name].has_mask = "mask_path" in parts[name].columns
+        for column in ("variant", *MASKS):  # without those that no row of the part has
+            if not any(parts[name].columns.get(column, ())):
+                parts[name].columns.pop(column, None)
     parts = align_pairs(parts, rows, allow_partial)
     for part in parts.values():
         part.index = np.arange(len(part))  # paired rows have the same noise
-    parts = without_unreadable(parts, skip_unreadable)
-    parts = align_pairs(parts, rows, allow_partial=True) if skip_unreadable else parts
-    return parts, rows.notes + describe(parts)
+    if skip_unreadable:
+        parts = align_pairs(without_unreadable(parts), rows, allow_partial=True)
+    return parts, rows.notes + _describe(parts)
 
 
 @functools.wraps(read_own, assigned=())  # its signature
@@ -123,7 +111,7 @@ def own(path, **options):
     return read_own(path, **options)[0]
 
 
-def _table(rows, read, names, num_classes):
+def _table(rows, transform, names, num_classes):
     """One Table of all rows."""
     known = [name for name in rows.cells if name == "label" or name not in ROLES]
     unknown = ", ".join(name for name in names if name not in known)
@@ -131,7 +119,7 @@ def _table(rows, read, names, num_classes):
     columns, found = {}, {}
     for name in known:
         count = num_classes if name == "label" else None
-        columns[name], found[name] = column_codes(rows, name, tuple(names.get(name) or ()), count)
+        columns[name], found[name] = _codes(rows, name, tuple(names.get(name) or ()), count)
     count = math.prod(map(len, found.values()))
     require(
         count <= MOST_GROUPS,
@@ -139,72 +127,148 @@ def _table(rows, read, names, num_classes):
         f"of them with columns.attributes: {', '.join(name for name in known if name != 'label')}",
     )
     columns["path"] = [rows.root / name for name in rows.cells["image"]]
-    for role in (role for role in MASK_ENDS if role in rows.cells):
-        files = rows.cells[role]
-        columns[f"{role}_path"] = [rows.root / name if name else None for name in files]
+    for column in MASKS:
+        files = rows.cells.get(column.removesuffix("_path"))
+        if files is not None:
+            columns[column] = [rows.root / name if name else None for name in files]
     if any(rows.lines):
         columns["line"] = np.array(rows.lines)
     if "variant" in rows.cells:
         columns["variant"] = rows.cells["variant"]
     if "pair" in rows.cells:
-        refuse_missing(rows, "pair")
+        _refuse_missing(rows, "pair")
         columns["pair"] = np.unique(rows.cells["pair"], return_inverse=True)[1]
-    return Table(len(found["label"]), read, names=found, **columns)
+    table = file_table(len(found["label"]), transform, names=found, **columns)
+    table.load = functools.partial(_load, table.load, rows.source)
+    return table
 
 
-def _drop_empty(columns):
-    """Drop the columns of masks and variants that no row of a part has."""
-    for name in ("variant", *(f"{role}_path" for role in MASK_ENDS)):
-        if not any(columns.get(name, ())):
-            columns.pop(name, None)
-
-
-def _read(transform, size, source, row):
-    """The image and the masks of a row, transformed; errors name its line."""
-    path = row["path"]
+def _load(load, source, row):
+    """What `load` reads; errors name the row's line."""
     try:
-        image = open_file(path)
-        example = {"image": transformed(image, transform, path, size)}
-        masks = [row[f"{role}_path"] for role in MASK_ENDS if f"{role}_path" in row]
-        regions = [_mask(mask, image.size, transform, size) for mask in masks]
-        return example | ({"mask": np.stack(regions, axis=-1)} if masks else {})
+        return load(row)
     except InputError as error:
         place = f" ({source} line {row['line']})" if "line" in row else ""
         raise InputError(f"{error}{place}") from error
 
 
-def _mask(path, image_size, transform, size):
-    """uint8 [h, w], 255 on the region, of a png or npy file; all 0 without one.
+def _codes(rows, name, names, count):
+    """([n] codes, their names) of the label or an attribute; InputError with the line of a bad one.
 
-    A mask whose largest value is 1 is taken for one of 0 and 1.
+    Numbers are the codes themselves where they are labels, or where `names` name them; other
+    values are numbered in their order. `count`: of classes, where some may have no example.
     """
-    if path is None:
-        return np.zeros((size, size), np.uint8)
-    mask = _array(path) if path.suffix == ".npy" else np.asarray(open_file(path, "L"))
-    height, width = mask.shape
+    _refuse_missing(rows, name)
+    require(len(set(names)) == len(names), f"names.{name} has a name twice: {', '.join(names)}")
+    cells = rows.cells[name]
+    numbers = [_whole_number(text) for text in cells]
+    is_number = [number is not None for number in numbers]
+    if any(is_number) and not all(is_number):
+        rarer = 2 * sum(is_number) <= len(cells)
+        odd = [i for i, known in enumerate(is_number) if known == rarer]
+        others = "names" if rarer else "whole numbers"
+        rows.refuse(odd, lambda i: f"{name} is {cells[i]!r} among {others}", "use one of the two")
+    if not is_number[0]:
+        codes, names = _name_codes(rows, name, names)
+    elif name == "label" or names:
+        size, held = len(names) or count, set(numbers)
+        advice = f"allowed: 0 to {(size or 1) - 1}"
+        if not size:
+            size = next(i for i in itertools.count() if i not in held)
+            absent = "labels are 0, 1, 2, ...; give num_classes where one is absent"
+            advice = f"no row has {size}: {absent}"
+        bad = [i for i, number in enumerate(numbers) if not 0 <= number < size]
+        rows.refuse(bad, lambda i: f"{name} is {numbers[i]}", advice)
+        codes, names = np.array(numbers), names or tuple(map(str, range(size)))
+    else:
+        values, codes = np.unique(numbers, return_inverse=True)
+        names = tuple(map(str, values))
     require(
-        (width, height) == image_size,
-        f"{path} is {width} x {height}, its image {image_size[0]} x {image_size[1]}: a mask has "
-        "the size of its image",
+        count in (None, len(names)),
+        f"num_classes = {count}, but the {len(names)} classes have names: {', '.join(names[:9])}",
     )
-    levels = mask * np.uint8(255) if mask.max() <= 1 else mask
-    return transformed(Image.fromarray(levels), transform, path, size)
+    return codes, names
 
 
-def _array(path):
-    """uint8 [h, w] of an npy file: bool, floats in [0, 1], or integers in [0, 255]."""
-    try:
-        mask = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
-    except (EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable .npy file of numbers") from error
-    mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
-    largest = 1 if mask.dtype.kind in "bf" else 255
-    good = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"
-    require(
-        good and np.all((mask >= 0) & (mask <= largest)),
-        f"{path} is {mask.dtype} {mask.shape} and no mask: it must be [h, w], bool, floats in "
-        "[0, 1] or integers in [0, 255]",
-    )
-    return (
-        np.round(mask * 255).astype(np.uint8) if mask.dtype.kind == "f" else mask.astype(np.uint8)
-    )
+def _name_codes(rows, name, names):
+    cells, first = rows.cells[name], {}
+    for i, text in enumerate(cells):
+        like = first.setdefault(text.casefold(), i)
+        if cells[like] != text:
+            other = f"{name} is {text!r}, and {cells[like]!r} in {rows.where(like)}"
+            rows.refuse([i], lambda _, other=other: other, "write a name always alike")
+    values = names or tuple(sorted(set(cells)))
+    code = {value: i for i, value in enumerate(values)}
+    bad = [i for i, text in enumerate(cells) if text not in code]
+    rows.refuse(bad, lambda i: f"{name} is {cells[i]!r}", f"allowed: {', '.join(values)}")
+    return np.array([code[text] for text in cells]), values
+
+
+def _refuse_missing(rows, name):
+    """Raise InputError with the line of a cell without a value."""
+    cells = rows.cells[name]
+    bad = [i for i, text in enumerate(cells) if text.casefold() in MISSING]
+    advice = "give every row a value"
+    if name not in ("label", "pair"):
+        advice += ", or name the attributes as columns.attributes"
+    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", advice)
+
+
+def _whole_number(text):
+    """The number of a text such as 3 or 3.0; None of others."""
+    text = text.removesuffix(".0")
+    return int(text) if re.fullmatch("-?[0-9]+", text) else None
+
+
+def _add_groups(table, train, majority):
+    """Add the columns `group` and `is_majority` where they are known; lines that say how."""
+    chosen = (majority,) if isinstance(majority, str) else tuple(majority or ())
+    codes, is_grouped = group_codes(table), bool(attributes(table))
+    if is_grouped:
+        table.columns["group"], table.names["group"] = codes, group_names(table)
+        if len(train):
+            table.train_groups = tuple(group_counts(train).tolist())
+    if not chosen and not is_grouped:
+        return []
+    if not chosen and not len(train):
+        text = f"majority: unknown, as it is {RULE}, and there is no part train"
+        return [f"{text}; only each group and the worst are measured; name it with majority"]
+    table.columns["is_majority"] = majority_groups(train, chosen)[codes]
+    return [f"majority: {'the groups named' if chosen else RULE}"]
+
+
+def _describe(parts):
+    """Lines on the parts, classes and groups of {part: Table}."""
+    first = next(iter(parts.values()))
+    sizes = ", ".join(f"{name} {len(table):,}" for name, table in parts.items())
+    classes = list(enumerate(first.names["label"][:MOST_SHOWN]))
+    numbered = ", ".join(f"{i} {name}" if name != str(i) else name for i, name in classes)
+    more = ", ..." * (first.num_classes > MOST_SHOWN)
+    return [
+        f"parts: {sizes}; evaluated: {', '.join(evaluation_parts(parts))}",
+        f"{first.num_classes:,} classes: {numbered}{more}",
+        *_group_lines(parts),
+    ]
+
+
+def _group_lines(parts):
+    """A table of the groups' counts in each part."""
+    first = next(iter(parts.values()))
+    counts = [group_counts(table) for table in parts.values()]
+    if not attributes(first):
+        sizes = (f"{p} {c.min():,} to {c.max():,}" for p, c in zip(parts, counts, strict=True))
+        return [f"images of a class: {', '.join(sizes)}"]
+    majority = set()
+    for table in parts.values():
+        majority.update(table.columns["group"][table.columns.get("is_majority", [])].tolist())
+    table = [[f"groups, {' x '.join(('label', *attributes(first)))}", *parts, ""]]
+    for group, name in enumerate(group_names(first)[:MOST_SHOWN]):
+        numbers = [f"{of_part[group]:,}" for of_part in counts]
+        table.append([name, *numbers, "majority" if group in majority else ""])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for name, *numbers, mark in table:
+        cells = [n.rjust(width) for n, width in zip(numbers, widths[1:], strict=False)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells, mark]).rstrip())
+    hidden = len(counts[0]) - MOST_SHOWN
+    return lines + [f"... and {hidden:,} groups more"] * (hidden > 0)

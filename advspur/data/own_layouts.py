@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from advspur._checks import require
-from advspur.data.layouts import MissingData, names_outside
+from advspur.data.csv_files import names_outside
+from advspur.data.files import IMAGE_SUFFIXES, folders, image_files
+from advspur.data.layouts import MissingData
 from advspur.data.own_tables import CELEBA, ROLES, Rows, celeba_rows, table_rows
-from advspur.data.sources import IMAGE_SUFFIXES, image_files
 
 LAYOUT = (
     "manifest.csv, metadata.csv, list_attr_celeba.csv or .txt, <class>/<image>, or "
@@ -57,17 +58,16 @@ def _find_table(path):
 
 def _relative_names(rows, image_dir):
     """The rows with the names of files relative to the folder they lie in, checked."""
-    file, cells = rows.source, dict(rows.cells)
-    images = cells["image"]
+    file, images = rows.source, rows.cells["image"]
     rows.refuse([i for i, name in enumerate(images) if not name], lambda _: "no image", "name it")
     if any("\\" in name for name in images):
         rows.notes.append("in names of files, \\ is read as /")
     root = _image_folder(file, [name.replace("\\", "/") for name in images[:10]], image_dir)
     if root != file.parent:
         rows.notes.append(f"names of files are relative to {root}")
-    for role in (role for role in ("image", *MASK_ENDS) if role in cells):
-        cells[role] = [_relative(name.replace("\\", "/"), root) for name in cells[role]]
-        names, lines = cells[role], rows.lines
+    for role in (role for role in ("image", *MASK_ENDS) if role in rows.cells):
+        names = [_relative(name.replace("\\", "/"), root) for name in rows.cells[role]]
+        rows.cells[role], lines = names, rows.lines
         if role != "image":  # several images may share a mask
             first = {}
             for name, line in zip(names, lines, strict=True):
@@ -80,7 +80,7 @@ def _relative_names(rows, image_dir):
             f"{file} {''.join(outside[:1])} is outside {root}; move it there, or name the folder "
             "that holds all with image_dir",
         )
-    return rows._replace(root=root, cells=cells)
+    return rows._replace(root=root)
 
 
 def _image_folder(file, images, image_dir):
@@ -89,8 +89,8 @@ def _image_folder(file, images, image_dir):
         folder = Path(image_dir).expanduser()
         require(folder.is_dir(), f"image_dir = {image_dir} is no folder")
         return folder
-    folders = [file.parent / name for name in IMAGE_FOLDERS]
-    held = (f for f in folders if any((f / name).is_file() for name in images))
+    found = [file.parent / name for name in IMAGE_FOLDERS]
+    held = (f for f in found if any((f / name).is_file() for name in images))
     return next(held, file.parent)
 
 
@@ -103,36 +103,31 @@ def _relative(name, root):
 
 def _class_folders(root):
     """Rows of <part>/<class>/<image>, or of <class>/<image>."""
-    folders = _folders(root)
-    is_flat = any(image_files(folder) for folder in folders)
-    parts = [root] if is_flat else folders
-    cells, others = {"image": [], "label": [], "split": []}, _files(root)
-    for part in parts:
+    is_flat = any(image_files(folder) for folder in folders(root))
+    images, others = [], _files(root)
+    for part in [root] if is_flat else folders(root):
         others += _files(part) if part != root else []
-        for folder in _folders(part):
+        for folder in folders(part):
             files = _without_masks(image_files(folder))
-            fault = "holds folders" if _folders(folder) else "" if files else "holds no image"
+            fault = "holds folders" if folders(folder) else "" if files else "holds no image"
             require(not fault, f"{folder} {fault}: move or remove it; expected {LAYOUT}")
             others += [f for f in _files(folder) if f.suffix.lower() not in READ_SUFFIXES]
-            for file in files:
-                cells["image"].append(str(file.relative_to(root)))
-                cells["label"].append(folder.name)
-                cells["split"].append(part.name)
-    if not cells["image"]:
+            images += files
+    if not images:
         raise MissingData(f"no images in {root}: expected {LAYOUT}")
     notes = [f"{root} is read as folders, {'' if is_flat else '<part>/'}<class>/<image>"]
     notes += [f"not read: {len(others)} files such as {others[0]}"] if others else []
-    if is_flat:
-        del cells["split"]
-    return Rows(root, root, cells, [0] * len(cells["image"]), {}, notes)
+    cells = {
+        "image": [str(file.relative_to(root)) for file in images],
+        "label": [file.parent.name for file in images],
+    }
+    if not is_flat:
+        cells["split"] = [file.parents[1].name for file in images]
+    return Rows(root, root, cells, [0] * len(images), {}, notes)
 
 
 def _files(path):
     return sorted(f for f in path.iterdir() if f.is_file() and f.name[0] != ".")
-
-
-def _folders(path):
-    return sorted(d for d in path.iterdir() if d.is_dir() and d.name[0] != ".")
 
 
 def _without_masks(files):
@@ -151,8 +146,8 @@ def with_masks_beside(rows):
     The mask of x.jpg is x_mask.png or x_mask.npy, its spurious one x_spurious_mask.png or .npy.
     """
     images, cells = rows.cells["image"], dict(rows.cells)
-    folders = {os.path.dirname(name) for name in images}
-    held = {f: os.listdir(rows.root / f) for f in folders if (rows.root / f).is_dir()}
+    places = {os.path.dirname(name) for name in images}
+    held = {f: os.listdir(rows.root / f) for f in places if (rows.root / f).is_dir()}
     for role, end in MASK_ENDS.items():
         ends = (f"{end}.png", f"{end}.npy")
         masks = {  # {image without its suffix: mask}

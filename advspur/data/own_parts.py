@@ -87,7 +87,7 @@ def whole_rows(rows, part_of, allow_partial):
     if missing:
         fault = f"{len(missing)} of {count} rows lack a file, first {next(iter(missing.values()))}"
         rows.notes.append(f"left out: {fault}")
-    require_whole(fault, rows.source, allow_partial=allow_partial, advice="add the files")
+    require_whole(fault, rows.source, allow_partial, advice="add the files")
     kept = [i for i in range(count) if i not in missing]
     lost = sorted(set(part_of) - {part_of[i] for i in kept})
     require(not lost, f"{rows.source}: nothing is left of {', '.join(lost)}: {fault}")
@@ -100,37 +100,33 @@ def align_pairs(parts, rows, allow_partial):
     Raises: InputError for an object that a variant has twice, or with another label; and, unless
       `allow_partial`, for one that a variant lacks; else its rows are left out.
     """
-    if not {"variant", "pair"} <= rows.cells.keys():
-        return parts
-    aligned, by_split = dict(parts), {}
+    by_split = {}
     for name, table in parts.items():
-        if "variant" in table.columns:
+        if {"variant", "pair"} <= table.columns.keys():
             split = name.removesuffix(table.columns["variant"][0])
             by_split.setdefault(split, []).append(name)
+
+    def refuse(name, chosen, text, advice):
+        rows.refuse(parts[name].index[chosen].tolist(), lambda _: text, advice)
+
+    aligned = dict(parts)
     for names in by_split.values():
-        pairs = [parts[name].columns["pair"] for name in names]
-        common = functools.reduce(np.intersect1d, pairs)
-        alone = []
-        for name, of_part in zip(names, pairs, strict=True):
-            first = np.unique(of_part, return_index=True)[1]
-            twice = np.setdiff1d(np.arange(len(of_part)), first)
-            _refuse(rows, parts[name], twice, f"its object is in {name} already", "number it anew")
-            alone += parts[name].index[~np.isin(of_part, common)].tolist()
-            kept = first[np.isin(of_part[first], common)]
+        pairs = {name: parts[name].columns["pair"] for name in names}
+        common, alone = functools.reduce(np.intersect1d, pairs.values()), []
+        for name, pair in pairs.items():
+            first = np.unique(pair, return_index=True)[1]
+            twice = np.setdiff1d(np.arange(len(pair)), first)
+            refuse(name, twice, f"its object is in {name} already", "number it anew")
+            alone += parts[name].index[~np.isin(pair, common)].tolist()
+            kept = first[np.isin(pair[first], common)]
             aligned[name] = parts[name].subset(kept, skipped=parts[name].skipped)
-            same = aligned[names[0]].columns["label"] == aligned[name].columns["label"]
+            other = aligned[names[0]].columns["label"] != aligned[name].columns["label"]
             text = f"its label is not that of its pair in {names[0]}"
-            _refuse(rows, aligned[name], np.flatnonzero(~same), text, "one object has one label")
-        advice = "add it, or leave out such rows with allow_partial"
-        alone = sorted(alone)
+            refuse(name, kept[other], text, "one object has one label")
         if allow_partial and alone:
             rows.notes.append(f"left out: {len(alone)} rows whose pair not all variants have")
             require(len(common), f"{rows.source}: no object is in all of {', '.join(names)}")
         else:
-            rows.refuse(alone, lambda _: "its pair is not in every variant", advice)
+            advice = "add it, or leave out such rows with allow_partial"
+            rows.refuse(sorted(alone), lambda _: "its pair is not in every variant", advice)
     return aligned
-
-
-def _refuse(rows, table, chosen, text, advice):
-    """`rows.refuse` of the chosen rows of a part."""
-    rows.refuse(table.index[chosen].tolist(), lambda _: text, advice)

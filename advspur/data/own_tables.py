@@ -4,14 +4,12 @@ Known are a manifest, the metadata.csv of WILDS, group DRO and SubpopBench, and 
 of CelebA.
 """
 
-import csv
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from advspur._checks import InputError, require
-from advspur.data.layouts import read_rows
-from advspur.data.sources import read_bytes
+from advspur.data.csv_files import read_table
+from advspur.data.files import read_bytes
 
 FORMATS = {  # by the columns of image and label
     "a manifest": ("image", "label"),
@@ -21,9 +19,9 @@ FORMATS = {  # by the columns of image and label
 ROLES = ("image", "label", "split", "variant", "pair", "mask", "spurious_mask")
 # Names that an attribute cannot have: columns and arguments of Table, and keys of examples.
 RESERVED = ("path", "line", "group", "is_majority", "mask_path", "spurious_mask_path", "index")
-RESERVED += ("names", "load", "num_classes", "image_size", "root", "files", "has_mask", *ROLES)
+RESERVED += ("names", "load", "num_classes", "image_size", "root", "files", "transform")
+RESERVED += ("read_mask", "has_mask", *ROLES)
 MOST_VALUES = 100  # of a column that is taken for an attribute without being named
-LINE = "\n"  # no column has this name
 CELEBA = "list_attr_celeba"
 
 
@@ -68,11 +66,10 @@ def table_rows(file, columns):
     header = ", ".join(name or "(no name)" for name in table)
     for name in (*by_option.values(), *chosen):
         require(name in table, f"{file} line 1 has no column {name!r}; it has {header}")
-    found = {}
-    for kind, (image, label) in FORMATS.items():
-        roles = {role: role for role in ROLES} | {"image": image, "label": label}
-        free = table.keys() - set(by_option.values())
-        found[kind] = {r: name for r, name in roles.items() if name in free} | by_option
+    free, found = table.keys() - set(by_option.values()), {}
+    for kind, names in FORMATS.items():
+        roles = zip(ROLES, (*names, *ROLES[2:]), strict=True)
+        found[kind] = {role: name for role, name in roles if name in free} | by_option
     fitting = [kind for kind, roles in found.items() if {"image", "label"} <= roles.keys()]
     require(
         fitting,
@@ -112,45 +109,6 @@ def _why_ignored(name, cells):
     return f"{count:,} values" if count > MOST_VALUES or count == len(cells) else ""
 
 
-def read_table(file):
-    """({column: [n] texts}, [n] line numbers, notes) of a csv file, whatever its separator.
-
-    Spaces around a text are dropped, empty lines left out.
-    Raises: InputError with the line of what is no row of the table.
-    """
-    delimiter = _delimiter(file)
-    rows = read_rows(file, delimiter=delimiter, line=LINE)
-    header = [name for name in rows[0] if name not in (None, LINE)] if rows else []
-    kept, lines = [], []
-    for row in rows:
-        line, more = row.pop(LINE), row.pop(None, [])
-        texts = [text for text in row.values() if text is not None] + (more if any(more) else [])
-        if not any(map(str.strip, texts)):
-            continue
-        first = line - sum(text.count("\n") for text in texts)
-        require(first == line, f"{file} line {first} opens a quote that it does not close: do so")
-        require("\0" not in "".join(texts), f"{file} line {line} holds a NUL, which is no text")
-        require(
-            len(texts) == len(header),
-            f"{file} line {line} has {len(texts)} cells, the header {len(header)}: give every row "
-            f"a cell for each column, and quote a text that holds {delimiter!r}",
-        )
-        kept.append([text.strip() for text in texts])
-        lines.append(line)
-    require(kept, f"{file} has no rows below its header in line 1")
-    names = [name.strip() for name in header]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    require(not repeated, f"{file} line 1 repeats columns: {', '.join(repeated)}")
-    notes = [f"{file} is separated by {delimiter!r}"] if delimiter != "," else []
-    return dict(zip(names, map(list, zip(*kept, strict=True)), strict=True)), lines, notes
-
-
-def _delimiter(file):
-    """The separator that splits the first line into most columns."""
-    first = re.split(rb"[\r\n]", read_bytes(file), maxsplit=1)[0].decode("utf-8", "replace")
-    return max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))
-
-
 def celeba_rows(file, columns):
     """Rows of CelebA's attribute list; label and attributes are chosen among its 40 columns."""
     table, lines = _celeba_list(file)
@@ -165,27 +123,25 @@ def celeba_rows(file, columns):
         f"{f', and {unknown} is none' if label else ''}: choose with columns.label "
         f"(as Blond_Hair) and columns.attributes (as Male) among {', '.join(names)}",
     )
-    cells = {"image": table["image_id"], "label": table[label]}
-    cells |= {name: table[name] for name in chosen}
     notes = [f"{file} is read as the attribute list of CelebA: label = {label}"]
     notes += [] if chosen else ["no attribute is chosen: groups need columns.attributes, as Male"]
-    rows = Rows(file, file.parent, cells, lines, {}, notes)
-    for name, column in list(cells.items())[1:]:
-        value = label if name == "label" else name
-        bad = [i for i, text in enumerate(column) if text not in ("-1", "0", "1")]
-        rows.refuse(bad, lambda i, v=value, c=column: f"{v} is {c[i]!r}", "it must be -1 or 1")
-        cells[name] = [str(int(text == "1")) for text in column]
+    rows = Rows(file, file.parent, {"image": table["image_id"]}, lines, {}, notes)
+    for name, value in (("label", label), *((name, name) for name in chosen)):
+        texts = table[value]
+        bad = [i for i, text in enumerate(texts) if text not in ("-1", "0", "1")]
+        rows.refuse(bad, lambda i, v=value, t=texts: f"{v} is {t[i]!r}", "it must be -1 or 1")
+        rows.cells[name] = [str(int(text == "1")) for text in texts]
         rows.names[name] = (f"not {value}", value)
     partition = file.with_name(f"list_eval_partition{file.suffix}")
     if partition.is_file():
         splits, split_lines = _celeba_list(partition, ("image_id", "partition"))
-        other = rows._replace(source=partition, lines=split_lines)
-        bad = [i for i, text in enumerate(splits["partition"]) if text not in ("0", "1", "2")]
-        other.refuse(bad, lambda i: f"partition is {splits['partition'][i]!r}", "it is 0, 1 or 2")
-        split_of = dict(zip(splits["image_id"], splits["partition"], strict=True))
-        bad = [i for i, image in enumerate(cells["image"]) if image not in split_of]
-        rows.refuse(bad, lambda i: f"{cells['image'][i]} is not in {partition}", "add it there")
-        cells["split"] = [split_of[image] for image in cells["image"]]
+        other, texts = rows._replace(source=partition, lines=split_lines), splits["partition"]
+        bad = [i for i, text in enumerate(texts) if text not in ("0", "1", "2")]
+        other.refuse(bad, lambda i: f"partition is {texts[i]!r}", "it is 0, 1 or 2")
+        split_of, images = dict(zip(splits["image_id"], texts, strict=True)), rows.cells["image"]
+        bad = [i for i, image in enumerate(images) if image not in split_of]
+        rows.refuse(bad, lambda i: f"{images[i]} is not in {partition}", "add it there")
+        rows.cells["split"] = [split_of[image] for image in images]
         notes.append(f"the splits are those of {partition}")
     return rows
 
@@ -201,9 +157,8 @@ def _celeba_list(file, header=()):
     start = 0 if header else 2  # below the count and the names
     require(len(words) > start, f"{file} has no rows")
     header = header or ("image_id", *words[1])
-    lines = [number for number, line in enumerate(words, start=1) if number > start and line]
-    for number in lines:
-        found = len(words[number - 1])
-        require(found == len(header), f"{file} line {number} has {found} words, not {len(header)}")
-    columns = map(list, zip(*(words[number - 1] for number in lines), strict=True))
-    return dict(zip(header, columns, strict=True)), lines
+    rows = {number: w for number, w in enumerate(words, start=1) if number > start and w}
+    for number, found in rows.items():
+        text = f"{file} line {number} has {len(found)} words, not {len(header)}"
+        require(len(found) == len(header), text)
+    return dict(zip(header, map(list, zip(*rows.values(), strict=True)), strict=True)), list(rows)

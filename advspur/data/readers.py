@@ -31,19 +31,17 @@ class Reader(NamedTuple):
     sizes: dict = {}
 
 
-def _reader(module):
-    return Reader(module.read, module.DIRECTORIES, module.SIZES)
-
-
 READERS = {
-    "imagenet": _reader(imagenet),
-    "imagenet_c": _reader(imagenet_c),
-    "objectnet": _reader(objectnet),
-    "rival10": _reader(rival10),
-    "salient_imagenet": _reader(salient_imagenet),
-    "imagenet9": _reader(imagenet9),
-    "waterbirds": _reader(waterbirds),
-    "cifar10": _reader(cifar10),
-    "cifar_color_shift": _reader(cifar10)._replace(read=color_shift.read),
-    "spurious_shapes": Reader(read_shapes),
-}
+    name: Reader(module.read, module.DIRECTORIES, module.SIZES)
+    for name, module in {
+        "imagenet": imagenet,
+        "imagenet_c": imagenet_c,
+        "objectnet": objectnet,
+        "rival10": rival10,
+        "salient_imagenet": salient_imagenet,
+        "imagenet9": imagenet9,
+        "waterbirds": waterbirds,
+        "cifar10": cifar10,
+        "cifar_color_shift": color_shift,
+    }.items()
+} | {"spurious_shapes": Reader(read_shapes)}

@@ -14,18 +14,12 @@ import numpy as np
 from PIL import Image
 
 from advspur._checks import InputError, first_line, require
+from advspur.data.csv_files import names_outside, read_rows, read_table
+from advspur.data.files import MASKS, open_file
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
-from advspur.data.layouts import (
-    missing_text,
-    names_outside,
-    open_file,
-    read_rows,
-    require_data,
-    require_whole,
-    standard_transform,
-    without_unreadable,
-)
+from advspur.data.layouts import missing_text, reader, require_data, require_whole
 from advspur.data.table import Table
+from advspur.data.transforms import STANDARD
 
 DIRECTORIES = ("salient_imagenet_dataset", "salient_imagenet")
 SIZES = {}
@@ -35,11 +29,12 @@ LAYOUT = (
     f"workers' answers {ANSWERS} (of mturk_results/); or manifest.csv"
 )
 MANIFEST = ("image", "wnid", "core_masks", "spurious_masks")
-SPURIOUS_ANSWERS = ("separate_object", "background")
+NO_LITERAL = (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError)
+CORE_ANSWERS, SPURIOUS_ANSWERS = ("main_object",), ("separate_object", "background")
 
 
-@functools.lru_cache(maxsize=1)
-def read(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unreadable=False):
+@reader
+def read(root, allow_partial, *, image_dir="", legacy=False):
     """{"images": Table} of the images with a core mask; masks [224, 224, 2]: core, spurious.
 
     Several masks of a kind are joined by their maximum.
@@ -50,38 +45,34 @@ def read(data_dir, *, image_dir="", legacy=False, allow_partial=False, skip_unre
       legacy: resize and crop the masks like the images, as the official loader does, though they
         are stored in the frame of the crop already.
     """
-    root = Path(data_dir).expanduser()
     image_dir = Path(image_dir or root.parent / "imagenet" / "train").expanduser()
     is_listed = (root / "manifest.csv").is_file()
     is_release = (root / "wordnet_dict.py").is_file()
     require_data(is_listed or is_release, "Salient ImageNet", root, LAYOUT)
     rows = _read_manifest(root) if is_listed else _read_release(root, image_dir, allow_partial)
-    rows = [row for row in rows if row["core"]]
+    rows = [(path, label, *masks) for path, label, *masks in rows if masks[0]]
     require_data(rows, "images with core masks", root, LAYOUT)
-    whole, first, files = [], None, 0
-    for row in rows:
-        lacking = [f for f in (row["path"], *row["core"], *row["spurious"]) if not f.is_file()]
-        files += len(lacking)
-        first = first or next(iter(lacking), None)
-        whole += [] if lacking else [row]
-    fault = f"{files} image or mask files are missing, first {first}" if files else ""
+    whole, lacking = [], []
+    for path, label, core, spurious in rows:
+        gone = [str(file) for file in (path, *core, *spurious) if not file.is_file()]
+        lacking += gone
+        whole += [] if gone else [(path, label, core, spurious)]
+    fault = f"{len(lacking)} image or mask files are missing, first {''.join(lacking[:1])}"
     advice = (
         "unpack it again, or name ImageNet's train folder with "
         "--config.options.salient_imagenet.data.image_dir=DIR"
     )
-    require_whole(fault, root, allow_partial=allow_partial, advice=advice)
+    require_whole(fault if lacking else "", root, allow_partial, advice=advice)
     require_data(whole, "complete images", root, LAYOUT)
-    columns = {name: [row[name] for row in whole] for name in ("path", "core", "spurious")}
-    labels = np.array([row["label"] for row in whole])
-    load = functools.partial(_read, legacy)
-    table = Table(NUM_IMAGENET_CLASSES, load, has_mask=True, label=labels, **columns)
-    return without_unreadable({"images": table}, skip_unreadable)
+    paths, labels, *masks = map(list, zip(*whole, strict=True))
+    columns = {"path": paths, "label": np.array(labels)} | dict(zip(MASKS, masks, strict=True))
+    load, about = functools.partial(_read, legacy), {"transform": [STANDARD, legacy]}
+    return {"images": Table(NUM_IMAGENET_CLASSES, load, **about, **columns)}
 
 
 def _read(legacy, row):
-    image = open_file(row["path"])
     masks = []
-    for kind in ("core", "spurious"):
+    for kind in MASKS:
         mask = np.zeros((224, 224), np.uint8)
         for path in row[kind]:
             stored = open_file(path, "L")
@@ -90,51 +81,47 @@ def _read(legacy, row):
                 f"{path} is {stored.size[0]} x {stored.size[1]}; masks are 224 x 224",
             )
             mask = np.maximum(mask, np.asarray(stored))
-        if legacy:
-            mask = np.asarray(standard_transform(Image.fromarray(mask)))
-        masks.append(mask)
-    return {"image": np.asarray(standard_transform(image)), "mask": np.stack(masks, axis=-1)}
+        masks.append(np.asarray(STANDARD(Image.fromarray(mask))) if legacy else mask)
+    image = STANDARD.pixels(open_file(row["path"]), row["path"])
+    return {"image": image, "mask": np.stack(masks, axis=-1)}
 
 
 def _read_release(root, image_dir, allow_partial):
-    """Rows (path, label, core, spurious) of the official layout."""
+    """Rows (path, label, core masks, spurious masks) of the official layout."""
     wnids = _read_wnids(root / "wordnet_dict.py")
     names = {wnid: root / wnid / "image_names_map.csv" for wnid in wnids.values()}
     missing = [wnid for wnid in imagenet_wnids() if wnid not in names or not names[wnid].is_file()]
     fault = missing_text(missing, NUM_IMAGENET_CLASSES, "classes")
-    require_whole(fault, root, allow_partial=allow_partial)
-    spurious = read_answers(_find_answers(root))
+    require_whole(fault, root, allow_partial)
+    is_spurious = read_answers(_find_answers(root))
     rows = []
     for label, wnid in sorted(wnids.items()):
         file = names[wnid]
-        if not file.is_file():
-            continue
-        masks = defaultdict(lambda: {"core": [], "spurious": []})
-        for line in read_rows(file):
+        masks = defaultdict(lambda: ([], []))
+        for _, line in read_rows(file) if file.is_file() else ():
             for feature, stem in line.items():
-                if not (feature or "").isdigit() or not stem:
+                if not feature.isdigit() or not stem:
                     continue  # the unnamed index column; columns of unequal length
                 place = (wnid, int(feature))
-                require(place in spurious, f"{file}: no worker answered on feature {feature}")
-                kind = "spurious" if spurious[place] else "core"
+                require(place in is_spurious, f"{file}: no worker answered on feature {feature}")
                 stem = stem.removesuffix(".JPEG")
                 require(stem == Path(stem).name, f"{file}: {stem} is outside the folder")
-                masks[stem][kind].append(root / wnid / f"feature_{feature}" / f"{stem}.JPEG")
-        for stem, of_image in sorted(masks.items()):
-            rows.append({"path": image_dir / wnid / f"{stem}.JPEG", "label": label} | of_image)
+                mask = root / wnid / f"feature_{feature}" / f"{stem}.JPEG"
+                masks[stem][is_spurious[place]].append(mask)
+        rows += [(image_dir / wnid / f"{s}.JPEG", label, *m) for s, m in sorted(masks.items())]
     return rows
 
 
 def read_answers(file):
     """(wnid, feature index) -> whether at least 3 of 5 workers called the feature spurious."""
     counts, workers = defaultdict(list), {}
-    for number, line in enumerate(read_rows(file), start=2):
+    for number, line in read_rows(file):
         try:
             place = line["Input.wordnet_id"], int(line["Input.feature_index"])
             answer = line["Answer.main"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise InputError(f"{file} line {number} is damaged: {error!r}") from error
-        known = ("main_object", *SPURIOUS_ANSWERS)
+        known = CORE_ANSWERS + SPURIOUS_ANSWERS
         require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
         if line.get("WorkerId"):
             before = workers.setdefault((line["WorkerId"], place), number)
@@ -156,14 +143,7 @@ def _read_wnids(file):
     try:
         found = ast.literal_eval(text[text.index("{") : text.rindex("}") + 1])
         wnids = {int(index): str(wnid) for index, wnid in found.items()}
-    except (
-        AttributeError,
-        MemoryError,
-        RecursionError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except NO_LITERAL as error:
         raise InputError(f"{file} is no dictionary of wnids: {first_line(error)}") from error
     for index, wnid in wnids.items():
         known = 0 <= index < NUM_IMAGENET_CLASSES and imagenet_wnids()[index] == wnid
@@ -173,19 +153,17 @@ def _read_wnids(file):
 
 def _read_manifest(root):
     """Rows of manifest.csv: paths relative to it, several masks of a kind joined by ";"."""
-    file, rows = root / "manifest.csv", []
-    lines = read_rows(file)
-    labels = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-    columns = ", ".join(MANIFEST)
-    for number, line in enumerate(lines, start=2):
-        good = all(line.get(c) is not None for c in MANIFEST) and line["wnid"] in labels
-        require(good, f"{file} line {number}: the columns are {columns}, with an ImageNet wnid")
-        core, spurious = (
-            [root / name for name in line[c].split(";") if name] for c in MANIFEST[2:]
-        )
-        masks = {"core": core, "spurious": spurious}
-        rows.append({"path": root / line["image"], "label": labels[line["wnid"]]} | masks)
-    outside = names_outside(file, [line["image"] for line in lines])
+    file, labels = root / "manifest.csv", {wnid: i for i, wnid in enumerate(imagenet_wnids())}
+    table, lines, _ = read_table(file)
+    lacking = [name for name in MANIFEST if name not in table]
+    has = f"{file} line 1 has no column {', '.join(lacking)}"
+    require(not lacking, f"{has}; the columns are {', '.join(MANIFEST)}")
+    rows = []
+    for line, image, wnid, *masks in zip(lines, *(table[c] for c in MANIFEST), strict=True):
+        require(wnid in labels, f"{file} line {line}: {wnid!r} is no wnid of ImageNet's 1000")
+        masks = [[root / name for name in names.split(";") if name] for names in masks]
+        rows.append((root / image, labels[wnid], *masks))
+    outside = names_outside(file, table["image"], lines)
     if outside:
         text = f"{file}: {len(outside)} images are outside its folder, first {outside[0]}"
         warnings.warn(text, stacklevel=2)

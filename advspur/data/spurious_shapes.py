@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from advspur._checks import check_choice, check_count, check_seed, require
-from advspur.data.sources import array_source
+from advspur.data.table import array_source
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
 MEASURED = ("test", "mixed_same", "mixed_rand", "uncorrelated")
@@ -78,34 +78,30 @@ def spurious_shapes(
         f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist",
     )
     require(image_size >= 8, f"image_size = {image_size}: shapes need at least 8 pixels")
-    require(0 <= correlation <= 1, f"correlation = {correlation}: a probability is needed")
-    for name, value in (("core_scale", core_scale), ("spurious_scale", spurious_scale)):
-        require(0 <= value <= 0.5, f"{name} = {value}: a contrast around 0.5 is at most 0.5")
-    for name, value in (("size_jitter", size_jitter), ("color_jitter", color_jitter)):
-        require(0 <= value <= 1, f"{name} = {value}: it must lie in [0, 1]")
-    require(0 <= object_size <= 0.5, f"object_size = {object_size}: a radius is at most 0.5")
-    require(0 <= position_jitter <= 0.5, f"position_jitter = {position_jitter}: at most 0.5")
-    require(noise_std >= 0, f"noise_std = {noise_std}: it must be >= 0")
+    for name, value, most, text in (
+        ("correlation", correlation, 1, "a probability is needed"),
+        ("core_scale", core_scale, 0.5, "a contrast around 0.5 is at most 0.5"),
+        ("spurious_scale", spurious_scale, 0.5, "a contrast around 0.5 is at most 0.5"),
+        ("size_jitter", size_jitter, 1, "it must lie in [0, 1]"),
+        ("color_jitter", color_jitter, 1, "it must lie in [0, 1]"),
+        ("object_size", object_size, 0.5, "a radius is at most 0.5"),
+        ("position_jitter", position_jitter, 0.5, "at most 0.5"),
+        ("noise_std", noise_std, math.inf, "it must be >= 0"),
+    ):
+        require(0 <= value <= most, f"{name} = {value}: {text}")
 
     labels = np.arange(num_examples) % num_classes
     backgrounds = np.empty(num_examples, int)
     images = np.empty((num_examples, image_size, image_size, 3), np.uint8)
     masks = np.empty((num_examples, image_size, image_size, 1), bool)
+    of_objects = functools.partial(_generator, seed, "test" if "mixed" in split else split)
+    dials = (image_size, object_size, size_jitter, position_jitter, color_jitter)
     for i, label in enumerate(labels):
-        key = functools.partial(_generator, seed, _object_split(split))
-        mask, color = _draw_object(
-            key("object", i),
-            label,
-            image_size,
-            object_size,
-            size_jitter,
-            position_jitter,
-            color_jitter,
-        )
+        mask, color = _draw_object(of_objects("object", i), label, *dials)
         backgrounds[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
         background = spurious_scale * _texture(backgrounds[i], phases, num_classes, image_size)
         pixels = 0.5 + np.where(mask, core_scale * color, background)
-        pixels += noise_std * key("noise", i).standard_normal(pixels.shape)
+        pixels += noise_std * of_objects("noise", i).standard_normal(pixels.shape)
         images[i] = np.rint(255 * np.clip(pixels, 0, 1))
         masks[i] = mask
     is_majority = backgrounds == labels
@@ -125,10 +121,6 @@ def read(directory=None, *, num_examples=2000, shapes=None):
     """{split: Table} of the four splits that are measured on; `shapes`: of `spurious_shapes`."""
     options = dict(shapes or {})
     return {s: spurious_shapes(s, num_examples=num_examples, **options) for s in MEASURED}
-
-
-def _object_split(split):
-    return "test" if split in ("mixed_same", "mixed_rand") else split
 
 
 def _generator(seed, split, part, index):

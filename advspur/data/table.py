@@ -1,5 +1,6 @@
-"""Table: examples as rows of columns, the form of every data set that is known in advance."""
+"""Table: examples as rows of columns, the form of every data set."""
 
+import copy
 import functools
 import hashlib
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from advspur._checks import InputError, check_labels, require
 from advspur._files import file_checksum, readable
 
 SAMPLED = 8  # rows whose pixels go into the digest
@@ -26,10 +28,11 @@ class Table:
         is asked for; None where the columns are all there is.
       names: {column: the names of its codes}, for `label` and attributes that have names.
       image_size: side of the loaded images; that of the arrays where they are a column.
-      root: folder of the paths among the columns, where they are relative.
+      root: folder of the data, and of the paths among the columns where they are relative.
       files: the files that the table is read from, where its columns do not name them.
-      has_mask: whether the loaded examples have a `mask`; True where it is a column.
-      columns: arrays or lists [n]; `label` and `path` where they are known without reading.
+      transform: what describes how images are transformed when they are loaded, JSON.
+      columns: arrays or lists [n]; `label` and `path` where they are known without reading; `mask`
+        or `mask_path` where the examples have a mask.
 
     Attributes:
       index: [n] int, the rows' numbers in the whole data set: random numbers are drawn from them,
@@ -49,16 +52,21 @@ class Table:
         image_size=224,
         root="",
         files=(),
-        has_mask=False,
+        transform=None,
         **columns,
     ):
         self.num_classes, self.load, self.columns = num_classes, load, columns
         self.names, self.root, self.files = dict(names or {}), root, tuple(files)
-        self.has_mask = has_mask or "mask" in columns
+        self.transform = transform
         is_array = isinstance(columns.get("image"), np.ndarray)  # else encoded, or read by `load`
         self.image_size = columns["image"].shape[1] if is_array else image_size
         self.index = np.arange(len(self))
         self.skipped, self.facts, self.train_groups, self.order = 0, {}, None, ""
+
+    @property
+    def has_mask(self):
+        """Whether the examples have a `mask`."""
+        return "mask" in self.columns or "mask_path" in self.columns
 
     def __len__(self):
         return len(next(iter(self.columns.values())))
@@ -68,33 +76,45 @@ class Table:
         return row | self.load(row) if self.load else row
 
     def __repr__(self):
-        return f"Table({len(self)} examples, {self.num_classes} classes)"
+        place = f" in {self.root}" if self.root else ""
+        return f"Table({len(self)} examples, {self.num_classes} classes{place})"
 
     def subset(self, indices, *, skipped=0):
         """A Table of these rows, `skipped` of the others having been unreadable."""
         indices = np.asarray(indices, int)
-        columns = {
+        table = copy.copy(self)
+        table.__dict__.pop("digest", None)
+        table.names = dict(self.names)
+        table.columns = {
             name: c[indices] if isinstance(c, np.ndarray) else [c[i] for i in indices]
             for name, c in self.columns.items()
         }
-        table = Table(
-            self.num_classes,
-            self.load,
-            names=self.names,
-            image_size=self.image_size,
-            root=self.root,
-            files=self.files,
-            has_mask=self.has_mask,
-            **columns,
-        )
         table.index, table.skipped = self.index[indices], skipped
-        table.facts, table.train_groups = self.facts, self.train_groups
         return table
+
+    def unreadable(self, progress=None):
+        """{row: what is wrong} of the examples that cannot be read; all are loaded, in threads."""
+
+        def fault(row):
+            try:
+                self[row]
+            except InputError as error:
+                return str(error)
+            return None
+
+        found = {}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for row, text in enumerate(pool.map(fault, range(len(self)))):
+                if text is not None:
+                    found[row] = text
+                if progress is not None:
+                    progress.advance()
+        return found
 
     @functools.cached_property
     def digest(self):
         """SHA-256 of what the table holds: its columns, the bytes of its files, and how they are
-        decoded (the pixels of some rows)."""
+        decoded (the transform, and the pixels of some rows)."""
         digest, files = hashlib.sha256(), list(self.files)
         for name, column in sorted(self.columns.items()):
             digest.update(name.encode())
@@ -103,24 +123,58 @@ class Table:
                 digest.update(np.ascontiguousarray(column))
             else:
                 digest.update(json.dumps(list(column), default=_file_name).encode())
-        for column in self.columns.values():
-            files += [Path(self.root, path) for path in _paths(column)]
+                files += [Path(self.root, path) for path in _paths(column)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digest.update("".join(pool.map(_checksum, files)).encode())
-        for row in np.unique(np.linspace(0, len(self) - 1, min(SAMPLED, len(self))).astype(int)):
+        for row in spread(len(self), SAMPLED):
             example = self[row]
             for name in ("image", "mask") if self.load else ():
                 if isinstance(example.get(name), np.ndarray):
                     digest.update(np.ascontiguousarray(example[name]))
         digest.update(np.ascontiguousarray(self.index))
-        about = [self.num_classes, self.image_size, self.names]
+        about = [self.num_classes, self.image_size, self.names, self.transform]
         digest.update(json.dumps(about, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 
+def array_source(images, labels, *, num_classes, **columns):
+    """A Table of arrays: images uint8 [n, h, w, 3], labels [n], and more columns [n, ...].
+
+    A `mask` [n, h, w, 1] is a column that batches carry.
+    Raises: InputError for arrays of another type or length, and labels out of range.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    require(
+        images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3,
+        f"images are {images.dtype} {images.shape}; expected uint8 [n, height, width, 3]",
+    )
+    require(len(images) > 0, "a source needs at least one example; images is empty")
+    columns = {"image": images, "label": labels, **columns}
+    for name, column in columns.items():
+        require(
+            len(column) == len(images), f"{name} has {len(column)} entries for {len(images)} images"
+        )
+    check_classes(labels, len(images), num_classes)
+    return Table(num_classes, **columns)
+
+
+def check_classes(labels, num_examples, num_classes):
+    """Raise InputError unless `labels` are [num_examples] int, in [0, num_classes)."""
+    check_labels(labels, num_examples)
+    require(
+        labels.min() >= 0 and labels.max() < num_classes,
+        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
+    )
+
+
+def spread(count, number):
+    """Positions of `number` of `count` examples, spread evenly; of all where `number` is 0."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(number or count, count)).astype(int))
+
+
 def _paths(column):
     """The paths of a column, also of lists of them."""
-    for entry in () if isinstance(column, np.ndarray) else column:
+    for entry in column:
         if isinstance(entry, Path):
             yield entry
         elif isinstance(entry, (list, tuple)):

@@ -4,6 +4,7 @@ Images stay uint8 on the host and on their way to the device; `to_unit` divides 
 """
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -12,6 +13,7 @@ from advspur._checks import InputError, require
 
 UNKNOWN_WHITE = {"I": "32-bit integers", "F": "floating-point numbers"}  # modes of Pillow
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
+SMALLEST = 8  # pixels a side of an image that can be meant
 COLOR_TOLERANCE = 32  # of 255, between the channels of a mask: JPEG makes greys coloured
 
 
@@ -78,27 +80,58 @@ def to_unit(images):
     return images.astype("float32") / 255
 
 
-def resize_short(image, short, interpolation=BILINEAR):
-    """The short side of a Pillow image to `short`, the long one truncated (as torchvision does)."""
-    sides = [short * side // min(image.size) for side in image.size]
-    return image.resize(sides, interpolation)  # anti-aliased when it shrinks
+class Transform(NamedTuple):
+    """How a protocol brings decoded Pillow images to one size; the fields describe it whole.
+
+    Attributes:
+      size: pixels a side of the central square that is left.
+      side: pixels that `resize` brings a side to.
+      resize: "short", the short side, the long one truncated (as torchvision does); "square", both,
+        the aspect ratio lost; "crop", none; "none", which leaves out the crop too.
+      interpolation: of Pillow.
+      border: pixels that are cut off on each side first.
+    """
+
+    size: int = 224
+    side: int = 256
+    resize: str = "short"
+    interpolation: int = BILINEAR
+    border: int = 0
+
+    def __call__(self, image):
+        """The transformed Pillow image; one smaller than the crop is left as it is."""
+        if self.border:
+            right, bottom = (side - self.border for side in image.size)
+            image = image.crop((self.border, self.border, right, bottom))
+        if self.resize == "short":
+            sides = [self.side * side // min(image.size) for side in image.size]
+            image = image.resize(sides, self.interpolation)  # anti-aliased when it shrinks
+        elif self.resize == "square":
+            image = image.resize((self.side, self.side), self.interpolation)
+        if self.resize == "none" or min(image.size) < self.size:
+            return image
+        left, top = (round((side - self.size) / 2) for side in image.size)
+        return image.crop((left, top, left + self.size, top + self.size))
+
+    def pixels(self, image, path):
+        """uint8 [size, size, ...] of an image; InputError where it does not come to that size."""
+        width, height = image.size
+        require(min(width, height) >= SMALLEST, f"{path} is {width} x {height}: too small")
+        changed = self(image)
+        require(
+            changed.size == (self.size, self.size),
+            f"{path} is {width} x {height}: {self.size} x {self.size} is needed",
+        )
+        return np.asarray(changed)
 
 
-def resize_square(image, size, interpolation=BILINEAR):
-    """To size x size; the aspect ratio is lost."""
-    return image.resize((size, size), interpolation)
-
-
-def center_crop(image, size):
-    """The central size x size of a Pillow image."""
-    left, top = (round((side - size) / 2) for side in image.size)
-    return image.crop((left, top, left + size, top + size))
+STANDARD = Transform()  # ImageNet's
+SQUARED = Transform(resize="square")
 
 
 def resize_and_crop(image, size):
-    """The standard evaluation transform of an array: short side to size * 256/224, then the
-    central size x size. An image that has this size already is left alone."""
+    """`STANDARD` for an array and another size, the short side truncated; one that has this size
+    already is left alone."""
     if image.shape[:2] == (size, size):
         return image
-    resized = resize_short(Image.fromarray(image), size * 256 // 224)
-    return np.asarray(center_crop(resized, size))
+    return np.asarray(Transform(size, size * 256 // 224)(Image.fromarray(image)))

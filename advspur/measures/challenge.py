@@ -9,7 +9,7 @@ import numpy as np
 from advspur import metrics
 from advspur._checks import check_choice, check_count, require_finite
 from advspur._devices import replicate, split_batch, whole_batch
-from advspur.data.layouts import spread
+from advspur.data.table import spread
 from advspur.data.transforms import to_unit
 from advspur.predict import correct
 from advspur.records import record

@@ -14,8 +14,8 @@ import numpy as np
 
 from advspur import metrics
 from advspur._checks import check_count, check_numbers, require
-from advspur.data.layouts import spread
 from advspur.data.masks import check_masks, mask_regions
+from advspur.data.table import spread
 from advspur.measures.gradients import gradient_share
 from advspur.measures.noise import correct_under_noise, gaussian_noise, region_noise
 from advspur.measures.robust import attack_passes, correct_under_pgd

@@ -1,17 +1,17 @@
 """JPEGs to decode: those of class folders, or drawn ones."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from advspur.data.sources import FolderSource
+from advspur.data import folder_source
 
 
 def files(directory):
     """The encoded JPEGs of class folders."""
-    return [path.read_bytes() for path, _ in FolderSource(Path(directory)).files]
+    source = folder_source(directory)
+    return [source[i]["image"] for i in range(len(source))]
 
 
 def drawn(count):

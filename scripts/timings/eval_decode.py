@@ -17,8 +17,7 @@ from _paired import print_ratio
 from PIL import Image, __version__
 from torchvision.transforms import v2
 
-from advspur.data.layouts import standard_transform
-from advspur.data.transforms import open_image
+from advspur.data.transforms import STANDARD, open_image
 
 
 def main(pairs=9, directory=None):
@@ -27,7 +26,7 @@ def main(pairs=9, directory=None):
     transform = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
 
     def ours(data):
-        return np.asarray(standard_transform(open_image(data)))
+        return np.asarray(STANDARD(open_image(data)))
 
     def theirs(data):
         return transform(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -20,9 +20,8 @@ from PIL import Image
 from advspur import predict
 from advspur._devices import replicate
 from advspur.benchmarks.table import RIVAL10_NOISE
-from advspur.data.layouts import open_file, with_mask
-from advspur.data.table import Table
-from advspur.data.transforms import resize_square
+from advspur.data.files import file_table
+from advspur.data.transforms import Transform
 from advspur.measures import Regions, region_records
 from advspur.models import from_resnet, resnet18
 from advspur.training.run_dir import environment
@@ -87,13 +86,9 @@ def written(folder, count):
             folder / f"{i}.png"
         )
 
-    def load(row):
-        mask = folder / f"{row['number']}.png"
-        image = open_file(folder / f"{row['number']}.jpg")
-        return with_mask(image, open_file(mask, "L"), lambda x: resize_square(x, 224), mask)
-
-    columns = {"number": np.arange(count), "label": np.arange(count) % 10}
-    return Table(10, load, has_mask=True, **columns)
+    columns = {"path": [folder / f"{i}.jpg" for i in range(count)], "label": np.arange(count) % 10}
+    columns["mask_path"] = [folder / f"{i}.png" for i in range(count)]
+    return file_table(10, Transform(side=224, resize="square"), **columns)
 
 
 if __name__ == "__main__":

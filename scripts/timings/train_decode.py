@@ -24,7 +24,7 @@ from _paired import print_ratio
 
 from advspur.data.augment import augment
 from advspur.data.batches import train_batches
-from advspur.data.sources import folder_source
+from advspur.data.files import folder_source
 from advspur.data.transforms import decode
 from advspur.training.run_dir import environment
 

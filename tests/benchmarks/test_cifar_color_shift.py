@@ -12,7 +12,6 @@ from prepare_data import prepare_arrays
 from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS, evaluate_model
 from advspur.benchmarks.runner import OpenModel
-from advspur.data import color_shift, inject_color_shift
 from advspur.models import Classifier
 from advspur.records import COMPLETE, read_records
 
@@ -79,15 +78,6 @@ def test_numbers_of_a_reader_of_colours(data_dir):
             gap = found[f"majority_minority_{name}", split, epsilon]
             assert gap.value == pytest.approx(expected[majority].mean())
         assert found["pgd_accuracy", split, 9 / 255].value == 0
-
-
-def test_groups_are_those_of_the_training_function(data_dir):
-    parts = parts_of(data_dir)
-    columns = parts["test"].columns
-    raw = color_shift._decoded(data_dir, True, False).columns
-    images, majority = inject_color_shift(raw["image"], raw["label"], split="test", **COLORS)
-    np.testing.assert_array_equal(columns["image"], images)
-    np.testing.assert_array_equal(columns["is_majority"], majority)
 
 
 FACTS = {"dataset": "cifar10", "color_shift": COLORS, "shapes": {}, "num_classes": 10}

@@ -4,8 +4,26 @@ import shutil
 
 import pytest
 
+from tests.data.fake_layouts import WRITERS, write_cifar10
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """The folder with a small copy of every data set, not to be changed."""
+    root = tmp_path_factory.mktemp("data")
+    for name, write in WRITERS.items():
+        write(root / name, **({"per_class": 2} if name == "imagenet9" else {}))
+    write_cifar10(root / "cifar10", 60)
+    return root
+
 
 @pytest.fixture
-def root(written, tmp_path):
-    """A copy of what the module's `written` wrote, to damage."""
-    return shutil.copytree(written, tmp_path / "copy")
+def copy(written, tmp_path):
+    """copy(name): the folder of a copy to damage; ImageNet's photographs lie beside it."""
+
+    def call(name):
+        if name == "salient_imagenet":
+            shutil.copytree(written / "imagenet" / "train", tmp_path / "imagenet" / "train")
+        return shutil.copytree(written / name, tmp_path / name)
+
+    return call

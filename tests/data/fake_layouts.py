@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from advspur.data import array_source, imagenet9, imagenet_c, waterbirds
+from advspur.data import array_source, imagenet9, imagenet_c
 from advspur.data.label_maps import IMAGENET9, OBJECTNET, imagenet_wnids, rival10_labels
 from advspur.data.readers import READERS
 from advspur.models import Classifier
@@ -43,25 +43,16 @@ def save(image, path, **options):
     image.save(path, **options)
 
 
-def paint(path, level):
-    """Make an image file one grey of 0, 10, ..., 250, its size kept; `Coded` reads it."""
-    with Image.open(path) as image:
-        size, kind = image.size, image.format
-    Image.new("RGB", size, (level,) * 3).save(path, format=kind)
-
-
-def direct(path, short=256, border=0):
-    """The border cut off, the short side resized, the central 224, written out."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    image = Image.fromarray(
-        pixels[border : len(pixels) - border, border : pixels.shape[1] - border]
-    )
+def direct(image, size=224, side=256, resize="short", interpolation=2, border=0):
+    """By Pillow, with torchvision's sizes: int(side * long / short), int(round(rest / 2.0))."""
+    image = image.crop((border, border, image.size[0] - border, image.size[1] - border))
     width, height = image.size
-    new = (short, height * short // width) if width < height else (width * short // height, short)
-    left, top = round((new[0] - 224) / 2), round((new[1] - 224) / 2)
-    image = image.resize(new, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+    short = min(width, height)
+    if resize != "crop":
+        new = [side if x == short else int(side * x / short) for x in (width, height)]
+        image = image.resize(new if resize == "short" else (side, side), interpolation)
+    left, top = (int(round((x - size) / 2.0)) for x in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def cut_short(path):
@@ -146,10 +137,13 @@ def write_imagenet_c(root, classes=(3, 500), per_class=2):
     rng = np.random.default_rng(1)
     for index in classes:
         for i in range(per_class):
-            image, _ = picture(rng, (224, 224))
+            content = io.BytesIO()
+            picture(rng, (224, 224))[0].save(content, format="JPEG", quality=85)
             name = f"{imagenet_wnids()[index]}/ILSVRC2012_val_{10 * index + i:08d}.JPEG"
             for cell in imagenet_c.SIZES:
-                save(image, root / cell / name, format="JPEG", quality=85)
+                path = root / cell / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.getvalue())
     return root
 
 
@@ -271,7 +265,7 @@ def write_waterbirds(root, per_group=2):
                 rows.append([number, name, group // 2, split, group % 2, place])
     with (root / "metadata.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["img_id", *waterbirds.COLUMNS, "place_filename"])
+        table.writerow(["img_id", "img_filename", "y", "split", "place", "place_filename"])
         table.writerows(rows)
     return root
 

@@ -33,7 +33,7 @@ def assert_equal(one, other):
             np.testing.assert_array_equal(x, y, err_msg=name)
 
 
-@pytest.mark.parametrize("batch_size", (1, 4, 11, 16))
+@pytest.mark.parametrize("batch_size", (1, 4, 16))
 def test_evaluation_sees_every_example_once_in_order(batch_size):
     batches = list(eval_batches(SOURCE, batch_size=batch_size, image_size=SIZE))
     assert {len(b.label) for b in batches} == {batch_size}
@@ -113,7 +113,7 @@ def test_masks_are_eight_bit_whatever_they_were():
         np.testing.assert_array_equal(batch.mask, expected)
 
 
-@pytest.mark.parametrize("processes", (2, 3, 5))
+@pytest.mark.parametrize("processes", (2, 5))
 def test_processes_share_the_batches_and_leave_none_out(processes, monkeypatch):
     """Of 11 examples in batches of 4, the fourth and fifth process have none."""
     shares = []
@@ -134,7 +134,7 @@ def test_the_training_stream_is_a_function_of_the_seed():
     assert {b.image.shape for b in first} == {(4, SIZE, SIZE, 3)}
 
 
-@pytest.mark.parametrize("start_step", (1, 3, 7))
+@pytest.mark.parametrize("start_step", (1, 7))
 def test_a_resumed_stream_is_the_tail_of_the_whole_one(start_step):
     assert_equal(take(9)[start_step:], take(9 - start_step, start_step=start_step))
 
@@ -142,32 +142,26 @@ def test_a_resumed_stream_is_the_tail_of_the_whole_one(start_step):
 def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
     labels = np.concatenate([b.label for b in take(9)])[:33].reshape(3, 11)
     np.testing.assert_array_equal(np.sort(labels, axis=1), np.tile(np.arange(11), (3, 1)))
-    assert len({tuple(epoch) for epoch in labels}) == 3
-    assert tuple(range(11)) not in {tuple(epoch) for epoch in labels}
-
-
-def test_the_same_example_is_augmented_anew_in_every_epoch():
-    batches = take(12)
-    labels = np.concatenate([b.label for b in batches])
-    images = np.concatenate([b.image for b in batches])
-    of_one = images[labels == 5]
-    assert len(of_one) >= 4
-    assert len(np.unique(of_one.reshape(len(of_one), -1), axis=0)) > 1
+    assert len({tuple(range(11)), *map(tuple, labels)}) == 4
+    of_one = np.concatenate([b.image[b.label == 5] for b in take(9)])
+    assert len(np.unique(of_one, axis=0)) > 1  # augmented anew
 
 
 @pytest.mark.parametrize("encoded", (False, True))
 @pytest.mark.parametrize("augmentation", ("none", "cifar"))
-def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation):
+def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, monkeypatch):
     """Whether its images are arrays or are decoded one by one."""
     source = SOURCE
     if encoded:
         source = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
     options = OPTIONS | {"batch_size": 6, "augmentation": augmentation, "start_step": 1}
     whole = list(itertools.islice(train_batches(source, **options), 4))
-    parts = [
-        list(itertools.islice(train_batches(source, share=(index, 3), **options), 4))
-        for index in range(3)
-    ]
+    parts = []
+    with monkeypatch.context() as processes:
+        processes.setattr(jax, "process_count", lambda: 3)
+        for index in range(3):
+            processes.setattr(jax, "process_index", lambda index=index: index)
+            parts.append(list(itertools.islice(train_batches(source, **options), 4)))
     for step, batch in enumerate(whole):
         for name, field, *of_parts in zip(batch._fields, batch, *(p[step] for p in parts)):  # noqa: B905
             np.testing.assert_array_equal(np.concatenate(of_parts), field, err_msg=name)
@@ -177,9 +171,10 @@ def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation):
         np.testing.assert_array_equal(labels, [b.label for b in whole])
 
 
-def test_a_batch_that_does_not_divide_by_the_processes_is_refused():
+def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(InputError, match="batch_size = 4 does not divide by 3 processes"):
-        train_batches(SOURCE, **OPTIONS, share=(0, 3))
+        train_batches(SOURCE, **OPTIONS)
 
 
 def test_images_stay_with_their_labels():
@@ -202,9 +197,8 @@ def test_worker_processes_give_the_same_stream_also_where_no_script_has_parsed_f
     program = (
         "from tests.data.test_batches import OPTIONS, assert_equal, take\n"
         "if __name__ == '__main__':\n"
-        "    for kind in ('cifar', 'imagenet'):\n"
-        "        one = take(3, augmentation=kind)\n"
-        "        assert_equal(one, take(3, augmentation=kind, num_workers=2))\n"
+        "    one = take(3, augmentation='imagenet')\n"
+        "    assert_equal(one, take(3, augmentation='imagenet', num_workers=2))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False

@@ -8,7 +8,6 @@ import pytest
 from advspur._checks import InputError
 from advspur.data import array_source, cifar10, inject_color_shift
 from advspur.data.color_shift import clipped_share, read, shifted_table
-from tests.data.fake_layouts import write_cifar10
 
 LABELS = np.repeat(np.arange(10), 1000)
 IMAGES = np.random.default_rng(0).integers(0, 256, (10_000, 2, 2, 3), np.uint8)
@@ -88,8 +87,8 @@ def test_a_table_keeps_its_groups():
     assert table.num_classes == 10 and table[3]["label"] == 0
 
 
-def test_test_images_are_those_of_the_training_function_at_two_ratios(tmp_path):
-    root = write_cifar10(tmp_path / "cifar10", 60)
+def test_test_images_are_those_of_the_training_function_at_two_ratios(written):
+    root = written / "cifar10"
     colors = {"rho": 4.0, "shift": 16 / 255, "seed": 3}
     parts = read(root, color_shift=colors, allow_partial=True)
     table = cifar10.read(root, allow_partial=True)["test"]

@@ -19,13 +19,7 @@ def numbered(count):
     return Table(2, image=np.zeros((count, 1, 1, 3), np.uint8))
 
 
-def test_every_tenth_of_50_000_is_five_of_each_class():
-    name, rows = image_list(numbered(50_000), "val", "spread", 5000)
-    assert name == "val[::10]"
-    np.testing.assert_array_equal(rows, np.arange(50_000)[::10])
-
-
-@pytest.mark.parametrize("count, wanted", ((5306, 1000), (989, 1000), (10, 3), (7, 7)))
+@pytest.mark.parametrize("count, wanted", ((50_000, 5000), (5306, 1000), (989, 1000), (10, 3)))
 def test_a_list_at_equal_distances_has_its_length_and_no_image_twice(count, wanted):
     name, rows = image_list(numbered(count), "test", "spread", wanted)
     assert name == f"test[::{count / min(count, wanted):g}]"

@@ -1,4 +1,4 @@
-"""What the official layouts share: listing, reading, transforms, damaged and missing files."""
+"""What the official layouts share: class folders, image files and their masks."""
 
 import itertools
 
@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from advspur._checks import InputError
-from advspur.data import layouts
+from advspur.data.files import file_table, open_file
+from advspur.data.layouts import MissingData, list_classes
+from advspur.data.table import spread
+from advspur.data.transforms import Transform
 from tests.data.fake_layouts import cut_short, picture, save
 
 LABELS = {"b bird": 0, "a": 2, "c": 1}  # neither order is that of the names
@@ -21,114 +24,73 @@ def tree(root, folders=("a", "b bird", "c"), count=2):
 
 
 def test_labels_follow_the_map_whatever_the_order_of_the_folders(tmp_path):
+    """Hidden folders, other files and the "._name" of macOS archives do not count."""
     (tree(tmp_path) / ".cache").mkdir()
-    (tmp_path / "readme.txt").write_text("no class")
-    (tmp_path / "a" / "thumbs.db").write_text("no image")
-    paths, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=False)
-    assert len(paths) == 6
+    for name in ("readme.txt", "a/thumbs.db", "a/._a0.JPEG"):
+        (tmp_path / name).write_text("no image")
+    paths, labels = list_classes(tmp_path, LABELS, False)
     assert [LABELS[path.parent.name] for path in paths] == labels.tolist()
     assert sorted(path.stem for path in paths) == ["a0", "a1", "b0", "b1", "c0", "c1"]
-
-
-def test_folders_that_are_no_class_are_named_or_ignored(tmp_path):
-    tree(tmp_path, ("a", "b bird", "c", "zebra"))
+    (tmp_path / "zebra").mkdir()
+    again, _ = list_classes(tmp_path, LABELS, False, ignore_others=True)
+    assert again == paths
     with pytest.raises(InputError, match="1 folders that are no class, first zebra; classes are"):
-        layouts.list_classes(tmp_path, LABELS, allow_partial=True)
-    paths, labels = layouts.list_classes(tmp_path, LABELS, allow_partial=False, ignore_others=True)
-    assert {p.parent.name for p in paths} == set(LABELS) and len(labels) == 6
+        list_classes(tmp_path, LABELS, True)
 
 
-def test_an_empty_class_folder_is_as_good_as_missing(tmp_path):
+def test_empty_class_folders_are_missing(tmp_path):
     """A copy that stopped after making the folders must not pass as whole."""
-    (tree(tmp_path, ("b bird", "c")) / "a").mkdir()
-    with pytest.raises(InputError, match="1 of 3 class folders are missing, first a;"):
-        layouts.list_classes(tmp_path, LABELS, allow_partial=False)
-
-
-def test_folders_without_images_are_missing_data(tmp_path):
     for name in LABELS:
         (tmp_path / name).mkdir()
-    with pytest.raises(layouts.MissingData, match="no images in .*docs/benchmarks.md"):
-        layouts.list_classes(tmp_path, LABELS, allow_partial=True)
-
-
-def test_resource_forks_are_no_images(tmp_path):
-    """Archives that went through macOS hold a "._name" beside each file."""
-    (tree(tmp_path) / "a" / "._a0.JPEG").write_bytes(b"\0\5\x16\7")
-    paths, _ = layouts.list_classes(tmp_path, LABELS, allow_partial=False)
-    assert len(paths) == 6
+    with pytest.raises(MissingData, match="no images in .*docs/benchmarks.md"):
+        list_classes(tmp_path, LABELS, True)
+    tree(tmp_path, ("b bird", "c"))
+    with pytest.raises(InputError, match="1 of 3 class folders are missing, first a;"):
+        list_classes(tmp_path, LABELS, False)
 
 
 def test_a_file_name_in_two_class_folders_is_warned_of(tmp_path):
     root = tree(tmp_path)
     (root / "c" / "a0.JPEG").write_bytes((root / "a" / "a0.JPEG").read_bytes())
     with pytest.warns(UserWarning, match="1 file names appear in two .* first a0.JPEG in a and c"):
-        layouts.list_classes(root, LABELS, allow_partial=False)
-
-
-@pytest.mark.parametrize("size", ((500, 375), (375, 500), (256, 256), (41, 300), (257, 999)))
-def test_the_standard_transform_is_256_then_the_central_224(size):
-    image, _ = picture(np.random.default_rng(1), size)
-    short, long = min(size), max(size)
-    new = 256, int(256 * long / short)
-    new = new if size[0] <= size[1] else new[::-1]
-    left, top = (int(round((side - 224) / 2.0)) for side in new)
-    resized = image.resize(new, Image.Resampling.BILINEAR)
-    expected = resized.crop((left, top, left + 224, top + 224))
-    np.testing.assert_array_equal(layouts.standard_transform(image), expected)
-
-
-@pytest.mark.parametrize("mode", ("L", "CMYK", "RGB"))
-def test_all_jpeg_modes_are_read_as_rgb(tmp_path, mode):
-    path = tmp_path / "x.JPEG"
-    save(picture(np.random.default_rng(3), mode=mode)[0], path, format="JPEG")
-    with Image.open(path) as stored:
-        assert stored.mode == mode
-        expected = np.asarray(stored.convert("RGB"))
-    np.testing.assert_array_equal(layouts.open_file(path), expected)
+        list_classes(root, LABELS, False)
 
 
 def test_unreadable_files_are_named(tmp_path):
     path = tree(tmp_path) / "a" / "a0.JPEG"
     cut_short(path)
     with pytest.raises(InputError, match=r"a0.JPEG is no readable image: .*truncated"):
-        layouts.open_file(path)
-    path.write_bytes(b"")
-    with pytest.raises(InputError, match="a0.JPEG is no readable image"):
-        layouts.open_file(path)
+        open_file(path)
     path.unlink()
     with pytest.raises(InputError, match="a0.JPEG cannot be read: No such file"):
-        layouts.open_file(path)
-    path.mkdir()
-    with pytest.raises(InputError, match="a0.JPEG cannot be read"):
-        layouts.open_file(path)
+        open_file(path)
 
 
-def test_image_and_mask_go_through_one_transform():
+def test_image_and_masks_go_through_one_transform(tmp_path):
     image, _ = picture(np.random.default_rng(4), (260, 250))
     mark = Image.new("L", image.size)
-    mark.paste(255, (10, 20, 30, 40))
-    shifted = layouts.with_mask(image, mark, lambda x: x.crop((5, 7, 229, 231)), "x.png", "m.npy")
-    assert shifted["image"].shape == (224, 224, 3) and shifted["mask"].shape == (224, 224, 1)
-    where = np.argwhere(shifted["mask"][..., 0])
-    assert (where.min(0).tolist(), where.max(0).tolist()) == ([13, 5], [32, 24])
-    np.testing.assert_array_equal(shifted["image"], np.asarray(image)[7:231, 5:229])
-    with pytest.raises(InputError, match="x.png is 260 x 250: 224 x 224 is needed"):
-        layouts.with_mask(image, mark, lambda x: x, "x.png", "m.npy")
-    small = Image.new("L", (5, 5))
-    with pytest.raises(InputError, match="m.npy is 5 x 5: too small"):
-        layouts.with_mask(image.resize((224, 224)), small, lambda x: x, "x.png", "m.npy")
+    mark.paste(255, (28, 33, 48, 53))
+    for name, saved in (("x.png", image), ("m.png", mark), ("small.png", mark.resize((5, 5)))):
+        saved.save(tmp_path / name)
+    files = {"path": ["x.png"], "mask_path": [tmp_path / "m.png"], "label": [0]}
+    crop = Transform(resize="crop")
+    example = file_table(1, crop, root=tmp_path, **files, spurious_mask_path=[None])[0]
+    assert example["image"].shape == (224, 224, 3) and example["mask"].shape == (224, 224, 2)
+    where = np.argwhere(example["mask"][..., 0])
+    assert (where.min(0).tolist(), where.max(0).tolist()) == ([20, 10], [39, 29])
+    np.testing.assert_array_equal(example["image"], np.asarray(image)[13:237, 18:242])
+    assert not example["mask"][..., 1].any()
+    files["mask_path"] = [tmp_path / "small.png"]
+    with pytest.raises(InputError, match="small.png is 5 x 5, its image 260 x 250: a mask has"):
+        file_table(1, crop, root=tmp_path, **files)[0]
 
 
-SIZES = ((10, 4), (10, 10), (10, 25), (7, 1), (4050, 500), (9, 0))
-
-
-@pytest.mark.parametrize("count, number", SIZES)
+@pytest.mark.parametrize(
+    "count, number", ((10, 4), (10, 10), (10, 25), (7, 1), (4050, 500), (9, 0))
+)
 def test_a_sample_is_spread_over_all_without_repeats(count, number):
-    chosen = layouts.spread(count, number)
+    chosen = spread(count, number)
     assert len(chosen) == len(set(chosen.tolist())) == min(number or count, count)
     assert chosen[0] == 0 and (number == 1 or chosen[-1] == count - 1)
-    if len(chosen) > 2:
-        gaps = np.diff(chosen)
-        assert gaps.max() - gaps.min() <= 1
-    assert len(layouts.spread(0, 5)) == 0
+    assert number == 1 or np.ptp(np.diff(chosen)) <= 1
+    assert len(spread(0, 5)) == 0

@@ -63,13 +63,6 @@ def test_the_rest_may_be_the_spurious_masks_of_the_images_that_have_them():
     np.testing.assert_allclose(rest, 1 - masks[..., :1] / 255, atol=1e-6)
 
 
-def test_the_dilation_is_scipys_with_a_cross():
-    masks = np.random.default_rng(0).random((3, 50, 40, 1)).astype(np.float32) ** 40
-    got = np.asarray(dilate(jnp.asarray(masks), 3))
-    for mask, result in zip(masks[..., 0], got[..., 0], strict=True):
-        np.testing.assert_allclose(result, dilated(mask, 3), rtol=1e-6)
-
-
 def test_fifteen_rounds_reach_1801_pixels_from_a_point():
     """{ceil(|x| / 2) + ceil(|y| / 2) <= 15}: 1 + 2 * 60 + 16 * 105, not a diamond's 1,861."""
     mask = np.zeros((1, 224, 224, 1), np.float32)

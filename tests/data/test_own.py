@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from advspur._checks import InputError
-from advspur.data.layouts import standard_transform
 from advspur.data.own import own, read_own
 from advspur.data.own_parts import evaluation_parts
+from advspur.data.transforms import SQUARED, STANDARD
 from tests.data.own_files import SIDE, names, png, put, table
 
 SMALL = {"image_size": 8, "resize": "square"}
@@ -47,8 +47,7 @@ def cell(column, text):
     def damage(lines):
         row = lines[L - 1].split(",")
         row[HEADER.split(",").index(column)] = text
-        lines[L - 1] = ",".join(row)
-        return lines
+        return [*lines[: L - 1], ",".join(row), *lines[L:]]
 
     return damage
 
@@ -63,70 +62,54 @@ def line(text):
     return lambda lines: [*lines[: L - 1], text, *lines[L:]]
 
 
-def numbered(lines):
-    return [x.replace("cat", "0").replace("dog", "1") for x in lines]
+def numbered(text):
+    """Damage the label of line L where labels are numbers."""
+    return lambda lines: cell("label", text)(
+        [x.replace("cat", "0").replace("dog", "1") for x in lines]
+    )
 
 
-def columns_doubled(lines):
-    return ["image,label,place,split,label"] + lines[1:]
-
-
-REFUSED = {
-    "missing file": (cell("image", "img/none.png"), f"1 of 1000 rows lack a file, first line {L}"),
-    "missing mask": (cell("mask", "none.png"), f"1 of 1000 rows lack a file, first line {L}"),
-    "empty mask": (cell("mask", ""), f"first line {L}: the mask of img/0498.png"),
-    "duplicate row": (lambda x: x[:L] + [x[3]] + x[L:], f"lines 4 and {L + 1} name the same file"),
-    "same image, other split": (
-        line("img/0002.png,cat,water,test,core.png"),
-        f"lines 4 and {L} name the same",
-    ),
-    "unknown split": (cell("split", "tset"), f"line {L}: split is 'tset'; allowed: train"),
-    "empty split": (cell("split", ""), f"line {L}: split is ''"),
-    "empty label": (cell("label", ""), f"line {L}: label is empty"),
-    "NaN label": (cell("label", "NaN"), f"line {L}: label is NaN"),
-    "empty attribute": (cell("place", " "), f"line {L}: place is empty"),
-    "empty image": (cell("image", ""), f"line {L}: no image"),
-    "number among names": (cell("label", "1"), f"line {L}: label is '1' among names"),
-    "name among numbers": (
-        lambda x: cell("label", "cat")(numbered(x)),
-        f"line {L}: label is 'cat' among whole numbers",
-    ),
-    "half a label": (
-        lambda x: cell("label", "0.5")(numbered(x)),
-        f"line {L}: label is '0.5' among whole numbers",
-    ),
-    "label out of range": (
-        lambda x: cell("label", "7")(numbered(x)),
-        f"line {L}: label is 7; no row has 2: labels are 0, 1, 2",
-    ),
-    "negative label": (lambda x: cell("label", "-1")(numbered(x)), f"line {L}: label is -1"),
-    "misspelt case": (cell("label", "Dog"), f"line {L}: label is 'Dog', and 'dog' in .* line 3"),
-    "absolute path": (cell("image", "/etc/x.png"), f"line {L}: /etc/x.png is outside"),
-    "path that leaves": (cell("image", "img/../../x.png"), f"line {L}: ../x.png is outside"),
-    "mask that leaves": (cell("mask", "../core.png"), f"line {L}: ../core.png is outside"),
-    "repeated columns": (columns_doubled, "line 1 repeats columns: label"),
-    "too few cells": (line("img/0498.png,cat"), f"line {L} has 2 cells, the header 5"),
-    "too many cells": (
-        line("img/a, b.png,cat,land,train,core.png"),
-        f"line {L} has 6 cells, the header 5: .*quote a text",
-    ),
-    "open quote": (line('"img/0498.png,cat,land,train,core.png'), f"line {L} opens a quote"),
-    "NUL": (cell("label", "c\0t"), f"line {L} holds a NUL"),
-    "no header": (lambda x: x[1:], "line 1 names no image and label .*; it has img/0000.png, cat"),
-    "no rows": (lambda x: x[:1], "has no rows below its header"),
-    "nothing": (lambda x: [], "has no rows"),
-    "image of text": (cell("image", "img/text.png"), rf"text.png is no readable.*line {L}\)"),
-    "image cut short": (cell("image", "img/cut.png"), rf"cut.png is no readable.*line {L}\)"),
-    "image too small": (cell("image", "img/tiny.png"), rf"is 4 x 4: too small \(.*line {L}\)"),
-    "folder as image": (cell("image", "img"), f"rows lack a file, first line {L}"),
-    "mask of another size": (
-        cell("mask", "small.png"),
-        rf"small.png is 10 x 9, its image 10 x 10: .*line {L}\)",
-    ),
-    "mask in colour": (cell("mask", "colour.png"), rf"is no mask: it is coloured.*line {L}\)"),
-    "mask of text": (cell("mask", "text.npy"), rf"text.npy is no readable .npy.*line {L}\)"),
-    "mask below 0": (cell("mask", "negative.npy"), rf"int64 \(10, 10\) and no mask.*line {L}\)"),
-}
+LACKS = "1 of 1000 rows lack a file, first line 500"
+SAME, OTHER = "img/0498.png,cat,land,train,core.png", "img/0002.png,cat,water,test,core.png"
+REFUSED = [
+    (cell("image", "img/none.png"), LACKS),
+    (cell("image", "img"), LACKS),
+    (cell("mask", "none.png"), LACKS),
+    (cell("mask", ""), f"{LACKS}: the mask of img/0498.png"),
+    (lambda x: x[:L] + [x[3]] + x[L:], "lines 4 and 501 name the same file"),
+    (line(OTHER), "lines 4 and 500 name the same file"),
+    (cell("split", "tset"), "line 500: split is 'tset'; allowed: train"),
+    (cell("split", ""), "line 500: split is ''"),
+    (cell("label", ""), "line 500: label is empty"),
+    (cell("label", "NaN"), "line 500: label is NaN"),
+    (cell("place", " "), "line 500: place is empty"),
+    (cell("image", ""), "line 500: no image"),
+    (cell("label", "1"), "line 500: label is '1' among names"),
+    (numbered("cat"), "line 500: label is 'cat' among whole numbers"),
+    (numbered("0.5"), "line 500: label is '0.5' among whole numbers"),
+    (numbered("7"), "line 500: label is 7; no row has 2: labels are 0, 1, 2"),
+    (numbered("-1"), "line 500: label is -1"),
+    (cell("label", "Dog"), "line 500: label is 'Dog', and 'dog' in .* line 3"),
+    (cell("image", "/etc/x.png"), "line 500: /etc/x.png is outside"),
+    (cell("image", "img/../../x.png"), "line 500: ../x.png is outside"),
+    (cell("mask", "../core.png"), "line 500: ../core.png is outside"),
+    (lambda x: ["image,label,place,split,label"] + x[1:], "line 1 repeats columns: label"),
+    (line("img/0498.png,cat"), "line 500 has 2 cells, the header 5"),
+    (line(SAME.replace("img/", "a, b")), "line 500 has 6 cells, the header 5: .*quote a text"),
+    (line(f'"{SAME}'), "line 500 opens a quote"),
+    (cell("label", "ch\xe2t"), "is no readable table: line 500 is not in UTF-8"),
+    (cell("label", "c\0t"), "line 500 holds a NUL"),
+    (lambda x: x[1:], "line 1 names no image and label .*; it has img/0000.png, cat"),
+    (lambda x: x[:1], "has no rows below its header"),
+    (lambda x: [], "has no rows"),
+    (cell("image", "img/text.png"), r"text.png is no readable.*line 500\)"),
+    (cell("image", "img/cut.png"), r"cut.png is no readable.*line 500\)"),
+    (cell("image", "img/tiny.png"), r"is 4 x 4: too small \(.*line 500\)"),
+    (cell("mask", "small.png"), r"small.png is 10 x 9, its image 10 x 10: .*line 500\)"),
+    (cell("mask", "colour.png"), r"is no mask: it is coloured.*line 500\)"),
+    (cell("mask", "text.npy"), r"text.npy is no readable .npy.*line 500\)"),
+    (cell("mask", "negative.npy"), r"int64 \(10, 10\) and no mask.*line 500\)"),
+]
 READ = {
     "as it is": lambda x: x,
     "quoted commas": line('"img/a, b.png",cat,land,train,core.png'),
@@ -155,11 +138,10 @@ def load_line(parts, number):
             return part[row]
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_damaged_table_is_refused_in_one_line(thousand, kind):
+@pytest.mark.parametrize("damage, message", REFUSED)
+def test_a_damaged_table_is_refused_in_one_line(thousand, damage, message):
     root, lines = thousand
-    damage, message = REFUSED[kind]
-    file = put(root / "damaged.csv", "\n".join(damage(list(lines))))
+    file = put(root / "damaged.csv", "\n".join(damage(list(lines))).encode("latin-1"))
     with pytest.raises(InputError, match=message) as error:
         load_line(own(file, **SMALL), L)
     text = str(error.value)
@@ -171,11 +153,11 @@ def test_a_table_in_another_form_is_read_right(thousand, kind):
     root, lines = thousand
     file = put(root / "other.csv", "\n".join(READ[kind](list(lines))))
     parts = own(file, **SMALL)
-    assert {name: len(part) for name, part in parts.items()} == {
-        "train": 700,
-        "val": 100,
-        "test": 200,
-    }
+    assert [(name, len(p)) for name, p in parts.items()] == [
+        ("train", 700),
+        ("val", 100),
+        ("test", 200),
+    ]
     test = parts["test"]
     assert names(test) == {"label": ("cat", "dog"), "place": ("air", "land", "water")}
     np.testing.assert_array_equal(test.columns["label"], np.arange(800, 1000) % 2)
@@ -185,30 +167,13 @@ def test_a_table_in_another_form_is_read_right(thousand, kind):
     assert example["image"].shape == (8, 8, 3) and example["mask"].shape == (8, 8, 1)
 
 
-def test_a_table_that_is_not_utf8_names_the_line(thousand):
+def test_what_is_missing_or_unreadable_is_left_out_and_said_on_demand(thousand):
     root, lines = thousand
-    lines = [
-        *lines[: L - 1],
-        lines[L - 1].replace("cat", "chât").replace("dog", "chât"),
-        *lines[L:],
-    ]
-    file = put(root / "latin.csv", "\n".join(lines).encode("latin-1"))
-    with pytest.raises(InputError, match=f"latin.csv is no readable table: line {L} is not in UTF"):
-        own(file)
-
-
-def test_missing_files_are_left_out_and_said_on_demand(thousand):
-    root, lines = thousand
-    lines = [x.replace("img/0002", "img/x").replace("img/0999", "img/y") for x in lines]
-    file = put(root / "partial.csv", "\n".join(lines))
-    parts, said = read_own(file, allow_partial=True)
+    some = [x.replace("img/0002", "img/x").replace("img/0999", "img/y") for x in lines]
+    parts, said = read_own(put(root / "partial.csv", "\n".join(some)), allow_partial=True)
     assert [len(part) for part in parts.values()] == [699, 100, 199]
     assert any("left out: 2 of 1000 rows lack a file, first line 4: " in text for text in said)
     assert 4 not in parts["train"].columns["line"]
-
-
-def test_unreadable_images_are_left_out_on_demand(thousand):
-    root, lines = thousand
     file = put(root / "damaged.csv", "\n".join(cell("image", "img/cut.png")(lines[:L])))
     with pytest.warns(UserWarning, match=f"train: 1 of 499 .* first: .*cut.png .* line {L}"):
         part = own(file, **SMALL, skip_unreadable=True)["train"]
@@ -218,12 +183,8 @@ def test_unreadable_images_are_left_out_on_demand(thousand):
 # Masks.
 
 
-@pytest.fixture
-def square():
-    """[20, 20] bool: a square off the centre."""
-    mask = np.zeros((20, 20), bool)
-    mask[2:11, 5:14] = True
-    return mask
+SQUARE = np.zeros((20, 20), bool)  # off the centre
+SQUARE[2:11, 5:14] = True
 
 
 def save_mask(path, mask, kind):
@@ -237,33 +198,25 @@ def save_mask(path, mask, kind):
         np.save(path, (mask * kind)[..., None] if kind == 0.5 else mask.astype(kind))
 
 
-@pytest.mark.parametrize(
-    "name, kind, level",
-    (
-        ("x_mask.png", 255, 255),
-        ("x_mask.png", 1, 255),
-        ("x_mask.png", 128, 128),
-        ("x_mask.png", "palette", 255),
-        ("x_mask.npy", bool, 255),
-        ("x_mask.npy", np.uint8, 255),
-        ("x_mask.npy", np.int64, 255),
-        ("x_mask.npy", np.float32, 255),
-        ("x_mask.npy", 0.5, 128),
-    ),
-)
+MASKS = [("png", 255), ("png", 1), ("png", 128), ("png", "palette"), ("npy", bool)]
+MASKS += [("npy", np.uint8), ("npy", np.int64), ("npy", np.float32), ("npy", 0.5)]
+
+
+@pytest.mark.parametrize("suffix, kind", MASKS)
 @pytest.mark.parametrize("is_named", (True, False))
-def test_masks_of_every_kind_are_named_or_lie_beside(tmp_path, square, name, kind, level, is_named):
+def test_masks_of_every_kind_are_named_or_lie_beside(tmp_path, suffix, kind, is_named):
     put(tmp_path / "x.png", png(size=(20, 20)))
-    save_mask(tmp_path / name, square, kind)
+    name, level = f"x_mask.{suffix}", 128 if kind in (128, 0.5) else 255
+    save_mask(tmp_path / name, SQUARE, kind)
     rows = f"image,label,mask\nx.png,0,{name}" if is_named else "image,label\nx.png,0"
     put(tmp_path / "manifest.csv", rows)
     parts = own(tmp_path, image_size=20, resize="none")
     mask = parts["test"][0]["mask"]
     assert mask.dtype == np.uint8 and mask.shape == (20, 20, 1)
-    np.testing.assert_array_equal(mask[..., 0], level * square.astype(int))
+    np.testing.assert_array_equal(mask[..., 0], level * SQUARE.astype(int))
 
 
-def test_the_core_comes_before_the_spurious_mask_and_both_go_with_the_image(tmp_path, square):
+def test_the_core_comes_before_the_spurious_mask_and_both_go_with_the_image(tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (30, 20, 3), np.uint8)
     core, spurious = (rng.integers(0, 256, (30, 20), np.uint8) for _ in range(2))
@@ -285,15 +238,11 @@ def test_the_core_comes_before_the_spurious_mask_and_both_go_with_the_image(tmp_
 
 
 def test_the_transform_is_the_standard_one(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    put(tmp_path / "manifest.csv", "image,label\na.png,0")
-    expected = standard_transform(Image.fromarray(pixels))
-    np.testing.assert_array_equal(own(tmp_path)["test"][0]["image"], expected)
-    squared = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR)
-    found = own(tmp_path, resize="square")["test"][0]["image"]
-    np.testing.assert_array_equal(found, np.asarray(squared)[16:240, 16:240])
-    with pytest.raises(InputError, match="a.png is 280 x 300: 224 x 224 is needed .*line 2"):
+    table(tmp_path, "image,label\na.png,0")
+    assert own(tmp_path)["test"].transform == STANDARD
+    assert own(tmp_path, resize="square")["test"].transform == SQUARED
+    assert own(tmp_path, image_size=160)["test"].transform.side == 183  # rounded
+    with pytest.raises(InputError, match="a.png is 10 x 10: 224 x 224 is needed .*line 2"):
         own(tmp_path, resize="none")["test"][0]
 
 
@@ -393,14 +342,11 @@ def test_pairs_that_are_none_are_refused(tmp_path, old, new, message):
         own(tmp_path)
 
 
-def test_objects_without_a_pair_are_left_out_on_demand(tmp_path):
+def test_objects_without_a_pair_or_an_image_are_left_out_on_demand(tmp_path):
     table(tmp_path, PAIRED.replace("rand,n3", "rand,n4"))
     parts, said = read_own(tmp_path, allow_partial=True)
     assert [len(parts[f"test/{variant}"]) for variant in ("same", "rand")] == [2, 2]
     assert "left out: 2 rows whose pair not all variants have" in said
-
-
-def test_pairs_stay_aligned_without_unreadable_images(tmp_path):
     table(tmp_path, PAIRED)
     put(tmp_path / "c2.png", "no image")
     with pytest.warns(UserWarning, match="test/rand: 1 of 3 images are unreadable"):

@@ -13,7 +13,7 @@ from advspur.data import imagenet, imagenet9, imagenet_c, objectnet, rival10, wa
 from advspur.data.label_maps import OBJECTNET, imagenet_wnids, rival10_labels
 from advspur.data.layouts import MissingData
 from advspur.data.readers import READERS
-from tests.data.fake_layouts import WRITERS, cut_short, read, write_cifar10
+from tests.data.fake_layouts import cut_short, read
 
 WRITTEN = {
     "imagenet": {"val": 10},
@@ -23,33 +23,12 @@ WRITTEN = {
     "salient_imagenet": {"images": 5},
     "imagenet9": dict.fromkeys(imagenet9.VARIANTS, 18),
     "waterbirds": {"train": 8, "val": 8, "test": 8},
-    "cifar10": {"test": 12},
+    "cifar10": {"test": 60},
 }
 TENCH, SHARK = imagenet_wnids()[0], imagenet_wnids()[7]
 PICKLED = f"{list(rival10_labels())[1]}_{list(rival10_labels())[1]}_0"  # it has no mask file
 NO_MASK = f"1 of 40 masks of test images are missing, first {PICKLED}.JPEG"
 MASK = "fg_mask/val/06_musical instrument/n00000006_2.npy"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    for name, write in WRITERS.items():
-        write(root / name, **({"per_class": 2} if name == "imagenet9" else {}))
-    write_cifar10(root / "cifar10")
-    return root
-
-
-@pytest.fixture
-def copy(written, tmp_path):
-    """copy(name): the folder of a copy to damage; ImageNet's photographs lie beside it."""
-
-    def call(name):
-        if name == "salient_imagenet":
-            shutil.copytree(written / "imagenet" / "train", tmp_path / "imagenet" / "train")
-        return shutil.copytree(written / name, tmp_path / name)
-
-    return call
 
 
 @pytest.fixture
@@ -64,7 +43,7 @@ def published(monkeypatch):
     for module, name in ((imagenet, "imagenet"), (imagenet9, "imagenet9"), (rival10, "rival10")):
         monkeypatch.setattr(module, "SIZES", WRITTEN[name])
     monkeypatch.setattr(objectnet, "SIZES", {"images": 8})
-    monkeypatch.setattr(waterbirds, "GROUP_COUNTS", dict.fromkeys(waterbirds.SPLITS, (2,) * 4))
+    monkeypatch.setattr(waterbirds, "GROUP_COUNTS", dict.fromkeys(waterbirds.SIZES, (2,) * 4))
 
 
 def counts(parts):
@@ -121,7 +100,7 @@ SMALL = {  # what a copy is told that has few of the published images
     "salient_imagenet": "998 of 1000 classes are missing, first n0144",
     "imagenet9": "18 images, 4,050 are published",
     "waterbirds": r"train have \(2, 2, 2, 2\) images, \(3498, 184, 56, 1057\) are published",
-    "cifar10": "12 images, 10,000 are published",
+    "cifar10": "60 images, 10,000 are published",
 }
 
 
@@ -220,7 +199,12 @@ DAMAGED = {
     ),
     "split": ("rival10", remove("test"), "test/ordinary is missing: both splits are needed", None),
     "both": ("rival10", in_both_splits, "41 images", f"1 images are in both .* {PICKLED}.JPEG"),
-    "bird": ("waterbirds", remove("004.*/*"), "1 of 24 images .*Bird_0004_0.jpg", {"train": 7}),
+    "bird": (
+        "waterbirds",
+        remove("004.*/*"),
+        "1 of 24 rows .* line 5: .*Bird_0004_0.jpg",
+        {"train": 7},
+    ),
     "birds": ("waterbirds", without_val, "groups of val have", "no val images"),
     "salient": ("salient_imagenet", remove(f"*/feature_10/{TENCH}_1.*"), FEW, {"images": 4}),
     "photographs": ("salient_imagenet", remove("../imagenet"), FEW, "no complete images in"),

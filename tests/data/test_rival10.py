@@ -14,15 +14,21 @@ from PIL import Image
 from advspur._checks import InputError
 from advspur.data.label_maps import rival10_labels
 from advspur.data.readers import READERS
-from tests.data.fake_layouts import paint, read, write_rival10
+from tests.data.fake_layouts import read
 
 BILINEAR = Image.Resampling.BILINEAR
 PICKLED = list(rival10_labels())[1]  # its first image has no file in entire_object_masks
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    return write_rival10(tmp_path_factory.mktemp("rival10"))
+@pytest.fixture
+def root(copy):
+    return copy("rival10")
+
+
+@pytest.fixture
+def place(root):
+    """The file that holds the mask of the only image whose mask is pickled."""
+    return root / "test" / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl"
 
 
 def stems(table):
@@ -37,25 +43,27 @@ def read_one(root, split="test", stem=f"{PICKLED}_{PICKLED}_0"):
 def test_labels_are_rival10s_and_masks_no_images(written, shared):
     facts = json.loads((shared / "facts" / "rival10_wnids.json").read_text())
     expected = {c["wnid"]: c["rival10_label"] for c in facts["classes"]}
-    parts = read("rival10", written)
+    parts = read("rival10", written / "rival10")
     assert list(parts) == ["train", "test"]
     for split, table in parts.items():
         assert len(table) == 40 and not any("merged" in stem for stem in stems(table))
         of_names = [expected[stem.split("_")[0]] for stem in stems(table)]
         assert of_names == table.columns["label"].tolist()
-        assert {path.parent for path in table.columns["path"]} == {written / split / "ordinary"}
+        assert {path.parent for path in table.columns["path"]} == {
+            written / "rival10" / split / "ordinary"
+        }
     counts = [sum(c[f"n_{split}"] for c in facts["classes"]) for split in parts]
     assert counts == list(READERS["rival10"].sizes.values())
 
 
 @pytest.mark.parametrize("transform", ("resize", "resize_crop"))
 def test_image_and_mask_are_squeezed_alike(written, transform):
-    table = read("rival10", written, transform=transform)["test"]
+    table = read("rival10", written / "rival10", transform=transform)["test"]
     grey = list(rival10_labels())[0]
     for stem in (f"{grey}_{grey}_0", f"{grey}_{grey}_1"):
         i = stems(table).index(stem)
         path = table.columns["path"][i]
-        mask_path = written / "test" / "entire_object_masks" / path.name
+        mask_path = written / "rival10" / "test" / "entire_object_masks" / path.name
         with Image.open(path) as image, Image.open(mask_path) as mask:
             assert image.size == (60, 48) and image.mode == ("L" if stem[-1] == "0" else "RGB")
             image, mask = image.convert("RGB"), mask.convert("L")
@@ -70,13 +78,12 @@ def test_image_and_mask_are_squeezed_alike(written, transform):
 
 def test_the_entire_object_is_the_mask_and_not_the_merged_attributes(root):
     for path in (root / "test" / "ordinary").glob("*_merged_mask.JPEG"):
-        paint(path, 0)
+        Image.new("L", (60, 48)).save(path)
     assert read_one(root)["mask"].max() == 255
 
 
-def test_a_pickled_mask_is_as_good_as_the_file(root):
+def test_a_pickled_mask_is_as_good_as_the_file(root, place):
     got = read_one(root)["mask"][..., 0]
-    place = root / "test" / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl"
     encoded = pickle.loads(place.read_bytes())["entire-object"]
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as mask:
         np.testing.assert_array_equal(got, np.asarray(mask.resize((224, 224), BILINEAR)))
@@ -94,61 +101,47 @@ class Gadget:
         return self.call
 
 
-@pytest.mark.parametrize("protocol", (0, 2, 4))
-@pytest.mark.parametrize("place", ("whole", "value", "key", "other"))
-def test_a_hostile_pickle_is_not_executed(root, tmp_path, protocol, place):
+def test_a_hostile_pickle_is_not_executed(root, tmp_path, place):
     mark = tmp_path / "executed"
     gadget = Gadget(os.system, f"touch {mark}")
-    hostile = {
-        "whole": gadget,
-        "value": {"entire-object": gadget},
-        "key": {gadget: "x"},
-        "other": [{"entire-object": "AAAA"}, gadget],
-    }[place]
-    path = root / "test" / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl"
-    path.write_bytes(pickle.dumps(hostile, protocol))
-    with pytest.raises(InputError, match=f"{path.name} holds no mask 'entire-object'") as error:
-        read_one(root)
-    assert not mark.exists() and "\n" not in str(error.value)
+    for hostile in (
+        gadget,
+        {"entire-object": gadget},
+        {gadget: "x"},
+        [{"entire-object": "AAAA"}, gadget],
+    ):
+        for protocol in (0, 2, 4):
+            place.write_bytes(pickle.dumps(hostile, protocol))
+            with pytest.raises(InputError, match=f"{place.name} holds no mask 'entire-") as error:
+                read_one(root)
+            assert not mark.exists() and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "content",
-    (
-        b"",
-        b"\x80\x04",
-        pickle.dumps({"ears": "AAAA"}),
-        pickle.dumps({"entire-object": 7}),
-        pickle.dumps({"entire-object": "not base64 %"}),
-        pickle.dumps({"entire-object": "é"}),
-        pickle.dumps(None),
-        pickle.dumps(collections.OrderedDict()),
-    ),
-)
-def test_a_pickle_without_the_mask_is_named(root, content):
-    path = root / "test" / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{path.name} holds no mask 'entire-object'"):
-        read_one(root)
-    path.write_bytes(pickle.dumps({"entire-object": base64.b64encode(b"no PNG").decode()}))
-    with pytest.raises(InputError, match=f"{path.name} is no readable image"):
+def test_a_pickle_without_the_mask_is_named(root, place):
+    whole = ({"ears": "AAAA"}, None, collections.OrderedDict())
+    masks = ({"entire-object": value} for value in (7, "not base64 %", "é"))
+    for content in (b"", b"\x80\x04", *map(pickle.dumps, (*whole, *masks))):
+        place.write_bytes(content)
+        with pytest.raises(InputError, match=f"{place.name} holds no mask 'entire-object'"):
+            read_one(root)
+    place.write_bytes(pickle.dumps({"entire-object": base64.b64encode(b"no PNG").decode()}))
+    with pytest.raises(InputError, match=f"{place.name} is no readable image"):
         read_one(root)
 
 
-def test_an_opaque_alpha_marks_nothing(root):
+def test_an_opaque_alpha_marks_nothing(root, place):
     """Masks of the second loader are RGBA at times; the colour is the mask."""
     mask = Image.new("RGBA", (60, 48), (0, 0, 0, 255))
     mask.paste((255, 255, 255, 255), (0, 0, 30, 48))
     file = io.BytesIO()
     mask.save(file, "PNG")
     attributes = {"entire-object": base64.b64encode(file.getvalue()).decode()}
-    path = root / "test" / "ordinary" / f"{PICKLED}_{PICKLED}_0_attr_dict.pkl"
-    path.write_bytes(pickle.dumps(attributes))
+    place.write_bytes(pickle.dumps(attributes))
     got = read_one(root)["mask"]
     assert np.all(got[:, :100] == 255) and not got[:, 124:].any()
 
 
-@pytest.mark.parametrize("size", ((48, 60), (224, 224), (20, 16), (61, 48)))
+@pytest.mark.parametrize("size", ((48, 60), (224, 224)))
 def test_a_mask_of_another_size_is_resized_on_its_own(root, size):
     """As the official loader does, which brings image and mask to 224 x 224; with a warning."""
     stem = f"{PICKLED}_{PICKLED}_1"
@@ -162,8 +155,8 @@ def test_a_mask_of_another_size_is_resized_on_its_own(root, size):
 
 
 def test_val_only_tests_on_validation_images_of_both_splits(written):
-    plain = read("rival10", written)
-    parts = read("rival10", written, val_only=True)
+    plain = read("rival10", written / "rival10")
+    parts = read("rival10", written / "rival10", val_only=True)
     plane = list(rival10_labels())[4]
     names = [f"{plane}_ILSVRC2012_val_0000000{place}" for place in (6, 1)]
     assert stems(parts["test"]) == names

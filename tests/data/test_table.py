@@ -1,21 +1,16 @@
 """Table: rows that keep their numbers, and a digest that knows all that is measured on."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data import array_source
-from advspur.data.layouts import (
-    file_table,
-    open_file,
-    squared_transform,
-    standard_transform,
-    with_mask,
-)
+from advspur.data.files import file_table
 from advspur.data.table import Table
+from advspur.data.transforms import BICUBIC, SQUARED, STANDARD, Transform
 from tests.data.fake_layouts import picture, save
 
 NUM = 11
@@ -25,7 +20,7 @@ MASKS = np.random.default_rng(1).random((NUM, 8, 8, 1)) < 0.5
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def photographs(tmp_path_factory):
     """NUM photographs and their masks."""
     root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for i in range(NUM):
@@ -35,20 +30,13 @@ def written(tmp_path_factory):
     return root
 
 
-def photos(root, labels=LABELS, transform=standard_transform, **columns):
+def photos(root, labels=LABELS, transform=STANDARD, **columns):
     paths = sorted((root / "images").iterdir())
-    return file_table(2, paths, labels, transform, **columns)
+    return file_table(2, transform, path=paths, label=labels, **columns)
 
 
-def masked(root, cut=lambda mask: mask, spurious=()):
-    def load(row):
-        image, mask = open_file(row["path"]), cut(open_file(row["masks"][0], "L"))
-        return with_mask(image, mask, standard_transform, row["path"], row["masks"][0])
-
-    paths = sorted((root / "images").iterdir())
-    masks = [[path] for path in sorted((root / "masks").iterdir())]
-    columns = {"path": paths, "masks": masks, "spurious": [list(spurious)] * NUM}
-    return Table(2, load, has_mask=True, label=LABELS, **columns)
+def masked(root, **columns):
+    return photos(root, mask_path=sorted((root / "masks").iterdir()), **columns)
 
 
 def arrays(images=IMAGES, labels=LABELS, masks=MASKS, **columns):
@@ -56,14 +44,18 @@ def arrays(images=IMAGES, labels=LABELS, masks=MASKS, **columns):
 
 
 def test_a_subset_keeps_numbers_names_and_facts():
-    table = Table(2, lambda row: {"x": row["label"]}, names={"label": "ab"}, image_size=9,
-                  has_mask=True, label=np.arange(5), path=list("abcde"))  # fmt: skip
-    table.facts["share"] = 0.5
+    columns = {"label": np.arange(5), "mask_path": list("abcde")}
+    table = Table(
+        2, lambda row: {"x": row["label"]}, names={"label": "ab"}, image_size=9, **columns
+    )
+    table.facts["share"], table.order = 0.5, "tfds"
+    assert table.digest != table.subset([4, 0, 3]).digest
     part = table.subset([4, 0, 3], skipped=2).subset([2, 1])
-    assert (part.index.tolist(), part.columns["path"], len(part)) == ([3, 0], ["d", "a"], 2)
+    assert (part.index.tolist(), part.columns["mask_path"], len(part)) == ([3, 0], ["d", "a"], 2)
     assert (part.names, part.image_size, part.has_mask) == ({"label": "ab"}, 9, True)
-    assert (part.facts, part.skipped, table.subset([1], skipped=2).skipped) == (table.facts, 0, 2)
-    assert part[1] == {"label": 0, "path": "a", "x": 0}
+    assert (part.facts, part.skipped, part.order) == (table.facts, 0, "tfds")
+    assert table.subset([1], skipped=2).skipped == 2
+    assert part[1] == {"label": 0, "mask_path": "a", "x": 0}
     assert arrays().image_size == 8 and arrays().has_mask
 
 
@@ -76,12 +68,13 @@ def flip(path):
 
 
 @pytest.mark.parametrize("make", (photos, masked), ids=("images", "masks"))
-def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, written, root):
-    assert make(root).digest == make(written).digest == make(root).digest
+def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, photographs, tmp_path):
+    root = shutil.copytree(photographs, tmp_path / "copy")
+    assert make(root).digest == make(photographs).digest == make(root).digest
     files = sorted((root / ("images" if make is photos else "masks")).iterdir())
-    for path in files:  # each counts, and not only those whose pixels are looked at
+    for path in files[3:5]:  # the pixels of 03 are not looked at
         flip(path)
-        assert make(root).digest != make(written).digest
+        assert make(root).digest != make(photographs).digest
         flip(path)
     listed = make(root)
     files[4].unlink()
@@ -89,23 +82,32 @@ def test_the_digest_is_of_the_bytes_and_not_of_their_place(make, written, root):
         _ = listed.digest
 
 
-def test_what_else_is_measured_on_is_in_the_digest(written):
-    resized = Table(2, photos(written).load, image_size=160, **photos(written).columns)
+def test_what_else_is_measured_on_is_in_the_digest(photographs):
+    mirrored = photos(photographs)
+    mirrored.load = lambda row: {"image": photos(photographs).load(row)["image"][::-1]}
+    other = photos(photographs)
+    other.transform = SQUARED  # though none of the pixels looked at tells
     changes = {
-        "as it is": photos(written),
-        "the order": photos(written).subset(np.arange(NUM)[::-1]),
-        "a subset": photos(written).subset(np.arange(6)),
-        "the same files counted from elsewhere": photos(written).subset([*range(5), 10]),
-        "the labels": photos(written, labels=1 - LABELS),
-        "an attribute": photos(written, group=LABELS),
-        "its values": photos(written, group=1 - LABELS),
-        "its name": photos(written, place=LABELS),
-        "the transform": photos(written, transform=squared_transform),
-        "the size": resized,
-        "with masks": masked(written),
-        "masks turned": masked(written, lambda mask: Image.eval(mask, lambda level: 255 - level)),
-        "of two kinds": masked(written, spurious=[written / "masks" / "00.png"]),
+        "as it is": photos(photographs),
+        "the transform": other,
+        "the order": photos(photographs).subset(np.arange(NUM)[::-1]),
+        "a subset": photos(photographs).subset(np.arange(6)),
+        "the same files counted from elsewhere": photos(photographs).subset([*range(5), 10]),
+        "the labels": photos(photographs, labels=1 - LABELS),
+        "an attribute": photos(photographs, group=LABELS),
+        "its values": photos(photographs, group=1 - LABELS),
+        "its name": photos(photographs, place=LABELS),
+        "the pixels": mirrored,
+        "with masks": masked(photographs),
+        "of two kinds": masked(photographs, spurious_mask_path=[None] * NUM),
     }
+    for transform in (
+        SQUARED,
+        Transform(160),
+        Transform(side=255),
+        Transform(interpolation=BICUBIC),
+    ):
+        changes[transform] = photos(photographs, transform=transform)
     assert len({table.digest for table in changes.values()}) == len(changes)
     moved = IMAGES.copy()
     moved[5, 3, 2, 1] ^= 1
@@ -128,3 +130,25 @@ def test_equal_rows_at_other_places_are_other_data():
     same = array_source(np.repeat(IMAGES[:1], 6, axis=0), np.zeros(6, int), num_classes=2)
     found = {same.subset(rows).digest for rows in ([0, 1, 5], [0, 2, 5], [1, 2, 5], [0, 1, 4])}
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"images": IMAGES / 255}, "images are float64"),
+        ({"images": IMAGES[..., :1]}, r"images are uint8 \(11, 8, 8, 1\)"),
+        ({"images": IMAGES[:0]}, "images is empty"),
+        ({"labels": LABELS[:4]}, "label has 4 entries for 11 images"),
+        ({"group": LABELS[:2]}, "group has 2 entries"),
+        ({"masks": np.ones((1, 8, 8, 1))}, "mask has 1 entries"),
+        ({"labels": LABELS + 1}, r"labels lie in \[1, 2\]; expected \[0, 1\]"),
+        ({"labels": LABELS - 1}, r"labels lie in \[-1, 0\]"),
+        *(
+            ({"labels": labels}, "labels have shape .* expected 11 integers")
+            for labels in (LABELS + 0.5, LABELS[:, None], LABELS > 0, LABELS.astype(str))
+        ),
+    ),
+)
+def test_arrays_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        arrays(**change)

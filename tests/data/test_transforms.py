@@ -9,14 +9,16 @@ from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data.transforms import (
-    center_crop,
+    BICUBIC,
+    SQUARED,
+    STANDARD,
+    Transform,
     decode,
     open_image,
     resize_and_crop,
-    resize_short,
-    resize_square,
     to_unit,
 )
+from tests.data.fake_layouts import direct
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -27,18 +29,46 @@ def encode(image, suffix, **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("height, width", ((40, 60), (61, 40), (33, 33), (10, 14)))
-def test_resize_and_crop_is_short_side_times_8_7_and_the_centre(height, width):
-    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    short = 18  # 16 * 256 / 224, truncated
-    scale = short / min(height, width)
-    new = (short, int(height * scale)) if width <= height else (int(width * scale), short)
-    resized = Image.fromarray(image).resize(new, Image.Resampling.BILINEAR)
-    left, top = round((new[0] - 16) / 2), round((new[1] - 16) / 2)
-    expected = np.asarray(resized.crop((left, top, left + 16, top + 16)))
-    got = resize_and_crop(image, 16)
-    assert got.shape == (16, 16, 3)
-    np.testing.assert_array_equal(got, expected)
+@pytest.mark.parametrize("width, height", ((60, 40), (40, 61), (33, 33), (41, 300), (257, 99)))
+@pytest.mark.parametrize(
+    "fields",
+    (
+        {"size": 16, "side": 18, "resize": "short", "interpolation": 2},
+        {"size": 16, "side": 21, "resize": "short", "interpolation": BICUBIC, "border": 2},
+        {"size": 17, "side": 18, "resize": "square", "interpolation": 2},
+        {"size": 16, "side": 18, "resize": "crop", "interpolation": 2},
+    ),
+)
+def test_transforms_are_pillows(width, height, fields):
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    expected = direct(image, **fields)
+    np.testing.assert_array_equal(Transform(**fields)(image), expected)
+    np.testing.assert_array_equal(Transform(**fields).pixels(image, "x"), expected)
+
+
+def test_the_transforms_of_protocols():
+    """256 and 224; for arrays of another size, the short side is truncated."""
+    assert (STANDARD.side, STANDARD.size, STANDARD.resize) == (256, 224, "short")
+    assert SQUARED == STANDARD._replace(resize="square")
+    found = resize_and_crop(PHOTO, 16)
+    np.testing.assert_array_equal(found, Transform(16, 18)(Image.fromarray(PHOTO)))
+    np.testing.assert_array_equal(resize_and_crop(PHOTO, 33).shape, (33, 33, 3))  # of 37, not 38
+    np.testing.assert_array_equal(resize_and_crop(PHOTO[:16, :16], 16), PHOTO[:16, :16])
+
+
+@pytest.mark.parametrize(
+    "transform, size, message",
+    (
+        (Transform(resize="none"), (260, 250), "260 x 250: 224 x 224 is needed"),
+        (Transform(resize="crop"), (300, 223), "300 x 223: 224 x 224 is needed"),
+        (STANDARD, (300, 7), "300 x 7: too small"),
+        (Transform(border=2), (3, 3), "3 x 3: too small"),
+    ),
+)
+def test_images_that_do_not_come_to_the_size_are_refused(transform, size, message):
+    with pytest.raises(InputError, match=f"x.png is {message}"):
+        transform.pixels(Image.new("RGB", size), "x.png")
 
 
 # (size, long, short) where the scale size / short, rounded first, misses a whole number.
@@ -53,60 +83,19 @@ NEAR_WHOLE = [
 def test_the_long_side_is_torchvisions_int_of_a_quotient():
     """`int(size * long / short)` of torchvision's _compute_resized_output_size."""
     assert len(NEAR_WHOLE) > 100
-    chosen = NEAR_WHOLE[:: len(NEAR_WHOLE) // 12]
-    for size, long, short in chosen:
-        expected = int(size * long / short)
-        assert expected != int(long * (size / short))
-        assert resize_short(Image.new("L", (long, short)), size).size == (expected, size)
-        assert resize_short(Image.new("L", (short, long)), size).size == (size, expected)
+    for size, *shape in NEAR_WHOLE[:: len(NEAR_WHOLE) // 6]:
+        image = Image.effect_noise(tuple(shape), 50)
+        for turned in (image, image.transpose(Image.Transpose.ROTATE_90)):
+            expected = direct(turned, 8, size, "short", 2)
+            np.testing.assert_array_equal(Transform(8, size)(turned), expected)
 
 
-@pytest.mark.parametrize("width, height", ((500, 375), (333, 500), (75, 56), (224, 224), (1, 9)))
-def test_resized_sizes_are_torchvisions(width, height):
-    short, long = sorted((width, height))
-    expected = (32, int(32 * long / short)) if width <= height else (int(32 * long / short), 32)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-    found = resize_short(image, 32)
-    assert found.size == expected
-    direct = image.resize(expected, Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(direct))
-
-
-def test_a_square_resize_loses_the_aspect_ratio():
-    found = resize_square(Image.fromarray(PHOTO), 16)
-    direct = Image.fromarray(PHOTO).resize((16, 16), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(direct))
-
-
-@pytest.mark.parametrize("height, width", ((16, 16), (17, 16), (19, 18), (16, 21), (39, 60)))
-def test_the_centre_begins_at_the_rounded_half_of_what_is_left(height, width):
-    """torchvision's int(round((side - size) / 2.0)): halves go to the even number."""
-    pixels = np.arange(height * width).astype(np.uint8).reshape(height, width)
-    top, left = (int(round((side - 16) / 2.0)) for side in (height, width))
-    found = np.asarray(center_crop(Image.fromarray(pixels), 16))
-    np.testing.assert_array_equal(found, pixels[top : top + 16, left : left + 16])
-
-
-def test_images_of_the_right_size_pass_through():
-    np.testing.assert_array_equal(resize_and_crop(PHOTO[:16, :16], 16), PHOTO[:16, :16])
-
-
-@pytest.mark.parametrize(
-    "mode, color, expected",
-    [
-        ("RGB", (250, 120, 10), (250, 120, 10)),
-        ("L", 77, (77, 77, 77)),
-        ("CMYK", (255, 0, 255, 0), (0, 255, 0)),
-    ],
-)
-def test_jpegs_of_all_modes_decode_to_rgb(mode, color, expected):
-    got = decode(encode(Image.new(mode, (9, 7), color), "JPEG"))
-    assert got.shape == (7, 9, 3) and got.dtype == np.uint8
-    np.testing.assert_allclose(got, np.broadcast_to(expected, got.shape), rtol=0, atol=3)
-
-
-def test_pngs_decode_exactly_and_arrays_pass_through():
-    np.testing.assert_array_equal(decode(encode(Image.fromarray(PHOTO), "PNG")), PHOTO)
+@pytest.mark.parametrize("mode", ("L", "CMYK", "RGB"))
+def test_jpegs_of_all_modes_decode_to_rgb(mode):
+    encoded = encode(Image.fromarray(PHOTO).convert(mode), "JPEG")
+    with Image.open(io.BytesIO(encoded)) as stored:
+        assert stored.mode == mode
+        np.testing.assert_array_equal(decode(encoded), np.asarray(stored.convert("RGB")))
     assert decode(PHOTO) is PHOTO
 
 

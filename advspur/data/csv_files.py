@@ -1,0 +1,89 @@
+"""Tables of texts: csv files, and the names of files in them. Errors name the line."""
+
+import csv
+import io
+import os
+import re
+
+from advspur._checks import InputError, first_line, require
+from advspur.data.files import read_bytes
+
+
+def read_rows(file):
+    """[(line number, {column: text})] of a csv file; a row may lack its last columns."""
+    header, *rows = _read_cells(file, ",") or [(1, [])]
+    _check_header(file, [name for name in header[1] if name])
+    return [(line, dict(zip(header[1], texts, strict=False))) for line, texts in rows]
+
+
+def read_table(file):
+    """({column: [n] texts}, [n] line numbers, notes) of a csv file, whatever its separator.
+
+    Spaces around a text are dropped, empty lines left out.
+    Raises: InputError with the line of what is no row of the table.
+    """
+    delimiter = _delimiter(file)
+    (_, header), *rows = _read_cells(file, delimiter) or [(1, [])]
+    names = [name.strip() for name in header]
+    _check_header(file, names)
+    kept, lines = [], []
+    for line, texts in rows:
+        if not any(map(str.strip, texts)):
+            continue
+        if not any(texts[len(names) :]):
+            texts = texts[: len(names)]
+        first = line - sum(text.count("\n") for text in texts)
+        require(first == line, f"{file} line {first} opens a quote that it does not close: do so")
+        require("\0" not in "".join(texts), f"{file} line {line} holds a NUL, which is no text")
+        require(
+            len(texts) == len(names),
+            f"{file} line {line} has {len(texts)} cells, the header {len(names)}: give every row "
+            f"a cell for each column, and quote a text that holds {delimiter!r}",
+        )
+        kept.append([text.strip() for text in texts])
+        lines.append(line)
+    require(kept, f"{file} has no rows below its header in line 1")
+    notes = [f"{file} is separated by {delimiter!r}"] if delimiter != "," else []
+    return dict(zip(names, map(list, zip(*kept, strict=True)), strict=True)), lines, notes
+
+
+def names_outside(file, names, lines):
+    """["line 7: ../x.jpg", ...]: those of a table's file names that leave the table's folder.
+
+    Raises: InputError with both lines where two lines name the same file.
+    """
+    first, outside = {}, []
+    for line, name in zip(lines, map(os.path.normpath, names), strict=True):
+        before = first.setdefault(name, line)
+        require(before == line, f"{file} lines {before} and {line} name the same file, {name}")
+        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
+            outside.append(f"line {line}: {name}")
+    return outside
+
+
+def _read_cells(file, delimiter):
+    """[(line number, [texts])] of a csv file."""
+    try:
+        text = read_bytes(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = 1 + error.object.count(b"\n", 0, error.start)
+        raise InputError(f"{file} is no readable table: line {number} is not in UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return [(reader.line_num, texts) for texts in reader if texts]
+    except csv.Error as error:
+        number = reader.line_num
+        raise InputError(
+            f"{file} is no readable table: line {number}: {first_line(error)}"
+        ) from error
+
+
+def _check_header(file, names):
+    repeated = sorted({name or "(no name)" for name in names if names.count(name) > 1})
+    require(not repeated, f"{file} line 1 repeats columns: {', '.join(repeated)}")
+
+
+def _delimiter(file):
+    """The separator that splits the first line into most columns."""
+    first = re.split(rb"[\r\n]", read_bytes(file), maxsplit=1)[0].decode("utf-8", "replace")
+    return max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))

@@ -1,0 +1,125 @@
+"""TFDS directories, read through array_record without TensorFlow."""
+
+import json
+from pathlib import Path
+
+from advspur._checks import InputError, first_line, require
+from advspur.data.table import Table
+from advspur.data.transforms import open_image
+
+
+def tfds_source(name, split, *, data_dir, transform=None):
+    """A Table over the split of a TFDS data set prepared as array_record under `data_dir`.
+
+    Reads ``data_dir/name/<version>`` (the newest), or ``data_dir`` itself where it holds a
+    dataset_info.json. Raises InputError where the directory is missing, half-written, or in a
+    file format without random access.
+
+    Args:
+      transform: a Transform; None: images stay encoded.
+    """
+    directory = find_prepared(name, Path(data_dir))
+    require(
+        directory is not None,
+        f"no prepared TFDS directory of {name} in {data_dir}: looked for "
+        f"{Path(data_dir) / name}/<version>/dataset_info.json",
+    )
+    check_prepared(directory, name, data_dir)
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(directory)
+    require(
+        split in builder.info.splits,
+        f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}",
+    )
+    records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+    def load(row):
+        where = f"record {row['index']} of {split} in {directory}"
+        try:
+            record = records[row["index"]]
+            image, label = record["image"], int(record["label"])
+        except (RuntimeError, ValueError, KeyError) as error:  # of a damaged file
+            raise InputError(f"{where} cannot be read: {first_line(error)}") from error
+        if transform is not None:
+            image = transform.pixels(open_image(image, where), where)
+        return {"image": image, "label": label, "path": where}
+
+    return Table(
+        builder.info.features["label"].num_classes,
+        load,
+        image_size=transform.size if transform else 224,
+        root=directory,
+        files=sorted(directory.glob(f"*-{split}.array_record-*")),
+        transform=transform,
+        index=range(len(records)),
+    )
+
+
+def beside(root, name, split, transform):
+    """The Table of a split prepared in `root` or in the folder around it; None: in neither."""
+    found = [folder for folder in (root, root.parent) if find_prepared(name, folder)]
+    return tfds_source(name, split, data_dir=found[0], transform=transform) if found else None
+
+
+def find_prepared(name, data_dir):
+    """The directory with dataset_info.json, or the remains of one that was being written."""
+    if (data_dir / "dataset_info.json").is_file():
+        return data_dir
+    if not (data_dir / name).is_dir():
+        return None
+    found = [d for d in (data_dir / name).iterdir() if d.is_dir() and d.name[:1].isdigit()]
+    found += [d for d in (data_dir / name).iterdir() if d.name.startswith("incomplete.")]
+
+    def rank(directory):
+        version = [int(d) if d.isdigit() else -1 for d in directory.name.split(".")]
+        return (directory / "dataset_info.json").is_file(), version
+
+    return max(found, key=rank, default=None)
+
+
+def check_prepared(directory, name, data_dir):
+    """Raise InputError where a TFDS directory is half-written or without random access."""
+    again = (
+        f"prepare it again with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir}"
+    )
+    info_file = directory / "dataset_info.json"
+    require(
+        info_file.is_file() and (directory / "features.json").is_file(),
+        f"{directory} is half-written (no dataset_info.json or features.json): remove it and "
+        f"{again}",
+    )
+    try:
+        info = json.loads(info_file.read_text())
+        file_format = info.get("fileFormat", "tfrecord")
+        shards = {s["name"]: list(map(int, s["shardLengths"])) for s in info["splits"]}
+        prefix = info["name"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{info_file} is damaged ({first_line(error)}): {again}") from error
+    require(
+        file_format == "array_record",
+        f"{directory} is stored as {file_format}, which has no random access: remove it and "
+        f"{again} (it writes array_record)",
+    )
+    for split, lengths in shards.items():
+        for shard, length in enumerate(lengths):
+            file = f"{prefix}-{split}.array_record-{shard:05d}-of-{len(lengths):05d}"
+            fault = _shard_fault(directory / file, length)
+            require(
+                fault is None, f"{directory} is half-written: {file} {fault}: remove it and {again}"
+            )
+
+
+def _shard_fault(file, length):
+    """What is wrong with one array_record file, or None."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    if not file.is_file():
+        return "is missing"
+    try:
+        reader = ArrayRecordReader(str(file))
+        found = reader.num_records()  # from the index at the file's end; 0 without one
+        reader.close()  # here the reader says what it missed
+    except RuntimeError:
+        return "is cut short"
+    return None if found == length else f"holds {found} of {length} records"
