@@ -60,9 +60,7 @@ def fgsm(
     check_norm(p, (2.0, math.inf))
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("method", method, tuple(FGSM_METHODS))
-    num_classes = count_classes(logits_fn, images, labels)
-    if not callable(loss):
-        loss = loss_function(loss, num_classes)
+    loss = loss_function(loss, count_classes(logits_fn, images, labels))
     noise, step, projects = FGSM_METHODS[method]
     keys = image_keys(key, images.shape[0])
     ball = {"p": p, "bounds": bounds}

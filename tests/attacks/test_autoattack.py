@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur import attacks
 from advspur._checks import InputError
-from advspur.attacks import active, autoattack, check_perturbation, ensemble, security_curve
+from advspur.attacks import autoattack, check_perturbation, ensemble, security_curve
 from advspur.attacks.losses import loss_function
 
 INF = math.inf
@@ -67,7 +66,7 @@ def toy(monkeypatch):
         queries = np.full(len(images), 7 if member.name == "square" else 0)
         return jnp.maximum(images - reach * epsilon, 0), np.zeros(len(images), bool), queries
 
-    monkeypatch.setattr(active, "run_member", run_member)
+    monkeypatch.setattr(ensemble, "run_member", run_member)
     return calls
 
 
@@ -108,11 +107,6 @@ def test_each_run_of_an_attack_gets_what_the_one_before_left(toy):
     assert result.robust.tolist() == [False, False, True]
 
 
-def test_runs_end_when_no_image_is_left(toy):
-    linf(*grey(0.51, 0.515), attacks=["apgd-t", "square"])
-    assert [call[:2] for call in toy] == [("apgd-t", 0)]
-
-
 def test_queries_of_square_are_counted_per_image(toy):
     (cost,) = linf(*grey(0.9, 0.8, 0.7), attacks=["square"]).attacks
     assert (cost.gradients, cost.forwards) == (0, 3 * (7 + 3))
@@ -142,14 +136,6 @@ def test_flags_and_keys_do_not_depend_on_the_batch_size(toy, batch_size):
             np.testing.assert_array_equal(own, jax.random.key_data(expected))
 
 
-def test_the_key_reaches_the_attacks(toy):
-    for seed in (0, 0, 1):
-        linf(*grey(0.9), key=jax.random.key(seed), attacks=["square"])
-    first, same, other = (call[3] for call in toy)
-    np.testing.assert_array_equal(first, same)
-    assert np.all(first[0] != other[0])
-
-
 def test_few_shapes_reach_the_attacks(toy):
     """Sixteen sizes at most, whole on four devices, and no more than the batch needs."""
     sizes = {}
@@ -174,7 +160,7 @@ def test_padded_rows_are_not_counted(monkeypatch):
         vanished = np.zeros(len(images), bool) | (run < 2)  # of the padding as well
         return images - change, vanished, np.zeros(len(images), int)
 
-    monkeypatch.setattr(active, "run_member", run_member)
+    monkeypatch.setattr(ensemble, "run_member", run_member)
     for name in ("apgd-dlr", "apgd-t"):  # one run, and nine of which the last one succeeds
         log = []
         result = linf(*grey(0.52, 0.54, 0.53), log=log.append, batch_size=64, attacks=[name])
@@ -200,7 +186,7 @@ def test_all_attacks_are_run_on_all_images_where_nothing_succeeds(toy, count):
     assert result.robust.all() and result.robust_accuracy == 1
     assert [cost.num_attacked for cost in result.attacks] == [count] * 4
     np.testing.assert_array_equal(result.images, images)
-    most = ensemble.most_passes("standard", None, p=INF, num_classes=10)
+    most = ensemble.most_passes("standard", p=INF, num_classes=10)
     assert sum(passes) == count * (most - ensemble.NUM_QUERIES + 7)  # `toy` makes 7 queries
 
 
@@ -210,7 +196,7 @@ def test_an_attack_that_leaves_its_ball_is_an_error(monkeypatch, value):
         none = np.zeros(len(images), int)
         return jnp.full_like(images, value), none.astype(bool), none
 
-    monkeypatch.setattr(active, "run_member", run_member)
+    monkeypatch.setattr(ensemble, "run_member", run_member)
     with pytest.raises(InputError, match="left the linf ball of radius 0.1"):
         linf(*grey(0.52), attacks=["square"])
 
@@ -251,14 +237,6 @@ def test_the_log_of_a_larger_budget_starts_at_the_accuracy_without_an_attack(toy
         "initial accuracy: 88.89%",
         "robust accuracy: 11.11%",
     ]
-
-
-def test_the_log_of_attacks_that_find_nothing_shows_the_images(toy):
-    log = []
-    linf(*grey(0.8, 0.9), log=log.append, attacks=["square"])
-    assert log[-2] == (
-        "max Linf perturbation: 0.00000, nan in tensor: 0, max: 0.90000, min: 0.80000"
-    )
 
 
 # --- too few classes ---
@@ -322,7 +300,13 @@ def test_targets_are_the_wrong_classes_in_the_order_of_their_logits(monkeypatch,
     images = np.random.default_rng(1).random((4, 2, 2, 1), "float32")
     labels = np.array([0, 1, num_classes - 1, 1])
     (member,), _ = ensemble.members("standard", ["apgd-t"], p=INF, num_classes=num_classes)
-    call = active.as_pytree(logits_fn), images, labels, jax.random.split(jax.random.key(0), 4), 0.1
+    call = (
+        ensemble.as_pytree(logits_fn),
+        images,
+        labels,
+        jax.random.split(jax.random.key(0), 4),
+        0.1,
+    )
     shown = [
         ensemble.run_member(*call, run, member=member, p=INF, bounds=(0.0, 1.0))[0][:, 0, 0, 0]
         for run in range(member.num_runs)
@@ -376,12 +360,6 @@ def test_what_is_lost_at_a_budget_is_not_attacked_again_at_larger_ones(toy):
     ]
 
 
-def test_the_same_budget_twice_gives_the_same_twice(toy):
-    first, second = security_curve(double, *MIXED, p=INF, epsilons=[0.1, 0.1])
-    np.testing.assert_array_equal(first.robust, second.robust)
-    np.testing.assert_array_equal(first.images, second.images)
-
-
 def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
     def run_member(_, images, labels, keys, epsilon, run, **kwargs):
         reach = np.where(epsilon < 0.15, epsilon, 0)  # finds nothing at larger budgets
@@ -391,7 +369,7 @@ def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
             np.zeros(len(images), int),
         )
 
-    monkeypatch.setattr(active, "run_member", run_member)
+    monkeypatch.setattr(ensemble, "run_member", run_member)
     log = []
     small, large = security_curve(
         double, *MIXED, p=INF, epsilons=[0.1, 0.2], attacks=["apgd-ce"], log=log.append
@@ -408,7 +386,7 @@ def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
 def test_passes_never_exceed_the_announced(toy):
     passes = []
     security_curve(double, *MIXED, p=INF, epsilons=[0.01, 0.1, 0.3], advance=passes.append)
-    most = ensemble.most_passes("standard", None, p=INF, num_classes=10)
+    most = ensemble.most_passes("standard", p=INF, num_classes=10)
     assert 0 < sum(passes) <= 3 * len(MIXED[1]) * most
 
 
@@ -456,16 +434,6 @@ def test_models_of_one_kind_are_compiled_once(monkeypatch):
 
 
 # --- warnings and refusals ---
-
-
-def test_probabilities_are_warned_of_and_logits_are_not(toy):
-    log = []
-    result = linf(*grey(0.9), logits_fn=lambda x: jax.nn.softmax(double(x)), log=log.append)
-    expected = (
-        "it seems that the output is a probability distribution, not logits! See docs/attacks.md."
-    )
-    assert result.warnings == (expected,) and log[1] == f"Warning: {expected}"
-    assert linf(*grey(0.9)).warnings == ()
 
 
 def stateful(change):
@@ -546,11 +514,6 @@ def test_bad_arguments_are_refused_by_name(toy, tmp_path, change, message):
     assert toy == [] and not (tmp_path / "ledger").exists()
 
 
-def test_epsilon_in_8_bit_units_warns_with_both_readings(toy):
-    with pytest.warns(UserWarning, match=r"epsilon = 8 .* 8/255 = 0\.03137"):
-        linf(*grey(0.9), epsilon=8, attacks=["square"])
-
-
 @pytest.mark.parametrize("bounds", ((-1.0, 3.0), [-1, 3]))
 def test_bounds_are_those_of_the_caller(toy, bounds):
     result = linf(*grey(2.0, -0.5, 0.6), epsilon=0.2, bounds=bounds)
@@ -562,6 +525,138 @@ def test_float64_images_are_attacked(toy):
     images = np.linspace(0.5001, 0.503, 400).repeat(4).reshape(400, 2, 2, 1)
     result = linf(images, np.ones(400, int), epsilon=1 / 255, attacks=["square"])
     assert not result.robust.any()
+
+
+# --- what is kept on disk: after a kill anywhere the same call ends as if there had been none ---
+
+
+def kept_curve(directory=None, model=double, images=MIXED[0], labels=MIXED[1], key=None, **options):
+    call = {"p": INF, "epsilons": [0.2, 0.1], "batch_size": 4, "directory": directory}
+    return security_curve(model, images, labels, key, **(call | options))
+
+
+def assert_same(results, others):
+    for one, other in zip(results, others, strict=True):
+        assert one.fooled_by.tolist() == other.fooled_by.tolist()
+        assert one.warnings == other.warnings and one.epsilon == other.epsilon
+        for cost, expected in zip(one.attacks, other.attacks, strict=True):
+            assert cost._replace(seconds=0) == expected._replace(seconds=0)
+
+
+def test_a_finished_call_is_not_done_again_and_a_folder_changes_no_result(toy, tmp_path):
+    whole = kept_curve()
+    count = len(toy)
+    assert_same(kept_curve(tmp_path), whole)
+    assert len(toy) == 2 * count
+    logs = [], []
+    for log in logs:
+        found = kept_curve(tmp_path, log=log.append)
+        assert_same(found, whole)
+    assert len(toy) == 2 * count
+    assert logs[0] == logs[1]  # times as well: they are those of the attacks, not of the reading
+    assert all(result.images is None for result in found) and len(list(tmp_path.iterdir())) == 1
+    assert all(result.images.shape == MIXED[0].shape for result in whole)
+
+
+class Stop(Exception):
+    """What tests raise in the middle."""
+
+
+@pytest.mark.parametrize("batches", (1, 5, 12))
+@pytest.mark.parametrize("where", ("advance", "log", "run_member"))
+def test_after_an_exception_the_same_call_goes_on(toy, tmp_path, monkeypatch, where, batches):
+    whole, left = kept_curve(), batches
+    all_calls, run_member = len(toy), ensemble.run_member
+    toy.clear()
+
+    def count_down(*_):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stop
+
+    def log(text):
+        if "successfully perturbed" in text:
+            count_down()
+
+    def run_member_or_stop(*args, **kwargs):
+        count_down()
+        return run_member(*args, **kwargs)
+
+    if where == "run_member":
+        monkeypatch.setattr(ensemble, "run_member", run_member_or_stop)
+    options = {"advance": {"advance": count_down}, "log": {"log": log}}.get(where, {})
+    with pytest.raises(Stop):
+        kept_curve(tmp_path, **options)
+    monkeypatch.setattr(ensemble, "run_member", run_member)
+    assert_same(kept_curve(tmp_path), whole)
+    again = len(toy) - all_calls
+    assert 0 <= again < 9 if where == "run_member" else again == 0  # the runs of one batch
+
+
+@pytest.mark.parametrize("damage", (-1, -40, b"\x00\xff\xfe\x00", b"\n[1]\n{}\n3", b"\n"))
+def test_the_half_line_of_a_kill_is_as_if_not_there(toy, tmp_path, damage):
+    whole = kept_curve(tmp_path)
+    (file,) = tmp_path.iterdir()
+    content, count = file.read_bytes(), len(toy)
+    file.write_bytes(content[:damage] if isinstance(damage, int) else content + damage)
+    for _ in range(2):
+        assert_same(kept_curve(tmp_path), whole)
+        assert count <= len(toy) < 2 * count  # a batch again, the first time
+    redone = len(toy) > count
+    assert redone == isinstance(damage, int)
+    assert len(file.read_bytes().splitlines()) > len(content.splitlines())
+
+
+def test_a_line_is_on_disk_once_its_batch_is_told(toy, tmp_path):
+    lines = []
+
+    def log(text):
+        if "successfully perturbed" in text:
+            (file,) = tmp_path.iterdir()
+            lines.append(file.read_text().count("\n"))
+
+    kept_curve(tmp_path, log=log)
+    assert lines == list(range(1, len(lines) + 1)) and len(lines) > 8
+
+
+def scaled(scale, x):
+    return scale * double(x)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"p": 2},
+        {"version": "plus"},
+        {"batch_size": 8},
+        {"bounds": (0.0, 2.0)},
+        {"images": np.nextafter(MIXED[0], np.float32(0))},
+        {"labels": 1 - MIXED[1]},
+        {"key": jax.random.key(1)},
+        {"model": lambda x: double(x - 0.05)},  # other predictions
+        {"model": lambda x: 2 * double(x)},  # the same predictions
+        {"model": jax.tree_util.Partial(scaled, jnp.bfloat16(1))},  # the same logits
+    ],
+)
+def test_another_call_has_a_file_of_its_own(toy, tmp_path, change):
+    whole = kept_curve(tmp_path)
+    count = len(toy)
+    kept_curve(tmp_path, **change)
+    assert len(list(tmp_path.iterdir())) == 2 and len(toy) > count
+    count = len(toy)
+    kept_curve(tmp_path, **change)
+    assert_same(kept_curve(tmp_path), whole)
+    assert len(toy) == count
+
+
+def test_lists_of_budgets_share_what_is_kept(toy, tmp_path):
+    kept_curve(tmp_path)
+    count = len(toy)
+    found = kept_curve(tmp_path, epsilons=[0.1, 0.2])
+    assert [result.epsilon for result in found] == [0.1, 0.2]
+    kept_curve(tmp_path, epsilons=[0.1])
+    assert len(toy) == count
 
 
 # --- real attacks ---
@@ -716,24 +811,6 @@ def test_gradients_that_are_not_finite_are_told_of_every_loss(short):
         assert warning.startswith(f"there are 2 points with zero gradient (or NaN) in {attack}")
         result = linf(1 - images, ones, logits_fn=broken, attacks=[attack])
         assert np.all(np.isfinite(result.images)) and len(result.warnings) == 1
-
-
-@pytest.mark.parametrize("p", (1, 2, INF))
-@pytest.mark.parametrize("dtype", ("bfloat16", "float16"))
-def test_images_of_16_bits_are_attacked_in_32(p, dtype):
-    images, labels = grey(0.52, 0.75)
-    images = jnp.asarray(images, dtype)
-    options = {
-        "pgd": {"num_steps": 5},
-        "apgd": {"num_steps": 5},
-        "fab": {},
-        "square": {"num_queries": 5},
-    }
-    for name, option in options.items():
-        attack = getattr(attacks, name)
-        x = attack(double, images, labels, jax.random.key(0), p=p, epsilon=0.1, **option)
-        assert x.dtype == jnp.float32
-        check_perturbation(x, images, p=p, epsilon=0.1)
 
 
 @pytest.mark.parametrize("p", (1, INF))
