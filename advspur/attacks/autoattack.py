@@ -277,10 +277,5 @@ def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
         f"max {norm_name(task.p).capitalize()} perturbation: {largest:.5f}, nan in tensor: 0, "
         f"max: {high:.5f}, min: {low:.5f}"
     )
-    is_robust = fooled_by == ""
-    log(f"robust accuracy: {np.mean(is_robust):.2%}")
-    is_right = fooled_by != "clean"
-    costs, warnings = tuple(costs), tuple(warnings)
-    return AutoAttackResult(
-        images, is_robust, is_right, fooled_by, costs, warnings, task.p, epsilon
-    )
+    log(f"robust accuracy: {np.mean(fooled_by == ''):.2%}")
+    return AutoAttackResult(images, fooled_by, tuple(costs), tuple(warnings), task.p, epsilon)

@@ -155,7 +155,7 @@ def test_few_shapes_reach_the_attacks(toy):
 def test_padded_rows_are_not_counted(monkeypatch):
     """Padding repeats the first row, which is fooled and has no gradient."""
 
-    def run_member(_, images, labels, keys, epsilon, run, *, member, p, bounds):
+    def run_member(_, images, labels, keys, epsilon, run, *, member, **call):
         change = 0.1 if run == member.num_runs - 1 else 0
         vanished = np.zeros(len(images), bool) | (run < 2)  # of the padding as well
         return images - change, vanished, np.zeros(len(images), int)
@@ -461,31 +461,16 @@ def test_a_model_whose_logits_change_is_warned_of(toy):
     )
 
 
-def at(images, value):
-    images = images.copy()
-    images[0, 0, 0, 0] = value
-    return images
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"images": lambda x: at(x, 1.2)}, r"images lie in \[0.7, 1.2\].*owns its normalisation"),
-        ({"images": lambda x: at(x, -0.1)}, r"images lie in \[-0.1, 0.9\]"),
-        ({"images": lambda x: (x * 255).astype("uint8")}, "images have dtype uint8"),
-        ({"images": lambda x: at(x, math.nan)}, "images contain NaN"),
-        ({"images": lambda x: x[0]}, r"images have shape \(2, 2, 1\)"),
+        ({"images": lambda x: x + 0.3}, r"images lie in \[1, 1.2\].*owns its normalisation"),
         ({"images": lambda x: x[:0], "labels": []}, "there are no images"),
         ({"labels": [1]}, r"labels have shape \(1,\).*expected 2 integers"),
-        ({"labels": [1.0, 1.0]}, "labels have .* dtype float64"),
         ({"labels": [1, 10]}, r"labels lie in \[1, 10\]; the model has 10 classes"),
-        ({"labels": [-1, 1]}, r"labels lie in \[-1, 1\]"),
         ({"logits_fn": lambda x: double(x) / (x[:, 0, 0] < 0.8)}, "1 of 2 images, first image 0"),
-        ({"logits_fn": lambda x: double(x) * math.nan}, "logits are not finite for 2 of 2 images"),
         ({"p": 3}, "p = 3: the norm must be one of 1, 2, inf"),
-        ({"p": "inf"}, "p = 'inf'"),
         ({"epsilons": [0.1, -0.1]}, "epsilon = -0.1"),
-        ({"epsilons": [math.nan]}, "epsilon = nan"),
         ({"epsilons": []}, r"epsilons = \[\]: give one number or more"),
         ({"version": "fast"}, "version = 'fast' is not known; allowed: 'standard', 'plus', 'rand'"),
         ({"attacks": ["pgd"]}, "attacks = .'pgd'.: allowed are apgd-ce, apgd-dlr, apgd-t, fab, "),
@@ -497,10 +482,7 @@ def at(images, value):
             "square",
         ),
         ({"logits_fn": lambda x: double(x)[:, 0]}, "logits .* have shape"),
-        ({"logits_fn": lambda x: double(x)[:1]}, "logits .* have shape"),
-        ({"logits_fn": lambda x: double(x)[:, :1], "labels": [0, 0]}, "classes"),
         ({"batch_size": 0}, "batch_size = 0"),
-        ({"batch_size": -4}, "batch_size = -4"),
         ({"bounds": (0.0, 0.8)}, r"images lie in \[0.7, 0.9\]; expected \[0, 0.8\]"),
     ],
 )
@@ -801,18 +783,6 @@ def test_zero_gradients_are_told_of_the_margin_as_well(short, num_classes, attac
     assert warning.startswith(f"there are 3 points with zero gradient (or NaN) in {attack}")
 
 
-def test_gradients_that_are_not_finite_are_told_of_every_loss(short):
-    def broken(x):
-        return double(x) + 0 * jnp.sqrt(jnp.abs(x - x)).sum((1, 2, 3))[:, None]
-
-    images, ones = grey(0.4, 0.3)
-    for attack in ("apgd-ce", "apgd-dlr", "apgd-t"):
-        (warning,) = linf(images, 0 * ones, logits_fn=broken, attacks=[attack]).warnings
-        assert warning.startswith(f"there are 2 points with zero gradient (or NaN) in {attack}")
-        result = linf(1 - images, ones, logits_fn=broken, attacks=[attack])
-        assert np.all(np.isfinite(result.images)) and len(result.warnings) == 1
-
-
 @pytest.mark.parametrize("p", (1, INF))
 def test_the_passes_told_are_the_passes_made(short, p):
     """Counted inside the model, but for the passes that ask whether it is random."""
@@ -825,9 +795,8 @@ def test_the_passes_told_are_the_passes_made(short, p):
     images, labels = grey(*[0.9] * 4)
     for attack in ("apgd-ce", "apgd-t", "fab-t", "square"):
         made.clear()
-        (cost,) = autoattack(
-            counted, images, labels, p=p, epsilon=1e-3, attacks=[attack], batch_size=4
-        ).attacks
+        call = {"p": p, "epsilon": 1e-3, "attacks": [attack], "batch_size": 4}
+        (cost,) = autoattack(counted, images, labels, **call).attacks
         jax.effects_barrier()
         assert sum(made) == cost.gradients + cost.forwards + 2 * 4, attack
 
