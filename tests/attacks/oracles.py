@@ -8,6 +8,17 @@ import numpy as np
 from scipy.optimize import linprog, minimize
 
 NORMS = (1, 2, math.inf)
+LINES = (  # of AutoAttack's log
+    r"using \w+ version including [\w-]+(, [\w-]+)*\.",
+    r"[\w-]+: (DLR needs \d classes, its loss is the margin|\d targets instead of \d)",
+    r"initial accuracy: \d+\.\d\d%",
+    r"[\w-]+( again)? - \d+/\d+ - \d+ out of \d+ successfully perturbed",
+    r"robust accuracy after [A-Z-]+: \d+\.\d\d% \(total time \d+\.\d s\)",
+    r"Warning: there are \d+ points with zero gradient.* See [\w/]+\.md( for details)?\.",
+    r"Warning: .* See [\w/]+\.md( for details)?\.",
+    r"max [Ll](1|2|inf) perturbation: \d\.\d{5}, nan in tensor: 0, max: \d\.\d{5}, min: \d\.\d{5}",
+    r"robust accuracy: \d+\.\d\d%",
+)
 
 
 def images_with_corners(shape, seed=0):

@@ -20,7 +20,10 @@ WEIGHTS = RNG.normal(size=(*SHAPE, 4)).astype(np.float32)
 WEIGHTS[0, 0, 0], WEIGHTS[1, 1, 1] = 0, 1  # pixels that do not matter
 BIAS = 4 * RNG.normal(size=4).astype(np.float32)
 
-pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:epsilon = "),
+    pytest.mark.usefixtures("quick_programs"),
+]
 
 
 def attack(num_classes, p):

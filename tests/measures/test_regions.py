@@ -268,26 +268,18 @@ def test_attacked_images_without_a_core_give_no_number():
 
 
 def test_the_order_of_work_does_not_change_the_numbers(records, monkeypatch):
-    """Batches of 4 instead of 8, and one device instead of four."""
-
-    def plain(found):
-        return [(r.metric, r.options) for r in found], [r[1:4] for r in found]
-
-    def assert_equal(found):
-        names, numbers = plain(found)
-        assert names == plain(records)[0]
-        np.testing.assert_allclose(numbers, plain(records)[1], rtol=1e-5, atol=1e-7)
-
-    assert_equal(measure(batch_size=4))
+    """Batches of 5 instead of 8, and one device instead of four."""
     assert jax.local_device_count() == 4
     one = jax.devices()[:1]
     monkeypatch.setattr(jax, "local_devices", lambda *_, **__: one)
     monkeypatch.setattr(jax, "local_device_count", lambda *_, **__: 1)
-    assert_equal(measure(batch_size=5))
+    found = measure(batch_size=5)
+    assert [(r.metric, r.options) for r in found] == [(r.metric, r.options) for r in records]
+    numbers, expected = ([r[1:4] for r in of] for of in (found, records))
+    np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("levels", ((0.2,), (0.1, 0.2, 0.3, 0.4)))
-def test_an_image_is_moved_to_the_devices_once_for_all_noise(levels, monkeypatch):
+def test_an_image_is_moved_to_the_devices_once_for_all_noise(monkeypatch):
     put, moved = jax.device_put, []
 
     def counted(tree, *args, **more):
@@ -297,19 +289,12 @@ def test_an_image_is_moved_to_the_devices_once_for_all_noise(levels, monkeypatch
         return put(tree, *args, **more)
 
     monkeypatch.setattr(jax, "device_put", counted)
-    measure(linf_noise_levels=levels, linf_epsilons=())
+    measure(linf_epsilons=())
     assert moved == [8, 8]
 
 
 @pytest.mark.parametrize(
-    "change",
-    (
-        {},
-        {"num_attacked": 5, "l2_epsilons": (0.1,), "trials": 1},
-        {"num_attacked": 100},
-        {"num_attacked": 0},
-        QUIET | {"trials": 0},
-    ),
+    "change", ({"num_attacked": 5, "trials": 1}, {"num_attacked": 0}, QUIET | {"trials": 0})
 )
 def test_the_passes_told_are_made_once(change, tmp_path):
     """The second time all is read; other noise is drawn anew, attacks have no key."""
