@@ -115,8 +115,7 @@ def pgd(
         logits = logits_fn(x)
         value = loss(logits, labels)
         success = jnp.argmax(logits, axis=-1) != labels
-        is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
-        return jnp.sum(value), (value, success, is_finite)
+        return jnp.sum(value), (value, success, jnp.all(jnp.isfinite(logits), axis=-1))
 
     gradient = for_loops(jax.grad(objective, has_aux=True))
 

@@ -12,7 +12,6 @@ from advspur.attacks.calibration import ATTACKS, calibrate
 from advspur.norms import project_lp_ball
 from tests.attacks.oracles import NORMS
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 LEAST = {1: 0.97, 2: 0.99, math.inf: 0.99}  # of what is possible
 
 

@@ -17,7 +17,7 @@ INF = math.inf
 NORM_OF = {"Linf": INF, "L2": 2, "L1": 1}
 # How many that the reference fools, and how many that it does not: these are dear. Its 500 images
 # are right and fooled 34, 73 and 39 times.
-PARITY = {"Linf": (34, 4), "L2": (40, 0), "L1": (20, 0)}
+PARITY = {"Linf": (18, 2), "L2": (20, 0), "L1": (12, 0)}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_what_the_reference_fools_is_fooled_but_for_one_image(reference, norm):
     lost = np.flatnonzero(is_right & ~is_robust)[:num_lost]
     picked = np.concatenate([lost, np.flatnonzero(is_robust)[:num_robust]])
     p, images, labels = NORM_OF[norm], images[picked], labels[picked]
-    result = autoattack(logits_fn, images, labels, p=p, epsilon=row["eps"], batch_size=40)
+    result = autoattack(logits_fn, images, labels, p=p, epsilon=row["eps"], batch_size=20)
     assert len(lost) == num_lost and result.clean_correct.all()
     assert np.sum(result.robust & ~is_robust[picked]) <= 1  # weaker
     assert np.sum(~result.robust & is_robust[picked]) <= 1  # stronger
