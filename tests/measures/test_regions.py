@@ -214,27 +214,6 @@ def test_regions_are_those_of_the_masks_protocol(options, shown):
     assert_attacked_exactly(found, core >= 0.5, rest >= 0.5, takes_part, **shown)
 
 
-def test_noise_on_the_core_turns_what_is_read_there():
-    """A model that reads one pixel of the core alone is turned by noise on it, not by other noise.
-
-    Of one that reads another pixel it is the other way round.
-    """
-    masks = np.zeros_like(MASKS)
-    masks[:, :4] = 255
-    for row, sensitivity in ((1, 1), (6, -1)):
-        weight = np.zeros_like(WEIGHT)
-        weight[row, 4] = 1
-        model = of_two_classes(weight, -np.median(PIXELS[:, row, 4].sum(axis=1)) - 1e-3)
-        right = np.where(PIXELS[:, row, 4].sum(axis=1) > -float(model.params[1][1]), 1, 0)
-        call = QUIET | {"linf_noise_levels": (1.0,), "trials": 8}
-        found = measure(model, table(masks, right), **call)
-        about = {"family": "linf", "trials": 8, "level": 1.0}
-        found_one = value(found, "relative_core_sensitivity", **about)
-        core, rest = (value(found, f"{name}_noise_accuracy", **about).value for name in NAMES)
-        turned, kept = (core, rest) if row == 1 else (rest, core)
-        assert kept == 1 and turned < 0.8 and found_one.value == pytest.approx(sensitivity)
-
-
 def test_the_attacked_images_are_spread_over_the_data():
     """Four of 13: 0, 4, 8 and 12."""
     found = measure(num_attacked=4, **NO_NOISE)
