@@ -143,7 +143,7 @@ def _costs(shares):
     for share in shares:
         for name, accuracy, attacked, *took in share.attacks:
             fooled = attacked - round(accuracy * len(share.fooled_by))
-            costs[name] = np.add(costs.get(name, 0), [attacked, fooled, *took])
+            costs[name] = np.add(costs.get(name, 0.0), [attacked, fooled, *took])
     return {name: cost.tolist() for name, cost in costs.items()}
 
 
