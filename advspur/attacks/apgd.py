@@ -23,7 +23,6 @@ from advspur.attacks.box import confine
 from advspur.attacks.checks import SEE, vanished_text
 from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import (
-    best_restart,
     count_classes,
     finished,
     finite_loss,
@@ -47,16 +46,13 @@ class _State(NamedTuple):
     x_before: object
     grad: object
     loss: object
-    best_x: object  # misclassified if one was found, else of the largest loss
-    best_grad: object
-    best_loss: object
+    best: tuple  # (x, grad, loss): misclassified if one was found, else of the largest loss
     success: object
     step_size: object
     rises: object  # steps since the last checkpoint that raised the loss
     was_halved: object  # at the last checkpoint
     best_loss_before: object  # at the last checkpoint
     changed: object  # l1: coordinates that the best point changed, at the last checkpoint
-    moved: object  # l1: coordinates that a step moves
 
 
 def apgd(
@@ -70,28 +66,21 @@ def apgd(
     num_steps=100,
     loss="cross_entropy",
     targets=None,
-    restarts=1,
     num_samples=None,
     bounds=(0.0, 1.0),
 ):
     """Adversarial images in the l_p ball of radius `epsilon` around `images`.
 
     Args:
-      logits_fn: [n, h, w, c] images -> [n, num_classes] logits; with `num_samples`,
-        (images, key) -> logits.
-      images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int, the true classes.
+      logits_fn: as in `pgd`; with `num_samples`, (images, key) -> logits.
+      images, labels, p, epsilon, bounds: as in `pgd`.
       key: PRNG key, or one an image.
-      p: 1, 2 or inf.
-      epsilon: budget in the units of `images`; a number or [n]. May be traced.
       num_steps: gradient evaluations after the first, over all stages.
       loss: "cross_entropy", "margin" or "dlr".
       targets: [n] int; classes to be reached, which make the loss targeted. Any wrong class is a
         success all the same.
-      restarts: random starts; per image the first success wins, then the loss.
       num_samples: average loss and gradient over so many samples of a random model (expectation
         over transformation, Athalye et al., ICML 2018).
-      bounds: smallest and largest pixel value.
     Returns:
       [n, h, w, c]: a misclassified image where one was found, else that of the largest loss.
       A gradient that is not finite counts as 0; logits that are not finite are treated as in `pgd`.
@@ -99,9 +88,9 @@ def apgd(
     Warns: outside of jit, if the first gradient of an image is not finite, or is 0 under a loss
       other than cross entropy.
     """
-    x, _, vanished = run_apgd(
+    x, vanished = run_apgd(
         logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps, loss=loss,
-        targets=targets, restarts=restarts, num_samples=num_samples, bounds=bounds,
+        targets=targets, num_samples=num_samples, bounds=bounds,
     )  # fmt: skip
     if is_concrete(vanished) and vanished.any():
         warnings.warn(f"{vanished_text(int(vanished.sum()), 'apgd')} {SEE}", stacklevel=2)
@@ -109,16 +98,14 @@ def apgd(
 
 
 def run_apgd(
-    logits_fn, images, labels, key, *,
-    p, epsilon, num_steps, loss, targets, restarts, num_samples, bounds,
-):  # fmt: skip
-    """`apgd`, with success [n] bool and whether a first gradient vanished [n] bool.
+    logits_fn, images, labels, key, *, p, epsilon, num_steps, loss, targets, num_samples, bounds
+):
+    """`apgd`, with whether a first gradient vanished [n] bool.
 
     That is, is not finite; or zero, of another loss than cross entropy, which may saturate.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_steps", num_steps)
-    check_count("restarts", restarts)
     keys = image_keys(key, len(images))
     sample = () if num_samples is None else (keys[0],)
     num_classes = count_classes(logits_fn, images, labels, *sample, targets=targets)
@@ -131,72 +118,56 @@ def run_apgd(
 
     one_gradient = for_loops(jax.grad(objective, has_aux=True))
 
-    def one_start(keys):
-        def gradient(x, step):
-            if num_samples is None:
-                grad, (value, logits) = one_gradient(x)
-            else:
-                samples = jax.random.split(jax.random.fold_in(keys[0], step), num_samples)
-                grad, (value, logits) = _mean(lambda key: one_gradient(x, key), samples)
-            return grad, value, jnp.argmax(logits, axis=-1) != labels
+    def gradient(x, step):
+        if num_samples is None:
+            grad, (value, logits) = one_gradient(x)
+        else:
+            samples = jax.random.split(jax.random.fold_in(keys[0], step), num_samples)
+            grad, (value, logits) = _mean(lambda key: one_gradient(x, key), samples)
+        return grad, value, jnp.argmax(logits, axis=-1) != labels
 
-        stages = L1_STAGES if p == 1 else ((1, 1.0),)
-        counts = [math.ceil(share * num_steps) for _, share in stages[:-1]]
-        counts.append(max(num_steps - sum(counts), 0))
-        ball = {"p": p, "bounds": bounds}
-        x = start_points(keys, images, epsilon=stages[0][0] * epsilon, kind="sphere", **ball)
-        vanished, asked = jnp.zeros(labels.shape, bool), 0
-        for (scale, _), count in zip(stages, counts, strict=True):
-            ball["epsilon"] = scale * epsilon
-            x, value, success, grad = _search(gradient, images, x, asked, count, **ball)
-            asked += count + 1  # a random model answers each time anew
-            vanished |= ~jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
-            if loss != "cross_entropy":
-                vanished |= jnp.all(grad == 0, axis=(1, 2, 3))
-        return x, value, success, vanished
-
-    best = best_restart(one_start, keys, restarts)
-    x, value, success, vanished = best
+    stages = L1_STAGES if p == 1 else ((1, 1.0),)
+    counts = [math.ceil(share * num_steps) for _, share in stages[:-1]]
+    counts.append(max(num_steps - sum(counts), 0))
+    ball = {"p": p, "bounds": bounds}
+    x = start_points(keys, images, epsilon=stages[0][0] * epsilon, kind="sphere", **ball)
+    vanished, asked = jnp.zeros(labels.shape, bool), 0
+    for (scale, _), count in zip(stages, counts, strict=True):
+        ball["epsilon"] = scale * epsilon
+        x, value, success, grad = _search(gradient, images, x, asked, count, **ball)
+        asked += count + 1  # a random model answers each time anew
+        vanished |= ~jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
+        if loss != "cross_entropy":
+            vanished |= jnp.all(grad == 0, axis=(1, 2, 3))
     is_finite = jnp.isfinite(value)
-    if num_samples is not None:  # one answer of a random model does not tell that an image is lost
-        return finished(x, is_finite), success, vanished
-    logits = logits_fn(images)
-    is_lost = jnp.argmax(logits, axis=-1) != labels  # without an attack
-    is_finite &= jnp.all(jnp.isfinite(logits), axis=-1)
-    return finished(keep(x, images, is_lost & ~success), is_finite), success | is_lost, vanished
+    if num_samples is None:  # one answer of a random model does not tell that an image is lost
+        logits = logits_fn(images)
+        is_lost = jnp.argmax(logits, axis=-1) != labels  # without an attack
+        is_finite &= jnp.all(jnp.isfinite(logits), axis=-1)
+        x = keep(x, images, is_lost & ~success)
+    return finished(x, is_finite), vanished
 
 
 def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
     """The best point of one ball, after `asked` gradients: (images, loss, success, first)."""
-    x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
+
+    def inside(x):
+        return confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
+
+    x = inside(x)
     size = math.prod(images.shape[1:])
     largest_step = (1 if p == 1 else 2) * epsilon
     grad, loss, success = gradient(x, asked)
-    changed = _count_changed(x, images)
     state = _State(
-        x=x,
-        x_before=x,
-        grad=grad,
-        loss=loss,
-        best_x=x,
-        best_grad=grad,
-        best_loss=loss,
-        success=success,
-        step_size=largest_step,
-        rises=jnp.zeros_like(epsilon),
-        was_halved=jnp.ones(loss.shape, bool),
-        best_loss_before=loss,
-        changed=changed,
-        moved=changed / L1_DENSITY,
-    )
+        x, x, grad, loss, (x, grad, loss), success, largest_step,
+        rises=jnp.zeros_like(epsilon), was_halved=jnp.ones(loss.shape, bool),
+        best_loss_before=loss, changed=_count_changed(x, images),
+    )  # fmt: skip
 
     def advance(state, momentum):
-        def inside(x):
-            return confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
-
         grad = jnp.where(jnp.isfinite(state.grad), state.grad, 0)
         if p == 1:
-            count = jnp.clip(jnp.ceil(state.moved), 1, size)
+            count = jnp.clip(jnp.ceil(state.changed / L1_DENSITY), 1, size)
             direction = jax.vmap(largest_signs)(grad, count)
         else:
             direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(grad)
@@ -210,13 +181,11 @@ def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
         number, momentum, interval = now
         x = advance(state, momentum)
         grad, loss, hit = gradient(x, number)
+        better = ~state.success & (hit | (loss > state.best[2]))
         state = state._replace(
-            x=x, x_before=state.x, grad=grad, loss=loss, rises=state.rises + (loss > state.loss)
-        )
-        better = ~state.success & (hit | (loss > state.best_loss))
-        best = keep((state.best_x, state.best_grad, state.best_loss), (x, grad, loss), better)
-        state = state._replace(success=state.success | hit)
-        state = state._replace(best_x=best[0], best_grad=best[1], best_loss=best[2])
+            x=x, x_before=state.x, grad=grad, loss=loss, rises=state.rises + (loss > state.loss),
+            best=keep(state.best, (x, grad, loss), better), success=state.success | hit,
+        )  # fmt: skip
         checked = _check_l1(state, images, largest_step) if p == 1 else _check(state, interval)
         return keep(state, checked, jnp.broadcast_to(interval > 0, loss.shape)), None
 
@@ -224,7 +193,7 @@ def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):
     momenta = jnp.where(steps == 0, 1, MOMENTUM).astype(x.dtype)
     plan = steps + asked + 1, momenta, jnp.asarray(_checkpoints(num_steps, p), x.dtype)
     state, _ = jax.lax.scan(step, state, plan)
-    return state.best_x, state.best_loss, state.success, grad
+    return state.best[0], state.best[2], state.success, grad
 
 
 def _checkpoints(num_steps, p):
@@ -244,31 +213,22 @@ def _checkpoints(num_steps, p):
 def _check(state, interval):
     """Halve the step and go back to the best point where the search does not get on."""
     stalls = state.rises <= RISING * interval
-    stalls |= ~state.was_halved & (state.best_loss_before >= state.best_loss)
-    x, grad = keep((state.x, state.grad), (state.best_x, state.best_grad), stalls)
+    stalls |= ~state.was_halved & (state.best_loss_before >= state.best[2])
+    x, grad = keep((state.x, state.grad), state.best[:2], stalls)
     return state._replace(
-        x=x,
-        grad=grad,
-        step_size=jnp.where(stalls, state.step_size / 2, state.step_size),
-        rises=jnp.zeros_like(state.rises),
-        was_halved=stalls,
-        best_loss_before=state.best_loss,
-    )
+        x=x, grad=grad, step_size=jnp.where(stalls, state.step_size / 2, state.step_size),
+        rises=jnp.zeros_like(state.rises), was_halved=stalls, best_loss_before=state.best[2],
+    )  # fmt: skip
 
 
 def _check_l1(state, images, largest_step):
     """Adapt how many coordinates a step moves; start again with a long one where few are left."""
-    changed = _count_changed(state.best_x, images)
+    changed = _count_changed(state.best[0], images)
     sparser = changed < 0.95 * state.changed
-    x, grad = keep((state.x, state.grad), (state.best_x, state.best_grad), sparser)
+    x, grad = keep((state.x, state.grad), state.best[:2], sparser)
     shorter = jnp.maximum(state.step_size / L1_SHRINK, L1_SMALLEST * largest_step)
-    return state._replace(
-        x=x,
-        grad=grad,
-        step_size=jnp.where(sparser, largest_step, shorter),
-        changed=changed,
-        moved=changed / L1_DENSITY,
-    )
+    step_size = jnp.where(sparser, largest_step, shorter)
+    return state._replace(x=x, grad=grad, step_size=step_size, changed=changed)
 
 
 def _count_changed(x, images):

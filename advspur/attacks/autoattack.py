@@ -10,24 +10,24 @@ batches of few sizes, so that compilations stay few, and split over the local de
 [True, False]
 """
 
+import contextlib
+import hashlib
+import json
 import numbers
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advspur import __version__
 from advspur._checks import check_attack, check_choice, check_count, norm_name, require
-from advspur.attacks.active import Task, as_pytree, attack_rows, predict
-from advspur.attacks.checks import (
-    SEE,
-    check_labels_in_range,
-    check_logits_fn,
-    model_warnings,
-    vanished_text,
-)
-from advspur.attacks.ensemble import VERSIONS, members
-from advspur.attacks.ledger import Ledger, checksum
+from advspur._files import tree_digest
+from advspur.attacks.checks import SEE, model_warnings, vanished_text
+from advspur.attacks.ensemble import VERSIONS, Task, as_pytree, attack_rows, members, predict
+from advspur.attacks.parts import count_classes
 
 TOLERANCE = 0.002  # of an accuracy, before it counts as inconsistent with another
 
@@ -51,13 +51,21 @@ class AutoAttackResult(NamedTuple):
     """Images, flags and costs of one budget, on the host."""
 
     images: object  # [n, h, w, c]: adversarial where found, else as given; None if not kept
-    robust: np.ndarray  # [n] bool: right, and no attack succeeded
-    clean_correct: np.ndarray  # [n] bool
     fooled_by: np.ndarray  # [n] str: the attack, "clean" where wrong before, "" where robust
     attacks: tuple  # AttackCost of each
     warnings: tuple  # str; docs/attacks.md explains each
     p: float
     epsilon: float
+
+    @property
+    def robust(self):
+        """[n] bool: right, and no attack succeeded."""
+        return self.fooled_by == ""
+
+    @property
+    def clean_correct(self):
+        """[n] bool: right without an attack."""
+        return self.fooled_by != "clean"
 
     @property
     def robust_accuracy(self):
@@ -136,47 +144,70 @@ def security_curve(
     log, advance = log or (lambda text: None), advance or (lambda passes: None)
     is_random = version == "rand"
     version = "custom" if attacks is not None and version == "standard" else version
-    num_classes = check_logits_fn(logits_fn, images, *([key] if is_random else []))
-    check_labels_in_range(labels, num_classes)
+    num_classes = count_classes(logits_fn, images, labels, *([key] if is_random else []))
+    ensemble, notes = members(version, attacks, p=p, num_classes=num_classes)
     task = Task(as_pytree(logits_fn), images, labels, key, p, bounds, batch_size, is_random)
 
     clean = predict(task, np.arange(len(labels)), images)
     again = predict(task, np.arange(len(labels))[:batch_size], images[:batch_size])
     warnings = model_warnings(clean, again, is_random=is_random)
     advance(len(images))
-    ensemble, notes = members(version, attacks, p=p, num_classes=num_classes)
-    names = [member.name for member in ensemble]
     predictions = np.argmax(clean, axis=1)
-    asked = {
-        "p": norm_name(p),
-        "epsilons": sorted(epsilons),
-        "version": version,
-        "attacks": names,
-        "batch_size": batch_size,
-        "bounds": list(bounds),
-        "images and labels": checksum(images, labels),
-        "clean predictions": checksum(predictions),
-        "weights": checksum(*jax.tree.leaves(task.logits_fn)),
-        # Instead of a plain function's weights, which are not seen; rounded, as devices differ.
-        "size of the clean logits": f"{np.linalg.norm(clean):.4g}",
-        "key": checksum(jax.random.key_data(key)),
-    }
-    ledger = Ledger(directory, asked)
+    kept = Kept(None)
+    if directory is not None:
+        # Of a plain function no weights are seen: its logits stand for them, rounded, as devices
+        # differ.
+        digest = tree_digest(
+            (images, labels, predictions, jax.random.key_data(key), task.logits_fn)
+        )
+        size = f"{np.linalg.norm(clean):.4g}"
+        about = [norm_name(p), version, batch_size, bounds, digest, size, __version__]
+        name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        kept = Kept(Path(directory) / f"{name}.jsonl")
 
     results, fooled_by = {}, np.where(predictions == labels, "", "clean").astype("<U16")
     adversarial = images if keep_images and directory is None else None
-    for number, epsilon in enumerate(sorted(epsilons)):
-        log(f"using {version} version including {', '.join(names)}.")
+    for epsilon in sorted(epsilons):
+        log(f"using {version} version including {', '.join(m.name for m in ensemble)}.")
         for text in (*notes, *(f"Warning: {text}" for text in warnings)):
             log(text)
         before = fooled_by, adversarial
-        result = _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance)
+        result = _one_budget(task, ensemble, epsilon, before, kept, log, advance)
         fooled_by, adversarial = result.fooled_by, result.images
         results[epsilon] = result._replace(warnings=(*warnings, *result.warnings))
     return [results[epsilon] for epsilon in epsilons]
 
 
-def _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance):
+class Kept:
+    """Entries of `attack_rows` on disk, a line each: a kill loses the batch in progress alone.
+
+    Args:
+      path: of the file; None: nothing is kept.
+    """
+
+    def __init__(self, path):
+        self.path, self.entries = path, {}
+        lines = path.read_text(errors="replace") if path is not None and path.exists() else ""
+        for line in lines.split("\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a kill
+                entry = json.loads(line)
+                self.entries[entry["attack"], entry["epsilon"], tuple(entry["rows"])] = entry
+
+    def find(self, attack, epsilon, rows):
+        """The entry of a batch, or None where it is not done."""
+        return self.entries.get((attack, epsilon, tuple(rows.tolist())))
+
+    def add(self, entry):
+        """Note a batch as done."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write("\n" + json.dumps(entry))  # in front: it ends the half line of a kill
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
     """All attacks at one budget, on the images that were not lost at a smaller one.
 
     `before` is (fooled_by, images) after the smaller budgets; images None: keep none.
@@ -185,23 +216,22 @@ def _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance):
     fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
     images = None if images is None else images.copy()
 
-    def run(member, name, rows):
-        """The entries of a member on `rows`, a batch each; from the ledger where it has them."""
+    def run(member, rows, again=""):
+        """The entries of a member on `rows`, a batch each."""
         found = []
         batches = [rows[i : i + task.batch_size] for i in range(0, len(rows), task.batch_size)]
         for index, batch in enumerate(batches):
-            entry = ledger.find((number, name, index), batch)
+            entry = kept.find(member.name, epsilon, batch)
             if entry is None:
-                entry, fooled, adversarial = attack_rows(task, member, epsilon, batch)
-                ledger.add((number, name, index), entry)
-                if images is not None:
-                    is_new = fooled_by[fooled] == ""  # those of a smaller budget stay
-                    images[fooled[is_new]] = adversarial[is_new]
+                entry, adversarial = attack_rows(task, member, epsilon, batch)
+                kept.add(entry)
+                if images is not None and not again:  # those of a smaller budget stay
+                    images[entry["fooled"]] = adversarial
             found.append(entry)
             advance(3 * entry["gradients"] + entry["forwards"])
             log(
-                f"{name} - {index + 1}/{len(batches)} - {len(entry['fooled'])} out of {len(batch)} "
-                "successfully perturbed"
+                f"{member.name}{again} - {index + 1}/{len(batches)} - {len(entry['fooled'])} out "
+                f"of {len(batch)} successfully perturbed"
             )
         entries.extend(found)
         return found
@@ -213,18 +243,18 @@ def _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance):
     log(f"initial accuracy: {np.mean(fooled_by != 'clean'):.2%}")
     for member in ensemble:
         rows, before = np.flatnonzero(fooled_by == ""), np.mean(fooled_by == "")
-        found = run(member, member.name, rows)
+        found = run(member, rows)
         for entry in found:
             fooled_by[entry["fooled"]] = member.name
         accuracy = float(np.mean(fooled_by == ""))
-        again = np.flatnonzero(lost_before == "apgd-ce") if member.name == "apgd-ce" else []
-        if len(again):
-            found_again = run(member, "apgd-ce again", again)
-            missed = len(again) - sum(len(entry["fooled"]) for entry in found_again)
+        easier = np.flatnonzero(lost_before == "apgd-ce") if member.name == "apgd-ce" else []
+        if len(easier):
+            found_again = run(member, easier, " again")
+            missed = len(easier) - sum(len(entry["fooled"]) for entry in found_again)
             if missed > TOLERANCE * len(fooled_by):
                 warn(
-                    f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of {len(again)} "
-                    "images that it fooled with a smaller one."
+                    f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of "
+                    f"{len(easier)} images that it fooled with a smaller one."
                 )
             found += found_again
         gradients, forwards, seconds, vanished = (
@@ -248,13 +278,4 @@ def _one_budget(task, ensemble, epsilon, number, before, ledger, log, advance):
         f"max: {high:.5f}, min: {low:.5f}"
     )
     log(f"robust accuracy: {np.mean(fooled_by == ''):.2%}")
-    return AutoAttackResult(
-        images=images,
-        robust=fooled_by == "",
-        clean_correct=fooled_by != "clean",
-        fooled_by=fooled_by,
-        attacks=tuple(costs),
-        warnings=tuple(warnings),
-        p=task.p,
-        epsilon=epsilon,
-    )
+    return AutoAttackResult(images, fooled_by, tuple(costs), tuple(warnings), task.p, epsilon)

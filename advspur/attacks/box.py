@@ -68,7 +68,8 @@ def ascend(weights, low, high, *, p, radius):
     if p == math.inf:
         step = jnp.minimum(room, radius)
     elif p == 2:
-        step = _raised(size, room, fill(size**2, room**2, radius**2))
+        time = jnp.sqrt(fill(size**2, room**2, radius**2))
+        step = jnp.where(jnp.isinf(time), room, jnp.minimum(room, size * time))
     else:
         step = _greedy(size, room, room, radius)
     return jnp.sign(weights) * step
@@ -123,12 +124,6 @@ def fill(rates, capacities, target):
 def kth_largest(values, count):
     """The `count`-th largest of `values` >= 0 (a traced count, 1 to the number of values)."""
     return _greatest(values, jnp.ones_like(values), count - 0.5)
-
-
-def _raised(size, room, squared_time):
-    """min(room, size * sqrt(time)), `room` where the time is infinite."""
-    time = jnp.sqrt(squared_time)
-    return jnp.where(jnp.isinf(time), room, jnp.minimum(room, size * time))
 
 
 def _greedy(size, room, costs, budget):

@@ -100,17 +100,6 @@ def vanished_text(number, name):
     return f"there are {number} points with zero gradient (or NaN) in {name}."
 
 
-def check_labels_in_range(labels, num_classes):
-    """Labels from 0 to num_classes - 1."""
-    labels = np.asarray(labels)  # under jit, even a constant's own .min() would be traced
-    low, high = int(labels.min()), int(labels.max())
-    require(
-        low >= 0 and high < num_classes,
-        f"labels lie in [{low}, {high}]; the model has {num_classes} classes, so they must lie in "
-        f"[0, {num_classes - 1}]",
-    )
-
-
 def model_warnings(logits, again, *, is_random):
     """What AutoAttack says of clean logits [n, k], the first of which were computed twice.
 

@@ -1,14 +1,21 @@
-"""The attacks of AutoAttack and their settings (Croce & Hein, ICML 2020, arXiv 2003.01690)."""
+"""The attacks of AutoAttack, their settings, and one of them on a batch of images.
+
+Settings are those of Croce & Hein, ICML 2020, arXiv 2003.01690.
+"""
 
 import functools
+import inspect
+import time
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from advspur._checks import check_choice, require
-from advspur._devices import EVERYWHERE, SPLIT, device_mesh
+from advspur._checks import require, require_finite
+from advspur._devices import EVERYWHERE, SPLIT, device_mesh, split_batch, whole_batch
 from advspur.attacks.apgd import run_apgd
+from advspur.attacks.checks import check_perturbation, perturbation_norms
 from advspur.attacks.fab import NUM_HALVINGS, fab
 from advspur.attacks.square import run_square
 
@@ -20,6 +27,7 @@ VERSIONS = {
 LOSSES = {"apgd-ce": "cross_entropy", "apgd-dlr": "dlr", "apgd-t": "dlr"}
 NUM_STEPS, NUM_QUERIES, NUM_SAMPLES = 100, 5000, 20
 FAB_RESTARTS = 5
+SIZES = 16  # batches are padded to a multiple of batch_size / SIZES
 
 
 class Member(NamedTuple):
@@ -34,10 +42,21 @@ class Member(NamedTuple):
     forwards: int  # beside those; Square's queries come on top
 
 
+class Task(NamedTuple):
+    """What is attacked: the same for all attacks and budgets."""
+
+    logits_fn: object  # a pytree: images -> logits, or (images, key) -> logits
+    images: np.ndarray
+    labels: np.ndarray
+    key: object
+    p: float
+    bounds: tuple
+    batch_size: int
+    is_random: bool
+
+
 def members(version, attacks, *, p, num_classes):
     """([Member], what was changed because there are too few classes, as texts)."""
-    if version != "custom":
-        check_choice("version", version, tuple(VERSIONS))
     attacks = VERSIONS[version] if attacks is None else attacks
     # Only these take logits_fn(images, key).
     allowed = VERSIONS["rand"] if version == "rand" else sorted((*LOSSES, "fab", "fab-t", "square"))
@@ -71,13 +90,83 @@ def members(version, attacks, *, p, num_classes):
     return found, notes
 
 
-def most_passes(version, attacks, *, p, num_classes):
+def most_passes(version, *, p, num_classes):
     """Forward passes over an image on which no attack succeeds; a gradient counts as three."""
     total = 1
-    for member in members(version, attacks, p=p, num_classes=num_classes)[0]:
+    for member in members(version, None, p=p, num_classes=num_classes)[0]:
         queries = NUM_QUERIES if member.name == "square" else 0
         total += member.num_runs * (3 * member.gradients + member.forwards + queries + 1)
     return total
+
+
+def as_pytree(logits_fn):
+    """A `jax.tree_util.Partial`: the arrays of a method's object are its leaves.
+
+    One compilation then serves all models that differ in their arrays only.
+    """
+    owner = getattr(logits_fn, "__self__", None)
+    if isinstance(logits_fn, jax.tree_util.Partial):
+        return logits_fn
+    if inspect.ismethod(logits_fn) and not jax.tree_util.all_leaves([owner]):
+        return jax.tree_util.Partial(logits_fn.__func__, owner)
+    return jax.tree_util.Partial(logits_fn)
+
+
+def predict(task, rows, images):
+    """Logits [n, k] of `images`, which are those of `rows` or adversarial ones, on the host."""
+    found = []
+    of_model = jax.random.fold_in(task.key, len(task.images))  # the attacks have keys 0 to n - 1
+    for start in range(0, len(rows), task.batch_size):
+        part = slice(start, start + task.batch_size)
+        sample = (jax.random.fold_in(of_model, rows[start]),) if task.is_random else ()
+        x = split_batch(_pad(np.asarray(images[part]), task.batch_size))
+        logits = np.asarray(task.logits_fn(x, *sample), np.float32)[: len(rows[part])]
+        require_finite("the logits", rows[part], logits)
+        found.append(logits)
+    return np.concatenate(found)
+
+
+def attack_rows(task, member, epsilon, rows):
+    """One Member on the images `rows` (at most batch_size): (an entry, adversarial images).
+
+    Each of its runs is on what the one before left robust. Success is what a forward pass outside
+    of the attack says. The entry is a dict for JSON; the images are those of its rows "fooled".
+    """
+    start, left, tried, forwards = time.monotonic(), rows, 0, 0
+    fooled, adversarial, vanished = [], [], []
+    for number in range(member.num_runs):
+        if len(left) == 0:
+            break
+        images, labels, padded = task.images[left], task.labels[left], _pad(left, task.batch_size)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task.key, padded)
+        given = split_batch((task.images[padded], task.labels[padded], keys))
+        own, budget = {"p": task.p, "bounds": task.bounds}, np.asarray(epsilon, images.dtype)
+        found = run_member(task.logits_fn, *given, budget, number, member=member, **own)
+        x, has_vanished, queries = (np.asarray(array)[: len(left)] for array in found)
+        require_finite("the logits under attack", left, x)
+        check_perturbation(x, images, epsilon=epsilon, **own)
+        is_lost = np.argmax(predict(task, left, x), axis=1) != labels
+        fooled.append(left[is_lost])
+        adversarial.append(x[is_lost])
+        vanished.append(left[has_vanished])
+        forwards += len(left) * (member.forwards + 1) + int(np.sum(queries))
+        tried += len(left)
+        left = left[~is_lost]
+    fooled, adversarial = np.concatenate(fooled), np.concatenate(adversarial)
+    entry = {
+        "attack": member.name,
+        "epsilon": epsilon,
+        "rows": rows.tolist(),
+        "fooled": fooled.tolist(),
+        "vanished": len(np.unique(np.concatenate(vanished))),  # images, in any of the runs
+        "gradients": tried * member.gradients,
+        "forwards": forwards,
+        "largest": perturbation_norms(adversarial, task.images[fooled], p=task.p).max(initial=0),
+        "low": float(adversarial.min(initial=task.bounds[1])),
+        "high": float(adversarial.max(initial=task.bounds[0])),
+        "seconds": time.monotonic() - start,
+    }
+    return entry, adversarial
 
 
 @functools.partial(jax.jit, static_argnames=("member", "p", "bounds"))
@@ -103,11 +192,11 @@ def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, boun
 
 def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, run)
-    call = {"p": p, "epsilon": epsilon, "bounds": bounds}
-    no_flags, no_queries = jnp.zeros(labels.shape, bool), jnp.zeros(labels.shape, int)
+    given, call = (logits_fn, images, labels, keys), {"p": p, "epsilon": epsilon, "bounds": bounds}
+    vanished, queries = jnp.zeros(labels.shape, bool), jnp.zeros(labels.shape, int)
     if member.name == "square":
-        x, _, queries = run_square(logits_fn, images, labels, keys, num_queries=NUM_QUERIES, **call)
-        return x, no_flags, queries
+        x, queries = run_square(*given, num_queries=NUM_QUERIES, **call)
+        return x, vanished, queries
     targets = None
     if member.is_targeted:
         logits = logits_fn(images)
@@ -116,9 +205,13 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
         targets = ranked[:, run]
     call |= {"targets": targets, "num_steps": NUM_STEPS}
     if member.name.startswith("apgd"):
-        call |= {"loss": member.loss, "num_samples": member.num_samples, "restarts": 1}
-        x, _, vanished = run_apgd(logits_fn, images, labels, keys, **call)
-        return x, vanished, no_queries
-    if not member.is_targeted:
-        call["restarts"] = FAB_RESTARTS
-    return fab(logits_fn, images, labels, keys, **call), no_flags, no_queries
+        x, vanished = run_apgd(*given, loss=member.loss, num_samples=member.num_samples, **call)
+    else:
+        x = fab(*given, restarts=1 if member.is_targeted else FAB_RESTARTS, **call)
+    return x, vanished, queries
+
+
+def _pad(array, batch_size):
+    """`array` with its first row repeated: whole on all devices, so that batches have few sizes."""
+    step = whole_batch(-(-batch_size // SIZES))
+    return np.concatenate([array, np.repeat(array[:1], -len(array) % step, axis=0)])

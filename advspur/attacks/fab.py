@@ -49,18 +49,14 @@ def fab(
     """The misclassified images nearest to `images` in l_p, of those that are found.
 
     Args:
-      logits_fn: [n, h, w, c] images -> [n, num_classes] logits.
-      images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int, the true classes.
+      logits_fn, images, labels, p, bounds: as in `pgd`.
       key: PRNG key, or one an image; needed for restarts only, the first start is the image.
-      p: 1, 2 or inf.
       epsilon: the largest distance that counts, a number or [n]; None: any.
       num_steps: iterations, of one gradient and one more forward pass each; without `targets`, of
         as many gradients as there are classes.
       targets: [n] int: the boundary to this class is searched for, rather than to the nearest.
         Any wrong class is a success all the same.
       restarts: the second and later ones start from random points half an epsilon away.
-      bounds: smallest and largest pixel value.
     Returns:
       [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. Logits
       that are not finite are treated as in `pgd`; a gradient that is not ends the search there.

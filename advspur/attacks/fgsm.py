@@ -10,7 +10,6 @@ epsilon and does not, so x'' may lie 3 epsilon away (de Jorge et al., NeurIPS 20
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +21,8 @@ from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import count_classes, finished, image_keys, per_image, start_points
 from advspur.norms import steepest_ascent
 
-
-class Fgsm(NamedTuple):
-    """A published setting; lengths are in units of epsilon."""
-
-    noise: float
-    step: float
-    projects: bool
-
-
-FGSM_METHODS = {"fgsm_rs": Fgsm(1.0, 1.25, True), "n_fgsm": Fgsm(2.0, 1.0, False)}
+# (noise and step in units of epsilon, whether the result is projected on the ball)
+FGSM_METHODS = {"fgsm_rs": (1.0, 1.25, True), "n_fgsm": (2.0, 1.0, False)}
 
 
 def fgsm(
@@ -60,12 +51,9 @@ def fgsm(
     check_norm(p, (2.0, math.inf))
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_choice("method", method, tuple(FGSM_METHODS))
-    num_classes = count_classes(logits_fn, images, labels)
-    if not callable(loss):
-        loss = loss_function(loss, num_classes)
+    loss = loss_function(loss, count_classes(logits_fn, images, labels))
     noise, step, projects = FGSM_METHODS[method]
-    keys = image_keys(key, images.shape[0])
-    ball = {"p": p, "bounds": bounds}
+    keys, ball = image_keys(key, len(images)), {"p": p, "bounds": bounds}
     start = start_points(keys, images, kind="ball", epsilon=noise * epsilon, **ball)
 
     def objective(x):

@@ -25,11 +25,7 @@ def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     Args:
       weights: [h, w, c, num_classes].
       bias: [num_classes].
-      images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int.
-      p: 1, 2 or inf.
-      epsilon: budget in the units of `images`; a number or [n].
-      bounds: smallest and largest pixel value.
+      images, labels, p, epsilon, bounds: as in `pgd`.
     Returns: [n, h, w, c]; an image can be attacked if and only if it is misclassified there.
     Raises: InputError for arguments out of range.
     """

@@ -53,7 +53,9 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def loss_function(name, num_classes, *, targeted=False):
-    """The loss of that name; InputError where there are too few classes for it."""
+    """The loss of that name, or the function given; InputError for too few classes."""
+    if callable(name):
+        return name
     check_choice("loss", name, tuple(LOSSES))
     needed = {"dlr": 3 + targeted}.get(name, 2)
     require(

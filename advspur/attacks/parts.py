@@ -6,7 +6,7 @@ import numpy as np
 
 from advspur._checks import check_targets, is_concrete, require, require_finite
 from advspur.attacks.box import confine, kth_largest
-from advspur.attacks.checks import check_labels_in_range, check_logits_fn
+from advspur.attacks.checks import check_logits_fn
 from advspur.norms import lp_norm, sample_lp_ball
 
 
@@ -14,7 +14,13 @@ def count_classes(logits_fn, images, labels, *sample, targets=None):
     """The number of classes, with the model, labels and targets checked."""
     num_classes = check_logits_fn(logits_fn, images, *sample)
     if is_concrete(labels) and len(labels):
-        check_labels_in_range(labels, num_classes)
+        given = np.asarray(labels)  # under jit, even a constant's own .min() would be traced
+        low, high = int(given.min()), int(given.max())
+        require(
+            low >= 0 and high < num_classes,
+            f"labels lie in [{low}, {high}]; the model has {num_classes} classes, so they must lie "
+            f"in [0, {num_classes - 1}]",
+        )
     if targets is not None:
         check_targets(targets, labels, num_classes)
     return num_classes

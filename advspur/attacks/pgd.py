@@ -62,7 +62,6 @@ def pgd(
     random_start="none",
     restarts=1,
     loss="cross_entropy",
-    targeted=False,
     mask=None,
     bounds=(0.0, 1.0),
 ):
@@ -71,7 +70,7 @@ def pgd(
     Args:
       logits_fn: [n, h, w, c] images -> [n, num_classes] logits.
       images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int; the true classes, or the wanted ones if `targeted`.
+      labels: [n] int, the true classes.
       key: PRNG key, or one an image; needed only with a random start.
       p: 1, 2 or inf.
       epsilon: budget in the units of `images`; a number or [n]. May be traced.
@@ -83,7 +82,6 @@ def pgd(
       restarts: independent random starts; per image the first success wins, then the loss.
       loss: "cross_entropy" or "margin" (largest other logit minus the label's), or a function
         (logits, labels) -> [n], the larger the worse for the model.
-      targeted: lower the loss of `labels` instead of raising it.
       mask: broadcastable to `images`, 1 where a pixel may be changed, else 0. A random start
         is drawn in the whole ball and then cut to the mask.
       bounds: smallest and largest pixel value.
@@ -101,9 +99,7 @@ def pgd(
         restarts == 1 or random_start != "none",
         "restarts > 1 need random_start = 'ball' or 'sphere': without it all are the same",
     )
-    num_classes = count_classes(logits_fn, images, labels)
-    if not callable(loss):
-        loss = loss_function(loss, num_classes)
+    loss = loss_function(loss, count_classes(logits_fn, images, labels))
     if step_size is None:  # l1: measured, scripts/calibrate.py finds more than with shorter ones
         step_size = (10 if p == 1 else 2.5) * epsilon / num_steps
     check_nonnegative("step_size", step_size)
@@ -118,10 +114,8 @@ def pgd(
     def objective(x):
         logits = logits_fn(x)
         value = loss(logits, labels)
-        hit = jnp.argmax(logits, axis=-1) == labels
-        value, success = (-value, hit) if targeted else (value, ~hit)
-        is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
-        return jnp.sum(value), (value, success, is_finite)
+        success = jnp.argmax(logits, axis=-1) != labels
+        return jnp.sum(value), (value, success, jnp.all(jnp.isfinite(logits), axis=-1))
 
     gradient = for_loops(jax.grad(objective, has_aux=True))
 

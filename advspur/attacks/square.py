@@ -29,27 +29,21 @@ def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, boun
     """Adversarial images in the l_p ball of radius `epsilon`, found by random search.
 
     Args:
-      logits_fn: [n, h, w, c] images -> [n, num_classes] logits; need not be differentiable.
-      images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int, the true classes.
+      logits_fn: as in `pgd`; need not be differentiable.
+      images, labels, p, epsilon, bounds: as in `pgd`.
       key: PRNG key, or one an image.
-      p: 1, 2 or inf.
-      epsilon: budget in the units of `images`; a number or [n]. May be traced.
       num_queries: forward passes after the first; fewer where all images are misclassified.
-      bounds: smallest and largest pixel value.
     Returns:
       [n, h, w, c]: a misclassified image where one was found, else that of the largest margin. What
       is not finite is treated as in `pgd`.
     Raises: InputError for arguments out of range.
     """
-    return run_square(
-        logits_fn, images, labels, key, p=p, epsilon=epsilon, num_queries=num_queries,
-        bounds=bounds,
-    )[0]  # fmt: skip
+    ball = {"p": p, "epsilon": epsilon, "bounds": bounds}
+    return run_square(logits_fn, images, labels, key, num_queries=num_queries, **ball)[0]
 
 
 def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bounds):
-    """`square`, with success [n] bool and the queries [n] asked until then."""
+    """`square`, with the queries [n] asked until success."""
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_queries", num_queries)
     count_classes(logits_fn, images, labels)
@@ -58,23 +52,12 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
     which = jnp.asarray([distinct.index(size) for size in sizes])
     logits_of = for_loops(logits_fn)
     radius = safe_radius(epsilon, p=p)
-    if p == math.inf:
-        moves = [functools.partial(_set_window, size=size, bounds=bounds) for size in distinct]
-    else:
-        moves = [
-            functools.partial(_move_budget, bumps=_bumps(size, p), p=p, bounds=bounds)
-            for size in distinct
-        ]
     # The size is fixed in each branch, so that a query touches its windows alone.
-    branches = [_of_images(move, images, radius) for move in moves]
+    branches = [_mover(size, images, radius, p, bounds) for size in distinct]
 
     def score(x):
         logits = logits_of(x)
         return finite_loss(margin(logits, labels), logits)
-
-    def propose(keys, x, query):
-        x = jax.lax.switch(which[query], branches, keys, x)
-        return confine(x, images, p=p, epsilon=epsilon, bounds=bounds) if p == 1 else x
 
     def is_going(state):
         _, value, _, query = state
@@ -83,7 +66,9 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
     def ask(state):
         x, value, asked, query = state
         own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, query)
-        new = propose(own, x, query)
+        new = jax.lax.switch(which[query], branches, own, x)
+        if p == 1:
+            new = confine(new, images, p=p, epsilon=epsilon, bounds=bounds)
         new_value = score(new)
         better = (new_value > value) & (value <= 0)  # found ones stay as they are
         x, new_value = keep((x, value), (new, new_value), better)
@@ -94,10 +79,9 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
     x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
     start = x, score(x), jnp.zeros(labels.shape, int), 0
     x, value, asked, _ = jax.lax.while_loop(is_going, ask, start)
-    success, before = value > 0, score(images)  # before: without an attack
-    is_lost = before > 0
-    x = finished(keep(x, images, is_lost & ~success), jnp.isfinite(value + before))
-    return x, success | is_lost, asked
+    before = score(images)  # without an attack
+    x = keep(x, images, (before > 0) & ~(value > 0))
+    return finished(x, jnp.isfinite(value + before)), asked
 
 
 def window_sizes(num_queries, shape, *, smallest):
@@ -142,8 +126,12 @@ def _start(keys, shape, epsilon, p):
     return delta * per_image(epsilon / (length + TINY))
 
 
-def _of_images(move, images, radius):
-    """`move` of one image as a function of (keys [n], x [n, ...])."""
+def _mover(size, images, radius, p, bounds):
+    """A move of windows of one size as a function of (keys [n], x [n, ...])."""
+    if p == math.inf:
+        move = functools.partial(_set_window, size=size, bounds=bounds)
+    else:
+        move = functools.partial(_move_budget, bumps=_bumps(size, p), p=p, bounds=bounds)
     return lambda keys, x: jax.vmap(move)(keys, x, images, radius)
 
 

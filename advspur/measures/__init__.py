@@ -15,108 +15,79 @@ from advspur.measures.regions import Regions, plan_regions, region_records
 from advspur.measures.robust import pgd_records, plan_pgd
 
 
+def _one_pass(parts, **options):
+    return sum(map(len, parts.values()))
+
+
 class Measure(NamedTuple):
     """One kind of measurement.
 
     Attributes:
       run: (model, parts, *, key, batch_size, cache_dir, progress, **options) -> [Record].
       plan: (parts, **options) -> forward passes over an image; it checks the options.
-      options: their defaults.
-      lacks: (parts, options) -> what they lack for it, as a text; "" where it can be measured.
       fits: Table -> whether it is measured on this part.
+      needs: what no part has where none fits.
+      named: options that each name a part that must be there, the first with masks if `masked`.
+      of_cells: whether all parts must be cells "<corruption>/<severity>".
       every_head: whether it is measured with each head, not only with the first.
+      given: {option: its default} where the signature of `run` does not say them.
     """
 
     run: Callable
-    plan: Callable
-    options: dict
-    lacks: Callable = lambda parts, options: ""
+    plan: Callable = _one_pass
     fits: Callable = lambda table: True
+    needs: str = ""
+    named: tuple = ()
+    masked: bool = False
+    of_cells: bool = False
     every_head: bool = False
+    given: dict | None = None
 
+    @property
+    def options(self):
+        """{option: its default}."""
+        known, running = inspect.signature(self.run).parameters, ("key", "cache_dir", "progress")
+        return self.given or {
+            name: p.default
+            for name, p in known.items()
+            if p.default is not p.empty and name not in running
+        }
 
-def _defaults(run):
-    """The options of a measure by its signature."""
-    running = ("key", "batch_size", "cache_dir", "progress")
-    parameters = inspect.signature(run).parameters.values()
-    return {
-        p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name not in running
-    }
-
-
-def _one_pass(parts, **options):
-    return sum(map(len, parts.values()))
-
-
-def _has_groups(table):
-    return "group" in table.columns
-
-
-def _lacks_groups(parts, options):
-    return "" if any(map(_has_groups, parts.values())) else "a column with an attribute"
-
-
-def _lacks_masks(parts, options):
-    return "" if any(table.has_mask for table in parts.values()) else "masks of the core"
-
-
-def _lacks_objects(parts, options):
-    lacking = _lacks_parts("objects", "backgrounds")(parts, options)
-    has_mask = lacking or parts[options["objects"]].has_mask
-    return lacking if has_mask else f"masks of {options['objects']}"
-
-
-def _lacks_cells(parts, options):
-    return "" if all("/" in part for part in parts) else "corruptions as parts"
-
-
-def _lacks_parts(*names):
-    """For a measure whose options `names` each name a part."""
-
-    def lacks(parts, options):
-        missing = [options[name] for name in names if options[name] not in parts]
-        others = " (other parts can be named by its options)" if missing else ""
-        return f"the part {' and '.join(missing)}{others}" if missing else ""
-
-    return lacks
+    def lacks(self, parts, options):
+        """What the parts lack for it, as a text; "" where it can be measured."""
+        named = [options[name] for name in self.named]
+        missing = [part for part in named if part not in parts]
+        if missing:
+            return f"the part {' and '.join(missing)} (other parts can be named by its options)"
+        if self.masked and not parts[named[0]].has_mask:
+            return f"masks of {named[0]}"
+        if self.of_cells and not all("/" in part for part in parts):
+            return "corruptions as parts"
+        return "" if any(map(self.fits, parts.values())) else self.needs
 
 
 MEASURES = {
-    "accuracy": Measure(accuracy_records, _one_pass, _defaults(accuracy_records), every_head=True),
+    "accuracy": Measure(accuracy_records, every_head=True),
     "groups": Measure(
         group_records,
-        _one_pass,
-        _defaults(group_records),
-        _lacks_groups,
-        _has_groups,
+        fits=lambda table: "group" in table.columns,
+        needs="a column with an attribute",
         every_head=True,
     ),
-    "background_gaps": Measure(
-        background_gap_records,
-        _one_pass,
-        _defaults(background_gap_records),
-        _lacks_parts("same", "rand"),
-    ),
-    "corruptions": Measure(
-        corruption_records,
-        _one_pass,
-        _defaults(corruption_records) | {"baseline_errors": {}},
-        _lacks_cells,
-    ),
+    "background_gaps": Measure(background_gap_records, named=("same", "rand")),
+    "corruptions": Measure(corruption_records, of_cells=True),
     "challenge": Measure(
-        challenge_records, plan_challenge, _defaults(challenge_records), _lacks_objects
+        challenge_records, plan_challenge, named=("objects", "backgrounds"), masked=True
     ),
-    "pgd": Measure(pgd_records, plan_pgd, _defaults(pgd_records)),
+    "pgd": Measure(pgd_records, plan_pgd),
     "regions": Measure(
         region_records,
         plan_regions,
-        Regions._field_defaults,
-        _lacks_masks,
-        lambda table: table.has_mask,
+        fits=lambda table: table.has_mask,
+        needs="masks of the core",
+        given=Regions._field_defaults,
     ),
-    "autoattack": Measure(
-        autoattack_records, plan_autoattack, _defaults(autoattack_records) | {"batch_size": 100}
-    ),
+    "autoattack": Measure(autoattack_records, plan_autoattack),
 }
 
 __all__ = [

@@ -49,30 +49,25 @@ def background_gap_records(
     pairs = [parts[part].columns.get("pair") for part in (same, rand)]
     paired = pairs[0] is not None and np.array_equal(*pairs)
     right = [correct_on(model, parts[part], **running)["correct"] for part in (same, rand)]
-    return [
-        record(name, metric(*right, paired=paired), options={"paired": paired})
-        for name, metric in (
-            ("background_gap", metrics.background_gap),
-            ("relative_background_gap", metrics.relative_background_gap),
-        )
-    ]
+    names = ("background_gap", "relative_background_gap")
+    found = {name: getattr(metrics, name)(*right, paired=paired) for name in names}
+    return [record(name, gap, options={"paired": paired}) for name, gap in found.items()]
 
 
-def corruption_records(model, parts, *, key=None, baseline_errors, **running):
+def corruption_records(model, parts, *, key=None, baseline_errors=(), **running):
     """`mean_corruption_accuracy`, and `mean_corruption_error` relative to a baseline.
 
     Args:
       parts: {"<corruption>/<severity>": Table}, all of the same images in the same order.
       baseline_errors: {corruption: the baseline's mean error over the severities}; 1 is as bad.
     """
-    cells = {}
+    cells, baseline_errors = {}, dict(baseline_errors)
     for part, table in parts.items():
         right = correct_on(model, table, **running)["correct"]
         cells.setdefault(part.split("/")[0], []).append(right)
     require(cells.keys() == baseline_errors.keys(), f"corruptions are {', '.join(cells)}")
     right = np.array([cells[name] for name in baseline_errors])
-    errors = list(baseline_errors.values())
-    return [
-        record("mean_corruption_accuracy", metrics.mean_corruption_accuracy(right), options={}),
-        record("mean_corruption_error", metrics.mean_corruption_error(right, errors), options={}),
-    ]
+    accuracy = metrics.mean_corruption_accuracy(right)
+    error = metrics.mean_corruption_error(right, list(baseline_errors.values()))
+    found = {"mean_corruption_accuracy": accuracy, "mean_corruption_error": error}
+    return [record(name, estimate, options={}) for name, estimate in found.items()]

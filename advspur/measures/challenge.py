@@ -49,11 +49,9 @@ def challenge_records(
     table, batch_size = parts[objects], whole_batch(batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         examples = list(pool.map(table.__getitem__, range(len(table))))
-    images, masks, labels = (
-        np.stack([example[name] for example in examples]) for name in ("image", "mask", "label")
-    )
-    masks = masks[..., :1]  # of the core
-    images, masks, labels = replicate((images, masks, labels))
+    names = ("image", "mask", "label")
+    images, masks, labels = (np.stack([e[name] for e in examples]) for name in names)
+    images, masks, labels = replicate((images, masks[..., :1], labels))  # the mask of the core
     tried = spread(len(parts[backgrounds]), min(num_backgrounds, len(parts[backgrounds])))
     stands = np.ones(len(table), bool)
     for index in tried:

@@ -5,6 +5,7 @@ data with masks. Of every image a region r in [0, 1] is the core (the object), 1
 Images and masks are read and moved to the devices once; noise is drawn there.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -14,12 +15,13 @@ import numpy as np
 
 from advspur import metrics
 from advspur._checks import check_count, check_numbers, require
+from advspur.attacks import margin
 from advspur.data.masks import check_masks, mask_regions
 from advspur.data.table import spread
-from advspur.measures.gradients import gradient_share
-from advspur.measures.noise import correct_under_noise, gaussian_noise, region_noise
+from advspur.data.transforms import to_unit
 from advspur.measures.robust import attack_passes, correct_under_pgd
-from advspur.predict import correct_clean, outcomes
+from advspur.norms import lp_norm
+from advspur.predict import correct, correct_clean, outcomes
 from advspur.records import record
 
 
@@ -51,12 +53,6 @@ class Regions(NamedTuple):
     dilation_rounds: int = 0
     spurious_region: str = "complement"
 
-    def noises(self, image_size):
-        """[(family, levels)] of the families that have levels."""
-        lengths = tuple(level * image_size / 224 for level in self.l2_noise_levels)
-        families = {"linf": tuple(self.linf_noise_levels), "l2": lengths}
-        return [(family, levels) for family, levels in families.items() if levels]
-
     @property
     def attacks(self):
         """[(p, budgets)] of the norms that have budgets."""
@@ -66,16 +62,14 @@ class Regions(NamedTuple):
     @property
     def of_masks(self):
         """The options of `mask_regions`."""
-        return {
-            name: getattr(self, name) for name in ("mask", "dilation_rounds", "spurious_region")
-        }
+        names = ("mask", "dilation_rounds", "spurious_region")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def protocol(self):
         """The options of the masks that records carry."""
-        is_plain = self.dilation_rounds == 0 and self.spurious_region == "complement"
-        shown = () if is_plain else ("dilation_rounds", "spurious_region")
-        return {name: getattr(self, name) for name in shown}
+        shown = {"dilation_rounds": self.dilation_rounds, "spurious_region": self.spurious_region}
+        return {} if shown == {"dilation_rounds": 0, "spurious_region": "complement"} else shown
 
     @property
     def passes(self):
@@ -90,9 +84,9 @@ def plan_regions(parts, **options):
     for name in ("linf_noise_levels", "l2_noise_levels", "l2_epsilons", "linf_epsilons"):
         check_numbers(f"regions.{name}", getattr(chosen, name))
     has_noise = chosen.linf_noise_levels or chosen.l2_noise_levels
-    least = {"trials": has_noise, "attack_steps": chosen.attacks, "num_attacked": False}
-    for name, is_used in least.items():
-        check_count(f"regions.{name}", getattr(chosen, name), 1 if is_used else 0)
+    check_count("regions.trials", chosen.trials, 1 if has_noise else 0)
+    check_count("regions.attack_steps", chosen.attack_steps, 1 if chosen.attacks else 0)
+    check_count("regions.num_attacked", chosen.num_attacked, 0)
     check_masks(**chosen.of_masks)
     budgets = sum(len(epsilons) for _, epsilons in chosen.attacks)
     of_attack = 2 * budgets * attack_passes(chosen.attack_steps)
@@ -125,7 +119,9 @@ def region_records(model, parts, *, key, batch_size, cache_dir=None, progress=No
 
 def _noise_records(model, table, chosen, key, running):
     """Records of noise, gradients and areas."""
-    noises = chosen.noises(table.image_size)
+    lengths = tuple(level * table.image_size / 224 for level in chosen.l2_noise_levels)
+    noises = [("linf", tuple(chosen.linf_noise_levels)), ("l2", lengths)]
+    noises = [(family, levels) for family, levels in noises if levels]
 
     def measure(batch, numbers):
         image, label = batch.image, batch.label
@@ -133,7 +129,7 @@ def _noise_records(model, table, chosen, key, running):
         share, has_share = gradient_share(model, image, label, rest)
         found = {
             "label": label,
-            "has_core": _not_empty(core),
+            "has_core": jnp.any(core > 0, axis=(1, 2, 3)),
             "clean": correct_clean(model, image, label),
             "share": share,
             "has_share": has_share,
@@ -145,10 +141,9 @@ def _noise_records(model, table, chosen, key, running):
             for family, levels in noises:
                 for region in (core, rest):
                     confined = region_noise(noise, region, family=family)
-                    right[family] += [
-                        correct_under_noise(model, image, label, confined, level)
-                        for level in levels
-                    ]
+                    for level in levels:
+                        found_right = correct_under_noise(model, image, label, confined, level)
+                        right[family].append(found_right)
         return found | {family: jnp.stack(o, axis=1) for family, o in right.items()}
 
     of_key = jax.random.key_data(key).tolist()
@@ -165,15 +160,9 @@ def _noise_records(model, table, chosen, key, running):
     trials = {"trials": chosen.trials} if chosen.trials > 1 else {}
     for family, levels in noises:
         right = found[family].reshape(len(labels), chosen.trials, 2, len(levels))
-        records += _sensitivity_records(
-            "noise_accuracy",
-            f"relative_{chosen.names[0]}_sensitivity",
-            right.transpose(2, 3, 1, 0),  # [region, level, trial, n]
-            labels,
-            chosen.names,
-            {"family": family} | trials | protocol,
-            ("level", levels),
-        )
+        right = right.transpose(2, 3, 1, 0)  # [region, level, trial, n]
+        about, kind = {"family": family} | trials | protocol, ("noise", "", "level")
+        records += _sensitivity_records(kind, right, labels, chosen.names, about, levels)
     return records
 
 
@@ -182,11 +171,10 @@ def _attack_records(model, table, chosen, running):
     records = []
     attacked = table.subset(spread(len(table), chosen.num_attacked))
     for p, epsilons in chosen.attacks:
-        options = {"p": "inf" if p == math.inf else p, "num_steps": chosen.attack_steps}
+        attack = {"p": p, "num_steps": chosen.attack_steps}
 
-        def measure(batch, _, p=p, epsilons=epsilons):
+        def measure(batch, _, attack=attack, epsilons=epsilons):
             core, rest = (r >= 0.5 for r in mask_regions(batch.mask, **chosen.of_masks))
-            attack = {"p": p, "num_steps": chosen.attack_steps}
             right = [
                 correct_under_pgd(
                     model, batch.image, batch.label, epsilon=epsilon, mask=region, **attack
@@ -194,63 +182,104 @@ def _attack_records(model, table, chosen, running):
                 for region in (core, rest)
                 for epsilon in epsilons
             ]
-            right = jnp.stack(right, axis=1)
-            return {"right": right, "label": batch.label, "has_core": _not_empty(core)}
+            has_core = jnp.any(core > 0, axis=(1, 2, 3))
+            return {"right": jnp.stack(right, axis=1), "label": batch.label, "has_core": has_core}
 
+        options = attack | {"p": "inf" if p == math.inf else p}
         passes = 2 * len(epsilons) * attack_passes(chosen.attack_steps)
         about = ["regions attack", options, epsilons, chosen.of_masks]
         found = outcomes(measure, model, attacked, about, passes=passes, **running)
         has_core = found["has_core"]
         right = found["right"][has_core].reshape(-1, 2, len(epsilons)).transpose(1, 2, 0)
-        records += _sensitivity_records(
-            "attack_accuracy",
-            f"adversarial_relative_{chosen.names[0]}_sensitivity",
-            right[:, :, None],
-            found["label"][has_core],
-            chosen.names,
-            options | chosen.protocol,
-            ("epsilon", epsilons),
-        )
+        right, labels = right[:, :, None], found["label"][has_core]
+        options, kind = options | chosen.protocol, ("attack", "adversarial_", "epsilon")
+        records += _sensitivity_records(kind, right, labels, chosen.names, options, epsilons)
     return records
 
 
-def _sensitivity_records(accuracy, sensitivity, found, labels, names, options, levels):
+def _sensitivity_records(kind, found, labels, names, options, values):
     """Records of outcomes `found` [region, level, trial, n]: at each level, and of all together.
 
     A sensitivity whose two accuracies are both 0 or both 1 is 0 by definition; it is marked as
     degenerate.
+
+    Args:
+      kind: how metrics and levels are named.
+      values: of the levels.
     """
-    records = []
+    of, prefix, level = kind
+    sensitivity, records = f"{prefix}relative_{names[0]}_sensitivity", []
 
-    def add(metric, estimate, more):
-        records.append(record(metric, estimate, options=options | more))
+    def add_sensitivity(right, about):
+        estimate = metrics.relative_sensitivity(*right, labels)
+        if right.size and right.min() == right.max():
+            about = about | {"degenerate": True}
+        records.append(record(sensitivity, estimate, options=about))
 
-    name, values = levels
     for index, value in enumerate(values):
-        at_level = {name: value}
-        for region, of_region in zip(names, found, strict=True):
-            add(
-                f"{region}_{accuracy}",
-                metrics.balanced_accuracy(of_region[index], labels),
-                at_level,
-            )
-        flag = _flag(found[:, index])
-        core, rest = found[:, index]
-        add(
-            sensitivity,
-            metrics.relative_sensitivity(core[None], rest[None], labels),
-            at_level | flag,
-        )
-    every_level, flag = {f"{name}s": list(values)}, _flag(found)
-    add(sensitivity, metrics.relative_sensitivity(*found, labels), every_level | flag)
+        at_level = options | {level: value}
+        for name, right in zip(names, found[:, index], strict=True):
+            accuracy = metrics.balanced_accuracy(right, labels)
+            records.append(record(f"{name}_{of}_accuracy", accuracy, options=at_level))
+        add_sensitivity(found[:, index : index + 1], at_level)
+    every_level = options | {f"{level}s": list(values)}
+    add_sensitivity(found, every_level)
     mean = metrics.relative_sensitivity(*found, labels, average="sensitivities")
-    add(f"mean_{sensitivity}", mean, every_level)
+    records.append(record(f"mean_{sensitivity}", mean, options=every_level))
     return records
 
 
-def _not_empty(region):
-    return jnp.any(region > 0, axis=(1, 2, 3))
+@jax.jit
+def gradient_share(classifier, images, labels, region):
+    """The share sum_i r_i g_i^2 / sum_i g_i^2 of the squared input gradient on a region.
+
+    g is the gradient of the margin (the label's logit minus the largest other one). For a linear
+    model of two classes, and the region of the spurious pixels, this is the NFS of the paper's
+    Eq. 5.
+
+    Args:
+      images: uint8.
+      region: r, [n, h, w, 1] in [0, 1].
+    Returns: (share [n], has_share [n] bool): where the gradient is 0 there is none; NaN where it
+      is not finite.
+    """
+    grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
+    largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
+    is_there = largest != 0
+    energy = jnp.square(grad / jnp.where(is_there, largest, 1))  # small ones do not underflow
+    total = jnp.sum(energy, axis=(1, 2, 3))
+    share = jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.where(total != 0, total, 1)
+    return share, is_there[:, 0, 0, 0]
 
 
-def _flag(outcomes):
-    return {"degenerate": True} if outcomes.size and outcomes.min() == outcomes.max() else {}
+@jax.jit
+def gaussian_noise(images, numbers, key):
+    """z ~ N(0, I), [n, h, w, 3], a function of `key` and the images' numbers alone."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+    return jax.vmap(lambda k: jax.random.normal(k, images.shape[1:]))(keys)
+
+
+@functools.partial(jax.jit, static_argnames="family")
+def region_noise(noise, region, *, family):
+    """Noise confined to a region: z r ("linf") or z r / ||z r||_2 ("l2").
+
+    Regions, families, levels and models share z (Moayeri et al., CVPR 2022, arXiv 2201.10766).
+
+    Args:
+      noise: z, [n, h, w, 3].
+      region: r, [n, h, w, 1] in [0, 1].
+    Returns: [n, h, w, 3]; multiply it by a level in [0, 1] pixel units (standard deviation, or l2
+      length).
+    """
+    noise = noise * region
+    if family == "linf":
+        return noise
+    length = jax.vmap(lambda z: lp_norm(z, 2))(noise)[:, None, None, None]
+    return noise / jnp.where(length > 0, length, 1)
+
+
+@jax.jit
+def correct_under_noise(classifier, images, labels, noise, level):
+    """[n]: `correct` on clip(x + level noise, 0, 1), for uint8 images x."""
+    noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
+    return correct(classifier.logits(noisy), labels)

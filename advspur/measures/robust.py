@@ -72,46 +72,32 @@ def pgd_records(
             budgets = {0.0: whole[rows]} if epsilons else {}
             for epsilon in epsilons:
                 attack = {"p": p, "epsilon": epsilon, "num_steps": num_steps}
-                function = functools.partial(_attacked, model, key, start, attack)
+
+                def measure(batch, numbers, attack=attack):
+                    if start == "ball":
+                        fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+                        attack = attack | {"keys": fold(key, numbers)}
+                    return {"correct": correct_under_pgd(model, batch.image, batch.label, **attack)}
+
                 kept = [about, epsilon, start]
                 kept += jax.random.key_data(key).tolist() if start == "ball" else []
-                found = outcomes(
-                    function, model, chosen, kept, passes=attack_passes(num_steps), **running
-                )
-                budgets[epsilon] = found["correct"]
+                call = running | {"passes": attack_passes(num_steps)}
+                budgets[epsilon] = outcomes(measure, model, chosen, kept, **call)["correct"]
             for epsilon, right in budgets.items():
-                records += _records(right, chosen, about | {"epsilon": epsilon})
+                estimates = {"pgd_accuracy": metrics.accuracy(right)}
+                if "is_majority" in chosen.columns:
+                    majority = chosen.columns["is_majority"]
+                    estimates = group_estimates("pgd_accuracy", right, majority)
+                options = about | {"epsilon": epsilon}
+                records += [record(name, e, options=options) for name, e in estimates.items()]
     return records
-
-
-def _records(right, table, options):
-    if "is_majority" in table.columns:
-        estimates = group_estimates("pgd_accuracy", right, table.columns["is_majority"])
-    else:
-        estimates = {"pgd_accuracy": metrics.accuracy(right)}
-    return [record(name, estimate, options=options) for name, estimate in estimates.items()]
-
-
-def _attacked(model, key, start, attack, batch, numbers):
-    keys = None
-    if start == "ball":
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
-    return {"correct": correct_under_pgd(model, batch.image, batch.label, keys=keys, **attack)}
 
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
 def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
-    adversarial = pgd(
-        classifier.logits,
-        images,
-        labels,
-        keys,
-        p=p,
-        epsilon=epsilon,
-        num_steps=num_steps,
-        random_start="none" if keys is None else "ball",
-        mask=mask,
-    )
+    call = {"p": p, "epsilon": epsilon, "num_steps": num_steps, "mask": mask}
+    start = "none" if keys is None else "ball"
+    adversarial = pgd(classifier.logits, images, labels, keys, random_start=start, **call)
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = correct(classifier.logits(adversarial), labels)
     survives *= correct(classifier.logits(images), labels)

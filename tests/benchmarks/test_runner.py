@@ -15,7 +15,7 @@ from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
 from advspur.benchmarks.runner import evaluate_matrix, find_data
 from advspur.data import masks
 from advspur.heads import linear
-from advspur.measures import gradients, noise, robust
+from advspur.measures import regions, robust
 from advspur.measures.challenge import _correct_pasted
 from advspur.models import classifier, from_resnet, resnet_small, store
 from advspur.models.convert import Conversion
@@ -175,10 +175,10 @@ JITTED = (
     predict.features,
     predict.logits,
     robust._attack,
-    gradients.gradient_share,
-    noise.gaussian_noise,
-    noise.region_noise,
-    noise.correct_under_noise,
+    regions.gradient_share,
+    regions.gaussian_noise,
+    regions.region_noise,
+    regions.correct_under_noise,
     masks.mask_regions,
     linear._fit,
     classifier._forward,

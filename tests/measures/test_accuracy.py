@@ -7,7 +7,7 @@ import pytest
 from advspur import metrics
 from advspur._checks import InputError
 from advspur.measures import accuracy_records, background_gap_records, corruption_records
-from tests.data.fake_layouts import Passes, coded, greys
+from tests.data.fake_layouts import coded, greys
 
 MODEL = coded({10 * k: k for k in range(9)}, 9)  # it sees the class that the grey says
 CALL = {"key": jax.random.key(0), "batch_size": 8}
@@ -118,43 +118,3 @@ def test_corruption_errors_by_hand():
     assert list(values.values()) == (RIGHT.ravel() / 4).tolist()
     with pytest.raises(InputError, match="corruptions are noise, blur, snow"):
         corruption_records(MODEL, cells(), baseline_errors={"noise": 0.5}, **CALL)
-
-
-def test_a_killed_evaluation_goes_on_at_the_part_it_was_in(tmp_path):
-    """Killed at the 31st image, in the eighth of 15 cells; measures share what is kept."""
-    call = CALL | {"cache_dir": tmp_path, "baseline_errors": ALEXNET}
-    expected = corruption_records(MODEL, cells(), **call | {"cache_dir": None})
-    with pytest.raises(KeyboardInterrupt):
-        corruption_records(MODEL, cells(), progress=Passes(limit=30), **call)
-    assert len(list(tmp_path.iterdir())) == 7
-
-    def again(model, parts, measure=corruption_records):
-        progress, options = Passes(), dict(call)
-        if measure is accuracy_records:
-            del options["baseline_errors"]
-        return measure(model, parts, progress=progress, **options), progress.done, progress.skipped
-
-    assert again(MODEL, cells()) == (expected, 4 * 8, 4 * 7)
-    assert again(MODEL, cells()) == (expected, 0, 60)
-    assert again(MODEL, cells(), accuracy_records)[1:] == (0, 60)
-    other = coded({10 * k: (k + 1) % 9 for k in range(9)}, 9)
-    assert again(other, cells())[1:] == (60, 0)  # of other weights
-    moved = cells() | {"snow/2": cells()["snow/2"].subset([1, 0, 2, 3])}
-    assert again(MODEL, moved)[1:] == (4, 56)  # of other data
-    damaged = sorted(tmp_path.iterdir())[3]
-    damaged.write_bytes(damaged.read_bytes()[:-40])
-    assert sum(again(model, parts)[1] for model, parts in ((other, cells()), (MODEL, moved),
-                                                           (MODEL, cells()))) == 4  # fmt: skip
-    assert again(MODEL, cells()) == (expected, 0, 60)
-
-
-def test_a_flipped_bit_anywhere_in_what_is_kept_is_noticed(tmp_path):
-    """In the archive's directory it may say that there are fewer arrays, or a cipher."""
-    call = CALL | {"cache_dir": tmp_path}
-    expected = accuracy_records(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call)
-    (file,) = tmp_path.iterdir()
-    whole = file.read_bytes()
-    for place in (*range(0, len(whole) - 150, 41), *range(len(whole) - 150, len(whole), 3)):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 5]) + whole[place + 1 :])
-        assert accuracy_records(MODEL, {"a": table([2, 3, 4, 5], [2, 2, 2, 5])}, **call) == expected
-        assert file.read_bytes() == whole

@@ -66,8 +66,6 @@ def test_objects_are_pasted_by_their_soft_masks():
 
 def test_options_are_checked():
     parts = {"original": greys([0], [0], 2), "only_bg_t": greys([0], [0], 2)}
-    with pytest.raises(InputError, match="num_backgrounds = -1"):
-        plan_challenge(parts, num_backgrounds=-1, **NAMES)
     for name in NAMES:
         with pytest.raises(InputError, match=f"{name} = 'x' is not known; allowed: 'original', 'o"):
             measure(coded({}, 2), parts, 1, **{name: "x"})

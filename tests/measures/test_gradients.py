@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from advspur import theory
-from advspur.measures.gradients import gradient_share
+from advspur.measures.regions import gradient_share
 from tests.measures.linear import of_two_classes
 
 SIZE, NUM = 8, 13
@@ -30,16 +30,6 @@ def test_deep_nfs_of_a_linear_model_is_the_theorys(scale):
     assert np.all(has_share) and (got[0], got[-1]) == (0, 1) and 0 < got[5] < 1
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got, by_hand, rtol=1e-5, atol=1e-7)
-
-
-def test_a_soft_region_takes_its_share_of_every_pixel():
-    region = RNG.uniform(0, 1, (NUM, SIZE, SIZE, 1)).astype(np.float32)
-    model = of_two_classes(WEIGHT, 0.1)
-    got, _ = gradient_share(model, IMAGES, LABELS, region)
-    expected = np.sum(region * WEIGHT**2, axis=(1, 2, 3)) / np.sum(WEIGHT**2)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-    rest, _ = gradient_share(model, IMAGES, LABELS, 1 - region)
-    np.testing.assert_allclose(got + rest, 1, rtol=1e-5)
 
 
 def test_the_margin_is_to_the_largest_of_the_others():

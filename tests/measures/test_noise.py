@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from advspur._checks import InputError
 from advspur.data import array_source
-from advspur.measures.noise import correct_under_noise, gaussian_noise, region_noise
+from advspur.measures.regions import correct_under_noise, gaussian_noise, region_noise
 from advspur.predict import for_each_example
 from tests.measures.linear import linear
 
@@ -32,15 +31,6 @@ def test_noise_is_confined_to_its_region_and_has_its_size(inverted, key):
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
     flat = z.reshape(8, -1)
     np.testing.assert_allclose(unit, flat / np.linalg.norm(flat, axis=1)[:, None], atol=1e-6)
-
-
-def test_both_regions_and_all_batch_sizes_share_the_noise(key):
-    everywhere = np.ones_like(MASKS)
-    whole = noise_on(everywhere, NUMBERS, key, family="linf")
-    parts = [noise_on(r, NUMBERS, key, family="linf") for r in (MASKS, 1 - MASKS)]
-    np.testing.assert_allclose(parts[0] + parts[1], whole, atol=1e-7)
-    half = noise_on(everywhere[4:], NUMBERS[4:], key, family="linf")
-    np.testing.assert_allclose(half, whole[4:], atol=1e-7)
 
 
 def test_a_subset_has_the_noise_of_the_whole(key):
@@ -76,8 +66,3 @@ def test_noisy_pixels_are_clipped_to_the_box():
     model = linear(np.stack([0 * mean, -mean, mean], axis=-1), [0.3, 0, -0.9])
     right = correct_under_noise(model, images, np.zeros(8, int), noise, 0.5)
     np.testing.assert_array_equal(right, np.ones(8))
-
-
-def test_families_are_refused_by_name(key):
-    with pytest.raises(InputError, match="family = 'l1' is not known; allowed: 'linf', 'l2'"):
-        noise_on(MASKS, NUMBERS, key, family="l1")

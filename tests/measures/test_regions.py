@@ -214,27 +214,6 @@ def test_regions_are_those_of_the_masks_protocol(options, shown):
     assert_attacked_exactly(found, core >= 0.5, rest >= 0.5, takes_part, **shown)
 
 
-def test_noise_on_the_core_turns_what_is_read_there():
-    """A model that reads one pixel of the core alone is turned by noise on it, not by other noise.
-
-    Of one that reads another pixel it is the other way round.
-    """
-    masks = np.zeros_like(MASKS)
-    masks[:, :4] = 255
-    for row, sensitivity in ((1, 1), (6, -1)):
-        weight = np.zeros_like(WEIGHT)
-        weight[row, 4] = 1
-        model = of_two_classes(weight, -np.median(PIXELS[:, row, 4].sum(axis=1)) - 1e-3)
-        right = np.where(PIXELS[:, row, 4].sum(axis=1) > -float(model.params[1][1]), 1, 0)
-        call = QUIET | {"linf_noise_levels": (1.0,), "trials": 8}
-        found = measure(model, table(masks, right), **call)
-        about = {"family": "linf", "trials": 8, "level": 1.0}
-        found_one = value(found, "relative_core_sensitivity", **about)
-        core, rest = (value(found, f"{name}_noise_accuracy", **about).value for name in NAMES)
-        turned, kept = (core, rest) if row == 1 else (rest, core)
-        assert kept == 1 and turned < 0.8 and found_one.value == pytest.approx(sensitivity)
-
-
 def test_the_attacked_images_are_spread_over_the_data():
     """Four of 13: 0, 4, 8 and 12."""
     found = measure(num_attacked=4, **NO_NOISE)
@@ -254,13 +233,6 @@ def test_a_sensitivity_without_room_is_0_and_marked():
     assert all(r.options["degenerate"] is True for r in marked)
 
 
-def test_a_constant_prediction_is_not_marked(records):
-    """Right on one class and wrong on the other: 1/2 under any noise, but not without room."""
-    found = [r for r in measure(ALWAYS_1) if "sensitivity" in r.metric]
-    assert all(r.value == 0 and "degenerate" not in r.options for r in found)
-    assert not any("degenerate" in r.options for r in records)
-
-
 def test_data_without_a_core_are_refused_in_words():
     with pytest.raises(InputError, match="every mask of .* is empty: no image has a core"):
         measure(source=table(np.zeros_like(MASKS)))
@@ -274,44 +246,19 @@ def test_attacked_images_without_a_core_give_no_number():
     assert attacked and all(r.num_examples == 0 and math.isnan(r.value) for r in attacked)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    (
-        ({"trials": 0}, "regions.trials = 0: it must be a whole number >= 1"),
-        ({"attack_steps": 0}, "regions.attack_steps = 0: it must be a whole number >= 1"),
-        ({"num_attacked": -1}, "regions.num_attacked = -1"),
-        ({"l2_epsilons": (-1.0,)}, "regions.l2_epsilons = .*: it must be finite and >= 0"),
-        ({"linf_noise_levels": ("",)}, "regions.linf_noise_levels = .*: give a list of num"),
-        ({"mask": "hard"}, "mask = 'hard' is not known"),
-        ({"dilation_rounds": 1.5}, "dilation_rounds = 1.5"),
-    ),
-)
-def test_options_are_checked(change, message):
-    with pytest.raises(InputError, match=message):
-        plan_regions({"test": table()}, **OPTIONS | change)
-
-
 def test_the_order_of_work_does_not_change_the_numbers(records, monkeypatch):
-    """Batches of 4 instead of 8, and one device instead of four."""
-
-    def plain(found):
-        return [(r.metric, r.options) for r in found], [r[1:4] for r in found]
-
-    def assert_equal(found):
-        names, numbers = plain(found)
-        assert names == plain(records)[0]
-        np.testing.assert_allclose(numbers, plain(records)[1], rtol=1e-5, atol=1e-7)
-
-    assert_equal(measure(batch_size=4))
+    """Batches of 5 instead of 8, and one device instead of four."""
     assert jax.local_device_count() == 4
     one = jax.devices()[:1]
     monkeypatch.setattr(jax, "local_devices", lambda *_, **__: one)
     monkeypatch.setattr(jax, "local_device_count", lambda *_, **__: 1)
-    assert_equal(measure(batch_size=5))
+    found = measure(batch_size=5)
+    assert [(r.metric, r.options) for r in found] == [(r.metric, r.options) for r in records]
+    numbers, expected = ([r[1:4] for r in of] for of in (found, records))
+    np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("levels", ((0.2,), (0.1, 0.2, 0.3, 0.4)))
-def test_an_image_is_moved_to_the_devices_once_for_all_noise(levels, monkeypatch):
+def test_an_image_is_moved_to_the_devices_once_for_all_noise(monkeypatch):
     put, moved = jax.device_put, []
 
     def counted(tree, *args, **more):
@@ -321,19 +268,12 @@ def test_an_image_is_moved_to_the_devices_once_for_all_noise(levels, monkeypatch
         return put(tree, *args, **more)
 
     monkeypatch.setattr(jax, "device_put", counted)
-    measure(linf_noise_levels=levels, linf_epsilons=())
+    measure(linf_epsilons=())
     assert moved == [8, 8]
 
 
 @pytest.mark.parametrize(
-    "change",
-    (
-        {},
-        {"num_attacked": 5, "l2_epsilons": (0.1,), "trials": 1},
-        {"num_attacked": 100},
-        {"num_attacked": 0},
-        QUIET | {"trials": 0},
-    ),
+    "change", ({"num_attacked": 5, "trials": 1}, {"num_attacked": 0}, QUIET | {"trials": 0})
 )
 def test_the_passes_told_are_made_once(change, tmp_path):
     """The second time all is read; other noise is drawn anew, attacks have no key."""
