@@ -23,41 +23,40 @@ def _test(parts):
     return ("test",)
 
 
-def _with_classes(*numbers):
-    """Models with one of these numbers of classes, not trained on data of their own."""
+def _models(*classes, features=False, image_size=224):
+    """Models that this data can be put into, with one of these numbers of classes if any is given.
+
+    Those that were trained on shapes of their own are measured on nothing else. Our own networks
+    take images of any size.
+    """
 
     def fits(facts):
+        side, fault = None if "stem" in facts else facts.get("image_size"), ""
         if facts.get("shapes"):
-            return f"it was trained on {facts['dataset']}", {}
-        found, allowed = facts["num_classes"], " or ".join(map(str, numbers))
-        return ("" if found in numbers else f"it has {found} classes, not {allowed}"), {}
+            fault = f"it was trained on {facts['dataset']}"
+        elif classes and facts["num_classes"] not in classes:
+            fault = f"it has {facts['num_classes']} classes, not {' or '.join(map(str, classes))}"
+        elif features and not facts.get("has_features", True):
+            fault = "it has no features for a probe"
+        elif side not in (None, image_size):
+            fault = f"it takes {side} x {side} images, not {image_size} x {image_size}"
+        return fault, {}
 
     return fits
-
-
-def _with_features(facts):
-    """Models with features, not trained on data of their own."""
-    if facts.get("shapes"):
-        return f"it was trained on {facts['dataset']}", {}
-    return ("" if facts.get("has_features", True) else "it has no features for a probe"), {}
 
 
 def _trained_on_cifar10(facts):
     if facts["dataset"] not in ("cifar10", *UNKNOWN):
         return f"it was trained on {facts['dataset']}", {}
-    return _with_classes(10)(facts)
+    return _models(10, image_size=32)(facts)
 
 
 def _trained_with_color_shift(facts):
     """Such models, on their own colour shift, attacked at budgets of their own."""
+    if facts["dataset"] in UNKNOWN:
+        return "nobody said how it was trained", {}
     if facts["dataset"] != "cifar10":
-        is_known = facts["dataset"] not in UNKNOWN
-        what = (
-            f"it was trained on {facts['dataset']}"
-            if is_known
-            else "nobody said how it was trained"
-        )
-        return what, {}
+        return f"it was trained on {facts['dataset']}", {}
     if not facts.get("color_shift"):
         return f"it was trained on {facts['dataset']} without a colour shift", {}
     options = {"data": {"color_shift": facts["color_shift"]}}
@@ -82,14 +81,14 @@ _ROWS = (
         READERS["imagenet"],
         ("accuracy",),
         {"accuracy": {"subsets": ("objectnet",)}, "autoattack": {"num_images": 5000}},
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_models(NUM_IMAGENET_CLASSES),
     ),
     Benchmark(
         "imagenet_c",
         READERS["imagenet_c"],
         ("accuracy", "corruptions"),
         {"corruptions": {"baseline_errors": ALEXNET_ERRORS}},
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_models(NUM_IMAGENET_CLASSES),
     ),
     Benchmark(
         "objectnet",
@@ -97,7 +96,7 @@ _ROWS = (
         ("accuracy",),
         {"accuracy": {"balanced": True}},
         head=objectnet_scorings,
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_models(NUM_IMAGENET_CLASSES),
     ),
     Benchmark(
         "rival10",
@@ -107,14 +106,14 @@ _ROWS = (
         parts=_test,
         head=probes,
         plan_head=plan_probes,
-        fits=_with_features,
+        fits=_models(features=True),
     ),
     Benchmark(
         "salient_imagenet",
         READERS["salient_imagenet"],
         ("accuracy", "regions"),
         {"regions": {"dilation_rounds": 15}},
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_models(NUM_IMAGENET_CLASSES),
     ),
     Benchmark(
         "imagenet9",
@@ -131,7 +130,7 @@ _ROWS = (
             "autoattack": {"parts": ("original",)},
         },
         head=superclasses,
-        fits=_with_classes(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
+        fits=_models(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
     ),
     Benchmark(
         "waterbirds",
@@ -147,7 +146,7 @@ _ROWS = (
         parts=_test,
         head=probes,
         plan_head=plan_probes,
-        fits=_with_features,
+        fits=_models(features=True),
     ),
     Benchmark(
         "cifar10",
