@@ -96,6 +96,10 @@ class _Part:
     def skip(self, amount):
         self._whole.skip(self._take(amount))
 
+    def skip_rest(self):
+        """The part is done: what is left of its total was not needed."""
+        self._whole.skip(self._left)
+
     def _take(self, amount):
         amount = min(amount * self._weight, self._left)
         self._left -= amount

@@ -25,7 +25,7 @@ def main(flags, *runs):
     from advspur._files import locked, read_json
     from advspur._progress import Progress
     from advspur.benchmarks import BENCHMARKS, open_model
-    from advspur.benchmarks.runner import evaluate_matrix, find_data
+    from advspur.benchmarks.runner import plan_jobs, run_jobs
     from advspur.measures import MEASURES
     from advspur.training import record_training
     from advspur.training.run_dir import environment, write_json
@@ -65,9 +65,9 @@ def main(flags, *runs):
     if flags.data:
         rows, options = own_row(flags.data, config, reading, models, line)
         words["measures"] = words["measures"] or rows[next(iter(rows))].measures
-    fitting = [row for row in rows.values() if any(not row.fits(m.facts)[0] for m in models)]
-    directories, passes, damaged = find_data(
-        fitting,
+    jobs, damaged = plan_jobs(
+        models,
+        rows.values(),
         options,
         measures=words["measures"],
         data_dir=config.data_dir or os.environ.get("ADVSPUR_DATA", ""),
@@ -75,7 +75,7 @@ def main(flags, *runs):
         required=flags.require,
         line=line,
     )
-    require(directories, "nothing to measure; lines above say why")
+    require(jobs, "nothing to measure; lines above say why")
     if flags.plan:
         require(not damaged, "the data cannot be measured; lines above say why")
         return
@@ -85,19 +85,14 @@ def main(flags, *runs):
             if run and (run / "metrics.jsonl").is_file():
                 record_training(run, path)
         _cli.use_compile_cache(workdir)
-        complete = evaluate_matrix(
-            models,
-            rows,
-            directories,
-            passes,
-            options,
+        complete = run_jobs(
+            jobs,
             measures=words["measures"],
             path=path,
             seed=config.seed,
             batch_size=config.batch_size,
             cache_dir=workdir / "outcomes",
             progress_of=lambda total: Progress(total, "evaluate"),
-            line=line,
         )
     require(complete and not damaged, "not all could be measured; lines above say what and why")
 

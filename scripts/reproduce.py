@@ -46,7 +46,7 @@ def main(flags):
     row = BENCHMARKS[BENCHMARK_OF[config.dataset]]
     data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
     num_steps = count_steps(config, len(open_training_data(config).train))
-    passes = sum(row.plan(data_dir, measures, evaluation).values())
+    passes = sum(row.plan(data_dir, measures, evaluation).passes.values())
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
@@ -60,7 +60,7 @@ def main(flags):
             )
             for run in (run for run in runs if run not in faults):
                 record_training(run, path)
-                end = progress.done + passes
+                part = progress.part(f"{run.name} on {row.name}", total=passes)
                 found = evaluate_model(
                     open_model(run),
                     row,
@@ -70,9 +70,9 @@ def main(flags):
                     batch_size=batch_size,
                     options=evaluation,
                     cache_dir=workdir / "outcomes",
-                    progress=progress.part(f"{run.name} on {row.name}", total=passes),
+                    progress=part,
                 )
-                progress.skip(max(end - progress.done, 0))
+                part.skip_rest()
                 measured += len(found)
         sweeps = [sweep_theory(name, workdir) for name in figures]
         page = workdir / "report.html"

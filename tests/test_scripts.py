@@ -1,6 +1,8 @@
 """The scripts as a user calls them: exit codes, single lines, going on, doing nothing twice."""
 
+import functools
 import json
+import math
 import os
 import signal
 import socket
@@ -17,6 +19,8 @@ from seeded import state_dict
 
 from advspur import models
 from advspur._files import locked
+from advspur.training.run_dir import describe_attack
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/training/tiny_config.py"
@@ -45,27 +49,23 @@ def get_config():
 """
 
 
-# Compiled quickly: what is tested here is not how fast the programs are.
-ENVIRONMENT = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-
-
-def run(script, *arguments):
-    """(exit code, stdout, stderr) of a script called from the repository root."""
-    done = subprocess.run(
-        [sys.executable, f"scripts/{script}.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run(tmp_path):
+    """(script, *arguments) -> (exit code, stdout, stderr)."""
+    return functools.partial(forked.run, tmp_path / "said")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/l2_eps3.py", "--config.data_dir={tmp}"], "no imagenet2012 data in"),
+        (
+            ["--config=configs/l2_eps3.py", "--config.data_dir={tmp}"],
+            "no imagenet2012 data in {tmp}. Accepted layouts: {tmp}/imagenet2012/<version>/ (TFDS "
+            "array_record) or {tmp}/imagenet2012/{{train,val}}/<class>/<image>.JPEG. Prepare the "
+            "first with: python scripts/prepare_data.py tfds imagenet2012 --data_dir {tmp} ; name "
+            "another place with --config.data_dir=DIR, or run on the embedded data with "
+            "--config.dataset=spurious_shapes",
+        ),
         (["--config=configs/nope.py"], "no config file"),
         ([f"--config={TINY}", "--config.attack.epsilon=8/0"], "divides by zero"),
         ([], "Flag --config must have a value"),
@@ -76,13 +76,13 @@ def run(script, *arguments):
         ([f"--config={TINY}", "--workdir=setup.cfg"], "setup.cfg is a file"),
     ],
 )
-def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, message):
+def test_mistakes_end_in_one_line_and_exit_code_2(run, tmp_path, arguments, message):
     arguments = [a.format(tmp=tmp_path) for a in arguments]
     workdir = [] if any("workdir" in a for a in arguments) else [f"--workdir={tmp_path / 'run'}"]
     code, _, err = run("train", *arguments, *workdir)
     assert code == 2, err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and message in lines[0], err
+    assert len(lines) == 1 and message.format(tmp=tmp_path) in lines[0], err
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
@@ -97,40 +97,14 @@ def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, message):
         ("--config.etas=nan,", "etas = ('nan,',): it must be a list of numbers"),
     ],
 )
-def test_mistakes_in_a_theory_config(tmp_path, argument, message):
+def test_mistakes_in_a_theory_config(run, tmp_path, argument, message):
     arguments = ("--config=configs/theory_nfs.py", argument, f"--workdir={tmp_path / 'run'}")
     code, _, err = run("theory", *arguments)
     assert code == 2 and message in err and "Traceback" not in err, err
     assert not list(tmp_path.glob("run/theory*"))
 
 
-def test_absent_imagenet_says_where_what_and_how(tmp_path):
-    _, _, err = run("train", "--config=configs/l2_eps3.py", f"--config.data_dir={tmp_path}")
-    for part in (
-        f"{tmp_path}/imagenet2012/<version>/",
-        f"{tmp_path}/imagenet2012/{{train,val}}/<class>/<image>.JPEG",
-        f"python scripts/prepare_data.py tfds imagenet2012 --data_dir {tmp_path}",
-        "--config.dataset=spurious_shapes",
-    ):
-        assert part in err
-
-
-def test_fractions_are_understood_and_the_unit_is_echoed(tmp_path):
-    code, _, err = run(
-        "train",
-        f"--config={TINY}",
-        "--config.attack.p=inf",
-        "--config.attack.epsilon=8/255",
-        "--config.num_steps=1",
-        f"--workdir={tmp_path / 'run'}",
-    )
-    assert code == 0, err
-    assert "linf, epsilon = 8/255 = 0.03137 in [0, 1] pixel units" in err
-    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert config["attack"] | {"epsilon": 8 / 255, "p": "inf"} == config["attack"]
-
-
-def test_a_suite_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
+def test_a_suite_that_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
     workdir = tmp_path / "suite"
     given = ["--config=configs/quickstart.py", "--config.attack.method=free"]
     code, _, err = run("reproduce", *given, f"--workdir={workdir}")
@@ -138,7 +112,7 @@ def test_a_suite_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
     assert not workdir.exists()
 
 
-def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
+def test_suite_is_reproduced_gone_on_with_and_then_left_alone(run, tmp_path):
     config = tmp_path / "suite.py"
     config.write_text(SUITE)
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
@@ -191,70 +165,63 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(tmp_path):
 def test_fractions_are_of_numbers_only(given, understood):
     expected = understood or f"--config.suite.linf_epsilons={1 / 255!r},{2 / 255!r}"
     assert (_cli._divide(given) if _cli.FRACTIONS.match(given) else given) == expected
+    text = "linf, epsilon = 8/255 = 0.03137 in [0, 1] pixel units"
+    assert describe_attack(p=math.inf, epsilon=8 / 255) == text
 
 
-def test_report_of_a_directory_without_records(tmp_path):
+def test_report_of_a_directory_without_records(run, tmp_path):
     code, _, err = run("report", tmp_path)
     assert code == 2 and "holds no records" in err
 
 
-def test_evaluate_of_what_is_no_run(tmp_path):
+def test_evaluate_of_what_is_no_run(run, tmp_path):
     code, _, err = run(
         "evaluate", "--config=configs/evaluate.py", f"--workdir={tmp_path / 'e'}", tmp_path
     )
     assert code == 2 and "is no training run" in err
 
 
-def start_two(script, *arguments):
-    """Two processes with two devices each that share the work of a script."""
+def start_two(folder, *arguments):
+    """Two processes with two devices each that train together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     together = [f"--coordinator=localhost:{port}", "--num_processes=2"]
-    command = [sys.executable, f"scripts/{script}.py", *map(str, arguments), *together]
-    environment = ENVIRONMENT | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}  # Gloo talks on stdout
+    command = ["train", *arguments, *together]
     return [
-        subprocess.Popen([*command, f"--process_id={i}"], cwd=ROOT, env=environment, **pipes)
-        for i in range(2)
+        forked.start(folder / str(i), *command, f"--process_id={i}", devices=2) for i in range(2)
     ]
 
 
-def ended(processes, timeout=500):
-    """[what each said], after all have ended well."""
-    said = [process.communicate(timeout=timeout)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    return said
-
-
-def kill_second(processes):
-    """The first ends within 60 seconds, and says why in one line."""
-    processes[1].kill()
-    processes[1].communicate()
-    said = processes[0].communicate(timeout=60)[1].decode()
-    assert processes[0].returncode not in (0, None)
-    assert said.count("error: ") == 1 and "Traceback" not in said, said
-    assert "another of the processes is gone" in said and "start all of them again" in said
-
-
-def test_two_processes_train_as_one_and_go_on_after_one_is_killed(tmp_path):
-    config = [f"--config={TINY}", "--config.num_steps=40", "--config.validation.every_steps=40"]
-    checkpoints = tmp_path / "two" / "checkpoints"
-    processes = start_two("train", *config, f"--workdir={tmp_path / 'two'}")
+def test_two_processes_train_as_one_and_go_on_after_one_is_killed(run, tmp_path):
+    config = [f"--config={TINY}", "--config.num_steps=10", "--config.validation.every_steps=10"]
+    config += ["--config.checkpoint_every_steps=3", "--config.attack.epsilon=1/4"]
+    config += ["--config.ema_decay=0"]
+    checkpoints, said = tmp_path / "two" / "checkpoints", tmp_path / "said"
+    first, second = start_two(said, *config, f"--workdir={tmp_path / 'two'}")
     while not any(path.name.isdigit() for path in checkpoints.glob("*")):  # a whole one
-        assert [process.poll() for process in processes] == [None, None]
+        assert first.is_alive() and second.is_alive()
         time.sleep(0.001)
-    kill_second(processes)
-    first, second = ended(start_two("train", *config, f"--workdir={tmp_path / 'two'}"))
-    assert "going on at step" in first, first
-    assert second == ""  # one of them talks
+    second.kill()
+    first.join(60)  # it ends, and says why in one line
+    text = (said / "0" / "err").read_text()
+    assert first.exitcode not in (0, None)
+    assert text.count("error: ") == 1 and "Traceback" not in text, text
+    assert "another of the processes is gone" in text and "start all of them again" in text
+
+    for process in (processes := start_two(said, *config, f"--workdir={tmp_path / 'two'}")):
+        process.join(500)
+    first, second = ((said / str(i) / "err").read_text() for i in range(2))
+    assert [process.exitcode for process in processes] == [0, 0], first + second
+    assert "going on at step" in first and second == "", first + second  # one of them talks
+
     code, _, err = run("train", *config, f"--workdir={tmp_path / 'one'}")
-    assert code == 0, err
+    assert code == 0 and "l2, epsilon = 0.25 in [0, 1] pixel units, 10 steps" in err, err
     one, two = (
         np.concatenate([x.ravel() for x in jax.tree.leaves(models.load(tmp_path / n).params)])
         for n in ("one", "two")
     )
-    # Sums in another order: what 40 steps make of rounding, against what they make of the weights
+    # Sums in another order: what 10 steps make of rounding, against what they make of the weights
     assert np.linalg.norm(one - two) < 0.05 * np.linalg.norm(one)
     steps = [
         [json.loads(x)["step"] for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
@@ -292,7 +259,7 @@ def test_an_abort_is_told_and_signals_to_the_group_are_not_its_business():
         assert lines[1].startswith(last)
 
 
-def test_processes_that_do_not_come_together_are_told(tmp_path):
+def test_processes_that_do_not_come_together_are_told(run, tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     for flags, message in (
         (["--num_processes=2"], "several processes need --coordinator=HOST:PORT of process 0"),
@@ -307,7 +274,7 @@ def test_processes_that_do_not_come_together_are_told(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_that_is_written_to_is_refused(tmp_path):
+def test_a_workdir_that_is_written_to_is_refused(run, tmp_path):
     (tmp_path / "run").mkdir()
     with locked(tmp_path / "run"):
         code, _, err = run("train", f"--config={TINY}", f"--workdir={tmp_path / 'run'}")
@@ -318,7 +285,7 @@ def test_a_workdir_that_is_written_to_is_refused(tmp_path):
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="a small disk is mounted, as root on Linux"
 )
-def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line(tmp_path):
+def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line(run, tmp_path):
     """There is room for what is saved, as counted before, but not for what orbax adds to it."""
     (tmp_path / "disk").mkdir()
     arguments = [f"--config={TINY}", "--config.checkpoint_every_steps=2"]
@@ -339,14 +306,14 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line(tmp_pa
         subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
 
 
-def test_prepare_data_says_what_it_takes(tmp_path):
+def test_prepare_data_says_what_it_takes(run, tmp_path):
     code, _, err = run("prepare_data")
     assert code == 2 and "tfds NAME, or arrays FILE.npz NAME, or check NAME DIR" in err
     code, _, err = run("prepare_data", "arrays", tmp_path / "absent.npz", "mine")
     assert code == 2 and "no file" in err
 
 
-def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(tmp_path):
+def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(run, tmp_path):
     source = tmp_path / "resnet18_linf_eps4.0.ckpt"
     with open(source, "wb") as file:
         np.savez(file, **state_dict("resnet18", num_classes=8))

@@ -14,18 +14,33 @@ from advspur.measures import MEASURES
 from advspur.models.classifier import check_is_model, classifier_facts
 from advspur.records import record
 
-# Options that say how an evaluation is run, or whose effect the records show by themselves.
-RUNNING = frozenset(
-    "allow_partial skip_unreadable image_dir shapes num_examples num_attacked num_images images "
-    "l1_epsilons l2_epsilons linf_epsilons num_steps attack_steps linf_noise_levels trials "
-    "l2_noise_levels version color_shift columns majority image_size batch_size parts subsets "
-    "num_backgrounds names baseline_errors dilation_rounds spurious_region".split()
+# Options of data and measures that change what is measured: records carry those that are not the
+# row's own. The others say how it is run, or the records show their effect by themselves.
+PROTOCOL = frozenset(
+    "balanced same rand objects backgrounds start mask resize transform val_only legacy "
+    "num_classes interpolation look_for_files".split()
 )
 
 
 def any_model(facts):
     """("", {}): every model can be measured, with the options of the row."""
     return "", {}
+
+
+class Plan(NamedTuple):
+    """What is measured on a row.
+
+    Attributes:
+      parts: {part: Table}, all of them.
+      options: nested as `Benchmark.defaults`, complete.
+      measures: {measure: ({part: Table} that it is made on, its options)}.
+      passes: {"head" and each measure: forward passes over an image}.
+    """
+
+    parts: dict
+    options: dict
+    measures: dict
+    passes: dict
 
 
 class Benchmark(NamedTuple):
@@ -90,8 +105,8 @@ class Benchmark(NamedTuple):
         """The options of the protocol that are not this row's own: its records carry them."""
         changed, shown = self.changed(options), {}
         for group in ("data", "head", measure):
-            running = RUNNING if group != "head" else ()
-            shown |= {name: v for name, v in changed[group].items() if name not in running}
+            of_group = changed[group].items()
+            shown |= {n: value for n, value in of_group if group == "head" or n in PROTOCOL}
         shift = options["data"].get("color_shift") or {}
         return _plain(shown | {name: shift[name] for name in ("rho", "shift") if name in shift})
 
@@ -109,21 +124,21 @@ class Benchmark(NamedTuple):
         return tuple(n for n in self.measures if not MEASURES[n].lacks(parts, full[n]))
 
     def plan(self, directory, measures, options):
-        """{"head" and each measure: forward passes over an image}; the options are checked."""
+        """The `Plan` of some measures; the options are checked before the data are looked for."""
         full = self.complete(options)
-
-        def passes(parts):
-            found = {"head": self.plan_head(parts, **full["head"])}
-            for name in measures:
-                check_choice("measures", name, tuple(MEASURES))
-                asked = dict(full[name])
-                of_parts = asked.pop("parts")
-                chosen = self._parts(name, parts, of_parts, asked) if parts else {}
-                found[name] = MEASURES[name].plan(chosen, **asked)
-            return found
-
-        passes({})  # mistakes in the options are told before the data are looked for
-        return passes(self.load(directory, full["data"]))
+        self.plan_head({}, **full["head"])
+        asked = {}
+        for name in measures:
+            check_choice("measures", name, tuple(MEASURES))
+            asked[name] = {option: v for option, v in full[name].items() if option != "parts"}
+            MEASURES[name].plan({}, **asked[name])
+        parts = self.load(directory, full["data"])
+        passes = {"head": self.plan_head(parts, **full["head"])}
+        for name, of_measure in asked.items():
+            chosen = self._parts(name, parts, full[name]["parts"], of_measure)
+            passes[name] = MEASURES[name].plan(chosen, **of_measure)
+            asked[name] = chosen, of_measure
+        return Plan(parts, full, asked, passes)
 
     def evaluate(
         self,
@@ -152,34 +167,30 @@ class Benchmark(NamedTuple):
         check_is_model(model)
         _, of_model = self.fits(classifier_facts(model))
         options = merged(of_model, self.changed(options))
-        measures = measures or self.able(
-            self.load(directory, self.complete(options)["data"]), options
-        )
-        self.plan(directory, measures, options)  # what is wrong is said before the work
+        if not measures:
+            measures = self.able(self.load(directory, self.complete(options)["data"]), options)
+        plan = self.plan(directory, measures, options)  # what is wrong is said before the work
         with contextlib.ExitStack() as stack:
             if cache_dir is None:  # passes are shared for the length of this call
                 cache_dir = stack.enter_context(tempfile.TemporaryDirectory())
             running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
-            steps = self.steps(model, directory, measures, options, key=key, running=running)
+            steps = self.steps(model, plan, measures, key=key, running=running)
             return [r for _, records in steps for r in records]
 
-    def steps(self, model, directory, measures, options, *, key, running):
-        """Yield (measure, its records) one after the other."""
+    def steps(self, model, plan, measures, *, key, running):
+        """Yield (measure, its records) of some measures of a `Plan`, one after the other."""
         check_count("batch_size", running["batch_size"])
-        full = self.complete(options)
-        parts = self.load(directory, full["data"])
-        heads, key = self.head(model, parts, key=key, running=running, **full["head"])
+        head = plan.options["head"]
+        heads, key = self.head(model, plan.parts, key=key, running=running, **head)
         for name in measures:
-            measure, asked = MEASURES[name], dict(full[name])
-            chosen = self._parts(name, parts, asked.pop("parts"), asked)
-            records = []
+            measure, (parts, options), records = MEASURES[name], plan.measures[name], []
             for about, headed in heads if measure.every_head else heads[:1]:
-                call = running | asked  # an attack may have a batch size of its own
-                shown = self.chosen(full, name) | about
-                for r in measure.run(headed, chosen, key=key, **call):
+                call = running | options  # an attack may have a batch size of its own
+                shown = self.chosen(plan.options, name) | about
+                for r in measure.run(headed, parts, key=key, **call):
                     records.append(r._replace(options=shown | r.options))
             if name == "accuracy":
-                records += [_unreadable(part, t) for part, t in parts.items() if t.skipped]
+                records += [_unreadable(part, t) for part, t in plan.parts.items() if t.skipped]
             yield name, [r._replace(benchmark=self.name, measure=name) for r in records]
 
     def _parts(self, name, parts, asked, options):

@@ -15,7 +15,7 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
-from advspur.benchmarks.row import merged
+from advspur.benchmarks.row import Benchmark, merged
 from advspur.data.files import read_bytes
 from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
@@ -36,6 +36,7 @@ HEADLINES = (  # beside the sensitivities; what is printed of the many numbers
     "spurious_area",
     *BY_BUDGET,
 )
+UNTOLD = ("levels", "epsilons", "num_steps", "images")  # options of the protocol, in the records
 
 
 class OpenModel(NamedTuple):
@@ -120,32 +121,18 @@ def evaluate_model(
     fault, of_model = row.fits(model.facts)
     require(not fault, f"{model.name} cannot be measured on {row.name}: {fault}")
     options = merged(of_model, row.changed(options or {}))
-    full, measures = row.complete(options), tuple(measures or row.measures)
-    parts = row.load(directory, full["data"])
-    digests = [f"{part} {table.digest}" for part, table in parts.items()]
-    data = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    marks = {}
-    for name in measures:
-        groups = {group: full[group] for group in ("data", "head", name)}
-        known = {key: model.facts.get(key) for key in ("step", "checksum", "mean", "std", "dtype")}
-        same = known | {"content": data, "seed": seed, "advspur": __version__}
-        images = full[name].get("images", "first")
-        if images not in NAMED:  # a file of names, which may change under its own
-            listed = read_bytes(Path(images).expanduser())
-            same["list"] = hashlib.sha256(listed).hexdigest()
-        marks[name] = json.loads(json.dumps({"measure": name} | groups | same))
+    plan = row.plan(directory, measures or row.measures, options)
+    marks = {name: _identity(model, plan, name, seed) for name in plan.measures}
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
     is_known = model.facts.get("checksum") is not None  # else another model may have the name
-    left = [
-        name for name in measures if not (is_known and (model.name, row.name, marks[name]) in known)
-    ]
+    left = [n for n, m in marks.items() if not (is_known and (model.name, row.name, m) in known)]
     if not left:
         return []
     start, measured = time.monotonic(), []
     running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
-    key, loaded = jax.random.key(seed), model.classifier()
     about = record_facts(model.facts) | {"benchmark": row.name}
-    for name, found in row.steps(loaded, directory, left, options, key=key, running=running):
+    steps = row.steps(model.classifier(), plan, left, key=jax.random.key(seed), running=running)
+    for name, found in steps:
         seconds, start = round(time.monotonic() - start, 3), time.monotonic()
         count = Estimate(len(found), len(found), len(found), len(found))
         end = record(COMPLETE, count, options=marks[name], seconds=seconds)
@@ -155,10 +142,36 @@ def evaluate_model(
     return measured
 
 
-def find_data(rows, options, *, measures, data_dir, directories, required, line):
-    """({row's name: its directory}, {row's name: forward passes}, whether one is damaged).
+def _identity(model, plan, measure, seed):
+    """What a measurement depends on, as JSON has it: with the same, it is not made again."""
+    digests = [f"{part} {table.digest}" for part, table in plan.parts.items()]
+    known = {key: model.facts.get(key) for key in ("step", "checksum", "mean", "std", "dtype")}
+    content = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    groups = {group: plan.options[group] for group in ("data", "head", measure)}
+    same = known | {"content": content, "seed": seed, "advspur": __version__}
+    images = plan.options[measure].get("images", "first")
+    if images not in NAMED:  # a file of names, which may change under its own
+        same["list"] = hashlib.sha256(read_bytes(Path(images).expanduser())).hexdigest()
+    return json.loads(json.dumps({"measure": measure} | groups | same))
+
+
+class Job(NamedTuple):
+    """A model to be measured on a row: where the data are, and forward passes over an image."""
+
+    model: OpenModel
+    row: Benchmark
+    options: dict
+    directory: Path | None
+    passes: int
+
+
+def plan_jobs(opened, rows, options, *, measures, data_dir, directories, required, line):
+    """([Job] of each model on each row that fits it and is there, whether one is damaged).
+
+    Lines say what is there, what is missing, and what a model cannot be measured on.
 
     Args:
+      opened: OpenModels.
       rows: the Benchmarks that are wanted.
       options: {row's name: its options}.
       measures: names of measures; (): those of each row.
@@ -167,87 +180,66 @@ def find_data(rows, options, *, measures, data_dir, directories, required, line)
       required: whether a missing data set is an error; else `line` is told of it.
       line: function of a text.
     """
-    found, passes, damaged = {}, {}, False
+    jobs, damaged = [], False
     for row in rows:
-        name, known = row.name, row.reader.directories
-        places = [Path(data_dir).expanduser() / folder for folder in known] if data_dir else []
-        if directories.get(name):
-            places = [Path(directories[name]).expanduser()]
-            require(places[0].is_dir(), f"directories.{name} = {directories[name]}: no such folder")
-        directory = next((p for p in places if p.is_dir()), next(iter(places), None))
+        fitting, left_out = [], {}
+        for model in opened:
+            fault, _ = row.fits(model.facts)
+            if not fault:
+                fitting.append(model)
+            elif row.reader.directories:
+                left_out.setdefault(fault, []).append(model.name)
+        for fault, names in left_out.items():
+            who = ", ".join(names) if len(names) < 4 else f"{len(names)} models"
+            line(f"{row.name} is left out for {who}: {fault}")
+        if not fitting:
+            continue
+        places = [Path(data_dir, folder) for folder in row.reader.directories if data_dir]
+        if given := directories.get(row.name):
+            places = [Path(given)]
+            is_there = places[0].expanduser().is_dir()
+            require(is_there, f"directories.{row.name} = {given}: no such folder")
+        places = [place.expanduser() for place in places]
+        directory = next(filter(Path.is_dir, places), next(iter(places), None))
         try:
-            if directory is None and known:
+            if directory is None and row.reader.directories:
                 raise MissingData("no folder is given: set $ADVSPUR_DATA or --config.data_dir=DIR")
-            planned = row.plan(directory, measures or row.measures, options[name])
-            passes[name], found[name] = sum(planned.values()), directory
-            where = f" in {directory}" if directory else ""
-            line(f"{name}: {passes[name]:,} forward passes a model{where}")
+            plan = row.plan(directory, measures or row.measures, options[row.name])
         except MissingData as error:
-            require(not required, f"{name}: {error}")
-            line(f"{name} is skipped: {error}")
+            require(not required, f"{row.name}: {error}")
+            line(f"{row.name} is skipped: {error}")
         except InputError as error:
             damaged = True
-            line(f"error: {name}: {error}")
-    return found, passes, damaged
+            line(f"error: {row.name}: {error}")
+        else:
+            passes = sum(plan.passes.values())
+            where = f" in {directory}" if directory else ""
+            line(f"{row.name}: {passes:,} forward passes a model{where}")
+            jobs += [Job(model, row, options[row.name], directory, passes) for model in fitting]
+    return sorted(jobs, key=lambda job: opened.index(job.model)), damaged
 
 
-def evaluate_matrix(
-    opened,
-    rows,
-    directories,
-    passes,
-    options,
-    *,
-    measures,
-    path,
-    seed,
-    batch_size,
-    cache_dir,
-    progress_of,
-    line,
-):
-    """Measure every model on every row that fits it; whether all could be measured.
+def run_jobs(jobs, *, measures, path, seed, batch_size, cache_dir, progress_of):
+    """Measure what is not recorded yet; whether all could be measured.
 
-    A line tells of each job; one that fails is skipped. What is recorded is not measured again.
+    A line tells of each job; one that fails is skipped.
 
     Args:
-      opened: OpenModels.
-      rows: {name: Benchmark}.
-      directories, passes: of `find_data`.
-      options: {row's name: its options}.
-      measures: names of measures; (): those of each row.
+      jobs: of `plan_jobs`.
       progress_of: total -> a Progress.
-      line: function of a text, before there is a Progress.
+      measures, path, seed, batch_size, cache_dir: of `evaluate_model`.
     """
-    jobs = []
-    for model in opened:
-        for name in directories:
-            fault, _ = rows[name].fits(model.facts)
-            if not fault:
-                jobs.append((model, name))
-            elif rows[name].reader.directories:
-                line(f"{model.name} is not measured on {name}: {fault}")
-    require(jobs, "nothing to evaluate: no model fits a data set that was found")
+    call = {"measures": measures, "path": path, "seed": seed, "batch_size": batch_size}
     complete, last = True, None
-    with progress_of(sum(passes[name] for _, name in jobs)) as progress:
-        for model, name in jobs:
+    with progress_of(sum(job.passes for job in jobs)) as progress:
+        for model, row, options, directory, passes in jobs:
             if last is not None and last is not model:
                 last.classifier.cache_clear()  # its weights are not needed any more
-            last, title = model, f"{model.name} on {name}"
-            start, end = time.monotonic(), progress.done + passes[name]
+            last, title, start = model, f"{model.name} on {row.name}", time.monotonic()
+            part = progress.part(title, total=passes)
+            given = {"directory": directory, "options": options, "cache_dir": cache_dir}
             try:
-                found = evaluate_model(
-                    model,
-                    rows[name],
-                    path=path,
-                    directory=directories[name],
-                    measures=measures,
-                    seed=seed,
-                    batch_size=batch_size,
-                    options=options[name],
-                    cache_dir=cache_dir,
-                    progress=progress.part(title, total=passes[name]),
-                )
+                found = evaluate_model(model, row, progress=part, **given, **call)
             except (InputError, jax.errors.JaxRuntimeError) as error:
                 text = first_line(error)
                 if OUT_OF_MEMORY in str(error):
@@ -256,14 +248,14 @@ def evaluate_matrix(
                     text = f"the model fails: {str(error).strip().splitlines()[-1]}"
                 elif not isinstance(error, InputError):
                     raise
-                complete, found = False, []
+                complete = False
                 progress.line(f"error: {title}: {text}")
             else:
                 for text in _headlines(found):
                     progress.line(f"  {text}")
                 seconds = f"{len(found)} new numbers in {path} ({time.monotonic() - start:.1f} s)"
                 progress.line(f"{title}: {seconds if found else f'already measured, see {path}'}")
-            (progress.advance if found else progress.skip)(max(end - progress.done, 0))
+            part.skip_rest()
     return complete
 
 
@@ -277,7 +269,7 @@ def _headlines(records):
             per_metric.setdefault(r.metric, []).append(r)
     for found in per_metric.values():
         for r in found if len(found) <= 12 else ():  # more are the cells of a mean
-            about = ", ".join(f"{k} {_short(v)}" for k, v in r.options.items() if k[-1] != "s")
+            about = ", ".join(f"{k} {_short(v)}" for k, v in r.options.items() if k not in UNTOLD)
             value, low, high = (f"{100 * x:.2f}%" for x in r[1:4])
             about = f" ({about})" if about else ""
             yield f"{r.metric}{about}: {value} [{low}, {high}] (n = {r.num_examples:,})"

@@ -8,9 +8,10 @@ from advspur.heads import objectnet_scorings, plan_probes, probes, superclasses
 
 # Budgets of adversarially trained models, in units of the one they were trained with.
 ROBUST_BUDGETS = (0.5, 1.0, 2.0)
+CORE = ("foreground", "background")  # RIVAL10's names of the core and of the rest
 # RIVAL10's levels of noise (Moayeri et al., CVPR 2022).
 RIVAL10_NOISE = {
-    "names": ("foreground", "background"),
+    "names": CORE,
     "linf_noise_levels": tuple(k / 255 for k in (30, 60, 90, 120, 150, 180, 210)),
     "l2_noise_levels": tuple(25.0 * k for k in range(1, 9)),
     "trials": 1,
@@ -23,41 +24,40 @@ def _test(parts):
     return ("test",)
 
 
-def _with_classes(*numbers):
-    """Models with one of these numbers of classes, not trained on data of their own."""
+def _models(*classes, features=False, image_size=224):
+    """Models that this data can be put into, with one of these numbers of classes if any is given.
+
+    Those that were trained on shapes of their own are measured on nothing else. Our own networks
+    take images of any size.
+    """
 
     def fits(facts):
+        side, fault = None if "stem" in facts else facts.get("image_size"), ""
         if facts.get("shapes"):
-            return f"it was trained on {facts['dataset']}", {}
-        found, allowed = facts["num_classes"], " or ".join(map(str, numbers))
-        return ("" if found in numbers else f"it has {found} classes, not {allowed}"), {}
+            fault = f"it was trained on {facts['dataset']}"
+        elif classes and facts["num_classes"] not in classes:
+            fault = f"it has {facts['num_classes']} classes, not {' or '.join(map(str, classes))}"
+        elif features and not facts.get("has_features", True):
+            fault = "it has no features for a probe"
+        elif side not in (None, image_size):
+            fault = f"it takes {side} x {side} images, not {image_size} x {image_size}"
+        return fault, {}
 
     return fits
-
-
-def _with_features(facts):
-    """Models with features, not trained on data of their own."""
-    if facts.get("shapes"):
-        return f"it was trained on {facts['dataset']}", {}
-    return ("" if facts.get("has_features", True) else "it has no features for a probe"), {}
 
 
 def _trained_on_cifar10(facts):
     if facts["dataset"] not in ("cifar10", *UNKNOWN):
         return f"it was trained on {facts['dataset']}", {}
-    return _with_classes(10)(facts)
+    return _models(10, image_size=32)(facts)
 
 
 def _trained_with_color_shift(facts):
     """Such models, on their own colour shift, attacked at budgets of their own."""
+    if facts["dataset"] in UNKNOWN:
+        return "nobody said how it was trained", {}
     if facts["dataset"] != "cifar10":
-        is_known = facts["dataset"] not in UNKNOWN
-        what = (
-            f"it was trained on {facts['dataset']}"
-            if is_known
-            else "nobody said how it was trained"
-        )
-        return what, {}
+        return f"it was trained on {facts['dataset']}", {}
     if not facts.get("color_shift"):
         return f"it was trained on {facts['dataset']} without a colour shift", {}
     options = {"data": {"color_shift": facts["color_shift"]}}
@@ -76,82 +76,60 @@ def _trained_on_shapes(facts):
     return f"it was not trained on it ({facts['dataset']})", {}
 
 
+def _row(name, measures, options, **more):
+    return Benchmark(name, READERS[name], measures, options, **more)
+
+
+_IMAGENET = _models(NUM_IMAGENET_CLASSES)
+_PROBED = {"parts": _test, "head": probes, "plan_head": plan_probes, "fits": _models(features=True)}
+_ORIGINAL = {"parts": ("original",)}
+_FIRST = {"images": "first", "parts": ("test",)}
+_SMALL_BUDGETS = {
+    "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
+    "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
+}
+_RATES = {"learning_rate": 5e-4, "sensitivity_learning_rates": (1e-5, 1e-4, 1e-3)}
 _ROWS = (
-    Benchmark(
+    _row(
         "imagenet",
-        READERS["imagenet"],
         ("accuracy",),
         {"accuracy": {"subsets": ("objectnet",)}, "autoattack": {"num_images": 5000}},
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_IMAGENET,
     ),
-    Benchmark(
+    _row(
         "imagenet_c",
-        READERS["imagenet_c"],
         ("accuracy", "corruptions"),
         {"corruptions": {"baseline_errors": ALEXNET_ERRORS}},
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_IMAGENET,
     ),
-    Benchmark(
+    _row(
         "objectnet",
-        READERS["objectnet"],
         ("accuracy",),
         {"accuracy": {"balanced": True}},
         head=objectnet_scorings,
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_IMAGENET,
     ),
-    Benchmark(
-        "rival10",
-        READERS["rival10"],
-        ("accuracy", "regions"),
-        {"regions": RIVAL10_NOISE},
-        parts=_test,
-        head=probes,
-        plan_head=plan_probes,
-        fits=_with_features,
-    ),
-    Benchmark(
+    _row("rival10", ("accuracy", "regions"), {"regions": RIVAL10_NOISE}, **_PROBED),
+    _row(
         "salient_imagenet",
-        READERS["salient_imagenet"],
         ("accuracy", "regions"),
         {"regions": {"dilation_rounds": 15}},
-        fits=_with_classes(NUM_IMAGENET_CLASSES),
+        fits=_IMAGENET,
     ),
-    Benchmark(
+    _row(
         "imagenet9",
-        READERS["imagenet9"],
         ("accuracy", "background_gaps", "regions"),
         {
-            "regions": {
-                "names": ("foreground", "background"),
-                "linf_noise_levels": (),
-                "trials": 1,
-                "parts": ("original",),
-            },
-            "pgd": {"parts": ("original",)},
-            "autoattack": {"parts": ("original",)},
+            "regions": {"names": CORE, "linf_noise_levels": (), "trials": 1} | _ORIGINAL,
+            "pgd": _ORIGINAL,
+            "autoattack": _ORIGINAL,
         },
         head=superclasses,
-        fits=_with_classes(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
+        fits=_models(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
     ),
-    Benchmark(
-        "waterbirds",
-        READERS["waterbirds"],
-        ("accuracy", "groups"),
-        {
-            "head": {
-                "learning_rate": 5e-4,
-                "sensitivity_learning_rates": (1e-5, 1e-4, 1e-3),
-                "with_lbfgs": True,
-            }
-        },
-        parts=_test,
-        head=probes,
-        plan_head=plan_probes,
-        fits=_with_features,
-    ),
-    Benchmark(
+    _row("waterbirds", ("accuracy", "groups"), {"head": _RATES | {"with_lbfgs": True}}, **_PROBED),
+    _row(
         "cifar10",
-        READERS["cifar10"],
         ("accuracy",),
         {
             "autoattack": {
@@ -164,41 +142,26 @@ _ROWS = (
         },
         fits=_trained_on_cifar10,
     ),
-    Benchmark(
+    _row(
         "cifar_color_shift",
-        READERS["cifar_color_shift"],
         ("accuracy", "groups", "pgd"),
         {
-            "pgd": {
-                "num_attacked": 10_000,
-                "images": "first",
-                "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
-                "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
-                "num_steps": 20,
-                "start": "ball",
-            },
-            "autoattack": {
-                "images": "first",
-                "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
-                "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
-                "parts": ("test",),
-                "batch_size": 250,
-            },
+            "pgd": _SMALL_BUDGETS
+            | {"num_attacked": 10_000, "images": "first", "num_steps": 20, "start": "ball"},
+            "autoattack": _FIRST | _SMALL_BUDGETS | {"batch_size": 250},
         },
         fits=_trained_with_color_shift,
     ),
-    Benchmark(
+    _row(
         "spurious_shapes",
-        READERS["spurious_shapes"],
         ("accuracy", "groups", "background_gaps", "pgd", "regions"),
         {
             "groups": {"parts": ("test",)},
-            "pgd": {
+            "pgd": _FIRST
+            | {
                 "l2_epsilons": (0.125, 0.25, 0.5),
                 "linf_epsilons": (1 / 255, 2 / 255, 4 / 255),
                 "num_steps": 20,
-                "images": "first",
-                "parts": ("test",),
             },
             "regions": RIVAL10_NOISE
             | {
@@ -208,12 +171,11 @@ _ROWS = (
                 "num_attacked": 200,
                 "parts": ("test",),
             },
-            "autoattack": {
+            "autoattack": _FIRST
+            | {
                 "num_images": 500,
-                "images": "first",
                 "l2_epsilons": (0.25,),
                 "linf_epsilons": (2 / 255,),
-                "parts": ("test",),
                 "batch_size": 250,
             },
         },

@@ -3,7 +3,7 @@
 from advspur.training.attack import Attack, FreeAttack
 from advspur.training.loop import TrainingStopped, train
 from advspur.training.run import TrainingDiverged
-from advspur.training.run_dir import record_training, training_records
+from advspur.training.run_dir import record_training
 from advspur.training.state import TrainState
 from advspur.training.step import eval_step, make_eval_step, make_train_step, train_step
 from advspur.training.suite import train_suite
@@ -21,5 +21,4 @@ __all__ = [
     "train",
     "train_step",
     "train_suite",
-    "training_records",
 ]

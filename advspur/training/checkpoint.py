@@ -42,19 +42,12 @@ class Checkpoints:
         def score(metrics):
             return metrics.get(best_metric, -1.0)
 
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(keep_last),
-                        policies.BestN(get_metric_fn=score, reverse=False, n=1),
-                    ]
-                ),
-                best_fn=score,
-                best_mode="max",
-            ),
+        best = policies.BestN(get_metric_fn=score, reverse=False, n=1)
+        kept = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best])
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=kept, best_fn=score, best_mode="max"
         )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def steps(self):
         """The steps that there are checkpoints of, ascending."""
@@ -69,24 +62,11 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._check_space(state)
-        model = {"raw": state.variables, "ema": state.ema}
-        training = {"opt_state": state.opt_state, "step": state.step, "key": state.key}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                training=ocp.args.StandardSave(training),
-                facts=ocp.args.JsonSave(
-                    {
-                        "seconds": seconds,
-                        "model": tree_digest(model),
-                        "training": tree_digest(training),
-                    }
-                ),
-            ),
-            metrics=metrics,
-            force=True,
-        )
+        items = _items(state)
+        facts = {name: tree_digest(tree) for name, tree in items.items()} | {"seconds": seconds}
+        saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        args = ocp.args.Composite(facts=ocp.args.JsonSave(facts), **saved)
+        self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def wait(self):
         """Until all is on disk; raises what went wrong there."""
@@ -129,24 +109,16 @@ class Checkpoints:
         return None
 
     def _restore_step(self, step, template):
-        model = {"raw": template.variables, "ema": template.ema}
-        training = {"opt_state": template.opt_state, "step": template.step, "key": template.key}
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(model),
-                training=ocp.args.StandardRestore(training),
-                facts=ocp.args.JsonRestore(),
-            ),
-        )
-        for name in ("model", "training"):
+        wanted = {n: ocp.args.StandardRestore(tree) for n, tree in _items(template).items()}
+        args = ocp.args.Composite(facts=ocp.args.JsonRestore(), **wanted)
+        items = self._manager.restore(step, args=args)
+        for name in wanted:
             require(
                 tree_digest(items[name]) == items["facts"][name],
                 f"the checksum of its {name} does not match",
             )
-        state = TrainState(
-            variables=items["model"]["raw"], ema=items["model"]["ema"], **items["training"]
-        )
+        model, training = items["model"], items["training"]
+        state = TrainState(variables=model["raw"], ema=model["ema"], **training)
         return state, items["facts"]["seconds"]
 
     def _check_space(self, state):
@@ -176,3 +148,11 @@ class Checkpoints:
     def close(self):
         """Wait until all is on disk, and let go."""
         self._manager.close()
+
+
+def _items(state):
+    """The two trees that a checkpoint keeps of a TrainState."""
+    return {
+        "model": {"raw": state.variables, "ema": state.ema},
+        "training": {"opt_state": state.opt_state, "step": state.step, "key": state.key},
+    }

@@ -5,16 +5,18 @@ events. A run that is called again goes on from its last checkpoint and ends wit
 parameters, bit for bit, as one that was never stopped (same machine, same number of devices).
 """
 
+import collections
 import contextlib
+import itertools
 import signal
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from flax.jax_utils import prefetch_to_device
+import numpy as np
 
-from advspur._devices import gather, replicate, talking_stream, together
+from advspur._devices import gather, replicate, split_batch, talking_stream, together
 from advspur._progress import Progress
 from advspur.data.batches import shard
 from advspur.training.parts import (
@@ -24,7 +26,7 @@ from advspur.training.parts import (
     open_training_data,
     step_options,
     train_attack,
-    training_stream,
+    training_batches,
     validation_attack,
     validation_batches,
 )
@@ -41,12 +43,17 @@ class TrainingStopped(Exception):
 class Program(NamedTuple):
     """What is compiled for runs that are trained together; `fit` is the same for one and for many.
 
-    Each gives a list of what it gives of every run.
+    Attributes:
+      step: (state, batch) -> (state, metrics), all on the devices.
+      evaluate: (variables, batch) -> the counts of `eval_step`.
+      place: [a batch of each run] -> a batch on the devices.
+      fetch: a tree on the devices -> [the tree of each run, on the host].
     """
 
-    step: object  # (state, batch) -> (state, metrics)
-    validate: object  # state -> [dict of accuracies]
-    members: object  # a tree of the devices -> [the part of each run on the host]
+    step: object
+    evaluate: object
+    place: object
+    fetch: object
 
 
 def train(config, workdir, *, progress=None):
@@ -64,56 +71,52 @@ def train(config, workdir, *, progress=None):
     with together():
         check_config(config, num_devices=jax.device_count())
         dataset = open_training_data(config)
-    num_steps = count_steps(config, len(dataset.train))
     with contextlib.ExitStack() as stack:
         if progress is None:
-            title = f"train {Path(workdir).name}"
+            num_steps, title = (
+                count_steps(config, len(dataset.train)),
+                f"train {Path(workdir).name}",
+            )
             progress = Progress(num_steps, title, unit="step", stream=talking_stream())
             stack.enter_context(progress)
-        run = stack.enter_context(Run(config, workdir, dataset))
+        run = stack.enter_context(Run(config, workdir, dataset, progress))
         network, optimizer = build(config, dataset)
-        state = first_state(config, dataset, network, optimizer)
-        state = run.restore(state, report=progress.line)
-        start = int(state.step)
-        progress.skip(start)
-        if start >= num_steps or run.is_stale:
+        state = run.restore(first_state(config, dataset, network, optimizer))
+        progress.skip(run.start)
+        if run.is_trained:
             return state
-        run.begin(start, num_steps, progress, devices=jax.device_count())
+        run.begin(devices=jax.device_count())
         attack, epsilon = train_attack(config)
+        eval_attack, eval_epsilon = validation_attack(config)
         facts = {"mean": dataset.mean, "std": dataset.std}
         train_step = make_train_step(
             network, optimizer, attack=attack, **step_options(config), **facts
         )
+        eval_step = make_eval_step(network, attack=eval_attack, **facts)
         program = Program(
             step=lambda state, batch: train_step(state, batch, epsilon),
-            validate=_make_validate(config, dataset, network, facts),
-            members=lambda tree: [jax.device_get(tree)],
+            evaluate=lambda variables, batch: eval_step(variables, batch, eval_epsilon),
+            place=lambda batches: split_batch(shard(batches[0], jax.local_device_count())),
+            fetch=lambda tree: [jax.device_get(tree)],
         )
-        devices = jax.local_devices()
-        batches = (shard(batch, len(devices)) for batch in training_stream(run, start))
-        batches = prefetch_to_device(batches, 2, devices=devices, axis_name="batch")
-        return fit([run], program, replicate(state), batches, (start, num_steps), progress.line)
+        return fit([run], program, replicate(state))
 
 
-def fit(runs, program, state, batches, steps, line):
-    """The steps from the first to the second of `steps` of runs that are trained together.
+def fit(runs, program, state):
+    """Train runs that resume at the same step to their end; return the state on the devices.
 
     A run that diverges is left where it was last saved, and one that early stopping ends where it
     is then; the others continue.
-
-    Returns: the state on the devices.
     """
-    start, num_steps = steps
-    config = runs[0].config
+    config, start, num_steps = runs[0].config, runs[0].start, runs[0].num_steps
     schedule = make_schedule(config, len(runs[0].dataset.train))
-    unchecked = None
+    streams = _of_each(runs, training_batches, kind=lambda run: (id(run.dataset), run.config.seed))
+    batches = _ahead(map(program.place, streams))
+    unchecked = []  # metrics are checked one step late: the devices never wait for the host
     with _signals() as asked:
         for step in range(start + 1, num_steps + 1):
-            # Step. Metrics are checked one step late: the devices never wait for the host.
             state, metrics = program.step(state, next(batches))
-            if unchecked is not None:
-                _check(runs, program.members(unchecked), step - 1, line)
-            unchecked, is_last = metrics, step == num_steps
+            is_last = step == num_steps
             is_log_due = step % config.log_every_steps == 0 or is_last
             stop = _agreed(asked, is_log_due)
             to_log = is_log_due or stop
@@ -121,36 +124,27 @@ def fit(runs, program, state, batches, steps, line):
             # The best can only be kept if it is saved.
             to_save = step % config.checkpoint_every_steps == 0 or stop or to_validate
 
-            # Check and log.
-            if to_log or to_save:
-                values, unchecked = program.members(metrics), None
-                _check(runs, values, step, line)
+            unchecked.append((step, metrics))
+            while len(unchecked) > (0 if to_log or to_save else 1):
+                number, metrics = unchecked.pop(0)
+                values = program.fetch(metrics)
+                _check(runs, values, number)
             if to_log:
                 rate, memory = float(schedule(step - 1)), round(peak_memory_mb())
-                for run, own in _going(runs, values):
+                for run, own in _active(runs, values):
                     run.values = {name: float(value) for name, value in own.items()}
                     run.log(step, learning_rate=rate, **run.values, peak_memory_mb=memory)
-
-            # Validate.
             if to_validate:
-                results = program.validate(state)
-                _check(runs, results, step, line)
-                for run, own in _going(runs, results):
+                results = _validate(runs, program, state)
+                _check(runs, results, step)
+                for run, own in _active(runs, results):
                     run.validated(step, own)
-
-            # Save, then see whether to stop.
             if to_save:
-                for run, own in _going(runs, program.members(state)):
+                for run, own in _active(runs, program.fetch(state)):
                     scores = run.results if to_validate else {}
                     run.checkpoints.save(own, seconds=run.seconds, metrics=scores)
-            for run, _ in _going(runs, runs):
+            for run, _ in _active(runs, runs):
                 run.advance(step)
-                if to_validate and run.is_stale:
-                    run.end()
-                    line(
-                        f"{run.workdir} ends at step {step}: {run.config.best_metric} was not "
-                        f"better in {run.config.early_stopping} validations"
-                    )
             if stop or all(run.has_ended for run in runs):
                 break
     for run in runs:
@@ -164,22 +158,55 @@ def fit(runs, program, state, batches, steps, line):
     return state
 
 
-def _check(runs, metrics, step, line):
+def _check(runs, metrics, step):
     """End the runs whose metrics are not finite; raise where no other goes on."""
-    for run, own in _going(runs, metrics):
+    for run, own in _active(runs, metrics):
         try:
             run.check(step, own)
         except TrainingDiverged as error:
-            if all(other.has_ended for other in runs if other is not run):
-                run.fault = error
-                raise
             run.end(error)
-            line(f"{run.workdir}: {error}; the models trained with it go on")
+            if all(run.has_ended for run in runs):
+                raise
+            run.progress.line(f"{run.workdir}: {error}; the models trained with it go on")
 
 
-def _going(runs, values):
+def _active(runs, values):
     """(run, its value) of the runs that have not ended before the others."""
     return [(run, v) for run, v in zip(runs, values, strict=True) if not run.has_ended]
+
+
+def _validate(runs, program, state):
+    """[clean and PGD accuracy of each run]: of the raw weights and of the averaged ones."""
+
+    def count(variables):
+        total = 0
+        streams = _of_each(runs, validation_batches, kind=lambda run: id(run.dataset))
+        for batches in streams:
+            counts = program.fetch(program.evaluate(variables, program.place(batches)))
+            total = jax.tree.map(np.add, total, counts) if total else counts
+        return total
+
+    results = list(map(accuracies, count(state.variables)))
+    if state.ema:
+        averaged = [accuracies(counts, "val_ema") for counts in count(state.ema)]
+        results = [raw | ema for raw, ema in zip(results, averaged, strict=True)]
+    return results
+
+
+def _of_each(runs, iterate, *, kind):
+    """Lists of an item of each run, from one iterator for all runs of a kind."""
+    iterators = {key: iterate(run) for key, run in {kind(run): run for run in runs}.items()}
+    for items in zip(*iterators.values(), strict=True):
+        item = dict(zip(iterators, items, strict=True))
+        yield [item[kind(run)] for run in runs]
+
+
+def _ahead(iterator):
+    """The items, two of them begun before they are asked for."""
+    ready = collections.deque(itertools.islice(iterator, 2))
+    while ready:
+        yield ready.popleft()
+        ready.extend(itertools.islice(iterator, 1))
 
 
 def _agreed(asked, is_due):
@@ -187,25 +214,6 @@ def _agreed(asked, is_due):
     if jax.process_count() == 1:
         return bool(asked)
     return is_due and any(gather(bool(asked)))
-
-
-def _make_validate(config, dataset, network, facts):
-    """A function of the state: clean and PGD accuracy of the raw and the averaged weights."""
-    attack, epsilon = validation_attack(config)
-    eval_step = make_eval_step(network, attack=attack, **facts)
-
-    def count(variables):
-        total = dict.fromkeys(("clean", "pgd", "finite", "valid"), 0)
-        for batch in validation_batches(config, dataset):
-            counts = eval_step(variables, shard(batch, jax.local_device_count()), epsilon)
-            total = {name: total[name] + int(counts[name]) for name in total}
-        return total
-
-    def validate(state):
-        results = accuracies(count(state.variables))
-        return [results | (accuracies(count(state.ema), "val_ema") if state.ema else {})]
-
-    return validate
 
 
 @contextlib.contextmanager
@@ -217,15 +225,17 @@ def _signals():
         return
     old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_signal(number, _frame):
-        asked.append(number)
+    def restore():
         for s, handler in old.items():
             signal.signal(s, handler)
+
+    def on_signal(number, _frame):
+        asked.append(number)
+        restore()
 
     for s in old:
         signal.signal(s, on_signal)
     try:
         yield asked
     finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
+        restore()

@@ -36,13 +36,8 @@ def build(config, dataset):
 
 def first_state(config, dataset, network, optimizer):
     """The TrainState before the first step."""
-    return create_state(
-        network,
-        optimizer,
-        image_size=dataset.image_size,
-        seed=config.seed,
-        ema_decay=config.ema_decay,
-    )
+    given = {"seed": config.seed, "ema_decay": config.ema_decay}
+    return create_state(network, optimizer, image_size=dataset.image_size, **given)
 
 
 def train_attack(config):
@@ -56,6 +51,14 @@ def train_attack(config):
     return Attack(*options, loss=given.loss, method=given.method), given.epsilon
 
 
+def validation_attack(config):
+    """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) where it is the clean one."""
+    options = config.validation
+    epsilon = config.attack.epsilon if options.epsilon < 0 else options.epsilon
+    attack = Attack(config.attack.p, options.num_steps, 2.5 / options.num_steps)
+    return (attack, epsilon) if epsilon else (None, 0.0)
+
+
 def step_options(config):
     """What else of a config `train_step` takes."""
     return {
@@ -67,23 +70,16 @@ def step_options(config):
 
 def step_passes(config):
     """Forward passes of a step over an image; a gradient counts as three."""
-    if not config.attack.epsilon:
+    attack = config.attack
+    if not attack.epsilon:
         return 3
-    if config.attack.method == "free":
-        return 3 * config.attack.num_steps
-    return 3 + 3 * (config.attack.num_steps if config.attack.method == "pgd" else 1)
+    if attack.method == "free":
+        return 3 * attack.num_steps
+    return 3 + 3 * (attack.num_steps if attack.method == "pgd" else 1)
 
 
-def validation_attack(config):
-    """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) where it is the clean one."""
-    options = config.validation
-    epsilon = config.attack.epsilon if options.epsilon < 0 else options.epsilon
-    attack = Attack(config.attack.p, options.num_steps, 2.5 / options.num_steps)
-    return (attack, epsilon) if epsilon else (None, 0.0)
-
-
-def training_stream(run, start):
-    """The batches of a run from step `start` on."""
+def training_batches(run):
+    """The batches of a run from its first step on."""
     config, augmentation = run.config, run.config.augmentation
     if augmentation == "auto":
         augmentation = AUTO_AUGMENTATION[config.dataset]
@@ -93,30 +89,30 @@ def training_stream(run, start):
         image_size=run.dataset.image_size,
         augmentation=augmentation,
         seed=config.seed,
-        start_step=start,
+        start_step=run.start,
         num_workers=config.num_workers,
     )
+
+
+def validation_batches(run):
+    """This process's share of the validation images, in padded batches as large as in training."""
+    config, images, processes = run.config, run.dataset.validation, jax.process_count()
+    size = config.batch_size // processes
+    count = min(config.validation.num_examples or math.inf, len(images))
+    shape = {"batch_size": size, "image_size": run.dataset.image_size}
+    own = eval_batches(images, limit=count, every=processes, **shape)
+    for _ in range(-(-count // config.batch_size)):
+        batch = next(own, None)
+        if batch is None:  # of the last batch of all, this process has no part
+            batch = next(eval_batches(images, limit=1, **shape))
+            batch = batch._replace(valid=np.zeros(size, bool))
+        yield batch
 
 
 def accuracies(counts, prefix="val"):
     """The counts of `eval_step`, as shares; NaN where logits are not finite."""
     total = counts["valid"] if counts["finite"] == counts["valid"] else math.nan
     return {
-        f"{prefix}_clean_accuracy": counts["clean"] / total,
-        f"{prefix}_pgd_accuracy": counts["pgd"] / total,
+        f"{prefix}_clean_accuracy": float(counts["clean"] / total),
+        f"{prefix}_pgd_accuracy": float(counts["pgd"] / total),
     }
-
-
-def validation_batches(config, dataset):
-    """This process's share of the validation images, in padded batches as large as in training."""
-    processes = jax.process_count()
-    size = config.batch_size // processes
-    count = min(config.validation.num_examples or math.inf, len(dataset.validation))
-    shape = {"batch_size": size, "image_size": dataset.image_size}
-    own = eval_batches(dataset.validation, limit=count, every=processes, **shape)
-    for _ in range(-(-count // config.batch_size)):
-        batch = next(own, None)
-        if batch is None:  # of the last batch of all, this process has no part
-            batch = next(eval_batches(dataset.validation, limit=1, **shape))
-            batch = batch._replace(valid=np.zeros(size, bool))
-        yield batch

@@ -21,6 +21,7 @@ from advspur.training.run_dir import (
     read_metrics,
     write_json,
 )
+from advspur.training.state import count_steps
 
 COLLAPSE = 0.2  # drop of PGD accuracy that Wong et al. (ICLR 2020, arXiv 2001.03994) stop at
 
@@ -30,67 +31,90 @@ class TrainingDiverged(ArithmeticError):
 
 
 class Run:
-    """The run of `config` in `workdir`; a context manager that holds the directory's lock.
+    """The run of `config` in `workdir`; while it is entered, it holds the directory's lock.
 
     Of several processes the first one writes; all save, as orbax wants it.
 
+    Args:
+      progress: a `Progress` to advance by 1 a step.
     Raises: InputError where the directory holds a run of another config, or is being written to.
     """
 
-    def __init__(self, config, workdir, dataset):
+    def __init__(self, config, workdir, dataset, progress):
         self.config, self.workdir, self.dataset = config, Path(workdir), dataset
-        self.values, self.results = {}, {}
-        self._validations = []  # the results of every validation so far
-        self._may_collapse = _has_one_step(config)  # False once the user was warned
+        self.progress, self.num_steps = progress, count_steps(config, len(dataset.train))
+        self.start = self._done = 0
+        self.values, self.results = {}, {}  # of the last step logged, of the last validation
         self.has_ended = False  # before the last step, while others go on
         self.fault = None  # the TrainingDiverged that ended it
-        self._clock, self._seconds_before = time.monotonic(), 0.0
-        self._log, self._begun_on = None, None
-        self._progress, self._done, self._num_steps = None, 0, 0
+        self._validations = []  # the results of every validation so far
+        self._may_collapse = _has_one_step(config)  # False once the user was warned
+        self._log = None
+
+    def __enter__(self):
         with contextlib.ExitStack() as stack:
             with together():
                 if is_first_process():
-                    facts = {k: v for k, v in config.to_dict().items() if k not in SUITE_KEYS}
-                    about = stack.enter_context(open_run(facts, self.workdir))
-                    self._begun_on = (about or {}).get("devices")
-                    write_json(self.workdir / "model.json", _model_facts(config, dataset))
+                    shown = self.config.to_dict()
+                    facts = {key: shown[key] for key in shown if key not in SUITE_KEYS}
+                    self._environment = stack.enter_context(open_run(facts, self.workdir))
+                    write_json(self.workdir / "model.json", _model_facts(self.config, self.dataset))
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
-                keep_last=config.keep_last,
-                best_metric=config.best_metric,
+                keep_last=self.config.keep_last,
+                best_metric=self.config.best_metric,
             )
             stack.callback(self.checkpoints.close)
             self._stack = stack.pop_all()
+        return self
 
-    def restore(self, state, *, report):
+    def __exit__(self, *exc):
+        self._stack.close()
+
+    def restore(self, state):
         """`state`, or that of the latest checkpoint if there is one."""
-        found = self.checkpoints.restore(state, report=report)
+        found = self.checkpoints.restore(state, report=self.progress.line)
         state, self._seconds_before = found or (state, 0.0)
+        self.start = self._done = int(state.step) if found else 0
         lines = read_metrics(self.workdir) if is_first_process() else []
-        name, step = self.config.best_metric, int(state.step)
-        self._validations = gather([x for x in lines if name in x and x["step"] <= step])[0]
+        name = self.config.best_metric
+        self._validations = gather([x for x in lines if name in x and x["step"] <= self.start])[0]
         return state
 
-    def begin(self, start, num_steps, progress, *, devices=None):
+    @property
+    def is_trained(self):
+        """Whether a restored run has nothing left to do."""
+        return self.start >= self.num_steps or self._is_stale
+
+    @property
+    def _is_stale(self):
+        """Whether so many validations as `early_stopping` says have not been better."""
+        patience = self.config.early_stopping
+        if not patience or not self._validations:
+            return False
+        scores = [results[self.config.best_metric] for results in self._validations]
+        return len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+    def begin(self, *, devices=None):
         """Open the log, start the clock and report what is about to be done.
 
         Args:
-          progress: a `Progress` to advance by 1 a step.
           devices: how many the batches are split over, where that matters.
         """
-        config, report = self.config, progress.line
-        self._progress, self._done, self._num_steps = progress, start, num_steps
+        config, report = self.config, self.progress.line
         self._clock = time.monotonic()
+        before = devices
         if is_first_process():
-            self._log = MetricsLog(self.workdir, start)
+            self._log = MetricsLog(self.workdir, self.start)
             self._stack.callback(self._log.close)
+            before = len(self._environment["devices"])
+        going_on = f"going on at step {self.start} of {self.num_steps}"
         report(
             f"{self.workdir}: {config.arch} on {config.dataset}, "
             f"{describe_attack(**config.attack)}, "
-            + (f"going on at step {start} of {num_steps}" if start else f"{num_steps} steps")
+            + (going_on if self.start else f"{self.num_steps} steps")
         )
-        before = len(self._begun_on or ())
-        if start and devices and before not in (0, devices):
+        if self.start and devices and before != devices:
             report(
                 f"{self.workdir} was begun on {before} devices and goes on on {devices}: the same "
                 "batches and attacks, but sums in another order, so the weights will not be the "
@@ -101,29 +125,6 @@ class Run:
     def seconds(self):
         """The time spent on training so far, by this call and those before."""
         return self._seconds_before + time.monotonic() - self._clock
-
-    @property
-    def is_stale(self):
-        """Whether so many validations as `early_stopping` says have not been better."""
-        scores = [results[self.config.best_metric] for results in self._validations]
-        patience = self.config.early_stopping
-        return bool(patience) and len(scores) - 1 - int(np.argmax(scores or [0])) >= patience
-
-    def validated(self, step, results):
-        """Keep and log the results of a validation; warn once if PGD accuracy collapsed."""
-        self.results = results
-        self._validations.append(results)
-        self.log(step, **results)
-        accuracies = [old["val_pgd_accuracy"] for old in self._validations]
-        best, last = max(accuracies), accuracies[-1]
-        if self._may_collapse and best - last > COLLAPSE:
-            self._may_collapse = False
-            self._progress.line(
-                f"{self.workdir}: val_pgd_accuracy fell from {best:.1%} to {last:.1%} at step "
-                f"{step}: the model overfits to its one-step attack. In a new workdir, use more "
-                "steps (attack.method = 'pgd', attack.num_steps = 2), attack.method = 'n_fgsm', or "
-                "early_stopping"
-            )
 
     def check(self, step, metrics):
         """Raise TrainingDiverged where a number is not finite."""
@@ -140,28 +141,41 @@ class Run:
         if self._log is not None:
             self._log.write(step, **values, seconds=round(self.seconds, 3))
 
+    def validated(self, step, results):
+        """Keep and log the results of a validation; warn once if PGD accuracy collapsed."""
+        self.results = results
+        self._validations.append(results)
+        self.log(step, **results)
+        accuracies = [old["val_pgd_accuracy"] for old in self._validations]
+        best, last = max(accuracies), accuracies[-1]
+        if self._may_collapse and best - last > COLLAPSE:
+            self._may_collapse = False
+            self.progress.line(
+                f"{self.workdir}: val_pgd_accuracy fell from {best:.1%} to {last:.1%} at step "
+                f"{step}: the model overfits to its one-step attack. In a new workdir, use more "
+                "steps (attack.method = 'pgd', attack.num_steps = 2), attack.method = 'n_fgsm', or "
+                "early_stopping"
+            )
+
     def advance(self, step):
-        """The step is done."""
-        self._progress.advance(1, self._note())
+        """The step is done, and what is due was saved; the run may end here."""
+        note = ["batch {accuracy:.1%}".format(**self.values)] if self.values else []
+        if self.results:
+            accuracies = "val clean {val_clean_accuracy:.1%}, pgd {val_pgd_accuracy:.1%}"
+            note.append(accuracies.format(**self.results))
+        self.progress.advance(1, ", ".join(note))
         self._done = step
+        if self._is_stale:
+            self.end()
+            self.progress.line(
+                f"{self.workdir} ends at step {step}: {self.config.best_metric} was not better in "
+                f"{self.config.early_stopping} validations"
+            )
 
     def end(self, fault=None):
-        """The run ends before others that are trained with it."""
+        """The run ends before its last step."""
         self.fault, self.has_ended = fault, True
-        self._progress.skip(self._num_steps - self._done)
-
-    def _note(self):
-        """Accuracy on the batch trained on, then clean and PGD accuracy at validation."""
-        parts = ["batch {accuracy:.1%}".format(**self.values)] if self.values else []
-        if self.results:
-            parts.append("val clean {val_clean_accuracy:.1%}, pgd {val_pgd_accuracy:.1%}")
-        return ", ".join(parts).format(**self.results)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self._stack.close()
+        self.progress.skip(self.num_steps - self._done)
 
 
 def _has_one_step(config):

@@ -39,58 +39,41 @@ from advspur.training.state import SCHEDULES
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
 # Keys of a suite's config, which a single run takes no notice of.
 SUITE_KEYS = ("suite", "evaluation", "note")
-METRICS = (
-    "val_clean_accuracy",
-    "val_pgd_accuracy",
-    "val_ema_clean_accuracy",
-    "val_ema_pgd_accuracy",
-)
+METRICS = tuple(f"val_{kind}_accuracy" for kind in ("clean", "pgd", "ema_clean", "ema_pgd"))
+# What values of a config may be.
+CHOICES = {
+    "arch": ARCHITECTURES,
+    "stem": STEMS,
+    "dtype": ("float32", "bfloat16"),
+    "schedule": SCHEDULES,
+    "augmentation": ("auto", *AUGMENTATIONS),
+    "attack.method": METHODS,
+    "attack.random_start": RANDOM_STARTS,
+    "attack.loss": (*LOSSES, "kl"),
+}
+POSITIVE = (
+    "batch_size accumulation_steps keep_last decay_epochs log_every_steps checkpoint_every_steps "
+    "attack.num_steps validation.every_steps validation.num_steps"
+).split()
+NOT_NEGATIVE = (
+    "num_steps num_epochs warmup_epochs early_stopping num_workers learning_rate decay_factor "
+    "weight_decay gradient_clip trades_beta attack.epsilon attack.relative_step_size "
+    "validation.num_examples"
+).split()
 
 
 def check_config(config, *, num_devices=1):
     """Raise InputError for a value that no run can use whose batches `num_devices` share."""
-    attack, validation = config.attack, config.validation
+    attack, validation, values = config.attack, config.validation, _flatten(config.to_dict())
     check_norm(attack.p, IMAGE_NORMS)
     check_seed("seed", config.seed)
-    for name, value, allowed in (
-        ("arch", config.arch, ARCHITECTURES),
-        ("stem", config.stem, STEMS),
-        ("dtype", config.dtype, ("float32", "bfloat16")),
-        ("schedule", config.schedule, SCHEDULES),
-        ("augmentation", config.augmentation, ("auto", *AUGMENTATIONS)),
-        ("attack.method", attack.method, METHODS),
-        ("attack.random_start", attack.random_start, RANDOM_STARTS),
-        ("attack.loss", attack.loss, (*LOSSES, "kl")),
-        ("best_metric", config.best_metric, METRICS if config.ema_decay else METRICS[:2]),
-    ):
-        check_choice(name, value, allowed)
-    for name, value in (
-        ("batch_size", config.batch_size),
-        ("accumulation_steps", config.accumulation_steps),
-        ("keep_last", config.keep_last),
-        ("checkpoint_every_steps", config.checkpoint_every_steps),
-        ("log_every_steps", config.log_every_steps),
-        ("attack.num_steps", attack.num_steps),
-        ("validation.every_steps", validation.every_steps),
-        ("validation.num_steps", validation.num_steps),
-        ("decay_epochs", config.decay_epochs),
-    ):
-        require(value > 0, f"{name} = {value}: it must be > 0")
-    for name, value in (
-        ("early_stopping", config.early_stopping),
-        ("trades_beta", config.trades_beta),
-        ("num_workers", config.num_workers),
-        ("num_epochs", config.num_epochs),
-        ("warmup_epochs", config.warmup_epochs),
-        ("decay_factor", config.decay_factor),
-        ("attack.epsilon", attack.epsilon),
-        ("attack.relative_step_size", attack.relative_step_size),
-        ("learning_rate", config.learning_rate),
-        ("num_steps", config.num_steps),
-        ("weight_decay", config.weight_decay),
-        ("gradient_clip", config.gradient_clip),
-        ("validation.num_examples", validation.num_examples),
-    ):
+    metrics = METRICS if config.ema_decay else METRICS[:2]
+    for name, allowed in (CHOICES | {"best_metric": metrics}).items():
+        check_choice(name, values[name], allowed)
+    for name in POSITIVE:
+        require(values[name] > 0, f"{name} = {values[name]}: it must be > 0")
+    for name in NOT_NEGATIVE:
+        value = values[name]
         require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
     for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
@@ -141,8 +124,8 @@ def describe_attack(p, epsilon, method="pgd", **_):
 def open_run(config, workdir, *, free=FREE_KEYS):
     """Make `workdir`, or see that it holds a run of this very config; write config.json.
 
-    A context manager that holds the directory's lock, and gives what "environment" of config.json
-    said of the call that began the run (None: this one).
+    A context manager that holds the directory's lock, and gives the `environment` of the call that
+    began the run.
 
     Args:
       config: dict.
@@ -156,11 +139,11 @@ def open_run(config, workdir, *, free=FREE_KEYS):
         workdir.is_dir() or not workdir.exists(), f"workdir {workdir} is a file; name a directory"
     )
     with locked(workdir):
-        new, path, about = jsonable(config), workdir / "config.json", None
+        new, path = jsonable(config), workdir / "config.json"
         if path.exists():
             before = read_json(path)
             require({"environment", "config"} <= before.keys(), f"{path} is damaged")
-            about = before["environment"]  # of the call that began the run
+            began_in = before["environment"]
             a, b = _flatten(before["config"]), _flatten(new)
             changed = [
                 f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
@@ -172,8 +155,10 @@ def open_run(config, workdir, *, free=FREE_KEYS):
                 f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
                 "directory with --workdir=DIR, or go on under the old config",
             )
-        write_json(path, {"config": new, "environment": about or environment()})
-        yield about
+        else:
+            began_in = environment()
+        write_json(path, {"config": new, "environment": began_in})
+        yield began_in
 
 
 def environment():
@@ -242,20 +227,16 @@ def read_metrics(workdir):
     return list(filter(None, map(_parse, lines)))
 
 
-def training_records(workdir):
-    """What the run cost so far, as Records of benchmark "training": seconds, peak_memory_mb."""
+def record_training(workdir, path):
+    """Append what a run cost so far to a records.jsonl that lacks it: seconds, peak_memory_mb."""
     last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
     options, facts = {"step": last["step"]}, record_facts(directory_facts(workdir))
-    return [
+    records = [
         Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
         for n in ("seconds", "peak_memory_mb")
     ]
-
-
-def record_training(workdir, path):
-    """Append `training_records` of a run to a records.jsonl that lacks them."""
     recorded = {r.identity for r in read_records(path)}
-    append_records(path, [r for r in training_records(workdir) if r.identity not in recorded])
+    append_records(path, [r for r in records if r.identity not in recorded])
 
 
 def _parse(line):

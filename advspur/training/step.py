@@ -113,41 +113,9 @@ def train_step(
         places += len(batch.label) * jax.lax.axis_index(axis_name)
     key = jax.random.fold_in(state.key, state.step)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
-    training = network.clone(axis_name=axis_name)
-    params = state.variables["params"]
-
-    def logits_of(params, batch_stats, images):
-        (logits, _), new = training.apply(
-            {"params": params, "batch_stats": batch_stats},
-            normalize(images, mean, std),
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return logits, new["batch_stats"]
-
-    def loss_fn(params, batch_stats, images, adversarial, labels):
-        targets = jax.nn.one_hot(labels, training.num_classes)
-        if trades_beta:
-            clean, batch_stats = logits_of(params, batch_stats, images)
-        logits, batch_stats = logits_of(params, batch_stats, adversarial)
-        loss = optax.softmax_cross_entropy(clean if trades_beta else logits, targets)
-        if trades_beta:
-            predicted = jax.nn.softmax(clean)
-            loss += trades_beta * optax.kl_divergence(jax.nn.log_softmax(logits), predicted)
-        return jnp.mean(loss), (batch_stats, jnp.mean(jnp.argmax(logits, -1) == labels))
-
-    gradient = jax.value_and_grad(loss_fn, has_aux=True)
-
-    def part(batch_stats, image, label, keys):
-        """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
-        adversarial = images = to_unit(image)
-        if attack is not None:
-            logits_fn = _logits_fn(network, state.variables, mean, std)
-            adversarial = attack(logits_fn, images, label, keys, epsilon)
-        (loss, (batch_stats, accuracy)), grads = gradient(
-            params, batch_stats, images, adversarial, label
-        )
-        return batch_stats, (loss, accuracy, grads)
+    params, batch_stats = (state.variables[name] for name in ("params", "batch_stats"))
+    facts = {"mean": mean, "std": std, "trades_beta": trades_beta}
+    loss_fn = functools.partial(_loss, network=network.clone(axis_name=axis_name), **facts)
 
     def average(tree):
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
@@ -156,28 +124,33 @@ def train_step(
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    batch_stats = state.variables["batch_stats"]
     if isinstance(attack, FreeAttack):
-        start = params, batch_stats, state.opt_state
+        start, given = (params, batch_stats, state.opt_state), (batch.image, batch.label, keys)
         (params, batch_stats, opt_state), results = _replay(
-            start,
-            to_unit(batch.image),
-            batch.label,
-            keys,
-            epsilon,
-            attack=attack,
-            loss_fn=loss_fn,
-            average=average,
-            update=update,
+            start, given, epsilon, attack=attack, loss_fn=loss_fn, average=average, update=update
         )
     else:
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        logits_fn = _logits_fn(network, state.variables, mean, std)
+
+        def part(batch_stats, given):
+            """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
+            image, label, keys = given
+            adversarial = images = to_unit(image)
+            if attack is not None:
+                adversarial = attack(logits_fn, images, label, keys, epsilon)
+            (loss, (batch_stats, accuracy)), grads = gradient(
+                params, batch_stats, images, adversarial, label
+            )
+            return batch_stats, (loss, accuracy, grads)
+
+        whole = batch.image, batch.label, keys
         if num_parts == 1:
-            batch_stats, results = part(batch_stats, batch.image, batch.label, keys)
+            batch_stats, results = part(batch_stats, whole)
         else:
             gradient = for_loops(gradient)
-            whole = (batch.image, batch.label, keys)
             parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in whole]
-            batch_stats, results = jax.lax.scan(lambda s, x: part(s, *x), batch_stats, parts)
+            batch_stats, results = jax.lax.scan(part, batch_stats, parts)
             results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
         batch_stats, results = average((batch_stats, results))
         params, opt_state = update(params, state.opt_state, results[-1])
@@ -196,11 +169,36 @@ def train_step(
     return TrainState(state.step + 1, variables, opt_state, ema, state.key), metrics
 
 
-def _replay(start, images, labels, keys, epsilon, *, attack, loss_fn, average, update):
+def _loss(params, batch_stats, images, adversarial, labels, *, network, mean, std, trades_beta):
+    """(mean loss, (new batch statistics, accuracy on the adversarial images))."""
+
+    def logits_of(batch_stats, images):
+        (logits, _), new = network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalize(images, mean, std),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return logits, new["batch_stats"]
+
+    targets = jax.nn.one_hot(labels, network.num_classes)
+    if trades_beta:
+        clean, batch_stats = logits_of(batch_stats, images)
+        logits, batch_stats = logits_of(batch_stats, adversarial)
+        divergence = optax.kl_divergence(jax.nn.log_softmax(logits), jax.nn.softmax(clean))
+        loss = optax.softmax_cross_entropy(clean, targets) + trades_beta * divergence
+    else:
+        logits, batch_stats = logits_of(batch_stats, adversarial)
+        loss = optax.softmax_cross_entropy(logits, targets)
+    return jnp.mean(loss), (batch_stats, jnp.mean(jnp.argmax(logits, -1) == labels))
+
+
+def _replay(start, given, epsilon, *, attack, loss_fn, average, update):
     """((params, batch_stats, opt_state), (loss, accuracy, gradient)) after the last replay."""
+    image, labels, keys = given
+    adversarial = images = to_unit(image)
     epsilons = jnp.broadcast_to(epsilon, labels.shape).astype(images.dtype)
     ball = {"p": attack.p, "epsilon": epsilons, "bounds": (0.0, 1.0)}
-    adversarial = images
     if attack.random_start != "none":
         keys = image_keys(keys, len(labels))
         adversarial = start_points(keys, images, kind=attack.random_start, **ball)

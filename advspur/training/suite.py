@@ -4,7 +4,6 @@ A model is the same, to rounding, as one that `train` makes alone: it sees the s
 and keys, and has a run directory of its own, which either can go on with.
 """
 
-import collections
 import contextlib
 import itertools
 import json
@@ -19,20 +18,16 @@ from advspur._devices import split_batch
 from advspur.training.attack import AnyAttack
 from advspur.training.loop import Program, fit
 from advspur.training.parts import (
-    accuracies,
     build,
     first_state,
     open_training_data,
     step_options,
     step_passes,
     train_attack,
-    training_stream,
     validation_attack,
-    validation_batches,
 )
 from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
-from advspur.training.state import count_steps
 from advspur.training.step import make_suite_eval_step, make_suite_step
 
 DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
@@ -57,22 +52,20 @@ def train_suite(configs, *, per_device=None, progress):
     check_suite(configs.values())
     if per_device is not None:
         check_count("per_device", per_device)
-    data = {}
+    elif jax.default_backend() == "cpu":
+        per_device = 1
+    data, groups = {}, {}
     for config in configs.values():
         if _text(config, DATA_KEYS) not in data:
             data[_text(config, DATA_KEYS)] = open_training_data(config)
-    if per_device is None and jax.default_backend() == "cpu":
-        per_device = 1
-    groups, faults = {}, {}
     for workdir, config in configs.items():
-        member = _Member(workdir, config, data[_text(config, DATA_KEYS)], progress[workdir])
-        member = _find_start(member)
-        if member is not None:
+        run = Run(config, workdir, data[_text(config, DATA_KEYS)], progress[workdir])
+        if not _is_trained(run):
             shared = _text(config, [key for key in config if key not in OWN_KEYS])
-            groups.setdefault(shared, []).append(member)
+            groups.setdefault(shared, []).append(run)
     for group in groups.values():
-        faults |= _train_group(group, per_device)
-    return faults
+        _train_group(group, per_device)
+    return {run.workdir: run.fault for group in groups.values() for run in group if run.fault}
 
 
 def check_suite(configs):
@@ -86,177 +79,97 @@ def check_suite(configs):
         )
 
 
-class _Member(NamedTuple):
-    """A model to be trained, and the step that it resumes from."""
-
-    workdir: object
-    config: object
-    dataset: object
-    progress: object
-    start: int = 0
-
-    @property
-    def num_steps(self):
-        return count_steps(self.config, len(self.dataset.train))
-
-
 def _text(config, keys):
     values = config.to_dict()
     return json.dumps(jsonable({key: values[key] for key in keys}), sort_keys=True)
 
 
-def _find_start(member):
-    """The member from its last checkpoint that can be read, if any, on; None: it is trained."""
-    with Run(member.config, member.workdir, member.dataset) as run:
+def _is_trained(run):
+    """Whether a run is trained; if it is not, it has its start then."""
+    with run:
         if not run.checkpoints.steps():
-            return member
-        built = build(member.config, member.dataset)
-        template = jax.eval_shape(lambda: first_state(member.config, member.dataset, *built))
-        state = run.restore(template, report=member.progress.line)
-        step = int(state.step)
-        if step < member.num_steps and not run.is_stale:
-            return member._replace(start=step)
-    member.progress.skip(member.num_steps)
-    return None
+            return False
+        built = build(run.config, run.dataset)
+        run.restore(jax.eval_shape(lambda: first_state(run.config, run.dataset, *built)))
+    if run.is_trained:
+        run.progress.skip(run.num_steps)
+    return run.is_trained
 
 
-class _Steps(NamedTuple):
-    """What is compiled for a group of models, once; trees have axes [devices, models a device]."""
+class _Slots(NamedTuple):
+    """The places for the models of a round: `number` of them, as many on each device."""
 
-    network: object
-    optimizer: object
     num_devices: int
-    train: object
-    train_attacks: AnyAttack
-    evaluate: object
-    eval_attacks: AnyAttack
+    number: int
 
+    def place(self, trees, filler=None):
+        """The trees of some models on their devices, with the axes [devices, models a device].
 
-def _train_group(group, per_device):
-    """Train _Members that share a program; {run directory: TrainingDiverged} of some."""
-    config, dataset = group[0].config, group[0].dataset
-    network, optimizer = build(config, dataset)
-    devices = min(jax.local_device_count(), len(group))
-    size = devices * (per_device or math.ceil(len(group) / devices))
-    facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": devices}
-    train_attacks, eval_attacks = (
-        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(m)[0] for m in group)])))
-        for attack_of in (_train_attack, _validation_attack)
-    )
-    train_step = make_suite_step(
-        network, optimizer, attack=train_attacks, **step_options(config), **facts
-    )
-    eval_step = make_suite_eval_step(network, attack=eval_attacks, **facts)
-    steps = _Steps(network, optimizer, devices, train_step, train_attacks, eval_step, eval_attacks)
-    faults = {}
-    # Those of a round go on at the same step; of similar cost, they end together.
-    group.sort(key=lambda member: (member.start, -step_passes(member.config)))
-    for _, alike in itertools.groupby(group, key=lambda member: member.start):
-        alike = list(alike)
-        for first in range(0, len(alike), size):
-            faults |= _train_round(alike[first : first + size], steps, size)
-    return faults
+        Slots that no model is left for hold `filler`, or the first tree once more.
+        """
+        fill = [trees[0] if filler is None else filler] * (self.number - len(trees))
 
+        def stack(*leaves):
+            stacked = np.stack(leaves)
+            return stacked.reshape(self.num_devices, -1, *stacked.shape[1:])
 
-def _train_round(members, steps, num_slots):
-    """Train as many models as there are slots; {run directory: TrainingDiverged} of some.
+        return split_batch(jax.tree.map(stack, *trees, *fill), self.num_devices)
 
-    Slots that no model is left for hold the first one once more, without an attack.
-    """
-    start, num_steps = members[0].start, members[0].num_steps
-    fill = [0] * (num_slots - len(members))
-    slots = [*range(len(members)), *fill]
-
-    def grouped(values):
-        """An array or a number of each slot, with the axes [devices, models a device]."""
-        stacked = np.stack(values)
-        return stacked.reshape(steps.num_devices, -1, *stacked.shape[1:])
-
-    def on_devices(trees):
-        """The trees of the runs, on the devices that train them."""
-        stacked = jax.tree.map(lambda *x: grouped([x[i] for i in slots]), *trees)
-        return split_batch(stacked, steps.num_devices)
-
-    def of_members(tree):
-        """The part of each run, on the host."""
-        places = [divmod(i, num_slots // steps.num_devices) for i in range(len(members))]
+    def fetch(self, tree, number):
+        """[the tree of each of the first `number` models], on the host."""
+        places = [divmod(i, self.number // self.num_devices) for i in range(number)]
         tree = jax.device_get(tree)
         return [jax.tree.map(lambda x, at=at: x[at], tree) for at in places]
 
-    def budget_of(attacks, attack_of):
-        """(which attack, epsilon) of the slots."""
-        chosen = [(attacks.attacks.index(a), e) for a, e in map(attack_of, members)]
-        which, epsilons = zip(*chosen, *[(0, 0.0)] * len(fill), strict=True)
-        return grouped(which), grouped(np.float32(epsilons))
 
-    with contextlib.ExitStack() as stack:
-        runs = [stack.enter_context(Run(m.config, m.workdir, m.dataset)) for m in members]
-        states = []
-        for run, member in zip(runs, members, strict=True):
-            state = first_state(run.config, run.dataset, steps.network, steps.optimizer)
-            states.append(run.restore(state, report=member.progress.line))
-            member.progress.skip(start)
-            run.begin(start, num_steps, member.progress)
-        budget = budget_of(steps.train_attacks, _train_attack)
-        eval_budget = budget_of(steps.eval_attacks, _validation_attack)
+def _train_group(runs, per_device):
+    """Train runs that one program serves, as many at once as there are slots."""
+    config, dataset = runs[0].config, runs[0].dataset
+    network, optimizer = build(config, dataset)
+    num_devices = min(jax.local_device_count(), len(runs))
+    slots = _Slots(num_devices, num_devices * (per_device or math.ceil(len(runs) / num_devices)))
+    facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": num_devices}
+    attack, eval_attack = (
+        AnyAttack(tuple(dict.fromkeys([None, *(attack_of(run.config)[0] for run in runs)])))
+        for attack_of in (train_attack, validation_attack)
+    )
+    options = step_options(config) | facts
+    train_step = make_suite_step(network, optimizer, attack=attack, **options)
+    eval_step = make_suite_eval_step(network, attack=eval_attack, **facts)
 
-        def of_each(iterate, key):
-            """Lists of one item a run, from an iterator for each kind of run."""
-            iterators = {}
-            for run in runs:
-                if key(run) not in iterators:
-                    iterators[key(run)] = iterate(run)
-            for items in zip(*iterators.values(), strict=True):
-                item = dict(zip(iterators, items, strict=True))
-                yield [item[key(run)] for run in runs]
-
-        def count(variables):
-            total = 0
-            for batches in of_each(_validation, lambda run: id(run.dataset)):
-                counts = of_members(steps.evaluate(variables, on_devices(batches), eval_budget))
-                total = jax.tree.map(np.add, total, counts) if total else counts
-            return total
-
-        def validate(state):
-            results = list(map(accuracies, count(state.variables)))
-            if state.ema:
-                averaged = (accuracies(counts, "val_ema") for counts in count(state.ema))
-                results = [a | b for a, b in zip(results, averaged, strict=True)]
-            return results
-
+    def train_round(members):
+        budget = _budgets(members, slots, attack, train_attack)
+        eval_budget = _budgets(members, slots, eval_attack, validation_attack)
         program = Program(
-            step=lambda state, batch: steps.train(state, batch, budget),
-            validate=validate,
-            members=of_members,
+            step=lambda state, batch: train_step(state, batch, budget),
+            evaluate=lambda variables, batch: eval_step(variables, batch, eval_budget),
+            place=slots.place,
+            fetch=lambda tree: slots.fetch(tree, len(members)),
         )
-        streams = of_each(
-            lambda run: training_stream(run, start), lambda run: (id(run.dataset), run.config.seed)
-        )
-        batches = _ahead(map(on_devices, streams))
-        line = members[0].progress.line
-        with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
-            fit(runs, program, on_devices(states), batches, (start, num_steps), line)
-    faults = {run.workdir: run.fault for run in runs if run.fault}
-    for fault in faults.values():
-        fault.__traceback__ = None  # it holds the states of the whole round
-    return faults
+        with contextlib.ExitStack() as stack:
+            states = []
+            for run in members:
+                stack.enter_context(run)
+                state = first_state(run.config, run.dataset, network, optimizer)
+                states.append(run.restore(state))
+                run.progress.skip(run.start)
+                run.begin()
+            with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
+                fit(members, program, slots.place(states))
+        for run in members:
+            if run.fault:
+                run.fault.__traceback__ = None  # it holds the states of the whole round
+
+    # Those of a round go on at the same step; of similar cost, they end together.
+    runs.sort(key=lambda run: (run.start, -step_passes(run.config)))
+    for _, alike in itertools.groupby(runs, key=lambda run: run.start):
+        alike = list(alike)
+        for first in range(0, len(alike), slots.number):
+            train_round(alike[first : first + slots.number])
 
 
-def _train_attack(member):
-    return train_attack(member.config)
-
-
-def _validation_attack(member):
-    return validation_attack(member.config)
-
-
-def _validation(run):
-    return validation_batches(run.config, run.dataset)
-
-
-def _ahead(iterator):
-    """The items, two of them begun before they are asked for."""
-    ready = collections.deque(itertools.islice(iterator, 2))
-    while ready:
-        yield ready.popleft()
-        ready.extend(itertools.islice(iterator, 1))
+def _budgets(runs, slots, attack, attack_of):
+    """(which attack, epsilon) of each slot on the devices; no attack where no run is left."""
+    chosen = (attack_of(run.config) for run in runs)
+    numbers = [(np.int32(attack.attacks.index(a)), np.float32(e)) for a, e in chosen]
+    return slots.place(numbers, filler=(np.int32(0), np.float32(0)))

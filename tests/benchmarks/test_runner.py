@@ -12,14 +12,14 @@ from advspur import predict
 from advspur._checks import InputError
 from advspur._progress import Progress
 from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
-from advspur.benchmarks.runner import evaluate_matrix, find_data
+from advspur.benchmarks.runner import _headlines, plan_jobs, run_jobs
 from advspur.data import masks
 from advspur.heads import linear
 from advspur.measures import regions, robust
 from advspur.measures.challenge import _correct_pasted
 from advspur.models import classifier, from_resnet, resnet_small, store
 from advspur.models.convert import Conversion
-from advspur.records import COMPLETE, read_records
+from advspur.records import COMPLETE, Record, read_records
 from tests.data import fake_layouts
 
 OTHERS = ("cifar10", "cifar_color_shift")  # of models trained on other data
@@ -68,42 +68,33 @@ def converted(tmp_path_factory):
     return models
 
 
-def find(names, root, *, required=False):
+def plan(models, names, root, *, options=OPTIONS, measures=(), required=False):
+    """(jobs, whether one is damaged, lines)."""
     lines = []
-    found = find_data(
+    jobs, damaged = plan_jobs(
+        models,
         [BENCHMARKS[name] for name in names],
-        OPTIONS,
-        measures=(),
+        options,
+        measures=measures,
         data_dir=root,
         directories={},
         required=required,
         line=lines.append,
     )
-    return *found, lines
+    return jobs, damaged, lines
 
 
-def evaluate(models, root, workdir, names=NAMES, **change):
+def evaluate(models, root, workdir, names=NAMES, *, options=OPTIONS, **change):
     """(whether all could be measured, the progress, its lines)."""
-    directories, passes, _, _ = find(names, root)
+    call = CALL | {"cache_dir": workdir / "outcomes", "path": workdir / "records.jsonl"} | change
+    jobs, _, _ = plan(models, names, root, options=options, measures=call["measures"])
     text, made = io.StringIO(), []
 
     def progress_of(total):
         made.append(Progress(total, "evaluate", stream=text))
         return made[0]
 
-    call = CALL | {"cache_dir": workdir / "outcomes"} | change
-    options = call.pop("options", OPTIONS)
-    complete = evaluate_matrix(
-        models,
-        BENCHMARKS,
-        directories,
-        passes,
-        options,
-        path=workdir / "records.jsonl",
-        progress_of=progress_of,
-        line=lambda line: print(line, file=text),
-        **call,
-    )
+    complete = run_jobs(jobs, progress_of=progress_of, **call)
     return complete, made[0], text.getvalue().splitlines()
 
 
@@ -226,31 +217,32 @@ def small(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_missing_data_set_is_one_line_or_an_error(small):
-    directories, passes, damaged, lines = find(NAMES, small)
-    assert set(directories) == set(passes) == {"imagenet", "waterbirds"} and not damaged
-    assert directories["waterbirds"] == small / "waterbirds"
-    there = [f"{name}: {passes[name]} forward passes a model" for name in directories]
+def test_a_missing_data_set_is_one_line_or_an_error(small, converted):
+    jobs, damaged, lines = plan(converted[:1], NAMES, small)
+    found = {job.row.name: job for job in jobs}
+    assert set(found) == {"imagenet", "waterbirds"} and not damaged
+    assert found["waterbirds"].directory == small / "waterbirds"
+    there = [f"{name}: {job.passes} forward passes a model" for name, job in found.items()]
     assert [line.split(" in ")[0] for line in lines if "skipped" not in line] == there
     missing = [line for line in lines if "skipped" in line]
-    assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in directories]
+    assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in found]
     assert all("is skipped: no" in line and "\n" not in line for line in missing)
     with pytest.raises(InputError, match="imagenet_c: no ImageNet-C in") as error:
-        find(NAMES, small, required=True)
+        plan(converted[:1], NAMES, small, required=True)
     assert "\n" not in str(error.value)
 
 
-def test_without_a_folder_all_are_missing():
-    directories, _, damaged, lines = find(NAMES, "")
-    assert not directories and not damaged and len(lines) == 7
+def test_without_a_folder_all_are_missing(converted):
+    jobs, damaged, lines = plan(converted[:1], NAMES, "")
+    assert not jobs and not damaged and len(lines) == 7
     assert all("$ADVSPUR_DATA" in line for line in lines)
 
 
 def test_a_damaged_list_of_images_is_one_line_and_the_others_go_on(small, converted, tmp_path):
     table = small / "waterbirds" / "metadata.csv"
     table.write_text(table.read_text().replace(",0,0,", ",7,0,", 1))
-    directories, _, damaged, lines = find(NAMES, small)
-    assert set(directories) == {"imagenet"} and damaged
+    jobs, damaged, lines = plan(converted[:1], NAMES, small)
+    assert [job.row.name for job in jobs] == ["imagenet"] and damaged
     (line,) = (line for line in lines if line.startswith("error: waterbirds"))
     assert "metadata.csv line" in line and "\n" not in line
     complete, _, _ = evaluate(converted[:1], small, tmp_path)
@@ -281,7 +273,7 @@ def test_an_image_that_vanished_fails_its_benchmark_and_the_others_go_on(
     small, converted, tmp_path
 ):
     """After the data were listed: one line, as for a damaged one, wherever it is noticed."""
-    find(("waterbirds", "imagenet"), small)  # listed; what is there is known now
+    plan(converted[:1], ("waterbirds", "imagenet"), small)  # what is there is known now
     next((small / "waterbirds").glob("*/*.jpg")).unlink()
     complete, _, _ = evaluate(converted[:1], small, tmp_path, ("waterbirds", "imagenet"))
     assert not complete
@@ -339,25 +331,27 @@ def test_measures_are_added_without_losing_others(small, converted, tmp_path):
     assert "already measured" in lines[-1]
 
 
-def test_a_model_that_fits_nothing_is_told_of(small, converted, tmp_path):
-    facts = converted[0].facts
-    shapes = {"model": "own", "shapes": {"num_classes": 8}, "dataset": "spurious_shapes"}
-    for change, why in (
-        (shapes, "own is not measured on imagenet: it was trained on spurious_shapes"),
-        ({"num_classes": 12, "model": "few"}, "it has 12 classes, not 1000"),
-    ):
-        lines = []
-        with pytest.raises(InputError, match="no model fits"):
-            evaluate_matrix(
-                [converted[0]._replace(facts=facts | change)], BENCHMARKS, {"imagenet": small},
-                {"imagenet": 10}, OPTIONS, path=tmp_path / "records.jsonl", cache_dir=None,
-                progress_of=lambda n: Progress(n, "", stream=io.StringIO()),
-                line=lines.append, **CALL,
-            )  # fmt: skip
-        assert why in lines[-1]
-    assert not (tmp_path / "records.jsonl").exists()
-    with pytest.raises(InputError, match="own cannot be measured on imagenet: it was trained on s"):
-        evaluate_model(
-            converted[0]._replace(facts=facts | shapes), BENCHMARKS["imagenet"],
-            path=tmp_path / "records.jsonl", batch_size=8,
-        )  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"shapes": {"a": 1}, "dataset": "spurious_shapes"}, "it was trained on spurious_shapes"),
+        ({"num_classes": 12}, "it has 12 classes, not 1000"),
+        ({"image_size": 299}, "it takes 299 x 299 images, not 224 x 224"),
+    ],
+)
+def test_what_a_model_does_not_fit_is_said_in_the_plan(small, converted, tmp_path, change, why):
+    facts = {k: v for k, v in converted[0].facts.items() if k != "stem"}  # as of a foreign model
+    other = converted[0]._replace(facts=facts | {"model": "other"} | change)
+    jobs, _, lines = plan([other], ["imagenet"], small)
+    assert not jobs and lines == [f"imagenet is left out for other: {why}"]
+    jobs, _, lines = plan([other, converted[0]], ["imagenet"], small)
+    assert [job.model.name for job in jobs] == ["one"] and lines[0].endswith(why)
+    with pytest.raises(InputError, match=f"other cannot be measured on imagenet: {why}"):
+        evaluate_model(other, BENCHMARKS["imagenet"], path=tmp_path / "r.jsonl", batch_size=8)
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_lines_of_results_name_the_options_that_tell_them_apart():
+    options = {"head": "adam", "num_epochs": 20, "levels": [0.1], "images": "test[:7]"}
+    (line,) = _headlines([Record("accuracy", 0.5, 0.25, 0.75, 8, options)])
+    assert line == "accuracy (head adam, num_epochs 20): 50.00% [25.00%, 75.00%] (n = 8)"

@@ -273,7 +273,7 @@ def test_rival10_has_the_head_of_its_own_row(tmp_path, attacks_seen):
     jax.tree.map(np.testing.assert_array_equal, attacked.params, headed.params)
     assert attacked.num_classes == 10
     planned = row.plan(root, ("autoattack",), {"data": {"allow_partial": True}} | {
-        name: options[name] for name in ("autoattack", "head")})  # fmt: skip
+        name: options[name] for name in ("autoattack", "head")}).passes  # fmt: skip
     assert planned["head"] == 20 and progress.done + progress.skipped == sum(planned.values())
     (tmp_path / "list.txt").write_text("n01498041_none.JPEG")
     options["autoattack"] = {"images": str(tmp_path / "list.txt")}

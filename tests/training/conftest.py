@@ -1,20 +1,39 @@
 """What all tests of training share."""
 
+import functools
 import gc
 
 import jax
 import pytest
 
+from advspur.training import loop, suite
+
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_module(quick_programs):
-    """Compiled quickly, as what is tested is not how fast they are, in subprocesses too.
+    """Compiled quickly, as what is tested is not how fast they are, and once for equal configs.
 
     Compiled training steps take much memory: none is kept for another module. Tasks that orbax
     drops of a damaged checkpoint end in the module that damaged it.
     """
+    built, build = {}, loop.build
+    apart = ("seed", "validation", "early_stopping", "best_metric", "keep_last")
+
+    def build_once(config, dataset):
+        values = config.to_dict().items()
+        key = str([v for k, v in values if k not in apart and "every" not in k]), id(dataset.train)
+        if key not in built:
+            built[key] = build(config, dataset)
+        return built[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        for module, *makers in (
+            (loop, "make_train_step", "make_eval_step"),
+            (suite, "make_suite_step", "make_suite_eval_step"),
+        ):
+            patch.setattr(module, "build", build_once)
+            for name in makers:
+                patch.setattr(module, name, functools.cache(getattr(module, name)))
         yield
     gc.collect()
     jax.clear_caches()

@@ -1,12 +1,11 @@
 """train(): resuming bit for bit, checkpoints that are damaged, runs that diverge or differ."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,20 +18,18 @@ from jax.flatten_util import ravel_pytree
 from advspur import models
 from advspur._checks import InputError
 from advspur._files import locked
-from advspur.training import TrainingDiverged, TrainingStopped, loop, train, training_records
+from advspur.records import read_records
+from advspur.training import TrainingDiverged, TrainingStopped, loop, record_training, train
 from advspur.training.loop import _signals
 from advspur.training.parts import step_passes
+from advspur.training.run import _has_one_step
+from tests import forked
 from tests.training.tiny_config import get_config
 
 # Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [
-    sys.executable,
-    str(ROOT / "scripts" / "train.py"),
-    f"--config={ROOT / 'tests' / 'training' / 'tiny_config.py'}",
-]
+TINY = "--config=tests/training/tiny_config.py"
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +39,16 @@ def finished(tmp_path_factory):
     return workdir, jax.device_get(train(get_config(), workdir))
 
 
-def start(workdir):
-    return subprocess.Popen(
-        [*COMMAND, f"--workdir={workdir}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+def start(workdir, **options):
+    """(a process that trains in `workdir`, the file with what it says)."""
+    said = workdir.with_name("said")
+    return forked.start(said, "train", TINY, f"--workdir={workdir}", **options), said / "err"
 
 
 def wait_for(process, condition):
     """Poll until `condition()`; the process must not end before."""
     while not condition():
-        assert process.poll() is None, process.stdout.read().decode()
+        assert process.is_alive()
         time.sleep(0.001)
 
 
@@ -74,22 +71,23 @@ def test_killed_run_ends_with_the_same_bits(finished, tmp_path):
     workdir = tmp_path / "killed"
     at_step = random.Random(os.getpid()).randint(5, 11)
 
-    process = start(workdir)
+    process, _ = start(workdir)
     wait_for(process, lambda: logged_steps(workdir) >= at_step)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
 
     saved = _saved(workdir)
-    process = start(workdir)
+    process, _ = start(workdir)
     wait_for(process, lambda: _is_saving_beyond(workdir, saved))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
 
     saved = _saved(workdir)  # checkpoints are written behind the training: there may be none yet
-    process = start(workdir)
-    output = process.communicate(timeout=120)[0].decode()
-    assert process.returncode == 0, output
-    assert (f"going on at step {max(map(int, saved))} of" if saved else "12 steps") in output
+    process, said = start(workdir)
+    process.join(300)
+    assert process.exitcode == 0, said.read_text()
+    going_on = f"going on at step {max(map(int, saved))} of" if saved else "12 steps"
+    assert going_on in said.read_text()
     state = jax.device_get(train(get_config(), workdir))
     assert_bitwise_equal(state, finished[1])
     steps = [json.loads(x)["step"] for x in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -109,12 +107,12 @@ def _is_saving_beyond(workdir, saved):
 
 def test_terminated_run_saves_says_so_and_goes_on(finished, tmp_path):
     workdir = tmp_path / "terminated"
-    process = start(workdir)
+    process, said = start(workdir)
     wait_for(process, lambda: logged_steps(workdir) >= 2)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=120)[0].decode()
-    assert process.returncode == 130, output
-    assert "stopped and saved at step" in output
+    process.terminate()
+    process.join(300)
+    output = said.read_text()
+    assert process.exitcode == 130 and "stopped and saved at step" in output, output
     step = models.store.latest_step(workdir)
     assert 2 <= step < 12 and f"saved at step {step} of 12" in output
     assert_bitwise_equal(jax.device_get(train(get_config(), workdir)), finished[1])
@@ -127,7 +125,7 @@ def test_finished_run_is_left_alone(finished):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_run_writes_its_files(finished):
+def test_run_writes_its_files(finished, tmp_path):
     workdir, state = finished
     config = json.loads((workdir / "config.json").read_text())
     assert config["config"]["attack"]["epsilon"] == 0.25
@@ -137,8 +135,11 @@ def test_run_writes_its_files(finished):
     assert [x["step"] for x in lines if "val_pgd_accuracy" in x] == [6, 12]
     assert all("val_ema_clean_accuracy" in x for x in lines if "val_pgd_accuracy" in x)
     assert list((workdir / "tensorboard").glob("events*"))
-    names = {r.metric: r.value for r in training_records(workdir)}
+    for _ in range(2):
+        record_training(workdir, tmp_path / "records.jsonl")
+    names = {r.metric: r.value for r in read_records(tmp_path / "records.jsonl")}
     assert names["seconds"] > 0 and names["peak_memory_mb"] > 50
+    assert len((tmp_path / "records.jsonl").read_text().splitlines()) == 2
     assert int(state.step) == 12
 
 
@@ -188,7 +189,7 @@ def test_load_says_what_is_wrong(tmp_path, finished):
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_path, damage, capfd):
     workdir = tmp_path / "damaged"
-    _copy(finished[0], workdir)
+    shutil.copytree(finished[0], workdir)
     files = [f for f in (workdir / "checkpoints" / "12").rglob("*") if f.is_file()]
     data = max((f for f in files if "/d/" in str(f)), key=lambda f: f.stat().st_size)
     content = bytearray(data.read_bytes())
@@ -207,10 +208,21 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_pa
     assert models.store.latest_step(workdir) == 12  # trained again from the one before
 
 
-def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd):
-    """At learning rate 0 every validation is alike: the first is the best."""
+@pytest.fixture
+def told(monkeypatch):
+    """{step: PGD accuracy} that the runs of a test are told at validation; else 0.3."""
+    shares = {}
+
+    def validate(runs, program, state):
+        share = shares.get(int(state.step), 0.3)
+        return [{"val_clean_accuracy": 0.5, "val_pgd_accuracy": share}]
+
+    monkeypatch.setattr(loop, "_validate", validate)
+    return shares
+
+
+def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd, told):
     config = get_config()
-    config.learning_rate, config.ema_decay, config.weight_decay = 0.0, 0.0, 0.0
     config.validation.every_steps, config.early_stopping = 2, 2
     config.best_metric = "val_clean_accuracy"
     assert int(train(config, tmp_path / "run").step) == 6
@@ -238,7 +250,7 @@ def test_free_training_is_trained_and_gone_on_with(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "is_warned"),
+    ("change", "may_collapse"),
     [
         ({}, True),  # one step of PGD
         ({"attack.method": "n_fgsm"}, True),
@@ -246,43 +258,33 @@ def test_free_training_is_trained_and_gone_on_with(tmp_path):
         ({"validation.epsilon": 0.0}, False),
     ],
 )
-def test_a_run_that_overfits_to_its_one_step_attack_warns_once(
-    tmp_path, monkeypatch, capfd, change, is_warned
-):
+def test_runs_that_may_overfit_to_their_attack_have_one_step(change, may_collapse):
+    config = get_config()
+    config.update_from_flattened_dict(change)
+    assert _has_one_step(config) == may_collapse
+
+
+def test_a_run_that_overfits_to_its_one_step_attack_warns_once(tmp_path, capfd, told):
     """PGD accuracy falls at step 6, as the run is told here; the run continues to its end."""
     config = get_config()
     config.validation.every_steps = 2
-    config.update_from_flattened_dict(change)
-    told = {2: 0.4, 4: 0.5, 6: 0.25, 8: 0.2}
-
-    def make_validate(*_):
-        def validate(state):
-            share = told.get(int(state.step), 0.3)
-            return [{"val_clean_accuracy": 0.5, "val_pgd_accuracy": share}]
-
-        return validate
-
-    monkeypatch.setattr(loop, "_make_validate", make_validate)
+    told |= {2: 0.4, 4: 0.5, 6: 0.25, 8: 0.2}
     assert int(train(config, tmp_path / "run").step) == 12
     said = capfd.readouterr().err
-    assert said.count("the model overfits to its one-step attack") == is_warned
-    assert ("val_pgd_accuracy fell from 50.0% to 25.0% at step 6: " in said) == is_warned
-    assert ("attack.num_steps = 2), attack.method = 'n_fgsm', or early_stop" in said) == is_warned
+    assert said.count("the model overfits to its one-step attack") == 1
+    assert "val_pgd_accuracy fell from 50.0% to 25.0% at step 6: " in said
+    assert "attack.num_steps = 2), attack.method = 'n_fgsm', or early_stop" in said
 
 
 def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_path):
     workdir = tmp_path / "fewer"
-    _copy(finished[0], workdir)
+    shutil.copytree(finished[0], workdir)
     shutil.rmtree(workdir / "checkpoints" / "12")
-    done = subprocess.run(
-        [*COMMAND, f"--workdir={workdir}"],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "going on at step 8" in done.stderr
-    assert f"{workdir} was begun on 4 devices and goes on on 2: the same batches" in done.stderr
+    process, said = start(workdir, devices=2)
+    process.join()
+    assert process.exitcode == 0 and "going on at step 8" in said.read_text()
+    words = f"{workdir} was begun on 4 devices and goes on on 2: the same batches"
+    assert words in said.read_text()
     found, whole = (
         ravel_pytree(models.load(path).params["params"])[0] for path in (workdir, finished[0])
     )
@@ -301,7 +303,7 @@ def test_a_run_that_is_being_trained_is_left_alone(finished):
 
 def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):
     workdir = tmp_path / "hopeless"
-    _copy(finished[0], workdir)
+    shutil.copytree(finished[0], workdir)
     for data in (workdir / "checkpoints").rglob("d/*"):
         data.write_bytes(b"")
     log = (workdir / "metrics.jsonl").read_bytes()
@@ -309,10 +311,6 @@ def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):
         with pytest.raises(InputError, match="no checkpoint in .* can be read"):
             train(get_config(), workdir)
     assert (workdir / "metrics.jsonl").read_bytes() == log
-
-
-def _copy(source, target):
-    subprocess.run(["cp", "-r", str(source), str(target)], check=True)
 
 
 def test_other_config_in_the_workdir_is_refused_with_the_difference(finished):
@@ -426,10 +424,6 @@ def test_second_signal_is_not_held_back():
 
 
 def test_stop_asked_for_in_process_raises(tmp_path, monkeypatch):
-    import contextlib
-
-    import advspur.training.loop as loop
-
     monkeypatch.setattr(loop, "_signals", lambda: contextlib.nullcontext([signal.SIGINT]))
     with pytest.raises(TrainingStopped, match="stopped and saved at step 1 of 12"):
         train(get_config(), tmp_path / "run")

@@ -1,0 +1,45 @@
+"""Scripts called as a user calls them, in forks of one process that has imported everything."""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["advspur.benchmarks", "advspur.report", "advspur.theory.run", "advspur.training", "grain"]
+)
+
+
+def start(folder, script, *arguments, devices=None):
+    """A running Process of a script; what it says goes to `folder`/out and `folder`/err."""
+    given = (Path(folder), script, list(map(str, arguments)), devices)
+    process = SERVER.Process(target=_call, args=given)
+    process.start()
+    return process
+
+
+def run(folder, script, *arguments, **options):
+    """(exit code, stdout, stderr) of a script."""
+    process = start(folder, script, *arguments, **options)
+    process.join()
+    return (process.exitcode, *((Path(folder) / name).read_text() for name in ("out", "err")))
+
+
+def _call(folder, script, arguments, devices):
+    import jax
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    # Compiled quickly: what is tested is not how fast the programs are.
+    jax.config.update("jax_disable_most_optimizations", True)
+    if devices is not None:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "scripts"))
+    sys.argv = [f"scripts/{script}.py", *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
