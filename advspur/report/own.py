@@ -1,12 +1,12 @@
 """Benchmarks that the paper does not have, such as users' own data: what to show of them.
 
-Their names, parts and groups are not known beforehand, so the measures are made from the records.
+Their names, parts and groups are not known beforehand, so the headlines are made from the records.
 """
 
 from fnmatch import fnmatch
 
 from advspur.records import DETAILS
-from advspur.report.measures import HEADLINES, TITLES, Measure
+from advspur.report.headlines import HEADLINES, TITLES, Headline
 from advspur.report.panels import by_model
 from advspur.report.suite import budget_label, norm_label, number
 
@@ -25,22 +25,22 @@ METRICS = (  # pattern, name ("": its own words), unit
 DISTINCT = ("p", "epsilon", "family", "part", "scoring", "head", "group")
 
 
-def own_measures(suite):
-    """{benchmark: its headline Measures} of the benchmarks that no headline of the paper is on."""
+def own_headlines(suite):
+    """{benchmark: its headline Headlines} of the benchmarks that no headline of the paper is on."""
     found = sorted({benchmark for _, benchmark, _ in suite.records})
     own = [b for b in found if b not in {m.benchmark for m in HEADLINES}]
-    return {b: [m for metric in METRICS for m in _measures(suite, b, *metric)] for b in own}
+    return {b: [m for metric in METRICS for m in _headlines(suite, b, *metric)] for b in own}
 
 
 def own_figures(suite):
-    """(file name, title, kind of panels, measures, caption) of each figure of such benchmarks."""
-    for index, (benchmark, chosen) in enumerate(own_measures(suite).items(), start=1):
-        title, groups = TITLES.get(benchmark, benchmark), _measures(suite, benchmark)
+    """(file name, title, kind of panels, headlines, caption) of each figure of such benchmarks."""
+    for index, (benchmark, chosen) in enumerate(own_headlines(suite).items(), start=1):
+        title, groups = TITLES.get(benchmark, benchmark), _headlines(suite, benchmark)
         yield f"own{index}_models", f"{title}: by model", by_model, chosen, "Headline numbers."
         yield f"own{index}_groups", f"{title}: by group", by_model, groups, "Accuracy by group."
 
 
-def _measures(suite, benchmark, pattern="group_accuracy", name="", unit="%"):
+def _headlines(suite, benchmark, pattern="group_accuracy", name="", unit="%"):
     """A Measure for each combination of DISTINCT options that the metrics are recorded with."""
     found = {}
     for (_, of, metric), records in suite.records.items():
@@ -51,19 +51,19 @@ def _measures(suite, benchmark, pattern="group_accuracy", name="", unit="%"):
             # At budget 0 stands the clean accuracy of the images that are attacked.
             if not is_detail and options.get("epsilon") != 0:
                 called = name or metric.replace("_", " ")
-                found[metric, *options.items()] = Measure(
+                found[metric, *options.items()] = Headline(
                     called, benchmark, metric, options, 0, unit
                 )
-    measures = list(found.values())
+    headlines = list(found.values())
     if pattern == "norm_fraction_spurious":
-        area = Measure("area off the core", benchmark, "spurious_area", {})
-        measures = [m._replace(even=area._replace(options=m.options)) for m in measures]
-    return [m._replace(name=m.name + _differs(m, measures)) for m in measures]
+        area = Headline("area off the core", benchmark, "spurious_area", {})
+        headlines = [m._replace(even=area._replace(options=m.options)) for m in headlines]
+    return [m._replace(name=m.name + _differs(m, headlines)) for m in headlines]
 
 
-def _differs(measure, others):
-    """The options in which a measure differs from the others, as a text; budgets always."""
-    words, options = [], measure.options
+def _differs(headline, others):
+    """The options in which a headline differs from the others, as a text; budgets always."""
+    words, options = [], headline.options
     if "epsilon" in options:
         p = number(options["p"])
         words.append(f"{norm_label(p)} {budget_label(p, options['epsilon'])}")

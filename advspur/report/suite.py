@@ -1,4 +1,4 @@
-"""The records of a suite, looked up by measure, architecture, training norm and budget."""
+"""The records of a suite, looked up by headline, architecture, training norm and budget."""
 
 import math
 from typing import NamedTuple
@@ -47,29 +47,29 @@ class Suite(NamedTuple):
         known = [STANDARD, *self.norms()] if self.archs() else []
         return known + [UNKNOWN] * bool(self.unknown())
 
-    def matching(self, measure, model):
-        """The records of a model that have the measure's options, and perhaps further ones.
+    def matching(self, headline, model):
+        """The records of a model that have the headline's options, and perhaps further ones.
 
         An option that is None must be absent.
         """
-        asked = measure.options.items()
-        left_out = DETAILS - measure.options.keys()
+        asked = headline.options.items()
+        left_out = DETAILS - headline.options.keys()
         return [
             r
-            for r in self.records.get((model, measure.benchmark, measure.metric), [])
+            for r in self.records.get((model, headline.benchmark, headline.metric), [])
             if all(r.options.get(o) == v for o, v in asked) and not left_out & r.options.keys()
         ]
 
-    def estimate(self, measure, model):
+    def estimate(self, headline, model):
         """The Estimate of one model, by name; NaN where nothing is recorded."""
-        found = self.matching(measure, model)
+        found = self.matching(headline, model)
         if not found:
             return NOTHING
         r = found[-1]  # the last written counts
         own = Estimate(r.value, r.low, r.high, r.num_examples)
-        return ratio(own, self.estimate(measure.over, model)) if measure.over else own
+        return ratio(own, self.estimate(headline.over, model)) if headline.over else own
 
-    def seeds(self, measure, arch, p):
+    def seeds(self, headline, arch, p):
         """{budget: Estimates of the seeds} of one curve, ascending.
 
         In the tables only: averaged weights (names with @) and numbers without a finite interval.
@@ -77,42 +77,46 @@ class Suite(NamedTuple):
         found = {}
         for m in self.models:
             if (m.arch, m.p) == (arch, p) and "@" not in m.name:
-                estimate = self.estimate(measure, m.name)
+                estimate = self.estimate(headline, m.name)
                 if all(map(math.isfinite, estimate)):
                     found.setdefault(m.epsilon, []).append(estimate)
         return found
 
-    def curve(self, measure, arch, p):
+    def curve(self, headline, arch, p):
         """{budget: mean over seeds}, ascending.
 
         Its interval is the mean of the intervals: the models share their test images, so
         averaging shrinks nothing that could be relied on. Spread over seeds is not in it.
         """
-        return {e: mean_estimate(s) for e, s in self.seeds(measure, arch, p).items()}
+        return {e: mean_estimate(s) for e, s in self.seeds(headline, arch, p).items()}
 
-    def numbers(self, measure):
+    def curves(self, headline, p):
+        """{architecture: curve}, of all of them."""
+        return {a: self.curve(headline, a, p) for a in self.archs()}
+
+    def numbers(self, headline):
         """{name: Estimate} of every model with a finite interval."""
-        found = {m.name: self.estimate(measure, m.name) for m in self.models}
+        found = {m.name: self.estimate(headline, m.name) for m in self.models}
         return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
 
-    def points(self, measure):
+    def points(self, headline):
         """The `numbers` of the models of unknown training."""
         unknown = self.unknown()
-        return {name: e for name, e in self.numbers(measure).items() if name in unknown}
+        return {name: e for name, e in self.numbers(headline).items() if name in unknown}
 
-    def of_kind(self, measure, p):
+    def of_kind(self, headline, p):
         """The numbers of one of `kinds`: the points of every curve, or every unknown model."""
         if p == UNKNOWN:
-            return list(self.points(measure).values())
-        return [e for a in self.archs() for e in self.curve(measure, a, p).values()]
+            return list(self.points(headline).values())
+        return [e for curve in self.curves(headline, p).values() for e in curve.values()]
 
-    def baseline(self, measure, arch):
+    def baseline(self, headline, arch):
         """The standard model of an architecture; NaN where there is none."""
-        return self.curve(measure, arch, STANDARD).get(0.0, NOTHING)
+        return self.curve(headline, arch, STANDARD).get(0.0, NOTHING)
 
-    def has(self, measure):
-        """Whether a figure can show the measure."""
-        return any(self.of_kind(measure, p) for p in self.kinds())
+    def has(self, headline):
+        """Whether a figure can show the headline."""
+        return any(self.of_kind(headline, p) for p in self.kinds())
 
 
 def suite_of(records):

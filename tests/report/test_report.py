@@ -5,9 +5,9 @@ import pytest
 from advspur._checks import InputError
 from advspur.records import COMPLETE, Record, append_records
 from advspur.report import write_report
-from advspur.report.measures import SHAPES_GAPS
+from advspur.report.claims import CLAIMS, findings
+from advspur.report.headlines import SHAPES_GAPS
 from advspur.report.suite import suite_of
-from advspur.report.trends import trends
 
 HALF_WIDTH = 0.02
 
@@ -25,7 +25,7 @@ def verdicts(l2, linf=(), base=0.1):
     records = [model(2.0, 0.0, value=base)]
     records += [model(2.0, 0.1 * (i + 1), value=v) for i, v in enumerate(l2)]
     records += [model("inf", 0.01 * (i + 1), value=v) for i, v in enumerate(linf)]
-    return {t.statement: t.verdict for t in trends(suite_of(records))}
+    return {t.statement: t.verdict for t in findings(suite_of(records), CLAIMS)}
 
 
 LARGER = "Every ℓ2 model has a larger background gap than the standard one."
@@ -57,7 +57,7 @@ def test_norms_are_compared_on_their_means():
 def test_smaller_sensitivity_is_more_reliance():
     metric, family = "relative_foreground_sensitivity", {"family": "l2"}
     records = [model(2.0, e, metric, v, **family) for e, v in ((0.0, 0.5), (0.1, 0.2), (0.2, 0.1))]
-    found = {t.statement: t.verdict for t in trends(suite_of(records))}
+    found = {t.statement: t.verdict for t in findings(suite_of(records), CLAIMS)}
     assert found[
         "Every ℓ2 model has a smaller RFS (noise of equal length) than the standard one."
     ] == ("holds")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from advspur.report import measures, trends
-from advspur.report.color_shift import color_shift_drawings
+from advspur.report import claims, headlines
+from advspur.report.color_shift import arms_of
 from advspur.report.figures import FIGURES
-from advspur.report.own import own_measures
+from advspur.report.own import own_headlines
 from advspur.report.suite import suite_of
 from tests.report.evaluated import evaluate_all
 
@@ -21,16 +21,16 @@ def records(quick_programs):
 
 def test_every_measure_of_the_report_is_recorded(records):
     shown = {
-        "headlines": measures.HEADLINES,
+        "headlines": headlines.HEADLINES,
         "figures": [m for _, _, _, of_figure, _ in FIGURES for m in of_figure],
-        "trends": [m for _, m, *_ in (*trends.STATEMENTS, *trends.MASK_STATEMENTS)],
+        "claims": [c.headline for c in (*claims.CLAIMS, *claims.MASK_CLAIMS)],
     }
     suite = suite_of(records)
     for place, found in shown.items():
         for measure in filter(None, (m for f in found for m in (f, f.over, f.even))):
             assert suite.matching(measure, NAME), (place, measure)
-    assert color_shift_drawings(suite)
-    assert {b: [m.name for m in own] for b, own in own_measures(suite).items()} == {
+    assert arms_of(suite)
+    assert {b: [m.name for m in own] for b, own in own_headlines(suite).items()} == {
         "cifar10": ["accuracy"]
     }
 
