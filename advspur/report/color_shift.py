@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 
-from advspur.intervals import Estimate, difference, ratio
+from advspur.intervals import difference, ratio
 from advspur.report.claims import Finding, judge
-from advspur.report.headlines import COLORS, TITLES
+from advspur.report.headlines import COLORS, title_of
 from advspur.report.panels import PERCENT, error_bar, seed_dots
-from advspur.report.suite import budget_label, mean_estimate, norm_label, number
+from advspur.report.suite import budget_label, estimate_of, mean_estimate, norm_label, number
 
 TEST, CONTROL = "test", "uncorrelated"
 SPLITS = (  # label, line style and colour of the gap
@@ -55,7 +55,7 @@ def color_shift_findings(suite):
     # The clean numbers are the same under every attack: judged once.
     first = {arm[:3]: arm for arm in reversed(arms)}.values()
     found = [one for arm, curves in arms.items() for one in _judged(arm, curves, arm in first)]
-    return [Finding(TITLES[COLORS], text, *judged) for text, judged in found if judged]
+    return [Finding(title_of(COLORS), text, *judged) for text, judged in found if judged]
 
 
 def arms_of(suite):
@@ -66,8 +66,7 @@ def arms_of(suite):
             arm = Arm(m.arch, m.p, m.epsilon, number(r.options["p"]))
             if m.rho and "@" not in m.name and math.isfinite(r.value):
                 place = arm, r.options["part"], m.rho, r.options["epsilon"]
-                estimate = Estimate(r.value, r.low, r.high, r.num_examples)
-                points.setdefault(place, {})[m.seed] = estimate
+                points.setdefault(place, {})[m.seed] = estimate_of(r)
     for (arm, split, rho, budget), seeds in sorted(points.items()):
         of_arm = arms.setdefault(arm, {TEST: {}, CONTROL: {}})
         of_arm[split].setdefault(rho, {})[budget] = seeds

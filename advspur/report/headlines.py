@@ -31,7 +31,12 @@ class Headline(NamedTuple):
     @property
     def title(self):
         """The benchmark as its authors write it."""
-        return TITLES.get(self.benchmark, self.benchmark)
+        return title_of(self.benchmark)
+
+
+def title_of(benchmark):
+    """The benchmark as its authors write it; its name where it is no benchmark of the paper."""
+    return TITLES.get(benchmark, benchmark)
 
 
 def background_gaps(benchmark):

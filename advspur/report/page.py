@@ -11,17 +11,9 @@ from advspur.records import COMPLETE, COUNTS, read_records
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
 from advspur.report.figures import draw_figures, save_figures
-from advspur.report.headlines import HEADLINES, TITLES
+from advspur.report.headlines import HEADLINES, title_of
 from advspur.report.own import own_headlines
-from advspur.report.suite import (
-    UNKNOWN,
-    budget_label,
-    norm_label,
-    options_label,
-    rhos_of,
-    suite_of,
-    training_label,
-)
+from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
 
@@ -40,7 +32,6 @@ def write_report(directory):
         f"{directory / 'records.jsonl'} holds no records: run scripts/reproduce.py or "
         "scripts/evaluate.py first",
     )
-    _check_one_suite(records)
     numbers = [r for r in records if r.benchmark != "training" and r.metric != COMPLETE]
     suite = suite_of(numbers)
     figures = draw_figures(suite, directory / "figures") if records else []
@@ -48,14 +39,16 @@ def write_report(directory):
     config = directory / "config.json"
     run = read_json(config) if config.exists() else None
     note = (run or {}).get("config", {}).get("note", "")
-    template = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
-    ).get_template("page.html")
-    page = template.render(
+    )
+    shown = {"percent": _percent, "options_label": options_label, "title_of": title_of}
+    environment.globals.update(shown, counts=COUNTS)
+    page = environment.get_template("page.html").render(
         title=directory.name,
         run=run,
         note=note,
-        models=[_model_row(m, [r for r in records if r.model == m.name]) for m in suite.models],
+        models=[(m, _cost([r for r in records if r.model == m.name])) for m in suite.models],
         has_unknown=bool(suite.unknown()),
         trends=[*findings(suite, CLAIMS), *color_shift_findings(suite)],
         mask_trends=findings(suite, MASK_CLAIMS),
@@ -63,36 +56,13 @@ def write_report(directory):
         figures=[_image(title, path, f"{caption} {note}") for title, path, caption in figures],
         claims=theory_findings(theory),
         theory_figures=[_image(*figure) for figure in drawn],
-        numbers=[
-            (m.name, [_number_row(r) for r in numbers if r.model == m.name]) for m in suite.models
-        ],
+        numbers=[(m.name, [r for r in numbers if r.model == m.name]) for m in suite.models],
         num_records=len(numbers),
         directory=directory,
     )
     path = directory / "report.html"
     write_whole(path, page)
     return path
-
-
-def _check_one_suite(records):
-    """Check that adversarially trained models differ in architecture, norm, budget or seed.
-
-    Several standard models of one architecture are averaged, as seeds are; those of unknown
-    training are drawn one by one.
-    """
-    places, rhos = {}, rhos_of(records)
-    for r in records:
-        if not r.train_epsilon and r.model not in rhos:
-            continue
-        place = (r.arch, r.train_p if r.train_epsilon else None, r.train_epsilon, r.seed)
-        place += (rhos.get(r.model),)
-        name = r.model.split("@")[0]
-        other = places.setdefault(place, name)
-        require(
-            other == name,
-            f"{other} and {name} have the same architecture, training norm, budget and seed: a "
-            "report shows one of them; evaluate them into two directories with --workdir=DIR",
-        )
 
 
 def _image(title, path, caption):
@@ -114,35 +84,14 @@ def _headlines(suite):
     }
 
 
-def _model_row(model, records):
-    """How a model was trained and what it cost, training and all its measures."""
+def _cost(records):
+    """The seconds and the memory of a model's training, and the seconds of all its measures."""
     spent = {r.metric: r.value for r in records if r.benchmark == "training"}
     measured = [r.seconds for r in records if r.metric == COMPLETE]  # one for each measure
-    trained = training_label(model.p)
-    if model.p != UNKNOWN and model.epsilon:
-        trained = f"{norm_label(model.p)}, ε = {budget_label(model.p, model.epsilon)}"
     return {
-        "name": model.name,
-        "arch": model.arch,
-        "training": trained + (f", ρ = {model.rho:g}" if model.rho else ""),
-        "seed": model.seed,
-        "seconds": spent.get("seconds"),
-        "memory": spent.get("peak_memory_mb"),
+        "training": spent.get("seconds"),
         "evaluation": sum(measured) if measured else None,
-    }
-
-
-def _number_row(record):
-    value, interval = _percent(record)
-    if record.metric in COUNTS:
-        value, interval = f"{record.value:,.0f}", ""
-    return {
-        "benchmark": TITLES.get(record.benchmark, record.benchmark),
-        "metric": record.metric.replace("_", " "),
-        "options": options_label(record.options),
-        "value": value,
-        "interval": interval,
-        "n": record.num_examples,
+        "memory": spent.get("peak_memory_mb"),
     }
 
 

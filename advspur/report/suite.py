@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from advspur._checks import require
 from advspur.intervals import NOTHING, Estimate, ratio
 from advspur.records import DETAILS
 
@@ -22,6 +23,14 @@ class Model(NamedTuple):
     epsilon: float | None
     seed: int
     rho: float = 0.0  # majority : minority of a colour shift in its training images; 0: none
+
+    @property
+    def training(self):
+        """How it was trained, as shown."""
+        text = training_label(self.p)
+        if self.p != UNKNOWN and self.epsilon:
+            text = f"{norm_label(self.p)}, ε = {budget_label(self.p, self.epsilon)}"
+        return text + (f", ρ = {self.rho:g}" if self.rho else "")
 
 
 class Suite(NamedTuple):
@@ -52,12 +61,12 @@ class Suite(NamedTuple):
 
         An option that is None must be absent.
         """
-        asked = headline.options.items()
         left_out = DETAILS - headline.options.keys()
         return [
             r
             for r in self.records.get((model, headline.benchmark, headline.metric), [])
-            if all(r.options.get(o) == v for o, v in asked) and not left_out & r.options.keys()
+            if all(r.options.get(o) == v for o, v in headline.options.items())
+            and not left_out & r.options.keys()
         ]
 
     def estimate(self, headline, model):
@@ -65,9 +74,18 @@ class Suite(NamedTuple):
         found = self.matching(headline, model)
         if not found:
             return NOTHING
-        r = found[-1]  # the last written counts
-        own = Estimate(r.value, r.low, r.high, r.num_examples)
+        own = estimate_of(found[-1])  # the last written counts
         return ratio(own, self.estimate(headline.over, model)) if headline.over else own
+
+    def numbers(self, headline):
+        """{name: Estimate} of every model with a finite interval."""
+        found = {m.name: self.estimate(headline, m.name) for m in self.models}
+        return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
+
+    def points(self, headline):
+        """The `numbers` of the models of unknown training."""
+        unknown = self.unknown()
+        return {name: e for name, e in self.numbers(headline).items() if name in unknown}
 
     def seeds(self, headline, arch, p):
         """{budget: Estimates of the seeds} of one curve, ascending.
@@ -94,16 +112,6 @@ class Suite(NamedTuple):
         """{architecture: curve}, of all of them."""
         return {a: self.curve(headline, a, p) for a in self.archs()}
 
-    def numbers(self, headline):
-        """{name: Estimate} of every model with a finite interval."""
-        found = {m.name: self.estimate(headline, m.name) for m in self.models}
-        return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
-
-    def points(self, headline):
-        """The `numbers` of the models of unknown training."""
-        unknown = self.unknown()
-        return {name: e for name, e in self.numbers(headline).items() if name in unknown}
-
     def of_kind(self, headline, p):
         """The numbers of one of `kinds`: the points of every curve, or every unknown model."""
         if p == UNKNOWN:
@@ -120,25 +128,40 @@ class Suite(NamedTuple):
 
 
 def suite_of(records):
-    """The Suite of a list of Records."""
-    models, of_measures, rhos = {}, {}, rhos_of(records)
+    """The Suite of a list of Records.
+
+    Adversarially trained models must differ in architecture, norm, budget or seed. Several
+    standard models of one architecture are averaged, as seeds are; those of unknown training are
+    drawn one by one.
+    """
+    models, by_number, places = {}, {}, {}
+    rhos = {r.model: number(r.options["rho"]) for r in records if "rho" in r.options}
     for r in records:
         p = STANDARD if r.train_epsilon == 0 else UNKNOWN
         if r.train_epsilon and r.train_p is not None:
             p = number(r.train_p)
         rho = 0.0 if p == UNKNOWN else rhos.get(r.model, 0.0)
-        models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
-        of_measures.setdefault((r.model, r.benchmark, r.metric), []).append(r)
+        model = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
+        if p != UNKNOWN and (r.train_epsilon or rho):
+            name = r.model.split("@")[0]
+            other = places.setdefault(model[1:], name)
+            require(
+                other == name,
+                f"{other} and {name} have the same architecture, training norm, budget and seed: a "
+                "report shows one of them; evaluate them into two directories with --workdir=DIR",
+            )
+        models[r.model] = model
+        by_number.setdefault((r.model, r.benchmark, r.metric), []).append(r)
 
     def place(m):
         return m.p == UNKNOWN, m.arch, m.p, m.epsilon or 0, m.seed, m.rho, m.name
 
-    return Suite(sorted(models.values(), key=place), of_measures)
+    return Suite(sorted(models.values(), key=place), by_number)
 
 
-def rhos_of(records):
-    """{model: rho} of those trained with a colour shift."""
-    return {r.model: number(r.options["rho"]) for r in records if "rho" in r.options}
+def estimate_of(record):
+    """The Estimate that a Record holds."""
+    return Estimate(record.value, record.low, record.high, record.num_examples)
 
 
 def mean_estimate(estimates):

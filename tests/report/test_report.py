@@ -1,5 +1,7 @@
 """Verdicts of trends from made-up intervals, and what the page shows of records."""
 
+import re
+
 import pytest
 
 from advspur._checks import InputError
@@ -70,7 +72,7 @@ def test_seeds_are_averaged_and_averaged_weights_left_out():
     assert curve[0.5].value == pytest.approx(0.2, abs=1e-12)
 
 
-def test_page_shows_every_number_and_escapes_names(tmp_path):
+def test_page_shows_every_number_and_escapes_names(tmp_path, rendered):
     records = [model(2.0, e, value=v) for e, v in ((0.0, 0.1), (0.25, 0.3))]
     odd = records[1]._replace(
         model="<b>odd</b>", seed=1, metric="accuracy", options={"split": "test"}
@@ -79,13 +81,18 @@ def test_page_shows_every_number_and_escapes_names(tmp_path):
         odd._replace(benchmark="training", metric=m, value=v, options={"step": 3})
         for m, v in (("seconds", 12.34), ("peak_memory_mb", 567.0))
     ]
-    end = odd._replace(metric=COMPLETE, value=1.0, seconds=8.5)
-    append_records(tmp_path / "records.jsonl", [*records, odd, *cost, end])
+    ends = [
+        odd._replace(metric=COMPLETE, measure=measure, seconds=s)
+        for measure, s in (("accuracy", 8.5), ("pgd", 100.25))
+    ]
+    append_records(tmp_path / "records.jsonl", [*records, odd, *cost, *ends])
     page = write_report(tmp_path).read_text()
     assert "&lt;b&gt;odd&lt;/b&gt;" in page and "<b>odd</b>" not in page
     assert "30.0" in page and "[28.0, 32.0]" in page
-    for number in ("12.3", "567", "8.5"):
-        assert f">{number}</td>" in page
+    costs = page.split("what they cost")[1].split("Every number")[0]
+    rows = [re.findall('<td class="n">(.*?)</td>', row) for row in costs.split("<tr>")[2:]]
+    # seed, seconds of the training and of all measures together, memory
+    assert sorted(rows) == [["0", *["not recorded"] * 3]] * 2 + [["1", "12.3", "108.8", "567"]]
     assert "complete" not in page.split("Every number")[1].split("Run it again")[0]
     assert (tmp_path / "figures" / "background_gap.pdf").exists()
     assert "http" not in page.replace("http-equiv", "")  # self-contained

@@ -141,7 +141,7 @@ def test_shift_claims(tmp_path, total, expected):
     assert verdict(tmp_path, "in expectation")[0] == "fails"  # core loses as much
 
 
-def test_page_of_theory_alone(tmp_path):
+def test_page_of_theory_alone(tmp_path, rendered):
     write_nfs(tmp_path, (0.1, 0.6, 0.6))
     write_scale(tmp_path, [[0.0, 0.0], [0.1, 0.2]])
     write_shift(tmp_path, [[0.6, 0.9], [0.4, 0.5]])
