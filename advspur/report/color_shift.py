@@ -144,8 +144,10 @@ def _draw(arms):
             _line(top, found, color, f"ρ = {rho:g}")
         for split, label, style, color in SPLITS:
             _line(bottom, gaps_of(splits[split]), color, label, style)
-        for clean, _ in filter(None, [gaps_of(curves).get(0.0)]):
-            bottom.axhline(PERCENT * clean.value, color="#6b6b6b", linestyle=":", linewidth=1)
+        gaps = gaps_of(curves)
+        if 0.0 in gaps:
+            clean = PERCENT * gaps[0.0][0].value
+            bottom.axhline(clean, color="#6b6b6b", linestyle=":", linewidth=1)
         bottom.axhline(0, color="black", linewidth=0.8)
         budgets = sorted(set().union(*curves.values()))
         bottom.set_xticks(budgets, [budget_label(arm.attack_p, b) for b in budgets])

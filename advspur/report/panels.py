@@ -114,8 +114,8 @@ def by_accuracy(suite, headlines):
     looks = dict(zip(unknown_names(suite, headlines), itertools.cycle(UNKNOWN_LOOKS), strict=False))
     for axis, headline in zip(axes[0], headlines, strict=True):
         both = headline.over, headline._replace(over=None)
-        for look, arch in enumerate(suite.archs()):
-            marker, line = _look(look)
+        for index, arch in enumerate(suite.archs()):
+            marker, line = _look(index)
             base = suite.baseline(headline, arch)
             for p in (STANDARD, *suite.norms()):
                 x, y = (suite.curve(h, arch, p) for h in both)
