@@ -6,7 +6,6 @@ import re
 import matplotlib.pyplot as plt
 import pytest
 
-from advspur._checks import InputError
 from advspur.intervals import Estimate, wilson
 from advspur.records import append_records, record
 from advspur.report import headlines, write_report
@@ -149,11 +148,6 @@ def test_standard_models_of_one_architecture_are_averaged_and_tabulated(syntheti
     assert mean == pytest.approx(first.value + 0.01)
     page = page_of([*records, other], tmp_path)
     assert f"<td>{other.model}</td><td>resnet18</td><td>standard</td>" in page
-    robust = records[-1]._replace(model="again")
-    assert robust.train_epsilon
-    append_records(tmp_path / "records.jsonl", [robust])
-    with pytest.raises(InputError, match="resnet50_2.0_5 and again have the same architecture"):
-        write_report(tmp_path)
 
 
 def test_the_headlines_of_own_data_come_from_the_records(birds):
