@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +20,13 @@ DIRECTIONS[0, 0, 0] = DIRECTIONS[1, 1, 3] = DIRECTIONS[1, 3, 1] = 1
 DIRECTIONS[2, 2, 4] = DIRECTIONS[2, 4, 2] = 1
 
 
-class Point(NamedTuple):
-    """Where x = (epsilon, eta, noise_std, scale, theta_opt_1, three of Q) is differentiated."""
-
-    fraction: float  # of the collapse radius
-    eta: float
-    scale: float = 1.0
-
-
+# Where x = (epsilon, eta, noise_std, scale, theta_opt_1, three of Q) is differentiated:
+# epsilon as a share of the collapse radius, eta, scale.
 POINTS = {
-    1: [Point(0.3, 0.5), Point(0.7, 0.75), Point(1.5, 0.5)],
-    math.inf: [Point(0.4, 0.5), Point(0.9, 0.5, 3.0), Point(1.5, 0.5)],
+    1: [(0.3, 0.5, 1.0), (0.7, 0.75, 1.0), (1.5, 0.5, 1.0)],
+    math.inf: [(0.4, 0.5, 1.0), (0.9, 0.5, 3.0), (1.5, 0.5, 1.0)],
 }
-SMOOTH_POINTS = [Point(0.4, 0.5), Point(0.9, 0.75, 2.0), Point(1.5, 0.5)]
+SMOOTH_POINTS = [(0.4, 0.5, 1.0), (0.9, 0.75, 2.0), (1.5, 0.5, 1.0)]
 
 
 def outputs(x, p):
@@ -67,10 +60,9 @@ def derivatives(p):
 
 @pytest.mark.parametrize("p", ALL_P)
 def test_derivatives_agree_with_finite_differences(p, paper_models, numpy_radius):
-    points = POINTS.get(p, SMOOTH_POINTS)
-    etas, scales = (np.array([getattr(x, name) for x in points]) for name in ("eta", "scale"))
+    fractions, etas, scales = np.array(POINTS.get(p, SMOOTH_POINTS)).T
     models = paper_models(etas, scales=scales, theta_opts=(0.9, 1, 0, 0, 0))
-    epsilons = numpy_radius(models, p) * [point.fraction for point in points]
+    epsilons = numpy_radius(models, p) * fractions
     centres = np.zeros((3, 8))
     centres[:, :5] = np.c_[epsilons, etas, np.full(3, 0.1), scales, np.full(3, 0.9)]
     shifts = STEP * np.concatenate([np.zeros((1, 8)), np.eye(8), -np.eye(8)])
