@@ -163,7 +163,8 @@ def _half_square(x, r):
     norm = jnp.where(largest > 0, norm, 1)
     a = a / norm
     direction = jnp.sign(x) * a ** (r - 1)
-    outer = direction[:, None] * direction[None]
-    hessian = (r - 1) * identity_like(outer) * a ** (r - 2) - (r - 2) * outer
+    m = x.shape[0]
+    eye = jnp.eye(m, dtype=x.dtype).reshape(m, m, *[1] * (x.ndim - 1))
+    hessian = (r - 1) * eye * a ** (r - 2) - (r - 2) * direction[:, None] * direction[None]
     norm = norm * largest
     return norm**2 / 2, norm * direction, hessian
