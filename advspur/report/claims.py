@@ -1,218 +1,220 @@
-"""The paper's sentences on its Figures 2, 3 and 4 as predicates over the arrays of the theory.
+"""The paper's sentences on its models, one line a claim, each held against a suite.
 
-"holds": in every cell compared; "fails": the opposite is found in a cell, or nothing of it in any;
-"holds in part": nowhere the opposite, somewhere neither. Cells where the model is 0 (no NFS) are
-left out, and η = 0, which correlates nothing, where the sentence is about using the spurious.
+A comparison of two numbers, or a rank correlation, is *clear* when its interval excludes 0.
+"holds": every comparison a claim is made of points its way and is clear; "fails": one points
+the other way and is clear; "holds in part": some are clear its way, none against; else "open".
+Claims of a number hold where the interval of what was measured covers it.
 """
 
 import math
-import zipfile
-from pathlib import Path
+from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
+from advspur.intervals import difference, ratio
+from advspur.report import headlines as h
+from advspur.report.resampling import count_beyond, rank_correlation
+from advspur.report.suite import NORMS, budget_label, mean_estimate, norm_label
 
-from advspur._checks import InputError
-from advspur.report.suite import norm_label
+PAPER_MODELS = 10  # of each norm: five budgets on two backbones
+POINTS = ("Differences in points", 100, 1)  # how estimates are shown: title, scale, digits
+CORRELATIONS = ("With the budget", 1, 2)
+ROUGHLY = 0.1  # our reading of the paper's "roughly constant": within 10%
 
-TOLERANCE = 1e-9
-MORE = "larger values of the {} “cause the model to become more reliant”"
 
+class Finding(NamedTuple):
+    """A statement on a benchmark or a figure of the paper, the verdict, and what was found."""
 
-class Claim(NamedTuple):
-    """A sentence of the paper on a figure, the verdict, and where it is not so."""
-
-    figure: str
+    about: str
     statement: str
     verdict: str
     detail: str
 
 
-def read_theory(directory):
-    """{"nfs", "scale", "shift": arrays by name}, of the theory_*.npz that are there."""
-    found = {}
-    for name in CLAIMS:
-        path = Path(directory) / f"theory_{name}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found[name] = dict(arrays)
-        except FileNotFoundError:
-            continue
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no file of arrays: {error}") from error
-    return found
+class Claim(NamedTuple):
+    """A sentence on a headline number of the models of one norm, or of both (None)."""
+
+    text: str  # with {name}, {norm}, {paper}; {larger} and {rise}: the way of more reliance
+    judge: Callable  # (suite, claim) -> (verdict, detail); None where the models are not there
+    headline: h.Headline
+    p: float | None = None
+    paper: object = None  # how many models the paper counts; the number it states of one
 
 
-def claims(directory):
-    """All claims that the directory has the arrays for."""
-    found = read_theory(directory)
-    return [c for name, arrays in found.items() for c in CLAIMS[name](arrays) if c is not None]
+def findings(suite, claims):
+    """The Findings of those claims that the suite has the models for."""
+    judged = [(c, c.judge(suite, c)) for c in claims]
+    return [Finding(c.headline.title, _statement(c), *found) for c, found in judged if found]
 
 
-def _nfs_claims(a):
-    some, spurious = a["etas"] > 0, a["is_spurious"]
-    for i, p in enumerate(a["norms"]):
-        nfs, theta, budgets = a["nfs"][i], a["theta"][i], a["epsilons"][i]
-        uses, alive, norm = _uses(theta, spurious), ~np.isnan(nfs), norm_label(p)
-        if p == math.inf:
-            none = f"{norm}: the model “does not rely on the spurious features”"
-            note = f" Largest NFS: {np.max(nfs[alive], initial=0):.3g}."
-            axes = (("η", a["etas"]), ("ε", budgets))
-            yield _everywhere("2c", none, ~uses, alive, axes, note)
-            continue
-        axes = (("η", a["etas"][some]), ("ε", budgets))
-        note = _left_out(nfs[~some])
-        if p == 1:
-            note = _plateau(nfs[some], *axes, a["plateau_onset"][some]) + note
-        figure = "2a" if p == 1 else "2b"
-        more = f"{norm}: increasing the budget “causes the model to rely more”"
-        yield _growth(figure, more, nfs[some], axes, 1, note)
-        both = f"{norm}: “the model would use both the core and spurious features”"
-        uses &= _uses(theta, ~spurious)
-        yield _everywhere(figure, both, uses[some], (alive & (budgets > 0))[some], axes)
+def _statement(claim):
+    larger, rise = ("larger", "rise") if claim.headline.sign > 0 else ("smaller", "fall")
+    words = {"name": claim.headline.name, "larger": larger, "rise": rise, "paper": claim.paper}
+    return claim.text.format(norm=claim.p and norm_label(claim.p), **words)
 
 
-def _scale_claims(a):
-    some, scales, spurious = a["etas"] > 0, a["scales"], a["is_spurious"]
-    etas, nfs, theta = a["etas"][some], a["nfs"][some], a["theta"][some]
-    uses = (_uses(theta, spurious) & ~np.isnan(nfs)).any(axis=-1)
-    onsets = "; ".join(
-        f"η {eta:.4g}: {_span(scales[used])} (above {critical:.4g})"
-        for eta, used, critical in zip(etas, uses, a["critical_scale"][some], strict=True)
-    )
-    verdict = _verdict(uses.any(axis=1).sum(), 0, len(etas))
-    scaled_up = "“scaling up the spurious features would cause the model to rely on them”"
-    yield Claim("3", scaled_up, verdict, f"Scales of use (in closed form): {onsets}.")
-
-    # The core features have scale 1; this sentence is in the paper's list of contributions.
-    only = "ℓ∞: reliance “only occurs when the scale of the spurious feature is larger”"
-    known = np.append(etas, a["phase_etas"])
-    phase = ~np.isnan(a["phase_used_from"])
-    below = [x[:, s <= 1].any(axis=1) for x, s in ((uses, scales), (phase, a["phase_scales"]))]
-    least = np.append(a["critical_scale"][some], a["phase_critical_scale"])
-    good = ~np.concatenate(below) & (least >= 1 - TOLERANCE)
-    larger = phase[:, a["phase_scales"] > 1]
-    note = (
-        f" The threshold is {_span(least[known > 0])}: below 1 a smaller scale will do, above 1 a "
-        f"larger one is not enough (unused at {np.sum(~larger)} of {larger.size} larger ones)."
-    )
-    yield _everywhere("3", only, good, known > 0, (("η", known),), note)
-
-    axes, note = (("η", etas), ("scale", scales), ("ε", a["epsilons"])), _left_out(a["nfs"][~some])
-    yield _growth("3", MORE.format("scaling parameter"), nfs, axes, 1, note)
-    # The coefficient of a scaled feature shrinks as 1 / scale at equal effect: undo that.
-    squares = (theta * np.where(spurious, scales[:, None, None], 1)) ** 2
-    size = np.where(np.isnan(nfs), math.nan, squares.sum(axis=-1))
-    undone = MORE.format("scaling parameter") + ", the scaling taken out of θ"
-    yield _growth("3", undone, squares[..., spurious].sum(axis=-1) / size, axes, 1, note)
-    yield _growth("3", MORE.format("budget ε"), nfs, axes, 2, note)
-
-
-def _shift_claims(a):
-    norms, shifts = [norm_label(p) for p in a["norms"]], a["shift_stds"]
-    core, total = a["theta"][:, :, 0], a["theta"][:, :, 1]
-    still = int(np.argmin(shifts))
-    clean = a["loss"][0, :, :, still]  # of the first reading: without noise they agree
-    gap = np.where(np.any(total != 0, axis=-1), clean[..., 0] - clean[..., 1], 0)
-    lower, higher = gap < -TOLERANCE, gap > TOLERANCE
-    where = "; ".join(
-        f"{norm}: core lower at ε {_span(e[low])}, higher at {_span(e[high])}"
-        for norm, e, low, high in zip(norms, a["epsilons"], lower, higher, strict=True)
-    )
-    verdict = _verdict(np.sum(lower.any(axis=1) & higher.any(axis=1)), 0, len(norms))
-    either = "the clean loss of core “may be higher or lower than that of the total model”"
-    yield Claim("4", either, verdict, where + ".")
-
-    use = np.sum(total[..., np.all(core == 0, axis=(0, 1))] ** 2, axis=-1)
-    rise = np.delete(a["loss"] - a["loss"][:, :, :, [still]], still, axis=3)
-    improved, shifts = np.delete(a["improved"], still, axis=3), np.delete(shifts, still)
-    for i, norm in enumerate(norms):
-        axes = (("reading", a["readings"]), ("ε", a["epsilons"][i]), ("shift", shifts))
-        judged = use[i] > TOLERANCE  # below, the rise of the loss is lost in rounding
-        excess = (rise[:, i, ..., 1] - rise[:, i, ..., 0]) / np.where(judged, use[i], 1)[:, None]
-        worse = f"{norm}: “the total model is consistently more vulnerable”"
-        note = (
-            f" Budgets with |θ_S|² > {TOLERANCE:g}: {judged.sum()} of {judged.size}. The core "
-            f"model's loss moves by {np.max(np.abs(rise[:, i, ..., 0])):.2g} at most."
-        )
-        mean = excess > TOLERANCE
-        yield _everywhere("4", worse + ", in expectation", mean, judged[:, None], axes, note)
-        none = improved[:, i] == 0
-        shares = improved[:, i][:, judged][..., [np.argmin(shifts)]]
-        low, high = np.min(shares, initial=1), np.max(shares, initial=0)
-        note = f" At shift {shifts.min():.4g}, {low:.1%} to {high:.1%} of draws lower its loss."
-        yield _everywhere("4", worse + ", in every draw", none, judged[:, None], axes, note)
-
-
-CLAIMS = {"nfs": _nfs_claims, "scale": _scale_claims, "shift": _shift_claims}
-
-
-def _verdict(toward, against, count):
-    if against or not toward:
-        return "fails"
-    return "holds" if toward == count else "holds in part"
-
-
-def _everywhere(figure, statement, good, compared, axes, note=""):
-    """The claim that a thing is so in every cell compared; else name the first where it is not."""
-    good, compared = np.broadcast_arrays(good, compared)
-    bad, count = compared & ~good, compared.sum()
-    if not count:
+def judge(compared, sign, unit, note="", shown=POINTS):
+    """Whether every comparison of {arch: [Estimate]} has the sign; None where there is none."""
+    known = {a: [d for d in found if math.isfinite(d.value)] for a, found in compared.items()}
+    differences = [d for found in known.values() for d in found]
+    if not differences:
         return None
-    detail = f"So in {count - bad.sum()} of {count} cells"
-    if bad.any():
-        detail += f", not at {_place(axes, np.argwhere(bad)[0])}"
-    return Claim(figure, statement, "fails" if bad.any() else "holds", f"{detail}.{note}")
+    toward = sum(sign * d.value > 0 for d in differences)
+    clear = sum((d.low if sign > 0 else -d.high) > 0 for d in differences)
+    against = sum((d.high if sign > 0 else -d.low) < 0 for d in differences)
+    count = len(differences)
+    detail = f"{toward} of {count} {unit} that way, {clear} of them clearly"
+    if against:
+        verdict, detail = "fails", f"{detail}, {against} clearly the other way"
+    elif clear == count:
+        verdict = "holds"
+    else:
+        verdict = "holds in part" if clear else "open"
+    return verdict, " ".join(filter(None, [f"{detail}.", note, _listed(known, shown)]))
 
 
-def _growth(figure, statement, nfs, axes, axis, note):
-    """The claim that NFS grows along `axis`; one step down is its opposite.
-
-    Judged on sqrt(NFS) = |θ_S| / |θ|, of the same order: at small budgets NFS is below the
-    tolerance where θ_S is well above the rounding.
-    """
-    change = np.diff(np.sqrt(nfs), axis=axis)
-    rises, falls, flat = change > TOLERANCE, change < -TOLERANCE, np.abs(change) <= TOLERANCE
-    steps = np.sum(rises | falls | flat)
-    if not steps:
+def _beyond(suite, claim):
+    """Every model beyond the standard one of its architecture; or as many as the paper counts."""
+    sign = claim.headline.sign
+    families = {
+        a: (suite.baseline(claim.headline, a), list(curve.values()))
+        for a, curve in suite.curves(claim.headline, claim.p).items()
+    }
+    families = {a: f for a, f in families.items() if f[1] and math.isfinite(f[0].value)}
+    if not families:
         return None
-    start, end = (np.take(nfs, range(i, nfs.shape[axis] - 1 + i), axis) for i in (0, 1))
-    zero, one = np.sum(flat & (start <= TOLERANCE)), np.sum(flat & (start >= 1 - TOLERANCE))
-    detail = f"Rises in {rises.sum()} of {steps} steps"
-    if flat.any():
-        detail += f", constant in {flat.sum()} ({zero} at NFS 0, {one} at NFS 1)"
-    if falls.any():
-        worst = np.unravel_index(np.argmax(np.where(falls, -change, 0)), change.shape)
-        name, values = axes[axis]
-        detail += (
-            f", falls in {falls.sum()}, ε {_span(axes[-1][1][np.argwhere(falls)[:, -1]])}; most at "
-            f"{_place(axes, worst)}: to {name} {values[worst[axis] + 1]:.4g} NFS falls from "
-            f"{start[worst]:.3g} to {end[worst]:.3g}"
-        )
-    return Claim(figure, statement, _verdict(rises.sum(), falls.sum(), steps), f"{detail}.{note}")
+    gaps = {a: [difference(m, base) for m in models] for a, (base, models) in families.items()}
+    count = count_beyond(families.values(), sign)
+    k, n = int(count.value), count.num_examples
+    note = f"95% interval of the count: {count.low:.0f} to {count.high:.0f}."
+    if claim.paper is None:
+        return judge(gaps, sign, "models", note)
+    if n == PAPER_MODELS:
+        verdict = "holds" if count.low <= claim.paper <= count.high else "fails"
+    else:
+        verdict = f"open ({k} of {n} models)"
+    detail = f"{k} of {n} here; the paper's {claim.paper} holds where the interval covers it."
+    return verdict, f"{detail} {note} {_listed(gaps, POINTS)}"
 
 
-def _uses(theta, features):
-    return np.max(np.abs(theta[..., features]), axis=-1) > TOLERANCE
+def _steps(suite, claim):
+    curves = suite.curves(claim.headline, claim.p).items()
+    steps = {a: [difference(y, x) for x, y in pairwise(c.values())] for a, c in curves}
+    return judge(steps, claim.headline.sign, "steps between budgets")
 
 
-def _plateau(nfs, etas, epsilons, onset):
-    """Where the l1 model has all |θ_i| equal, and how much of its constant part lies there."""
-    flat = np.abs(np.diff(np.sqrt(nfs), axis=1)) <= TOLERANCE
-    past = flat & (epsilons[1][:-1] >= onset[:, None] - TOLERANCE)
-    where = ", ".join(f"{o:.4g} (η {e:.4g})" for o, e in zip(onset, etas[1], strict=True))
-    return f" {past.sum()} constant steps where all |θ_i| are equal, from ε {where}."
+def _ranked(suite, claim):
+    curves = suite.curves(claim.headline, claim.p).items()
+    found = {a: [rank_correlation(c)] for a, c in curves if len(c) > 2}
+    return judge(found, claim.headline.sign, "rank correlations", shown=CORRELATIONS)
 
 
-def _left_out(nfs):
-    """What NFS is at η = 0, where the arrays have that."""
-    return f" Left out: η = 0, NFS {np.max(np.nan_to_num(nfs)):.3g}." if nfs.size else ""
+def _stronger(suite, claim):
+    l2, linf = (suite.curves(claim.headline, p) for p in NORMS)
+    gaps = {
+        a: [difference(*(mean_estimate(list(c[a].values())) for c in (l2, linf)))]
+        for a in suite.archs()
+        if l2[a] and linf[a]
+    }
+    return judge(gaps, claim.headline.sign, "comparisons")
 
 
-def _span(values):
-    return f"{np.min(values):.4g} to {np.max(values):.4g}" if len(values) else "nowhere"
+def _constant(suite, claim):
+    """The number is within ROUGHLY of the baseline's, as a share of it."""
+    found = [
+        (ratio(e, suite.baseline(claim.headline, a)), a, p, epsilon)
+        for a in suite.archs()
+        for p in NORMS
+        for epsilon, e in suite.curve(claim.headline, a, p).items()
+    ]
+    found = [one for one in found if math.isfinite(one[0].value)]
+    if not found:
+        return None
+    changes, verdict = [one[0] for one in found], "open"
+    if any(min(c.high - 1, 1 - c.low) < -ROUGHLY for c in changes):
+        verdict = "fails"
+    elif all(max(c.high - 1, 1 - c.low) <= ROUGHLY for c in changes):
+        verdict = "holds"
+    furthest, arch, p, epsilon = max(found, key=lambda one: abs(one[0].value - 1))
+    change, low, high = (100 * (x - 1) for x in furthest[:3])
+    detail = f"Largest relative deviation of {len(found)} models: {change:+.1f}% "
+    place = f"{arch}, {norm_label(p)} {budget_label(p, epsilon)}"
+    return verdict, f"{detail}[{low:.1f}, {high:.1f}], {place}."
 
 
-def _place(axes, index):
-    shown = ((name, values[i]) for (name, values), i in zip(axes, index, strict=True))
-    return ", ".join(f"{n} {v if isinstance(v, str) else format(v, '.4g')}" for n, v in shown)
+def _stated(suite, claim):
+    (arch, p, epsilon), value = claim.paper
+    found = suite.curve(claim.headline, arch, p).get(epsilon)
+    if found is None:
+        return None
+    shown = f"{100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]."
+    return "holds" if found.low <= value <= found.high else "fails", shown
+
+
+def _listed(compared, shown):
+    """The numbers with intervals; with the names of the architectures where there are several."""
+    title, scale, digits = shown
+
+    def text(x, sign=""):
+        return f"{scale * x:{sign}.{digits}f}"
+
+    groups = {
+        arch: ", ".join(f"{text(d.value, '+')} [{text(d.low)}, {text(d.high)}]" for d in found)
+        for arch, found in compared.items()
+        if found
+    }
+    named = (f"{a} {numbers}" for a, numbers in groups.items())
+    return f"{title}: {'; '.join(groups.values() if len(groups) == 1 else named)}."
+
+
+EVERY = "Every {norm} model has a {larger} {name} than the standard one.", _beyond
+COUNT = (
+    (
+        "{paper} of 10 {norm} models have a {larger} {name} than the standard model of their "
+        "architecture."
+    ),
+    _beyond,
+)
+EACH = "The {name} gets {larger} with each larger {norm} budget.", _steps
+RANKED = "The {name} {rise}s with the {norm} budget.", _ranked
+REVERSED = (
+    "The {name} does not fall with the {norm} budget (our reading: it goes the other way).",
+    _ranked,
+)
+STRONGER = "Averaged over the budgets, the {name} is {larger} for ℓ2 than for ℓ∞.", _stronger
+CONSTANT = (
+    (
+        "The {name} is roughly constant (our reading: within 10% of the standard model of the "
+        "architecture, with its interval)."
+    ),
+    _constant,
+)
+STATED_L2 = "The {name} of the ℓ2 resnet50, ε = 5, is 18.9%.", _stated
+STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", _stated
+
+
+def _on(headline, *sentences):
+    """Some sentences on a headline for either norm, and that ℓ2 is stronger."""
+    return (*(Claim(*s, headline, p) for s in sentences for p in NORMS), Claim(*STRONGER, headline))
+
+
+CLAIMS = (  # in the order of the page; counts and numbers are of the paper's section 4.3
+    Claim(*CONSTANT, h.IMAGENET_C_RATIO),
+    *_on(h.OBJECTNET_RATIO, EVERY, RANKED),
+    *_on(h.RFS, EVERY, RANKED),
+    Claim(*EVERY, h.RCS, 2.0),
+    Claim(*RANKED, h.RCS, 2.0),
+    Claim(*REVERSED, h.RCS._replace(sign=1), math.inf),
+    Claim(*STRONGER, h.RCS),
+    Claim(*COUNT, h.BACKGROUND_GAP, 2.0, 9),
+    Claim(*COUNT, h.BACKGROUND_GAP, math.inf, 5),
+    Claim(*COUNT, h.GROUP_GAP, 2.0, 10),
+    Claim(*COUNT, h.GROUP_GAP, math.inf, 6),
+    Claim(*STATED_L2, h.RELATIVE_GAP, paper=h.RELATIVE_GAP.paper[0]),
+    Claim(*STATED_STANDARD, h.RELATIVE_GAP, paper=h.RELATIVE_GAP.paper[1]),
+    *_on(h.BACKGROUND_GAP, RANKED),
+    *_on(h.RELATIVE_GAP, RANKED),
+    *_on(h.GROUP_GAP, RANKED),
+    *(c for shown in h.SHAPES_RELIANCE for c in _on(shown, EVERY, EACH, RANKED)),
+)
+MASK_CLAIMS = tuple(c for masks in h.MASKS for m in masks for c in _on(m, EVERY, RANKED))

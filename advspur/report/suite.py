@@ -1,10 +1,11 @@
-"""The records of a suite, looked up by measure, architecture, training norm and budget."""
+"""The records of a suite, looked up by headline, architecture, training norm and budget."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from advspur._checks import require
 from advspur.intervals import NOTHING, Estimate, ratio
 from advspur.records import DETAILS
 
@@ -22,6 +23,14 @@ class Model(NamedTuple):
     epsilon: float | None
     seed: int
     rho: float = 0.0  # majority : minority of a colour shift in its training images; 0: none
+
+    @property
+    def training(self):
+        """How it was trained, as shown."""
+        text = training_label(self.p)
+        if self.p != UNKNOWN and self.epsilon:
+            text = f"{norm_label(self.p)}, ε = {budget_label(self.p, self.epsilon)}"
+        return text + (f", ρ = {self.rho:g}" if self.rho else "")
 
 
 class Suite(NamedTuple):
@@ -47,29 +56,38 @@ class Suite(NamedTuple):
         known = [STANDARD, *self.norms()] if self.archs() else []
         return known + [UNKNOWN] * bool(self.unknown())
 
-    def matching(self, measure, model):
-        """The records of a model that have the measure's options, and perhaps further ones.
+    def matching(self, headline, model):
+        """The records of a model that have the headline's options, and perhaps further ones.
 
         An option that is None must be absent.
         """
-        asked = measure.options.items()
-        left_out = DETAILS - measure.options.keys()
+        left_out = DETAILS - headline.options.keys()
         return [
             r
-            for r in self.records.get((model, measure.benchmark, measure.metric), [])
-            if all(r.options.get(o) == v for o, v in asked) and not left_out & r.options.keys()
+            for r in self.records.get((model, headline.benchmark, headline.metric), [])
+            if all(r.options.get(o) == v for o, v in headline.options.items())
+            and not left_out & r.options.keys()
         ]
 
-    def estimate(self, measure, model):
+    def estimate(self, headline, model):
         """The Estimate of one model, by name; NaN where nothing is recorded."""
-        found = self.matching(measure, model)
+        found = self.matching(headline, model)
         if not found:
             return NOTHING
-        r = found[-1]  # the last written counts
-        own = Estimate(r.value, r.low, r.high, r.num_examples)
-        return ratio(own, self.estimate(measure.over, model)) if measure.over else own
+        own = estimate_of(found[-1])  # the last written counts
+        return ratio(own, self.estimate(headline.over, model)) if headline.over else own
 
-    def seeds(self, measure, arch, p):
+    def numbers(self, headline):
+        """{name: Estimate} of every model with a finite interval."""
+        found = {m.name: self.estimate(headline, m.name) for m in self.models}
+        return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
+
+    def points(self, headline):
+        """The `numbers` of the models of unknown training."""
+        unknown = self.unknown()
+        return {name: e for name, e in self.numbers(headline).items() if name in unknown}
+
+    def seeds(self, headline, arch, p):
         """{budget: Estimates of the seeds} of one curve, ascending.
 
         In the tables only: averaged weights (names with @) and numbers without a finite interval.
@@ -77,64 +95,73 @@ class Suite(NamedTuple):
         found = {}
         for m in self.models:
             if (m.arch, m.p) == (arch, p) and "@" not in m.name:
-                estimate = self.estimate(measure, m.name)
+                estimate = self.estimate(headline, m.name)
                 if all(map(math.isfinite, estimate)):
                     found.setdefault(m.epsilon, []).append(estimate)
         return found
 
-    def curve(self, measure, arch, p):
+    def curve(self, headline, arch, p):
         """{budget: mean over seeds}, ascending.
 
         Its interval is the mean of the intervals: the models share their test images, so
         averaging shrinks nothing that could be relied on. Spread over seeds is not in it.
         """
-        return {e: mean_estimate(s) for e, s in self.seeds(measure, arch, p).items()}
+        return {e: mean_estimate(s) for e, s in self.seeds(headline, arch, p).items()}
 
-    def numbers(self, measure):
-        """{name: Estimate} of every model with a finite interval."""
-        found = {m.name: self.estimate(measure, m.name) for m in self.models}
-        return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
+    def curves(self, headline, p):
+        """{architecture: curve}, of all of them."""
+        return {a: self.curve(headline, a, p) for a in self.archs()}
 
-    def points(self, measure):
-        """The `numbers` of the models of unknown training."""
-        unknown = self.unknown()
-        return {name: e for name, e in self.numbers(measure).items() if name in unknown}
-
-    def of_kind(self, measure, p):
+    def of_kind(self, headline, p):
         """The numbers of one of `kinds`: the points of every curve, or every unknown model."""
         if p == UNKNOWN:
-            return list(self.points(measure).values())
-        return [e for a in self.archs() for e in self.curve(measure, a, p).values()]
+            return list(self.points(headline).values())
+        return [e for curve in self.curves(headline, p).values() for e in curve.values()]
 
-    def baseline(self, measure, arch):
+    def baseline(self, headline, arch):
         """The standard model of an architecture; NaN where there is none."""
-        return self.curve(measure, arch, STANDARD).get(0.0, NOTHING)
+        return self.curve(headline, arch, STANDARD).get(0.0, NOTHING)
 
-    def has(self, measure):
-        """Whether a figure can show the measure."""
-        return any(self.of_kind(measure, p) for p in self.kinds())
+    def has(self, headline):
+        """Whether a figure can show the headline."""
+        return any(self.of_kind(headline, p) for p in self.kinds())
 
 
 def suite_of(records):
-    """The Suite of a list of Records."""
-    models, of_measures, rhos = {}, {}, rhos_of(records)
+    """The Suite of a list of Records.
+
+    Adversarially trained models must differ in architecture, norm, budget or seed. Several
+    standard models of one architecture are averaged, as seeds are; those of unknown training are
+    drawn one by one.
+    """
+    models, by_number, places = {}, {}, {}
+    rhos = {r.model: number(r.options["rho"]) for r in records if "rho" in r.options}
     for r in records:
         p = STANDARD if r.train_epsilon == 0 else UNKNOWN
         if r.train_epsilon and r.train_p is not None:
             p = number(r.train_p)
         rho = 0.0 if p == UNKNOWN else rhos.get(r.model, 0.0)
-        models[r.model] = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
-        of_measures.setdefault((r.model, r.benchmark, r.metric), []).append(r)
+        model = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
+        if p != UNKNOWN and (r.train_epsilon or rho):
+            name = r.model.split("@")[0]
+            other = places.setdefault(model[1:], name)
+            require(
+                other == name,
+                f"{other} and {name} have the same architecture, training norm, budget and seed: a "
+                "report shows one of them; evaluate them into two directories with --workdir=DIR",
+            )
+        models[r.model] = model
+        by_number.setdefault((r.model, r.benchmark, r.metric), []).append(r)
 
     def place(m):
         return m.p == UNKNOWN, m.arch, m.p, m.epsilon or 0, m.seed, m.rho, m.name
 
-    return Suite(sorted(models.values(), key=place), of_measures)
+    return Suite(sorted(models.values(), key=place), by_number)
 
 
-def rhos_of(records):
-    """{model: rho} of those trained with a colour shift."""
-    return {r.model: number(r.options["rho"]) for r in records if "rho" in r.options}
+def estimate_of(record):
+    """The Estimate that a Record holds."""
+    return Estimate(record.value, record.low, record.high, record.num_examples)
 
 
 def mean_estimate(estimates):

@@ -1,17 +1,16 @@
 """Figures of the linear theory in the layouts of the paper's Figures 2, 3 and 4."""
 
-import functools
 import math
-from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
-from advspur.report.claims import read_theory
-from advspur.report.figures import COLORS, save_drawings
+from advspur.report.panels import COLORS, grid
 from advspur.report.suite import norm_label
 
-PANELS_PER_ROW = 3
 DARKEST, LIGHTEST = 0.05, 0.88  # of viridis: its yellow end is lost on white
+MARGIN = 0.6
+SIZE = (3.4, 3.0, MARGIN)
 READINGS = {
     "R1": "R1: to the scaled rows",
     "R2": "R2: before the scaling",
@@ -19,21 +18,17 @@ READINGS = {
 }
 
 
-def draw_theory(directory):
-    """Draw what the theory_*.npz of the directory have into its figures/; as `draw_figures`."""
-    theory = read_theory(directory)
-    drawings = {
-        f"theory_{name}": functools.partial(draw, theory[source])
-        for name, (source, draw) in FIGURES.items()
-        if source in theory
-    }
-    return save_drawings(drawings, Path(directory) / "figures") if drawings else []
+def theory_figures(theory):
+    """(file name, title, figure, caption) of what `read_theory` has the arrays for."""
+    for name, (source, draw) in FIGURES.items():
+        if source in theory:
+            yield f"theory_{name}", None, *draw(theory[source])
 
 
-def _nfs(a, plt):
-    figure, axes = _panels(plt, len(a["norms"]), sharey=True)
+def _nfs(a):
+    figure, axes = grid(len(a["norms"]), *SIZE, sharey=True)
     for i, (axis, p) in enumerate(zip(axes, a["norms"], strict=True)):
-        for j, (eta, color) in enumerate(zip(a["etas"], _shades(plt, a["etas"]), strict=True)):
+        for j, (eta, color) in enumerate(zip(a["etas"], _shades(a["etas"]), strict=True)):
             end = (a["collapse_radius"][i, j], a["limit_nfs"][i, j])
             alive = ~np.isnan(a["nfs"][i, j])
             line = zip((a["epsilons"][i][alive], a["nfs"][i, j][alive]), end, strict=True)
@@ -54,12 +49,12 @@ def _nfs(a, plt):
     )
 
 
-def _scale(a, plt):
-    figure, axes = _panels(plt, len(a["etas"]), sharey=True)
+def _scale(a):
+    figure, axes = grid(len(a["etas"]), *SIZE, sharey=True)
     alive = (a["epsilons"] > 0) & np.all(~np.isnan(a["nfs"]), axis=(0, 1))
     chosen = _spread(np.flatnonzero(alive), 6)
     for i, (axis, eta) in enumerate(zip(axes, a["etas"], strict=True)):
-        for n, color in zip(chosen, _shades(plt, chosen), strict=True):
+        for n, color in zip(chosen, _shades(chosen), strict=True):
             label = f"{a['epsilons'][n]:.3g}" if i == 0 else None
             axis.plot(a["scales"], a["nfs"][i, :, n], color=color, label=label)
         threshold = a["critical_scale"][i]
@@ -76,8 +71,8 @@ def _scale(a, plt):
     )
 
 
-def _phase(a, plt):
-    figure, (axis,) = _panels(plt, 1, width=5.6, height=3.8)
+def _phase(a):
+    figure, (axis,) = grid(1, 5.6, 3.8, MARGIN)
     x, y = a["phase_etas"], a["phase_scales"]
     used = np.where(np.isnan(a["phase_used_from"]), math.nan, 1)
     share = a["phase_one_from"] / a["phase_collapse_radius"]
@@ -96,12 +91,12 @@ def _phase(a, plt):
     )
 
 
-def _shift(a, plt):
-    figure, axes = _panels(plt, len(a["norms"]))
+def _shift(a):
+    figure, axes = grid(len(a["norms"]), *SIZE)
     for i, (axis, p) in enumerate(zip(axes, a["norms"], strict=True)):
         alive = np.flatnonzero(np.any(a["theta"][i, :, 1] != 0, axis=-1))
         chosen = _spread(alive, 3)
-        for n, color in zip(chosen, _shades(plt, chosen), strict=True):
+        for n, color in zip(chosen, _shades(chosen), strict=True):
             core, total = a["loss"][0, i, n].T
             low, high = a["mc_low"][0, i, n, :, 1], a["mc_high"][0, i, n, :, 1]
             axis.fill_between(a["shift_stds"], low, high, color=color, alpha=0.15, linewidth=0)
@@ -126,8 +121,8 @@ def _shift(a, plt):
     )
 
 
-def _readings(a, plt):
-    figure, (axis,) = _panels(plt, 1, width=4.6, height=3.2)
+def _readings(a):
+    figure, (axis,) = grid(1, 4.6, 3.2, MARGIN)
     i = int(np.argmax(a["norms"]))
     rise = a["loss"][:, i, :, :, 1] - a["loss"][:, i, :, :1, 1]
     n = int(np.argmax(np.max(rise[..., -1], axis=0)))
@@ -156,22 +151,12 @@ FIGURES = {
 }
 
 
-def _panels(plt, count, *, width=3.4, height=3.0, sharey=False):
-    columns = min(count, PANELS_PER_ROW)
-    rows = math.ceil(count / columns)
-    size = (width * columns + 0.6, height * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=sharey, squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.remove()
-    return figure, list(axes.flat[:count])
-
-
 def _name_lines(figure, title):
     figure.supylabel("NFS", fontsize=10)
     figure.legend(loc="outside right upper", title=title)
 
 
-def _shades(plt, ordered):
+def _shades(ordered):
     return plt.get_cmap("viridis")(np.linspace(LIGHTEST, DARKEST, len(ordered)))
 
 

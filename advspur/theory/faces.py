@@ -14,9 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from advspur.norms import lp_norm
 from advspur.theory.budget import attack_budget, path_position
 from advspur.theory.linear_model import C1
-from advspur.theory.problem import dot, factor, matvec, moments, solve
+from advspur.theory.problem import dot, factor, identity_like, matvec, moments, solve
 
 
 class Face(NamedTuple):
@@ -53,7 +54,7 @@ def line_of(face, problem, p):
     """theta_0, w, n_0, rho and a of a face, from one solve with two right-hand sides."""
     chosen, sign = face
     matrix = jnp.where(
-        chosen[:, None] & chosen[None], problem.covariance, _identity_like(problem.covariance)
+        chosen[:, None] & chosen[None], problem.covariance, identity_like(problem.covariance)
     )
     factors = factor(matrix)
 
@@ -159,7 +160,7 @@ def homotopy_step(face, line, kappa, p):
 
 def homotopy(problem, p, max_steps):
     """(face, line, reached) that is optimal for epsilon, by walking down from the collapse."""
-    highest = top(problem, p)
+    highest = lp_norm(problem.product, p, axis=0)  # kappa at the collapse
 
     def unfinished(carry):
         step, _, _, _, walking = carry
@@ -215,14 +216,3 @@ def active_set(problem, p, max_steps):
     carry = (0, face, line, line.norm == line.norm)
     _, face, line, moving = jax.lax.while_loop(unfinished, improve, carry)
     return face, line, ~moving
-
-
-def top(problem, p):
-    """kappa at the collapse: ||covariance theta_opt||_p."""
-    size = jnp.abs(problem.product)
-    return jnp.max(size, axis=0) if p == math.inf else jnp.sum(size, axis=0)
-
-
-def _identity_like(matrix):
-    m = matrix.shape[0]
-    return jnp.eye(m, dtype=matrix.dtype).reshape(m, m, *[1] * (matrix.ndim - 2))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advspur._checks import check_norm
+from advspur.norms import lp_norm
 from advspur.theory import faces
 from advspur.theory.budget import attack_budget
 from advspur.theory.linear_model import C1, check_model
@@ -62,7 +63,7 @@ def path_arrays(covariance, target, noise_std, *, p, count=None):
     variance = noise_std**2
     product = matvec(covariance, target)
     problem = Problem(covariance, target, product, variance, jnp.zeros_like(variance))
-    top = faces.top(problem, p)
+    top = lp_norm(product, p)  # kappa at the collapse
 
     def record(line, face, kappa):
         theta = faces.point(face, line, kappa, p)

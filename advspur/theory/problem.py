@@ -32,6 +32,12 @@ def matvec(matrix, x):
     return functools.reduce(operator.add, (matrix[:, j] * x[j] for j in range(len(x))))
 
 
+def identity_like(matrix):
+    """The identities of the shape of [m, m, n] matrices."""
+    m = matrix.shape[0]
+    return jnp.eye(m, dtype=matrix.dtype).reshape(m, m, *[1] * (matrix.ndim - 2))
+
+
 def dot(x, y):
     """[n]: <x, y> of every problem."""
     return jnp.sum(x * y, axis=0)

@@ -5,7 +5,6 @@ Every file holds its axes beside its arrays; `advspur.report` draws them.
 
 import functools
 import math
-import os
 from pathlib import Path
 
 import jax
@@ -45,10 +44,9 @@ def run_sweeps(config, directory, progress=None):
     facts = {name: config[name] for name in ("theta_opt", "noise_std")}
     path = Path(directory) / f"theory_{config.figure}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
-        np.savez(file, **arrays, **facts, is_spurious=np.arange(5) >= 2)
-    os.replace(part, path)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **arrays, **facts, is_spurious=np.arange(5) >= 2)
+    part.replace(path)
     return path
 
 
@@ -142,43 +140,40 @@ def _scale(config, progress):
 
 def _shift(config, progress):
     facts = _facts(config)
-    stds = np.linspace(*config.shift_stds)
+    stds, key = np.linspace(*config.shift_stds), jax.random.key(config.seed)
     readings = []
     for number, reading in enumerate(READINGS):
         parts = []
-        for p, scale in zip(config.norms, config.scales, strict=True):
-            models = paper_models([config.eta], [scale], **facts)
+        for i, (p, scale) in enumerate(zip(config.norms, config.scales, strict=True)):
+            budgets = _budgets(config, paper_models([config.eta], [scale], **facts), p)
             sweep = sweep_distribution_shift(
-                _budgets(config, models, p) * config.largest_share,
+                budgets * config.largest_share,
                 stds,
                 p=p,
                 eta=config.eta,
                 spurious_scale=scale,
                 reading=reading,
                 num_draws=config.num_draws,
-                key=jax.random.fold_in(jax.random.key(config.seed), 10 * number + len(parts)),
+                key=jax.random.fold_in(key, 10 * number + i),
                 **facts,
             )
             parts.append(sweep._asdict())
             if progress is not None and number == 0:
                 progress.advance(2 * config.num_epsilons)
         readings.append(_stack(parts))
-    first = readings[0]
-    of_draws = {"loss": "loss", "mean": "mc_mean", "error": "mc_error", "low": "mc_low"}
-    of_draws |= {"high": "mc_high", "improved": "improved"}
+    of_draws = _stack(readings)
     return {
+        **{name: readings[0][name] for name in ("epsilons", "theta", "converged")},
         "norms": config.norms,
         "scales": config.scales,
         "eta": config.eta,
-        "epsilons": first["epsilons"],
-        "theta": first["theta"],
-        "converged": first["converged"],
         "shift_stds": stds,
         "readings": READINGS,
         "models": ("core", "total"),
         "num_draws": config.num_draws,
         "seed": config.seed,
-        **{new: np.stack([r[old] for r in readings]) for old, new in of_draws.items()},
+        **{name: of_draws[name] for name in ("loss", "improved")},
+        **{f"mc_{name}": of_draws[name] for name in ("mean", "error", "low", "high")},
     }
 
 

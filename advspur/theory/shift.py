@@ -50,22 +50,12 @@ def expected_shifted_loss(
 
 
 def sample_shifted_loss(
-    theta,
-    shift_std,
-    noise,
-    *,
-    eta,
-    theta_opt=(1, 1, 0, 0, 0),
-    noise_std=0.1,
-    spurious_scale=1.0,
-    reading,
+    theta, shift_std, noise, *, eta, theta_opt, noise_std, spurious_scale, reading
 ):
     """E[(Y - <X, theta>)^2] for one noise [3, 5], whose entries are standard normal draws.
 
     Its mean over the noise is `expected_shifted_loss`.
     """
-    check_choice("reading", reading, READINGS)
-    check_nonnegative("shift_std", shift_std)
     error, core, spurious = _parts(theta, eta, theta_opt)
     noise = shift_std * noise
     if reading == "R3":

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advspur.theory.budget import newton_step
-from advspur.theory.problem import dot, factor, matvec, moments, solve
+from advspur.theory.problem import dot, factor, identity_like, matvec, moments, solve
 
 MAX_NEWTON_STEPS = 60
 MAX_HALVINGS = 30
@@ -20,11 +20,9 @@ MAX_HALVINGS = 30
 
 def ridge(problem):
     """The path of p = 2: (I + tau covariance) v = theta_opt."""
-    m = problem.target.shape[0]
 
     def at(tau, _):
-        eye = jnp.eye(m, dtype=tau.dtype).reshape(m, m, *[1] * tau.ndim)
-        factors = factor(eye + tau * problem.covariance)
+        factors = factor(identity_like(problem.covariance) + tau * problem.covariance)
         v = solve(factors, problem.target)
         h, s2 = moments(problem, v)
         fall = solve(factors, h)
@@ -137,19 +135,21 @@ def _newton(problem, p, tau, v):
     """(Newton direction, d v / d tau on the path, slope of the objective) at v."""
     covariance = problem.covariance
     h = matvec(covariance, v)
-    m = v.shape[0]
-    eye = jnp.eye(m, dtype=v.dtype).reshape(m, m, *[1] * (v.ndim - 1))
     if p > 2:
         _, gradient, hessian = _half_square(h, p)
         residual, moved = v + tau * gradient - problem.target, gradient
-        matrix = eye + tau * jnp.einsum("ij...,jk...->ik...", hessian, covariance)
+        matrix = identity_like(covariance) + tau * jnp.einsum(
+            "ij...,jk...->ik...", hessian, covariance
+        )
     else:
         _, gradient, hessian = _half_square(problem.target - v, p / (p - 1))
         residual, moved = tau * h - gradient, h
         matrix = tau * covariance + hessian
     sides = -jnp.stack([residual, moved], axis=1)
-    both = jnp.linalg.solve(*(_batch_first(a) for a in (matrix, sides)))
-    direction, fall = _batch_last(both)[:, 0], _batch_last(both)[:, 1]
+    if v.ndim == 2:  # the batch is first in LAPACK
+        matrix, sides = jnp.moveaxis(matrix, 2, 0), jnp.moveaxis(sides, 2, 0)
+    both = jnp.linalg.solve(matrix, sides)
+    direction, fall = (both[..., i].T for i in (0, 1))
     dual = matvec(covariance, direction) if p > 2 else direction
     return direction, fall, dot(residual, dual)
 
@@ -168,11 +168,3 @@ def _half_square(x, r):
     hessian = (r - 1) * eye * a ** (r - 2) - (r - 2) * direction[:, None] * direction[None]
     norm = norm * largest
     return norm**2 / 2, norm * direction, hessian
-
-
-def _batch_first(x):
-    return jnp.moveaxis(x, 2, 0) if x.ndim == 3 else x
-
-
-def _batch_last(x):
-    return jnp.moveaxis(x, 0, 2) if x.ndim == 3 else x

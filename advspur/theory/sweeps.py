@@ -94,44 +94,19 @@ def sweep_nfs(
       etas: [r] strengths of the spurious correlation.
       epsilons: [e] budgets >= 0.
       p: norm of the attack, in [1, inf].
+      spurious_scale: one, or one for each eta.
+      features: "all", or "core" for the best theta with theta_S = 0.
       progress: object with advance(number of problems).
     Returns: NfsSweep. Exact in float64 (`gap`); any number of problems in bounded working memory,
       over all local devices.
     """
-    scales = np.full(np.shape(etas), spurious_scale)
-    return _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress)
-
-
-def sweep_nfs_over_scale(
-    scales,
-    epsilons,
-    *,
-    eta,
-    p=math.inf,
-    noise_std=0.1,
-    theta_opt=(1, 1, 0, 0, 0),
-    features="all",
-    progress=None,
-):
-    """NFS over the scale of the spurious features and epsilon (Figure 3); see `sweep_nfs`."""
-    etas = np.full(np.shape(scales), eta)
-    return _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress)
-
-
-def paper_models(etas, scales, *, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0)):
-    """`gaussian_linear_model` of r etas and spurious scales, stacked along a leading axis."""
-    return _models(*(jnp.asarray(x, float) for x in (etas, scales, noise_std, theta_opt)))
-
-
-@functools.partial(jax.jit, static_argnames="p")
-def radii(models, *, p):
-    """[r]: `collapse_radius` of stacked models."""
-    return jax.vmap(functools.partial(collapse_radius, p=p))(models)
-
-
-def _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress):
     check_norm(p)
     check_choice("features", features, ("all", "core"))
+    require(
+        np.shape(spurious_scale) in ((), np.shape(etas)),
+        f"spurious_scale has shape {np.shape(spurious_scale)}; give one, or one for each eta",
+    )
+    scales = np.full(np.shape(etas), spurious_scale)
     etas, scales, epsilons = (np.asarray(x, float) for x in (etas, scales, epsilons))
     for name, x in (("etas", etas), ("scales", scales), ("epsilons", epsilons)):
         require(x.ndim == 1 and x.size, f"{name} has shape {x.shape}; expected a list of numbers")
@@ -146,6 +121,26 @@ def _sweep(etas, scales, epsilons, p, noise_std, theta_opt, features, progress):
         models = _cores(models)
     found = solve_grid(models, epsilons, p=float(p), progress=progress)
     return NfsSweep(etas, scales, epsilons, **found, collapse_radius=np.asarray(radius))
+
+
+def sweep_nfs_over_scale(
+    scales, epsilons, *, eta, p=math.inf, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0), progress=None
+):
+    """NFS over the scale of the spurious features and epsilon (Figure 3); see `sweep_nfs`."""
+    facts = {"noise_std": noise_std, "theta_opt": theta_opt}
+    etas = np.full(np.shape(scales), eta)
+    return sweep_nfs(etas, epsilons, p=p, spurious_scale=scales, progress=progress, **facts)
+
+
+def paper_models(etas, scales, *, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0)):
+    """`gaussian_linear_model` of r etas and spurious scales, stacked along a leading axis."""
+    return _models(*(jnp.asarray(x, float) for x in (etas, scales, noise_std, theta_opt)))
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def radii(models, *, p):
+    """[r]: `collapse_radius` of stacked models."""
+    return jax.vmap(functools.partial(collapse_radius, p=p))(models)
 
 
 def sweep_distribution_shift(
@@ -194,14 +189,14 @@ def sweep_distribution_shift(
     return ShiftSweep(both[0].epsilons, np.asarray(stds), np.asarray(theta), *numbers)
 
 
-@functools.partial(jax.vmap, in_axes=(0, 0, None, None))
-def _model(eta, scale, noise_std, theta_opt):
-    return gaussian_linear_model(
-        eta, spurious_scale=scale, noise_std=noise_std, theta_opt=theta_opt
-    )
+@jax.jit
+def _models(etas, scales, noise_std, theta_opt):
+    facts = {"noise_std": noise_std, "theta_opt": theta_opt}
+    build = jax.vmap(lambda eta, scale: gaussian_linear_model(eta, spurious_scale=scale, **facts))
+    return build(etas, scales)
 
 
-_models, _cores = jax.jit(_model), jax.jit(jax.vmap(restrict_to_core))
+_cores = jax.jit(jax.vmap(restrict_to_core))
 
 
 @functools.partial(jax.jit, static_argnames=("reading", "num_draws"))

@@ -1,10 +1,16 @@
 """A made-up suite in the shape of the paper's: 22 models on all benchmarks, numbers from a seed."""
 
+import functools
+from pathlib import Path
+
+import matplotlib.figure
 import numpy as np
 import pytest
 
 from advspur.intervals import Estimate, wilson
 from advspur.records import COMPLETE, record
+from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
+from advspur.report.suite import suite_of
 
 L2 = (0.25, 0.5, 1.0, 3.0, 5.0)
 LINF = tuple(k / 255 for k in (0.5, 1, 2, 4, 8))
@@ -56,25 +62,18 @@ def model_records(place, rng):
     images = {"part": "images"}
     for scoring, share in (("full", 0.4), ("subset", 0.5)):
         for metric in ("accuracy", "balanced_accuracy"):
-            add(
-                "objectnet",
-                metric,
-                (share - 0.02 * reliance) * clean,
-                18514,
-                **images,
-                scoring=scoring,
-            )
-    sensitivities = (
-        ("rival10", "foreground", 0.3 - 0.05 * rank, {"levels": LEVELS, "part": "test"}),
-        ("salient_imagenet", "core", 0.2 + (0.02 if p == "inf" else -0.03) * rank,
-         {"levels": [0.25], "trials": 5, **DILATED, **images}),
-    )  # fmt: skip
-    for benchmark, region, value, options in sensitivities:
+            value = (share - 0.02 * reliance) * clean
+            add("objectnet", metric, value, 18514, **images, scoring=scoring)
+    core = 0.2 + (0.02 if p == "inf" else -0.03) * rank
+    for benchmark, region, value, options, families in (
+        ("rival10", "foreground", 0.3 - 0.05 * rank, {"part": "test"}, ("linf", "l2")),
+        ("salient_imagenet", "core", core, {"trials": 5} | DILATED | images, ("linf",)),
+    ):
         metric = f"relative_{region}_sensitivity"
-        for family in ("linf", "l2") if benchmark == "rival10" else ("linf",):
-            add(benchmark, metric, value, 5286, 0.03, family=family, **options)
-            at_level = {k: v for k, v in options.items() if k != "levels"} | {"level": 0.25}
-            add(benchmark, metric, value, 5286, 0.05, family=family, **at_level)
+        levels = LEVELS if region == "foreground" else [0.25]
+        for family in families:
+            add(benchmark, metric, value, 5286, 0.03, family=family, levels=levels, **options)
+            add(benchmark, metric, value, 5286, 0.05, family=family, level=0.25, **options)
     of_masks = ("rival10", "foreground", "test"), ("salient_imagenet", "core", "images")
     for benchmark, region, part in (*of_masks, ("imagenet9", "foreground", "original")):
         about = {"part": part} | (DILATED if region == "core" else {})
@@ -103,12 +102,37 @@ def model_records(place, rng):
     return [*found, made(Estimate(9, 9, 9, 9), COMPLETE, "imagenet9", place)]
 
 
+@pytest.fixture(scope="session")
+def judged():
+    """(Findings of the paper's claims, of those on masks) on the whole suite."""
+    suite = suite_of(suite_records())
+    return findings(suite, CLAIMS), findings(suite, MASK_CLAIMS)
+
+
+@functools.cache
+def suite_records(archs=("resnet18", "resnet50")):
+    """The records of all models of these architectures."""
+    rng = np.random.default_rng(0)
+    return [r for place in places(archs) for r in model_records(place, rng)]
+
+
 @pytest.fixture
 def synthetic():
     """Function (archs) -> records of all their models."""
+    return suite_records
 
-    def records(archs=("resnet18", "resnet50")):
-        rng = np.random.default_rng(0)
-        return [r for place in places(archs) for r in model_records(place, rng)]
 
-    return records
+@pytest.fixture
+def rendered():
+    """For tests whose figures are rendered."""
+
+
+@pytest.fixture(autouse=True)
+def _not_rendered(request, monkeypatch):
+    """Figures are drawn, but not rendered: that takes most of the time."""
+    if "rendered" not in request.fixturenames:
+
+        def save(figure, path):
+            Path(path).write_bytes(b"not rendered")
+
+        monkeypatch.setattr(matplotlib.figure.Figure, "savefig", save)

@@ -12,11 +12,10 @@ from advspur.report.color_shift import (
     CONTROL,
     TEST,
     Arm,
-    _arms,
-    _curves,
-    _gaps,
-    color_shift_drawings,
-    color_shift_trends,
+    arms_of,
+    color_shift_figures,
+    color_shift_findings,
+    gaps_of,
 )
 from advspur.report.suite import STANDARD, suite_of
 
@@ -50,11 +49,11 @@ def as_in_the_paper(rho, epsilon, split, seed):
 def test_gaps_are_of_the_largest_ratio_to_the_smallest():
     suite = suite_of(records(as_in_the_paper))
     assert [m.rho for m in suite.models] == [1, 4, 19, 1, 4, 19]  # by seed, then by ratio
-    assert _arms(suite) == [STANDARD_L2]
-    curves = _curves(suite, STANDARD_L2)
+    assert list(arms_of(suite)) == [STANDARD_L2]
+    curves = arms_of(suite)[STANDARD_L2][TEST]
     assert list(curves) == list(RHOS) and list(curves[4.0]) == list(EPSILONS)
     assert {s: e.value for s, e in curves[4.0][0.1].items()} == pytest.approx({0: 0.55, 1: 0.551})
-    gaps = _gaps(curves)
+    gaps = gaps_of(curves)
     assert {e: gap.value for e, (gap, _) in gaps.items()} == pytest.approx(
         {0.0: 0.04, 0.1: 0.1, 0.2: 0.16}
     )
@@ -65,7 +64,7 @@ def test_gaps_are_of_the_largest_ratio_to_the_smallest():
 
 
 def test_the_papers_sentences_hold_of_models_like_its_own():
-    verdicts = {t.statement: t for t in color_shift_trends(suite_of(records(as_in_the_paper)))}
+    verdicts = {t.statement: t for t in color_shift_findings(suite_of(records(as_in_the_paper)))}
     assert len(verdicts) == 4 and {t.verdict for t in verdicts.values()} <= {"holds"}
     (growth,) = (t for s, t in verdicts.items() if "larger under attack" in s)
     clean = difference(wilson(round(N * 0.74), N), wilson(round(N * 0.7), N))
@@ -77,9 +76,9 @@ def test_the_papers_sentences_hold_of_models_like_its_own():
 
 def test_the_opposite_fails_and_no_difference_is_open():
     upside_down = records(lambda r, e, s, seed: 1 - as_in_the_paper(r, e, s, seed))
-    found = color_shift_trends(suite_of(upside_down))
+    found = color_shift_findings(suite_of(upside_down))
     assert {t.verdict for t in found} == {"fails"}
-    flat = color_shift_trends(suite_of(records(lambda r, e, s, seed: 0.7 - 2 * e)))
+    flat = color_shift_findings(suite_of(records(lambda r, e, s, seed: 0.7 - 2 * e)))
     assert {t.verdict for t in flat} == {"open"}
     assert any("their ratio has no interval" in t.detail for t in flat)
 
@@ -116,34 +115,26 @@ def test_a_page_shows_both_arms_and_says_the_note(tmp_path):
 
 def test_other_suites_have_no_figure_9(synthetic):
     suite = suite_of(synthetic())
-    assert color_shift_drawings(suite) == {} and color_shift_trends(suite) == []
+    assert list(color_shift_figures(suite)) == [] and color_shift_findings(suite) == []
 
 
 def test_of_one_ratio_and_one_seed_there_is_a_figure(tmp_path):
     append_records(tmp_path / "records.jsonl", records(as_in_the_paper, seeds=(0,), rhos=(4.0,)))
     assert "Figure 9: colour shift" in write_report(tmp_path).read_text()
     one_ratio = suite_of(records(as_in_the_paper, rhos=(4.0,)))
-    assert color_shift_trends(one_ratio) == []  # nothing to compare
+    assert color_shift_findings(one_ratio) == []  # nothing to compare
 
 
-def test_what_is_missing_is_left_out():
+def test_what_is_missing_is_left_out_and_infinity_is_a_ratio():
     """NaN, a seed of one ratio, and records that know nothing of the ratio."""
     made = records(as_in_the_paper)
     broken = [r._replace(value=math.nan) if r.options["rho"] == 19 else r for r in made]
-    curves = _curves(suite_of(broken), STANDARD_L2)
-    assert list(curves) == [1.0, 4.0] and len(color_shift_trends(suite_of(broken))) == 4
+    curves = arms_of(suite_of(broken))[STANDARD_L2][TEST]
+    assert list(curves) == [1.0, 4.0] and len(color_shift_findings(suite_of(broken))) == 4
     fewer = [r for r in made if (r.options["rho"], r.seed) != (19.0, 0)]
-    gaps = _gaps(_curves(suite_of(fewer), STANDARD_L2))
+    gaps = gaps_of(arms_of(suite_of(fewer))[STANDARD_L2][TEST])
     assert gaps[0.2][1] == pytest.approx([0.16])  # of seed 1 alone
     other = made[-1]._replace(benchmark="autoattack_cifar10", metric="accuracy", options={})
-    assert _arms(suite_of([*made, other])) == [STANDARD_L2]
-
-
-def test_a_ratio_of_infinity_is_a_number():
-    """Files keep it as a string."""
-    made = records(as_in_the_paper)
-    largest = [
-        r._replace(options=r.options | {"rho": "inf"}) if r.options["rho"] == 19 else r
-        for r in made
-    ]
-    assert list(_curves(suite_of(largest), STANDARD_L2)) == [1.0, 4.0, math.inf]
+    assert list(arms_of(suite_of([*made, other]))) == [STANDARD_L2]
+    alone = [r._replace(options=r.options | {"rho": "inf"}) for r in made if r.options["rho"] == 19]
+    assert list(arms_of(suite_of(alone))[STANDARD_L2][TEST]) == [math.inf]

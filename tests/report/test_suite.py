@@ -9,14 +9,14 @@ from scipy import stats
 
 from advspur.intervals import Estimate
 from advspur.records import Record, append_records
-from advspur.report import measures, resampling, write_report
+from advspur.report import headlines, resampling, write_report
+from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.figures import FIGURES
 from advspur.report.panels import by_budget
 from advspur.report.suite import STANDARD, suite_of
-from advspur.report.trends import mask_trends, trends
 
 PAPER = FIGURES[:5]  # the figures of the paper's benchmarks
-RCS = measures.RCS.metric
+RCS = headlines.RCS.metric
 
 
 @pytest.fixture
@@ -52,15 +52,15 @@ def test_look_ups_take_the_headline_of_the_architecture(synthetic):
     assert suite.archs() == ["resnet18", "resnet50"] and suite.norms() == [2.0, math.inf]
     assert len(suite.models) == 22
     assert [m.p for m in suite.models[:7]] == [STANDARD] + 5 * [2.0] + [math.inf]
-    curve = suite.curve(measures.RFS, "resnet50", 2.0)
+    curve = suite.curve(headlines.RFS, "resnet50", 2.0)
     assert list(curve) == [0.25, 0.5, 1.0, 3.0, 5.0]
     asked = {"family": "linf", "levels": [k / 255 for k in range(30, 211, 30)]}
-    expected = of(records, "rival10", measures.RFS.metric, "resnet50_2.0_5", **asked)
+    expected = of(records, "rival10", headlines.RFS.metric, "resnet50_2.0_5", **asked)
     assert curve[5.0][:3] == expected[1:4]
-    base = suite.baseline(measures.BIRDS[1], "resnet18")
+    base = suite.baseline(headlines.BIRDS[1], "resnet18")
     expected = of(records, "waterbirds", "minority_accuracy", "resnet18_2.0_0", head="adam")
     assert base.value == expected.value
-    assert len(suite.curve(measures.BACKGROUND_GAP, "resnet18", math.inf)) == 5
+    assert len(suite.curve(headlines.BACKGROUND_GAP, "resnet18", math.inf)) == 5
 
 
 def test_a_ratio_is_of_two_numbers_of_the_same_model(synthetic):
@@ -68,7 +68,7 @@ def test_a_ratio_is_of_two_numbers_of_the_same_model(synthetic):
     suite = suite_of(records)
     part = of(records, "objectnet", "accuracy", "resnet50_2.0_3", scoring="full").value
     whole = of(records, "imagenet", "accuracy", "resnet50_2.0_3").value
-    found = suite.curve(measures.OBJECTNET_RATIO, "resnet50", 2.0)[3.0]
+    found = suite.curve(headlines.OBJECTNET_RATIO, "resnet50", 2.0)[3.0]
     assert found.value == pytest.approx(part / whole, rel=1e-12)
     assert found.low < found.value < found.high and found.num_examples == 18514
 
@@ -79,7 +79,7 @@ def test_numbers_without_a_finite_interval_are_no_points(synthetic, change):
         r._replace(**change) if (r.model, r.metric) == ("resnet18_2.0_1", "background_gap") else r
         for r in synthetic()
     ]
-    curve = suite_of(records).curve(measures.BACKGROUND_GAP, "resnet18", 2.0)
+    curve = suite_of(records).curve(headlines.BACKGROUND_GAP, "resnet18", 2.0)
     assert list(curve) == [0.25, 0.5, 3.0, 5.0]
 
 
@@ -111,31 +111,39 @@ def test_rank_correlation_is_spearmans():
     assert math.isnan(resampling.rank_correlation({e: estimate(0.1) for e in range(5)}).value)
 
 
-def test_paper_claims_on_the_made_up_suite(synthetic):
-    found = trends(suite_of(synthetic()))
+@pytest.mark.parametrize(
+    ("benchmark", "part", "verdict"),
+    [
+        ("ImageNet-C", "roughly constant (our reading: within 10%", "holds"),
+        ("ObjectNet", "Every ℓ2 model has a smaller ratio", "holds"),
+        ("RIVAL10", "The RFS falls with the ℓ∞ budget.", "holds"),
+        ("Salient ImageNet-1M", "The RCS falls with the ℓ2 budget.", "holds"),
+        ("Salient ImageNet-1M", "The RCS does not fall with the ℓ∞ budget", "holds"),
+        ("ImageNet-9", "9 of 10 ℓ2 models have a larger background gap than the st", "holds"),
+        ("Waterbirds", "10 of 10 ℓ2 models have a larger majority-minority", "holds"),
+        ("Waterbirds", "6 of 10 ℓ∞ models have a larger majority-minority", "fails"),
+        ("ImageNet-9", "ℓ2 resnet50, ε = 5, is 18.9%.", "fails"),
+        ("ImageNet-9", "standard resnet50 is 9.7%.", "holds"),
+        ("Waterbirds", "the majority-minority gap is larger for ℓ2 than for ℓ∞.", "holds"),
+    ],
+)
+def test_paper_claims_on_the_made_up_suite(judged, benchmark, part, verdict):
+    (found,) = (f for f in judged[0] if f.about == benchmark and part in f.statement)
+    assert found.verdict == verdict
 
-    def verdict(benchmark, part):
-        (trend,) = (t for t in found if t.benchmark == benchmark and part in t.statement)
-        return trend.verdict
 
-    assert verdict("ImageNet-C", "roughly constant (our reading: within 10%") == "holds"
-    assert verdict("ObjectNet", "Every ℓ2 model has a smaller ratio") == "holds"
-    assert verdict("RIVAL10", "The RFS falls with the ℓ∞ budget") == "holds"
-    assert verdict("Salient ImageNet-1M", "The RCS falls with the ℓ2 budget") == "holds"
-    assert verdict("Salient ImageNet-1M", "The RCS does not fall with the ℓ∞ budget") == "holds"
-    assert verdict("ImageNet-9", "9 of 10 ℓ2 models have a larger background gap") == "holds"
-    assert verdict("Waterbirds", "10 of 10 ℓ2 models have a larger majority-minority") == "holds"
-    assert verdict("Waterbirds", "6 of 10 ℓ∞ models have a larger majority-minority") == "fails"
-    assert verdict("ImageNet-9", "ℓ2 resnet50, ε = 5, is 18.9%") == "fails"
-    assert verdict("ImageNet-9", "standard resnet50 is 9.7%") == "holds"
-    assert verdict("Waterbirds", "the majority-minority gap is larger for ℓ2") == "holds"
+def test_masks_have_claims_of_their_own(judged):
+    claims, found = judged
+    assert len(found) == 3 * 3 * 5  # benchmarks, headlines, statements
+    assert {f.about for f in found} == {"RIVAL10", "Salient ImageNet-1M", "ImageNet-9"}
+    assert not {f.statement for f in found} & {f.statement for f in claims}
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.185, "holds"), (0.178, "fails")])
 def test_a_number_of_the_paper_holds_where_the_interval_covers_it(synthetic, value, verdict):
     measured = of(synthetic(), "imagenet9", "relative_background_gap", "resnet50_2.0_5")
     measured = measured._replace(value=value, low=value - 0.01, high=value + 0.01)
-    (found,) = (t for t in trends(suite_of([measured])) if "18.9%" in t.statement)
+    (found,) = (t for t in findings(suite_of([measured]), CLAIMS) if "18.9%" in t.statement)
     assert found.verdict == verdict
     shown = f"{100 * value:.1f}% [{100 * value - 1:.1f}, {100 * value + 1:.1f}]."
     assert found.detail == shown
@@ -155,28 +163,21 @@ def test_roughly_constant_is_within_ten_percent(synthetic, factor, half, verdict
         r._replace(value=0.7, low=0.699, high=0.701) if r.benchmark == "imagenet" else r
         for r in synthetic()
     ]  # fmt: skip
-    (found,) = (t for t in trends(suite_of(records)) if t.benchmark == "ImageNet-C")
-    assert found.verdict == verdict
+    (found,) = findings(suite_of(records), CLAIMS[:1])
+    assert found.about == "ImageNet-C" and found.verdict == verdict
     assert f"of 20 models: {100 * (factor - 1):+.1f}%" in found.detail
     assert found.detail.endswith("resnet18, ℓ∞ 8/255.")
 
 
 def test_fewer_models_than_the_papers_leave_its_counts_open(synthetic):
-    found = trends(suite_of(synthetic(("resnet50",))))
-    (count,) = (t for t in found if "9 of 10 ℓ2 models" in t.statement)
+    suite = suite_of(synthetic(("resnet50",)))
+    (count,) = findings(suite, [c for c in CLAIMS if c.paper == 9])
     assert count.verdict == "open (5 of 5 models)"
-
-
-def test_masks_have_trends_of_their_own(synthetic):
-    found = mask_trends(suite_of(synthetic()))
-    assert len(found) == 3 * 3 * 5  # benchmarks, measures, statements
-    assert {t.benchmark for t in found} == {"RIVAL10", "Salient ImageNet-1M", "ImageNet-9"}
-    assert not {t.statement for t in found} & {t.statement for t in trends(suite_of(synthetic()))}
 
 
 def test_page_of_the_whole_suite(synthetic, page_of):
     titles, page = page_of(synthetic())
-    of_masks = {MASKS + of[0].title for of in measures.MASKS.values()}
+    of_masks = {MASKS + of[0].title for of in headlines.MASKS}
     assert titles == {t for _, t, *_ in PAPER} | of_masks - {f"{MASKS}spurious_shapes"}
     assert "levels = 0.1176/0.2353/0.3529/0.4706/0.5882/0.7059/0.8235" in page
     assert "levels = 0.25, trials = 5, dilation_rounds = 15" in page
@@ -215,14 +216,14 @@ def test_a_part_of_the_suite_makes_a_page(synthetic, page_of, keep, drawn):
 def test_a_marker_is_hollow_unless_clearly_different_from_its_own_baseline():
     import matplotlib.pyplot as plt
 
-    gap = measures.BACKGROUND_GAP
+    gap = headlines.BACKGROUND_GAP
     values = {("a", 0.0): 0.1, ("a", 1.0): 0.11, ("a", 3.0): 0.2, ("b", 0.0): 0.3, ("b", 1.0): 0.31}
     values |= {("c", 1.0): 0.9}  # no baseline, so nothing is clear
     records = [
         Record(gap.metric, *estimate(v), {}, 0.0, gap.benchmark, "", f"{a}{e}", a, 2.0, e)
         for (a, e), v in values.items()
     ]
-    figure = by_budget(suite_of(records), [gap], plt)
+    figure = by_budget(suite_of(records), [gap])
     markers = {
         (line.get_marker(), round(float(line.get_ydata()[0]))): line.get_markerfacecolor()
         for line in figure.axes[0].lines
@@ -241,4 +242,4 @@ def test_numbers_that_are_nan_make_a_page(synthetic, page_of):
     titles, page = page_of(records)
     assert SNAPSHOT in titles and "nan" in page.split("Every number")[1]
     everything = [r._replace(**nan, num_examples=0) for r in measured]
-    assert trends(suite_of(everything)) == mask_trends(suite_of(everything)) == []
+    assert findings(suite_of(everything), CLAIMS + MASK_CLAIMS) == []

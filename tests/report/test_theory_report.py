@@ -7,7 +7,7 @@ import pytest
 
 from advspur._checks import InputError
 from advspur.report import write_report
-from advspur.report.claims import claims
+from advspur.report.theory_claims import read_theory, theory_findings
 
 NAN = math.nan
 SPURIOUS = np.array([False, True])
@@ -77,7 +77,7 @@ def write_shift(directory, total, improved=0.4, core=(0.5, 0.5)):
 
 
 def verdict(directory, part):
-    (found,) = [c for c in claims(directory) if part in c.statement]
+    (found,) = [c for c in theory_findings(read_theory(directory)) if part in c.statement]
     return found.verdict, found.detail
 
 
@@ -119,7 +119,8 @@ def test_scale_claims(tmp_path):
 
 def test_taking_the_scaling_out_of_theta_can_turn_a_fall_into_growth(tmp_path):
     write_scale(tmp_path, [[0.10, 0.10], [0.08, 0.08]])  # |θ_S| falls by less than the scale grows
-    growth = [c.verdict for c in claims(tmp_path) if "scaling parameter" in c.statement]
+    found = theory_findings(read_theory(tmp_path))
+    growth = [c.verdict for c in found if "scaling parameter" in c.statement]
     assert growth == ["fails", "holds"]
 
 
@@ -140,14 +141,14 @@ def test_shift_claims(tmp_path, total, expected):
     assert verdict(tmp_path, "in expectation")[0] == "fails"  # core loses as much
 
 
-def test_page_of_theory_alone(tmp_path):
+def test_page_of_theory_alone(tmp_path, rendered):
     write_nfs(tmp_path, (0.1, 0.6, 0.6))
     write_scale(tmp_path, [[0.0, 0.0], [0.1, 0.2]])
     write_shift(tmp_path, [[0.6, 0.9], [0.4, 0.5]])
     page = write_report(tmp_path).read_text()
     assert "Linear theory" in page and "Models and what they cost" not in page
     assert page.count("<img") == page.count('src="data:image/png') == 5
-    assert page.count('class="verdict') == len(claims(tmp_path)) == 13
+    assert page.count('class="verdict') == len(theory_findings(read_theory(tmp_path))) == 13
     assert (tmp_path / "figures" / "theory_phase.pdf").exists()
 
 

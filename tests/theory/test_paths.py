@@ -32,6 +32,16 @@ def test_breakpoints_are_minimisers(p, solve, random_problems, numpy_radius):
     np.testing.assert_array_equal(path.epsilon[:, -1], 0)
     np.testing.assert_allclose(path.theta[:, -1], models.theta_opt, rtol=0, atol=1e-12)
 
+    v = models.theta_opt[:, None] - path.theta
+    h = np.einsum("nij,nkj->nki", models.covariance, v)
+    q = 1 if p == math.inf else math.inf
+    for found, expected, digits in (
+        (path.variance, np.sum(v * h, axis=2) + models.noise_std[:, None] ** 2, 1e-14),
+        (path.kappa, np.linalg.norm(h, ord=p, axis=2), 1e-13),
+        (path.norm, np.linalg.norm(path.theta, ord=q, axis=2), 1e-13),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=digits)
+
     row, index = np.nonzero(np.diff(path.kappa, axis=1, append=-1) < 0)  # one of each point
     assert len(row) > 3 * 16
     each = jax.tree.map(lambda x: x[row], models)
@@ -44,27 +54,11 @@ def test_breakpoints_are_minimisers(p, solve, random_problems, numpy_radius):
     middle = (path.theta[row, index] + path.theta[row, index - 1]) / 2
     v = each.theta_opt - middle
     h = np.einsum("nij,nj->ni", each.covariance, v)
-    q = 1 if p == math.inf else math.inf
     kappa = np.linalg.norm(h, ord=p, axis=1)
     n = np.linalg.norm(middle, ord=q, axis=1)
     np.testing.assert_allclose(np.sum(h * middle, axis=1), kappa * n, rtol=1e-10, atol=1e-12)
     q_kappa = (path.kappa[row, index] + path.kappa[row, index - 1]) / 2
     np.testing.assert_allclose(kappa, q_kappa, rtol=1e-10, atol=1e-13)
-
-
-@pytest.mark.parametrize("p", (1, math.inf))
-def test_attributes_of_breakpoints(p, random_problems):
-    models, _ = random_problems(16, 5, p=p, condition=30.0, seed=4)
-    path = jax.tree.map(np.asarray, paths(p)(models))
-    v = models.theta_opt[:, None] - path.theta
-    h = np.einsum("nij,nkj->nki", models.covariance, v)
-    variance = np.sum(v * h, axis=2) + models.noise_std[:, None] ** 2
-    np.testing.assert_allclose(path.variance, variance, rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(path.kappa, np.linalg.norm(h, ord=p, axis=2), rtol=1e-10, atol=1e-13)
-    q = 1 if p == math.inf else math.inf
-    np.testing.assert_allclose(
-        path.norm, np.linalg.norm(path.theta, ord=q, axis=2), rtol=1e-10, atol=1e-13
-    )
 
 
 @pytest.mark.parametrize("p", (1, math.inf))

@@ -61,7 +61,9 @@ def test_without_shift_it_is_the_standard_loss(x64):
 def test_law_of_a_draw_is_noncentral_chi_squared(x64, key):
     theta, std, noise_std = jnp.array([0.8, 0.8, 0.2, 0.2, 0.1]), 0.4, 0.1
     noise = jax.random.normal(key, (4000, 3, 5))
-    draw = jax.vmap(lambda n: sample_shifted_loss(theta, std, n, eta=0.25, reading="R1"))
+    facts = {"eta": 0.25, "theta_opt": (1, 1, 0, 0, 0), "noise_std": noise_std}
+    facts |= {"spurious_scale": 1.0, "reading": "R1"}
+    draw = jax.vmap(lambda n: sample_shifted_loss(theta, std, n, **facts))
     unit = std**2 * jnp.sum(theta[2:] ** 2)
     clean = standard_loss(theta, gaussian_linear_model(0.25))
     law = scipy.stats.ncx2(5, (clean - noise_std**2) / unit)

@@ -84,11 +84,6 @@ def test_devices_share_rows_or_columns_and_agree_with_one(x64, monkeypatch):
         np.testing.assert_allclose(sweep.loss, alone.loss, rtol=1e-14)
 
 
-def test_core_features_only(x64):
-    sweep = sweep_nfs([0.5], EPSILONS[1:4], p=2.0, features="core")
-    assert np.all(sweep.theta[..., 2:] == 0) and np.all(sweep.nfs == 0)
-
-
 def test_shift_against_its_own_draws_and_single_solves(x64, key):
     stds = np.array([0.0, 0.3, 1.0])
     zs = []
@@ -130,6 +125,7 @@ def test_float32_follows_the_input_and_stays_close(x64):
         (lambda: sweep_nfs([0.1], [0.1], p=0.5), "norm must be a number"),
         (lambda: sweep_nfs([0.1], [0.1], p=2, features="spurious"), "allowed: 'all', 'core'"),
         (lambda: sweep_nfs_over_scale([0.0], [0.1], eta=1.0), "scales must be > 0"),
+        (lambda: sweep_nfs([0.1], [0.1], p=2, spurious_scale=[1.0, 2.0]), "one for each eta"),
         (
             lambda: sweep_distribution_shift(
                 [0.1], [0.1], p=2, spurious_scale=1.0, key=None, reading="R4"

@@ -1,0 +1,134 @@
+"""The headline numbers of the benchmarks: where their records are and how to read them."""
+
+from typing import NamedTuple
+
+TITLES = {
+    "imagenet": "ImageNet",
+    "imagenet_c": "ImageNet-C",
+    "objectnet": "ObjectNet",
+    "rival10": "RIVAL10",
+    "salient_imagenet": "Salient ImageNet-1M",
+    "imagenet9": "ImageNet-9",
+    "waterbirds": "Waterbirds",
+    "cifar10": "CIFAR-10",
+    "cifar_color_shift": "CIFAR-10, colour shift",
+}
+
+
+class Headline(NamedTuple):
+    """One number of a model, looked up by benchmark, metric and some of its options."""
+
+    name: str
+    benchmark: str
+    metric: str
+    options: dict = {}
+    sign: int = 0  # +1: larger means more reliance on what is spurious; -1: smaller does
+    unit: str = "%"
+    over: "Headline | None" = None  # the number is the ratio to this one of the same model
+    even: "Headline | None" = None  # what it would be of a model that tells no regions apart
+    paper: tuple = ()  # ((arch, p, epsilon), value): what the paper states
+
+    @property
+    def title(self):
+        """The benchmark as its authors write it."""
+        return title_of(self.benchmark)
+
+
+def title_of(benchmark):
+    """The benchmark as its authors write it; its name where it is no benchmark of the paper."""
+    return TITLES.get(benchmark, benchmark)
+
+
+def background_gaps(benchmark):
+    """MIXED-SAME minus MIXED-RAND accuracy, and that as a share of MIXED-SAME."""
+    gap = Headline("background gap", benchmark, "background_gap", {}, 1, "points")
+    relative = gap._replace(name=f"relative {gap.name}", metric=f"relative_{gap.metric}", unit="%")
+    return gap, relative
+
+
+def group_accuracies(benchmark, options):
+    """Accuracy where the background agrees with the class, where not, and the difference."""
+    return (
+        Headline("majority accuracy", benchmark, "majority_accuracy", options),
+        Headline("minority accuracy", benchmark, "minority_accuracy", options),
+        Headline("majority-minority gap", benchmark, "majority_minority_gap", options, 1, "points"),
+    )
+
+
+def of_masks(benchmark, name, metric):
+    """Sensitivity to attacks on one region, and the share of the gradient off the core."""
+    attacked = Headline("", benchmark, f"adversarial_{metric}", sign=-1)
+    area = Headline("area off the core", benchmark, "spurious_area")
+    return (
+        attacked._replace(name=f"{name} under ℓ2 attack", options={"p": 2.0}),
+        attacked._replace(name=f"{name} under ℓ∞ attack", options={"p": "inf"}),
+        Headline("deep NFS", benchmark, "norm_fraction_spurious", sign=1, even=area),
+    )
+
+
+IMAGENET = Headline("accuracy", "imagenet", "accuracy")
+IMAGENET_C = Headline("mean accuracy", "imagenet_c", "mean_corruption_accuracy")
+OBJECTNET = Headline("accuracy (full)", "objectnet", "accuracy", {"scoring": "full"})
+IMAGENET_C_RATIO = IMAGENET_C._replace(name="ratio to ImageNet accuracy", over=IMAGENET)
+OBJECTNET_RATIO = OBJECTNET._replace(name=IMAGENET_C_RATIO.name, over=IMAGENET, sign=-1)
+
+RFS_METRIC, RCS_METRIC = "relative_foreground_sensitivity", "relative_core_sensitivity"
+RFS = Headline("RFS", "rival10", RFS_METRIC, {"family": "linf"}, -1)
+RCS = Headline("RCS", "salient_imagenet", RCS_METRIC, {"family": "linf"}, -1)
+
+BACKGROUND_GAP, RELATIVE_GAP = background_gaps("imagenet9")
+RELATIVE_GAP = RELATIVE_GAP._replace(  # the paper, section 4.3
+    paper=((("resnet50", 2.0, 5.0), 0.189), (("resnet50", 0.0, 0.0), 0.097))
+)
+BIRDS = group_accuracies("waterbirds", {"head": "adam"})
+GROUP_GAP = BIRDS[2]
+
+COLORS = "cifar_color_shift"
+COLORS_CLEAN = Headline("accuracy", COLORS, "accuracy", {"part": "test"})
+SHAPES = "spurious_shapes"
+SHAPES_CLEAN = Headline("clean accuracy", SHAPES, "accuracy", {"part": "test"})
+SHAPES_NOISE = (
+    Headline("RFS (noise of equal deviation)", SHAPES, RFS_METRIC, {"family": "linf"}, -1),
+    Headline("RFS (noise of equal length)", SHAPES, RFS_METRIC, {"family": "l2"}, -1),
+)
+SHAPES_GAPS = background_gaps(SHAPES)
+SHAPES_GROUPS = group_accuracies(SHAPES, {})
+SHAPES_RELIANCE = (*SHAPES_GAPS, SHAPES_GROUPS[2], *SHAPES_NOISE)
+
+MASKS = (
+    of_masks("rival10", "RFS", RFS_METRIC),
+    of_masks("salient_imagenet", "RCS", RCS_METRIC),
+    of_masks("imagenet9", "RFS", RFS_METRIC),
+    of_masks(SHAPES, "RFS", RFS_METRIC),
+)
+
+HEADLINES = (
+    IMAGENET,
+    IMAGENET_C,
+    Headline("mCE", "imagenet_c", "mean_corruption_error"),
+    IMAGENET_C_RATIO,
+    OBJECTNET,
+    OBJECTNET._replace(name="accuracy (subset)", options={"scoring": "subset"}),
+    OBJECTNET_RATIO,
+    Headline("accuracy", "rival10", "accuracy"),
+    RFS,
+    Headline("accuracy", "salient_imagenet", "accuracy"),
+    RCS,
+    Headline("accuracy (original)", "imagenet9", "accuracy", {"part": "original"}),
+    BACKGROUND_GAP,
+    RELATIVE_GAP,
+    *BIRDS,
+    Headline("worst group", "waterbirds", "worst_group_accuracy", {"head": "adam"}),
+    Headline("adjusted average", "waterbirds", "adjusted_average_accuracy", {"head": "adam"}),
+    COLORS_CLEAN,
+    COLORS_CLEAN._replace(name="majority", metric="majority_accuracy"),
+    COLORS_CLEAN._replace(name="minority", metric="minority_accuracy"),
+    COLORS_CLEAN._replace(
+        name="accuracy, colours that tell nothing", options={"part": "uncorrelated"}
+    ),
+    SHAPES_CLEAN,
+    *SHAPES_GROUPS,
+    *SHAPES_GAPS,
+    *SHAPES_NOISE,
+    *(headline for masks in MASKS for headline in masks),
+)
