@@ -75,7 +75,7 @@ def our_step(args, arch, stem, classes, size, num_steps, images, labels):
     attack = Attack(2.0, num_steps, RELATIVE_STEP)
     step = make_train_step(network, optimizer, attack=attack, mean=MEAN, std=STD)
     nothing = np.ones((len(labels), 1, 1, 1), np.uint8)
-    batch = Batch(images, labels, labels, nothing, labels >= 0)
+    batch = Batch(images, labels, nothing, labels >= 0)
     batch = shard(batch, jax.local_device_count())
     count = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
 

@@ -183,7 +183,7 @@ def run_dir(tmp_path, monkeypatch, tiny_classifier, easy_shapes):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "model.json").write_text(json.dumps(facts))
     monkeypatch.setattr(store, "latest_step", lambda path: steps[-1])
-    monkeypatch.setattr(store, "run_checksum", lambda path: str(steps))
+    monkeypatch.setattr(store, "_saved_digest", lambda directory: str(steps))
     monkeypatch.setattr(models, "load", lambda path, **_: tiny_classifier)
     return tmp_path / "tiny", facts, steps
 
