@@ -20,7 +20,7 @@ ROLES = ("image", "label", "split", "variant", "pair", "mask", "spurious_mask")
 # Names that an attribute cannot have: columns and arguments of Table, and keys of examples.
 RESERVED = ("path", "line", "group", "is_majority", "mask_path", "spurious_mask_path", "index")
 RESERVED += ("names", "load", "num_classes", "image_size", "root", "files", "transform")
-RESERVED += ("read_mask", "has_mask", *ROLES)
+RESERVED += ("read_mask", *ROLES)
 MOST_VALUES = 100  # of a column that is taken for an attribute without being named
 CELEBA = "list_attr_celeba"
 

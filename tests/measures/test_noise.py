@@ -40,12 +40,12 @@ def test_a_subset_has_the_noise_of_the_whole(key):
     def noise(batch, numbers):
         return {"z": gaussian_noise(batch.image, numbers, key)}
 
+    gaussian_noise.clear_cache()  # another test may have compiled one batch size with other flags
     whole = for_each_example(noise, table, batch_size=4)["z"]
     some = for_each_example(noise, table.subset(rows), batch_size=4)["z"]
     fewer = for_each_example(noise, table.subset(rows).subset([2, 4]), batch_size=8)["z"]
     np.testing.assert_array_equal(some, whole[rows])
-    # another program, perhaps compiled with other flags by another test
-    np.testing.assert_allclose(fewer, whole[[3, 0]], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(fewer, whole[[3, 0]])
     assert len(np.unique(whole.reshape(8, -1), axis=0)) == 8
 
 
