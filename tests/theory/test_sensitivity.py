@@ -103,6 +103,24 @@ def test_second_derivative_of_the_loss(p, solve, paper_models):
     np.testing.assert_allclose(second(epsilons), (up - down) / (2 * STEP), rtol=1e-6, atol=1e-8)
 
 
+def test_vmap_of_grad(solve, paper_models):
+    def reliance(epsilon, eta):
+        model = gaussian_linear_model(eta)
+        best = minimize_adversarial_loss(model, epsilon, p=2)
+        return norm_fraction_spurious(best.theta, model.is_spurious)
+
+    slope = jax.vmap(jax.grad(reliance, argnums=(0, 1)))
+    slope = jax.jit(slope, compiler_options=QUICK_TO_COMPILE)
+    epsilons = np.array([0.2, 0.7, 1.5])
+    in_epsilon, in_eta = slope(epsilons, np.full(3, 0.5))
+    assert np.all(in_epsilon > 0)  # more budget and more correlation: more reliance
+    assert np.all(in_eta > 0)
+    shifted = np.concatenate([epsilons + STEP, epsilons - STEP])
+    theta = solve(paper_models([0.5] * 6), shifted, p=2).theta
+    up, down = (np.sum(theta[:, 2:] ** 2, axis=1) / np.sum(theta**2, axis=1)).reshape(2, 3)
+    np.testing.assert_allclose(in_epsilon, (up - down) / (2 * STEP), rtol=1e-6, atol=1e-9)
+
+
 def test_features_that_stay_zero_have_zero_derivatives(x64):
     model = gaussian_linear_model(0.25)
 

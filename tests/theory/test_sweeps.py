@@ -84,6 +84,11 @@ def test_devices_share_rows_or_columns_and_agree_with_one(x64, monkeypatch):
         np.testing.assert_allclose(sweep.loss, alone.loss, rtol=1e-14)
 
 
+def test_core_features_only(x64):
+    sweep = sweep_nfs([0.5], EPSILONS[1:4], p=2.0, features="core")
+    assert np.all(sweep.theta[..., 2:] == 0) and np.all(sweep.nfs == 0)
+
+
 def test_shift_against_its_own_draws_and_single_solves(x64, key):
     stds = np.array([0.0, 0.3, 1.0])
     zs = []
