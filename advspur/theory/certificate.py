@@ -16,9 +16,10 @@ from advspur._checks import check_nonnegative, check_norm
 from advspur.norms import dual_exponent, lp_norm, steepest_ascent
 from advspur.theory.linear_model import C1, C2, check_model
 from advspur.theory.problem import Problem, dot, matvec, moments
+from advspur.theory.weights import weighted_model
 
 
-def duality_gap(theta, model, epsilon, *, p):
+def duality_gap(theta, model, epsilon, *, p, budget_weights=None):
     """An upper bound of adversarial_loss(theta) - min adversarial_loss, 0 at a minimiser.
 
     The smaller of two bounds: the dual value at u = 2 s + 2 c1 epsilon n, w = u v / s, with
@@ -31,10 +32,12 @@ def duality_gap(theta, model, epsilon, *, p):
       model: GaussianLinearModel of m features.
       epsilon: attack budget >= 0.
       p: norm of the attack, in [1, inf].
+      budget_weights: [m], positive and finite; see `adversarial_loss`.
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
-    covariance, target, noise_std, _ = check_model(model)
+    (covariance, target, noise_std, _), weights = weighted_model(check_model(model), budget_weights)
+    theta = weights * theta
     problem = Problem(covariance, target, covariance @ target, noise_std**2, epsilon)
     v = target - theta
     s = jnp.sqrt(moments(problem, v)[1])

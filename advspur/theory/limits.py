@@ -16,41 +16,54 @@ from advspur.theory.linear_model import (
     C1,
     check_finite,
     check_model,
+    check_weights,
     gaussian_linear_model,
     norm_fraction_spurious,
     restrict_to_core,
 )
 from advspur.theory.paths import regularization_path
+from advspur.theory.weights import weighted_model
 
 
-def collapse_radius(model, *, p):
+def collapse_radius(model, *, p, budget_weights=None):
     """epsilon_0: theta = 0 minimises the adversarial loss exactly if epsilon >= epsilon_0.
 
-    ||covariance theta_opt||_p / (c1 sqrt(theta_opt' covariance theta_opt + noise_std^2)), with
-    the attack's own norm p in [1, inf].
+    ||D^-1 covariance theta_opt||_p / (c1 sqrt(theta_opt' covariance theta_opt + noise_std^2)), with
+    the attack's own norm p in [1, inf] and D = 1, or diag(budget_weights). Infinite where a feature
+    that tells of Y is not attacked.
     """
     check_norm(p)
     model = check_model(model)
     b = model.covariance @ model.theta_opt
     variance = model.theta_opt @ b + model.noise_std**2
-    return lp_norm(b, p) / (C1 * jnp.sqrt(variance))
+    endless = False
+    if budget_weights is not None:
+        weights, _ = check_weights(budget_weights, *b.shape, b.dtype)
+        endless = jnp.any((weights == 0) & (b != 0))
+        b = jnp.where(weights > 0, b / jnp.where(weights > 0, weights, 1), 0)
+    return jnp.where(endless, jnp.inf, lp_norm(b, p) / (C1 * jnp.sqrt(variance)))
 
 
-def limit_nfs(model, *, p):
+def limit_nfs(model, *, p, budget_weights=None):
     """NFS just below the collapse radius.
 
     theta then points along sign(b) |b|^(p-1), b = covariance theta_opt: NFS is
     sum_S |b|^(2 (p-1)) / sum |b|^(2 (p-1)). For p = 1 and inf, where b may be 0 or have ties, the
     direction is that of the first straight piece of the path.
+
+    Args:
+      budget_weights: [m], positive and finite, see `adversarial_loss`; D theta then points along
+        sign(b) |b|^(p-1) with b = D^-1 covariance theta_opt.
     """
     check_norm(p)
+    model, weights = weighted_model(model, budget_weights)
     if p in (1, math.inf):
         path = regularization_path(model, p=p)
         moved = jnp.argmax(path.norm > 0)  # past steps of length 0
-        return norm_fraction_spurious(path.theta[moved], model.is_spurious)
+        return norm_fraction_spurious(path.theta[moved] / weights, model.is_spurious)
     b = model.covariance @ model.theta_opt
     size = jnp.abs(b) / jnp.max(jnp.abs(b))
-    return norm_fraction_spurious(size ** (p - 1), model.is_spurious)
+    return norm_fraction_spurious(size ** (p - 1) / weights, model.is_spurious)
 
 
 def critical_spurious_scale(model):

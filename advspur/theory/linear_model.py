@@ -103,7 +103,7 @@ def standard_loss(theta, model):
     return error @ model.covariance @ error + model.noise_std**2
 
 
-def adversarial_loss(theta, model, epsilon, *, p):
+def adversarial_loss(theta, model, epsilon, *, p, budget_weights=None):
     """E[max over ||delta||_p <= epsilon of (Y - <X + delta, theta>)^2]: Theorem 1, Eq. 2.
 
     c2 s^2 + (c1 s + epsilon ||theta||_q)^2. Convex in theta. The derivative of the norm at its
@@ -114,29 +114,43 @@ def adversarial_loss(theta, model, epsilon, *, p):
       model: GaussianLinearModel of m features.
       epsilon: attack budget >= 0, in the units of the features.
       p: norm of the attack, in [1, inf].
+      budget_weights: [m] >= 0, the budget of each feature in units of epsilon: the attack is then
+        ||D^-1 delta||_p <= epsilon with D = diag(budget_weights), and ||D theta||_q takes the place
+        of ||theta||_q. None: 1 for all.
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
     s = residual_std(theta, model)
-    return C2 * s**2 + (C1 * s + epsilon * lp_norm(theta, dual_exponent(p))) ** 2
+    weighted = weigh(theta, budget_weights)
+    return C2 * s**2 + (C1 * s + epsilon * lp_norm(weighted, dual_exponent(p))) ** 2
 
 
-def worst_case_perturbation(theta, x, y, epsilon, *, p):
+def worst_case_perturbation(theta, x, y, epsilon, *, p, budget_weights=None):
     """The delta that attains max over ||delta||_p <= epsilon of (y - <x + delta, theta>)^2: Eq. 3.
 
-    delta = -sign(y - <x, theta>) epsilon v with v = argmax_{||v||_p <= 1} <v, theta>; the maximum
-    is (|y - <x, theta>| + epsilon ||theta||_q)^2.
+    delta = -sign(y - <x, theta>) epsilon D v with v = argmax_{||v||_p <= 1} <v, D theta> and D = 1,
+    or diag(budget_weights); the maximum is (|y - <x, theta>| + epsilon ||D theta||_q)^2.
 
     Args:
       theta: [m].
       x: [..., m] inputs.
       y: [...] outputs.
+      budget_weights: [m], finite; see `adversarial_loss`.
     Returns: [..., m].
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
     sign = jnp.where(y - x @ theta >= 0, 1, -1)  # at 0 either is a maximiser, 0 is not
-    return -sign[..., None] * epsilon * steepest_ascent(theta, p=p)
+    delta = epsilon * weigh(steepest_ascent(weigh(theta, budget_weights), p=p), budget_weights)
+    return -sign[..., None] * delta
+
+
+def weigh(theta, budget_weights):
+    """D theta; a parameter that is 0 stays 0 under an infinite weight."""
+    if budget_weights is None:
+        return theta
+    weights, _ = check_weights(budget_weights, jnp.shape(theta)[-1], jnp.result_type(theta))
+    return jnp.where(jnp.isinf(weights) & (theta == 0), 0, weights) * theta
 
 
 def norm_fraction_spurious(theta, is_spurious):
@@ -210,6 +224,24 @@ def check_model(model):
             f"covariance is not positive semidefinite (lowest eigenvalue {lowest:.3g})",
         )
     return GaussianLinearModel(covariance, theta_opt, noise_std, is_spurious)
+
+
+def check_weights(weights, num_features, dtype):
+    """(the budget weights as an array [m], whether some may be 0 or inf)."""
+    weights = jnp.asarray(weights, dtype)
+    require(
+        weights.shape == (num_features,),
+        f"budget_weights has shape {weights.shape}; give one for each of {num_features} features",
+    )
+    if not is_concrete(weights):
+        return weights, True
+    values = np.asarray(weights)
+    require(
+        np.all(values >= 0),
+        f"budget_weights = {values.tolist()}: they must be >= 0 (0: a feature that is not attacked, "
+        "inf: one that is not used)",
+    )
+    return weights, not np.all((values > 0) & np.isfinite(values))
 
 
 def check_finite(name, value):

@@ -17,6 +17,7 @@ from advspur.theory import faces
 from advspur.theory.budget import attack_budget
 from advspur.theory.linear_model import C1, check_model
 from advspur.theory.problem import Problem, matvec, moments
+from advspur.theory.weights import weighted_model
 
 
 class RegularizationPath(NamedTuple):
@@ -43,17 +44,21 @@ class RegularizationPath(NamedTuple):
     is_complete: jax.Array
 
 
-def regularization_path(model, *, p, max_breakpoints=None):
+def regularization_path(model, *, p, max_breakpoints=None, budget_weights=None):
     """The minimisers of the adversarial loss for all epsilon at once, p = 1 or inf.
 
     Args:
       model: GaussianLinearModel of m features.
       p: norm of the attack, 1 or inf.
       max_breakpoints: static; 4 m + 8 if not given.
+      budget_weights: [m], positive and finite, see `adversarial_loss`; `kappa` and `norm` are then
+        of D^-1 covariance (theta_opt - theta) and of D theta.
     Returns: RegularizationPath.
     """
     check_norm(p, (1.0, math.inf))
-    return path_arrays(*check_model(model)[:3], p=float(p), count=max_breakpoints)
+    model, weights = weighted_model(check_model(model), budget_weights)
+    path = path_arrays(*model[:3], p=float(p), count=max_breakpoints)
+    return path._replace(theta=path.theta / weights)
 
 
 @functools.partial(jax.jit, static_argnames=("p", "count"))

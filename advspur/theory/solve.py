@@ -28,10 +28,12 @@ from advspur.theory.linear_model import (
     GaussianLinearModel,
     adversarial_loss,
     check_model,
+    check_weights,
     restrict_to_core,
 )
 from advspur.theory.problem import UNROLLED, Problem, is_definite, matvec, moments
 from advspur.theory.sensitivity import minimizer_tangent
+from advspur.theory.weights import reweight
 
 CHUNK = 128  # problems of five features solved side by side: they stay in the cache
 
@@ -55,7 +57,7 @@ class RobustMinimizer(NamedTuple):
     unique: jax.Array
 
 
-def minimize_adversarial_loss(model, epsilon, *, p, features="all"):
+def minimize_adversarial_loss(model, epsilon, *, p, features="all", budget_weights=None):
     """argmin over theta of c2 s^2 + (c1 s + epsilon ||theta||_q)^2 (Theorem 1), exactly.
 
     Args:
@@ -63,6 +65,8 @@ def minimize_adversarial_loss(model, epsilon, *, p, features="all"):
       epsilon: attack budget >= 0, in the units of the features.
       p: norm of the attack, in [1, inf].
       features: "all", or "core" for the best theta with theta_S = 0.
+      budget_weights: [m] >= 0, see `adversarial_loss`. A feature of weight 0 is not attacked, one
+        of weight inf not used: both limits are exact.
     Returns: RobustMinimizer.
     Raises: ValueError for a model or argument that makes no sense.
 
@@ -81,14 +85,20 @@ def minimize_adversarial_loss(model, epsilon, *, p, features="all"):
         epsilon.shape == (),
         f"epsilon has shape {epsilon.shape}; expected a number (batch by jax.vmap)",
     )
-    return _minimize(model, epsilon, float(p), features)
+    weights, has_limits = budget_weights, False
+    if weights is not None:
+        weights, has_limits = check_weights(weights, *model.theta_opt.shape, epsilon.dtype)
+    return _minimize(model, epsilon, weights, float(p), features, has_limits)
 
 
-@functools.partial(jax.jit, static_argnames=("p", "features"))
-def _minimize(model, epsilon, p, features):
+@functools.partial(jax.jit, static_argnames=("p", "features", "has_limits"))
+def _minimize(model, epsilon, weights, p, features, has_limits):
     if features == "core":
         model = restrict_to_core(model)
+    if weights is not None:
+        model, restore = reweight(model, weights, has_limits=has_limits)
     theta, loss, gap, unique = _solve(p, *model[:3], epsilon)
+    theta = theta if weights is None else restore(theta)
     converged = certificate.certified(gap, loss)
     return RobustMinimizer(theta, loss, gap, converged, unique > 0)
 

@@ -1,0 +1,181 @@
+"""How much more of the budget the spurious features must get for robust training to leave them.
+
+The weight w is the budget of each spurious feature where a core feature has 1: `budget_weights`
+of 1 on C and w on S. Derivations in docs/theory.md.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import check_nonnegative, check_norm, require
+from advspur.norms import dual_exponent, lp_norm
+from advspur.theory.grid import solve_grid
+from advspur.theory.limits import collapse_radius
+from advspur.theory.linear_model import (
+    C1,
+    adversarial_loss,
+    check_model,
+    norm_fraction_spurious,
+    residual_std,
+    standard_loss,
+)
+from advspur.theory.solve import minimize_adversarial_loss
+from advspur.theory.weights import reweight
+
+
+def spurious_weights(model, weight):
+    """[m]: `weight` on the spurious features, 1 on the core."""
+    return jnp.where(model.is_spurious, weight, jnp.ones((), model.theta_opt.dtype))
+
+
+def protective_weight(model, epsilon, *, p):
+    """w*: the least weight of the spurious features at which the minimiser uses none of them.
+
+    With theta_c the best core-only model, h = covariance (theta_opt - theta_c), n = ||theta_c||_q,
+    y = epsilon n / s and K = s epsilon (c1 + y) / (1 + c1 y):
+
+    - p = inf: w* = max over S of |h_j| / K, exactly. Over all epsilon the largest is
+      1 / `critical_spurious_scale`.
+    - p < inf: inf, no finite weight does, unless h = 0 on S (then 0), or the core-only model is 0:
+      w* = (||b_S||_p^p / ((c1 epsilon s0)^p - ||b_C||_p^p))^(1/p) with b = covariance theta_opt.
+
+    Args:
+      epsilon: attack budget > 0.
+      p: norm of the attack, in [1, inf].
+    """
+    check_norm(p)
+    model = check_model(model)
+    h, multiplier, collapsed = _of_core(model, epsilon, p)
+    spurious = model.is_spurious
+    excess = jnp.max(jnp.where(spurious, jnp.abs(h), 0)) / multiplier
+    if p == math.inf:
+        return excess
+    # Beyond the collapse h = b and the multiplier is c1 epsilon s0.
+    size = jnp.abs(h) / multiplier
+    room = 1 - jnp.sum(jnp.where(spurious, 0, size) ** p)
+    weight = (jnp.sum(jnp.where(spurious, size, 0) ** p) / jnp.maximum(room, 0)) ** (1 / p)
+    rounding = jnp.finfo(h.dtype).eps ** 0.6
+    return jnp.where(excess <= rounding, 0, jnp.where(collapsed, weight, jnp.inf))
+
+
+def nfs_rate(model, epsilon, *, p):
+    """a such that NFS w^(2 p) -> a as the weight w of the spurious features grows, 1 <= p < inf.
+
+    a = n^2 sum over S of (|h_j| / K)^(2 p - 2) / ||theta_c||^2 in the notation of
+    `protective_weight`; for p = 1 the sum counts the j with h_j != 0. NaN where the core-only
+    model is 0.
+    """
+    check_norm(p)
+    require(p < math.inf, "p = inf has no rate: from protective_weight on NFS is 0")
+    model = check_model(model)
+    theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
+    h, multiplier, collapsed = _of_core(model, epsilon, p)
+    size = jnp.where(model.is_spurious, jnp.abs(h) / multiplier, 0)
+    used = size > jnp.finfo(h.dtype).eps ** 0.6
+    total = jnp.sum(jnp.where(used, jnp.where(used, size, 1) ** (2 * p - 2), 0))
+    squares = jnp.where(collapsed, jnp.nan, theta @ theta)
+    return lp_norm(theta, dual_exponent(p)) ** 2 * total / squares
+
+
+def _of_core(model, epsilon, p):
+    """(h, K, whether it is 0) of the best core-only model."""
+    check_nonnegative("epsilon", epsilon)
+    theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
+    s = residual_std(theta, model)
+    y = epsilon * lp_norm(theta, dual_exponent(p)) / s
+    multiplier = s * epsilon * (C1 + y) / (1 + C1 * y)
+    return model.covariance @ (model.theta_opt - theta), multiplier, ~jnp.any(theta != 0)
+
+
+class WeightSweep(NamedTuple):
+    """Minimisers over w weights of the spurious features and e budgets.
+
+    Attributes:
+      weights: [w]; 0: not attacked, inf: not used.
+      epsilons: [e].
+      theta: [w, e, m].
+      loss: [w, e] adversarial loss under the weights.
+      clean_loss: [w, e] standard loss.
+      uniform_loss: [w, e] adversarial loss under the attack without weights.
+      core_loss: [w, e] adversarial loss under the attack on the core features alone.
+      nfs: [w, e]; NaN from the collapse radius on.
+      gap: [w, e] upper bound of loss - least loss.
+      converged: [w, e] bool, the gap certifies theta.
+      collapse_radius: [w].
+      protective_weight: [e].
+    """
+
+    weights: np.ndarray
+    epsilons: np.ndarray
+    theta: np.ndarray
+    loss: np.ndarray
+    clean_loss: np.ndarray
+    uniform_loss: np.ndarray
+    core_loss: np.ndarray
+    nfs: np.ndarray
+    gap: np.ndarray
+    converged: np.ndarray
+    collapse_radius: np.ndarray
+    protective_weight: np.ndarray
+
+
+def sweep_budget_weights(model, weights, epsilons, *, p, progress=None):
+    """What attacking the spurious features more, or less, does to reliance and to losses.
+
+    Args:
+      model: GaussianLinearModel of m features.
+      weights: [w] >= 0, budgets of a spurious feature where a core feature has 1; 0 and inf are the
+        limits (not attacked, not used).
+      epsilons: [e] > 0.
+      p: norm of the attack, in [1, inf].
+      progress: object with advance(number of problems).
+    Returns: WeightSweep.
+    """
+    check_norm(p)
+    model, p = check_model(model), float(p)
+    weights, epsilons = np.asarray(weights, float), np.asarray(epsilons, float)
+    for name, values in (("weights", weights), ("epsilons", epsilons)):
+        require(values.ndim == 1 and values.size, f"{name}: expected a list of numbers")
+    require(np.all(weights >= 0), f"weights = {weights}: they must be >= 0")
+    check_nonnegative("epsilons", epsilons)
+    require(np.all(epsilons > 0), "epsilons must be > 0: without an attack weights do nothing")
+    rows = jnp.asarray(weights, model.theta_opt.dtype)
+    found = solve_grid(_weighted(model, rows), epsilons, p=p, progress=progress)
+    budgets = jnp.asarray(epsilons, rows.dtype)
+    measured = _measured(model, rows, budgets, found["theta"], p=p)
+    return WeightSweep(weights, epsilons, **found | jax.tree.map(np.asarray, measured))
+
+
+@jax.jit
+def _weighted(model, weights):
+    """The models of theta' for each weight, stacked."""
+    return jax.vmap(lambda w: reweight(model, spurious_weights(model, w))[0])(weights)
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def _measured(model, weights, epsilons, theta, *, p):
+    """What a WeightSweep holds beside the outcome of the solver."""
+
+    def cell(theta, epsilon):
+        core = spurious_weights(model, 0)
+        return {
+            "theta": theta,
+            "nfs": norm_fraction_spurious(theta, model.is_spurious),
+            "clean_loss": standard_loss(theta, model),
+            "uniform_loss": adversarial_loss(theta, model, epsilon, p=p),
+            "core_loss": adversarial_loss(theta, model, epsilon, p=p, budget_weights=core),
+        }
+
+    def row(weight, theta):
+        scale = spurious_weights(model, weight)
+        _, restore = reweight(model, scale)
+        found = jax.vmap(cell)(jax.vmap(restore)(theta), epsilons)
+        return found | {"collapse_radius": collapse_radius(model, p=p, budget_weights=scale)}
+
+    least = jax.vmap(lambda epsilon: protective_weight(model, epsilon, p=p))(epsilons)
+    return jax.vmap(row)(weights, theta) | {"protective_weight": least}
