@@ -238,8 +238,8 @@ def check_weights(weights, num_features, dtype):
     values = np.asarray(weights)
     require(
         np.all(values >= 0),
-        f"budget_weights = {values.tolist()}: they must be >= 0 (0: a feature that is not attacked, "
-        "inf: one that is not used)",
+        f"budget_weights = {values.tolist()}: they must be >= 0 (0: a feature is not attacked, "
+        "inf: it is not used)",
     )
     return weights, not np.all((values > 0) & np.isfinite(values))
 
