@@ -62,9 +62,8 @@ def mean_value(values):
 def difference(a, b, *, correlation=0.0):
     """The Estimate of a - b (Newcombe, Statistics in Medicine 17 (1998) 873 and 2635, method 10).
 
-    Args:
-      correlation: of the outcomes behind a and b. 0, as if they were independent, is conservative
-        for two models on the same images.
+    `correlation` is that of the outcomes behind a and b; 0, as if they were independent, is
+    conservative for two models on the same images.
     """
     gap = a.value - b.value
     low = gap - _length(a.value - a.low, b.high - b.value, correlation)
@@ -96,8 +95,8 @@ def ratio(a, b):
 def weighted_mean(sums, counts, weights):
     """The Estimate of the weighted mean of shares sums / counts; NaN where a part is empty.
 
-    Wilson intervals of the parts, joined (MOVER for a weighted sum: Zou, Huang & Zhang,
-    Computational Statistics & Data Analysis 53 (2009) 1080).
+    Wilson intervals, joined (Zou, Huang & Zhang, Computational Statistics & Data Analysis 53
+    (2009) 1080).
     """
     if len(counts) == 0 or counts.min() == 0:
         return NOTHING._replace(num_examples=int(counts.sum()))
@@ -113,11 +112,7 @@ def resampled_means(values, strata, seed):
     """[strata, 1 + NUM_RESAMPLES, d]: mean rows of each stratum, as measured and resampled.
 
     Where the distinct rows are few, as of outcomes, drawing rows is drawing their counts: cost and
-    memory do not grow with n. Else rows are drawn in blocks.
-
-    Args:
-      values: [n, d].
-      strata: [n] int; each keeps its size.
+    memory do not grow with n. Else rows [n, d] are drawn in blocks. Each stratum keeps its size.
     """
     rng, means = np.random.default_rng(seed), []
     for stratum in np.unique(strata):

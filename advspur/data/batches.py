@@ -1,7 +1,7 @@
 """Grain pipelines: source -> Batch, shuffled for training or padded for evaluation.
 
-The training stream is a function of (source, seed, index) alone, so the position of a run in its
-data is its step number: a resumed run reads on exactly where it stopped.
+The training stream is a function of (source, seed, index) alone: a resumed run reads on exactly
+where it stopped.
 """
 
 import os
@@ -31,15 +31,13 @@ def train_batches(
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
-    The shares of all processes, in order, are the batch of one process alone. Images that are
-    arrays of `image_size` already are augmented a batch at a time.
+    The shares of all processes, in order, are the batch of one process alone.
 
     Args:
       batch_size: of all processes together.
       augmentation: one of `augment.AUGMENTATIONS`.
       seed: of order and augmentation; every epoch has an order of its own.
-      num_workers: Grain worker processes (0: threads of this process). The stream does not
-        depend on it.
+      num_workers: Grain worker processes, which do not change the stream; 0: threads.
     """
     import grain
 
@@ -80,12 +78,8 @@ def train_batches(
 def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
     """Examples in order (the first `limit`), every batch padded to `batch_size`.
 
-    Images are read, decoded and transformed in threads, ahead of their use. Padding repeats the
-    first example of the batch with valid = False.
-
-    Args:
-      every: of the batches, those of this process where several share the work: the
-        process_index-th of each `every`.
+    Images are decoded in threads, ahead of their use. Padding repeats the first example of the
+    batch with valid = False. Of each `every` batches the process_index-th are given.
     """
     import grain
 
@@ -141,11 +135,10 @@ def _is_ready(source, image_size):
 
 def _stack_rows(columns, indices):
     """The Batch of these rows of a table of arrays."""
-    masks = (
-        columns["mask"][indices] if "mask" in columns else np.ones((len(indices), 1, 1, 1), bool)
-    )
+    valid = np.ones(len(indices), bool)
+    masks = columns["mask"][indices] if "mask" in columns else valid[:, None, None, None]
     labels = np.asarray(columns["label"])[indices].astype(np.int32)
-    return Batch(columns["image"][indices], labels, _eight_bit(masks), np.ones(len(indices), bool))
+    return Batch(columns["image"][indices], labels, _eight_bit(masks), valid)
 
 
 def _eight_bit(mask):

@@ -28,10 +28,8 @@ def class_map(data, model):
 
     Args:
       data: names of the data's classes, in the order of the labels.
-      model: names of the model's classes, in the order of its outputs; or their number where it has
-        no names: 1000 classes are ImageNet's.
-    Returns:
-      ([classes of the model] int, -1 where the data lack the class; the line).
+      model: names of the model's, or their number where it has none: 1000 are ImageNet's.
+    Returns: ([classes of the model] int, -1 where the data lack the class; the line).
     Raises: InputError naming the classes of the data that the model lacks.
     """
     is_imagenet = model == NUM_IMAGENET_CLASSES
@@ -80,9 +78,8 @@ def _line(classes, data, names):
     others = np.sum(classes < 0)
     rest = f"; the model's other {others} are no class of the data" if others else ""
     by = "by wnid" if all(map(WNID.match, data)) else "by name"
-    which = (
-        f"{len(outputs)} of the model's {len(names)}" if others else "the model's in another order"
-    )
+    some = f"{len(outputs)} of the model's {len(names)}"
+    which = some if others else "the model's in another order"
     return f"classes: {by}, {which}: {', '.join(pairs)}{rest}"
 
 

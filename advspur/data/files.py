@@ -44,7 +44,7 @@ def open_file(path, mode="RGB"):
 def open_mask(path, size):
     """The mask of an image of this size: a Pillow image, 255 on the region; all 0 without a path.
 
-    Of a png or npy file; one whose largest value is 1 is taken for one of 0 and 1.
+    Of an image or npy file; one whose largest value is 1 is taken for one of 0 and 1.
     """
     if path is None:
         return Image.new("L", size)
@@ -65,9 +65,8 @@ def _array(path):
         with ONE_AT_A_TIME:
             mask = np.load(content, allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no readable .npy file of numbers: {first_line(error)}"
-        ) from error
+        what = f"{path} is no readable .npy file of numbers"
+        raise InputError(f"{what}: {first_line(error)}") from error
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     largest = 1 if mask.dtype.kind in "bf" else 255
     good = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"
@@ -80,14 +79,12 @@ def _array(path):
 
 
 def file_table(num_classes, transform, *, root="", names=None, read_mask=open_mask, **columns):
-    """A Table of image files, decoded and transformed when they are asked for.
+    """A Table of image files, decoded and transformed (a Transform) when they are asked for.
 
     Args:
-      transform: a Transform, of images and masks.
       root: folder of relative paths.
       read_mask: (path, size of the image) -> Pillow image.
-      columns: `path`, `label`; where there are masks [h, w, 1] (core) or [h, w, 2] (core, spurious)
-        `mask_path`, `spurious_mask_path`.
+      columns: `path`, `label`; and `mask_path`, `spurious_mask_path` of the channels of a mask.
     """
 
     def load(row):
@@ -109,10 +106,8 @@ def folder_source(directory):
     root = Path(directory)
     require(root.is_dir(), f"{directory} is not a directory")
     files = {folder.name: image_files(folder) for folder in folders(root)}
-    require(
-        any(files.values()),
-        f"{directory} holds no images; expected {directory}/<class name>/<image>.JPEG",
-    )
+    expected = f"{directory}/<class name>/<image>.JPEG"
+    require(any(files.values()), f"{directory} holds no images; expected {expected}")
     empty = [name for name, of_class in files.items() if not of_class]
     require(
         not empty,

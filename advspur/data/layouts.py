@@ -1,4 +1,4 @@
-"""What the readers of official layouts share: what is there, what is missing or unreadable."""
+"""What readers of data share: what is there, what is missing, and what cannot be read."""
 
 import functools
 import inspect
@@ -10,6 +10,8 @@ import numpy as np
 from advspur._checks import InputError, require
 from advspur._progress import Progress
 from advspur.data.files import folders, image_files
+from advspur.data.table import Table, array_source
+from advspur.data.transforms import decode, resize_and_crop
 
 WHERE = "docs/benchmarks.md says where to get it"
 
@@ -19,11 +21,9 @@ class MissingData(InputError):
 
 
 def reader(read, *, together=False):
-    """A reader as `READERS` has it: (directory, **options) -> {part: Table}; it keeps the last.
+    """A reader (directory, **options) -> {part: Table}, which keeps the last; it is made of `read`.
 
-    Args:
-      read: (directory, allow_partial, *, **options) -> {part: Table}.
-      together: whether an example that cannot be read in one part is left out of all.
+    `together`: whether an example that cannot be read in one part is left out of all.
     """
 
     @functools.lru_cache(maxsize=1)
@@ -40,7 +40,7 @@ def reader(read, *, together=False):
 
 
 def require_data(found, name, path, layout):
-    """Raise MissingData unless `found`: the path looked for, the layout expected, where to read."""
+    """Raise MissingData, with the place and the layout looked for, unless `found`."""
     if not found:
         raise MissingData(f"no {name} in {path}: expected {layout}; {WHERE}")
 
@@ -66,10 +66,7 @@ def missing_text(missing, total, what):
 
 
 def list_classes(root, labels, allow_partial, *, ignore_others=False):
-    """(paths, labels) of ``root/<folder>/<image>`` for the folders of `labels` (folder -> label).
-
-    Raises: InputError for folders that are no class, and for classes without a folder.
-    """
+    """(paths, labels) of ``root/<folder>/<image>``, for the folders of {folder: label}."""
     found = {folder.name: folder for folder in folders(root)}
     unknown = sorted(found.keys() - set(labels))
     require(
@@ -86,10 +83,10 @@ def list_classes(root, labels, allow_partial, *, ignore_others=False):
     first = {}
     shared = [path for path in paths if first.setdefault(path.name, path) is not path]
     if shared:
-        name = shared[0].name
+        one, other = first[shared[0].name], shared[0]
         warnings.warn(
-            f"{root}: {len(shared)} file names appear in two class folders, first {name} in "
-            f"{first[name].parent.name} and {shared[0].parent.name}; an image has one label",
+            f"{root}: {len(shared)} file names appear in two class folders, first {one.name} in "
+            f"{one.parent.name} and {other.parent.name}; an image has one label",
             stacklevel=2,
         )
     return paths, np.array([labels[path.parent.name] for path in paths])
@@ -119,3 +116,59 @@ def warn_of_unreadable(name, faults, count):
             f"{name}: {len(faults)} of {count} images are unreadable and left out, first: {first}",
             stacklevel=2,
         )
+
+
+def in_memory(source, image_size, *, skip_unreadable=False):
+    """The source as a table of arrays, decoded in threads; what cannot be read is an error, or left
+    out with a warning."""
+    count = len(source)
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    labels = np.empty(count, int)
+
+    def read(row):
+        example = source[row["number"]]
+        image = decode(example["image"], example.get("path"))
+        images[row["number"]] = resize_and_crop(image, image_size)
+        labels[row["number"]] = example["label"]
+        return {}
+
+    faults = Table(source.num_classes, read, number=range(count)).unreadable()
+    require(
+        skip_unreadable or not faults,
+        f"{len(faults)} of {count} images of {source!r} cannot be read, first: "
+        f"{next(iter(faults.values()), '')}; --config.skip_unreadable=True leaves them out",
+    )
+    warn_of_unreadable(repr(source), faults, count)
+    if faults:
+        kept = [i for i in range(count) if i not in faults]
+        images, labels = images[kept], labels[kept]
+        lost = sorted(set(range(source.num_classes)) - set(labels.tolist()))
+        if lost:
+            text = f"{source!r} has no readable image of {len(lost)} classes, first {lost[0]}"
+            warnings.warn(text, stacklevel=2)
+    return array_source(images, labels, num_classes=source.num_classes)
+
+
+class Readable:
+    """A source whose images that cannot be read are replaced by the next ones that can.
+
+    A warning names each. Replacements are not valid: an evaluation does not count them.
+    """
+
+    def __init__(self, source):
+        self.source, self.num_classes, self.faults = source, source.num_classes, set()
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        for place in range(index, index + len(self)):
+            try:
+                example = self.source[place % len(self)]
+                image = decode(example["image"], example.get("path"))
+                return example | {"image": image, "valid": place == index}
+            except InputError as error:
+                self.faults.add(place % len(self))
+                so_far = f"replaced by the one after it ({len(self.faults)} so far)"
+                warnings.warn(f"{error}; {so_far}", stacklevel=2)
+        raise InputError(f"no image of {self.source!r} can be read")

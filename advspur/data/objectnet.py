@@ -19,9 +19,8 @@ SIZES = {"images": 18_514}  # at least: those of version 1.0-beta
 def read(root, allow_partial, *, resize=256):
     """{"images": Table} of the overlapping classes, labelled by position in OBJECTNET.
 
-    Args:
-      resize: short side after the border is cut: 256 as for ImageNet, or 224 as the official
-        template has it; the central 224 x 224 follows.
+    `resize`: short side after the border is cut, 256 as for ImageNet, or 224 as in the official
+    template.
     """
     check_choice("resize", resize, (256, 224))
     require_data((root / "images").is_dir(), "ObjectNet", root, LAYOUT)

@@ -1,12 +1,8 @@
 """Users' own data: class folders, a manifest, or the metadata.csv of others, as Tables.
 
-    parts = own("birds")              # {"train": Table, "val": Table, "test": Table}
-    parts, lines = read_own("birds")  # and what was found, to be said
-
 A row has `label`, `path`, its attributes and `group` (codes whose names are in `Table.names`) and,
-where they are known, `is_majority`, `line` (in the table), `pair` (a code) and `variant` (a text).
-Its image, and its mask [h, w, 1] (core) or [h, w, 2] (core, spurious), 255 on the region, are read
-and transformed when they are asked for.
+where they are known, `is_majority`, `line` (in the table), `pair` (a code) and `variant` (a text);
+its mask is [h, w, 1] (core) or [h, w, 2] (core, spurious), 255 on the region.
 """
 
 import functools
@@ -121,10 +117,11 @@ def _table(rows, transform, names, num_classes):
         count = num_classes if name == "label" else None
         columns[name], found[name] = _codes(rows, name, tuple(names.get(name) or ()), count)
     count = math.prod(map(len, found.values()))
+    others = [name for name in known if name != "label"]
     require(
         count <= MOST_GROUPS,
-        f"{rows.source}: label and {len(known) - 1} attributes make {count:,} groups: choose some "
-        f"of them with columns.attributes: {', '.join(name for name in known if name != 'label')}",
+        f"{rows.source}: label and {len(others)} attributes make {count:,} groups: choose some of "
+        f"them with columns.attributes: {', '.join(others)}",
     )
     columns["path"] = [rows.root / name for name in rows.cells["image"]]
     for column in MASKS:
@@ -153,10 +150,10 @@ def _load(load, source, row):
 
 
 def _codes(rows, name, names, count):
-    """([n] codes, their names) of the label or an attribute; InputError with the line of a bad one.
+    """([n] codes, their names) of the label, with `count` classes where given, or an attribute.
 
     Numbers are the codes themselves where they are labels, or where `names` name them; other
-    values are numbered in their order. `count`: of classes, where some may have no example.
+    values are numbered in their order.
     """
     _refuse_missing(rows, name)
     require(len(set(names)) == len(names), f"names.{name} has a name twice: {', '.join(names)}")

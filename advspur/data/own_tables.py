@@ -54,11 +54,9 @@ class Rows(NamedTuple):
 
 
 def table_rows(file, columns):
-    """Rows of a csv table.
+    """Rows of a csv table with `columns` {role: name of its column, "attributes": names}.
 
-    Args:
-      columns: {role: name of its column, "attributes": names}; the header tells the rest: without
-        "attributes", columns of 2 to 100 values, not all different, are attributes.
+    The header tells the rest. Else columns of 2 to 100 values, not all different, are attributes.
     """
     table, lines, notes = read_table(file)
     chosen = _chosen(columns)
@@ -81,13 +79,10 @@ def table_rows(file, columns):
     require(not bad, f"{file} line 1: {bad} cannot be an attribute; rename the column")
     rest = {name: _why_ignored(name, table[name]) for name in table if name not in roles.values()}
     attributes = chosen or tuple(name for name, why in rest.items() if not why)
-    ignored = [
-        f"{name or '(no name)'} ({why or 'not chosen'})"
-        for name, why in rest.items()
-        if name not in attributes
-    ]
+    unused = {name: why for name, why in rest.items() if name not in attributes}
+    ignored = ", ".join(f"{n or '(no name)'} ({w or 'not chosen'})" for n, w in unused.items())
     notes.append(f"{file} is read as {kind}: {', '.join(f'{r} = {n}' for r, n in roles.items())}")
-    notes += [f"ignored columns: {', '.join(ignored)}"] if ignored else []
+    notes += [f"ignored columns: {ignored}"] if ignored else []
     cells = {role: table[name] for role, name in roles.items()}
     cells |= {name: table[name] for name in attributes}
     return Rows(file, file.parent, cells, lines, {}, notes)

@@ -36,8 +36,7 @@ def read(root, allow_partial, *, transform="resize", val_only=False):
     Args:
       transform: of image and mask: "resize" to 224 x 224, or "resize_crop" to 256 x 256 and the
         central 224 (the authors' later code).
-      val_only: test on the ImageNet validation images of both splits (989), which no backbone was
-        trained on, and keep them out of the head's training.
+      val_only: test on the 989 ImageNet validation images of both splits, and train on the others.
     """
     check_choice("transform", transform, tuple(TRANSFORMS))
     splits = {split: root / split / "ordinary" for split in SIZES}
@@ -47,10 +46,8 @@ def read(root, allow_partial, *, transform="resize", val_only=False):
         require(folder.is_dir(), f"{folder} is missing: both splits are needed")
         found = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
         for path in found:
-            require(
-                _wnid(path) in rival10_labels(),
-                f"{path} is named for no RIVAL10 class: it begins with {_wnid(path)!r}",
-            )
+            fault = f"{path} is named for no RIVAL10 class: it begins with {_wnid(path)!r}"
+            require(_wnid(path) in rival10_labels(), fault)
         require_count(found, SIZES[split], folder, allow_partial)
         images[split] = found
     both = sorted({p.name for p in images["train"]} & {p.name for p in images["test"]})

@@ -1,12 +1,8 @@
 """Spurious shapes: the embedded data set, an image twin of the paper's linear model.
 
 The class of an image is the *shape* of its object (core). The background's texture and tint
-belong to some class too: with probability `correlation` the image's own (spurious).
-`core_scale` and `spurious_scale` are the contrasts of the two signals in [0, 1] pixel units,
-the feature scales of the theory. Object colour carries no class information.
-
-Images are drawn with NumPy from a seed: no download, no files. The same seed, split and index
-always give the same image, whatever else is drawn.
+belong to some class too: with probability `correlation` the image's own (spurious). Object colour
+tells nothing of the class. The same seed, split and index always give the same image.
 
 >>> source = spurious_shapes("test", num_examples=16)
 >>> example = source[3]
@@ -46,9 +42,9 @@ def spurious_shapes(
 ):
     """The images of one split, as a random-access source.
 
-    Every example is a dict of image (uint8 [s, s, 3]), label, background (the class it belongs to),
-    is_majority (background == label), group (2 label + is_majority), pair (the number of the
-    object) and mask (bool [s, s, 1], true on the object).
+    Every example has image (uint8 [s, s, 3]), label, background (the class it belongs to),
+    is_majority (background == label), group (2 label + is_majority), pair (the object's number)
+    and mask (bool [s, s, 1], true on the object).
 
     Args:
       split: "train", "validation", "test" (independent draws at `correlation`),
@@ -59,24 +55,21 @@ def spurious_shapes(
       seed: of the whole data set, not of the split.
       num_classes: 2 to 8, the first of SHAPES.
       image_size: pixels per side, at least 8.
-      correlation: probability that the background is the one tied to the class; else it is
-        one of the others, uniformly.
-      core_scale: largest deviation of the object's colour from mid-grey, in pixel units.
-      spurious_scale: largest deviation of the background from mid-grey, in pixel units.
+      correlation: probability that the background is that of the class; else uniformly another.
+      core_scale, spurious_scale: largest deviation of the object's and of the background's colour
+        from mid-grey, in [0, 1] pixel units: the feature scales of the theory.
       object_size: mean radius of the object, as a fraction of image_size; 0: no object.
       size_jitter: relative half-range of the radius.
       position_jitter: half-range of the object's centre, as a fraction of image_size.
-      color_jitter: 0: every object is white (mid-grey + core_scale); 1: its colour is
-        uniform over directions; between: interpolated. Independent of the class.
+      color_jitter: 0: every object is white (mid-grey + core_scale); 1: its colour is uniform
+        over directions; between: interpolated.
       noise_std: standard deviation of Gaussian pixel noise, in pixel units.
     """
     check_choice("split", split, SPLITS)
     check_seed("seed", seed)
     check_count("num_examples", num_examples)
-    require(
-        2 <= num_classes <= len(SHAPES),
-        f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist",
-    )
+    kinds = f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist"
+    require(2 <= num_classes <= len(SHAPES), kinds)
     require(image_size >= 8, f"image_size = {image_size}: shapes need at least 8 pixels")
     for name, value, most, text in (
         ("correlation", correlation, 1, "a probability is needed"),
@@ -125,9 +118,8 @@ def read(directory=None, *, num_examples=2000, shapes=None):
 
 def _generator(seed, split, part, index):
     parts = ("object", "noise", "background", "swap")
-    return np.random.Generator(
-        np.random.PCG64([seed, SPLITS.index(split), parts.index(part), index])
-    )
+    seeds = [seed, SPLITS.index(split), parts.index(part), index]
+    return np.random.Generator(np.random.PCG64(seeds))
 
 
 def _draw_background(seed, split, index, label, num_classes, correlation):

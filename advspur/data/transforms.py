@@ -1,7 +1,4 @@
-"""Decoding and resizing on the host (Pillow), and the step to [0, 1].
-
-Images stay uint8 on the host and on their way to the device; `to_unit` divides by 255 there.
-"""
+"""Decoding and resizing on the host (Pillow), and the step to [0, 1] on the device."""
 
 import io
 from typing import NamedTuple
@@ -22,10 +19,8 @@ def open_image(encoded, path=None, mode="RGB"):
 
     Pictures are read as torchvision's loader reads them: the first one of an animation, without
     transparency, EXIF orientation and colour profiles not applied. But greys of 16 bits, which
-    Pillow would clip at 255, are scaled to 8.
-
-    Raises: InputError for what is no image, for 32-bit integers and floats, whose white no file
-      names, and for masks that are coloured or transparent.
+    Pillow would clip at 255, are scaled to 8. 32-bit integers and floats, whose white no file
+    names, and coloured or transparent masks are refused.
     """
     where = path or f"a record of {len(encoded)} bytes"
     try:

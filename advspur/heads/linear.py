@@ -58,37 +58,20 @@ def fit_linear_probe(
 ):
     """[LinearProbe] a learning rate: Adam, the epoch of highest validation accuracy kept.
 
-    The first of equal epochs is kept. Weight decay is coupled: added to the gradient, as in
-    torch.optim.Adam. All learning rates see the same start (uniform within +-1 / sqrt(d), torch's)
-    and the same order of examples, and are trained at once.
-
-    Args:
-      features: [n, d] float.
-      labels: [n] int.
-      validation: (features [m, d], labels [m]).
+    Of features [n, d], labels [n] and validation ([m, d], [m]). The first of equal epochs is kept.
+    Weight decay is coupled: added to the gradient, as in torch.optim.Adam. All learning rates see
+    the same start (uniform within +-1 / sqrt(d), torch's) and the same order of examples.
     """
     features, labels = _checked(features, labels, num_classes)
     validation = _checked(*validation, num_classes)
     widths = features.shape[1], validation[0].shape[1]
     require(widths[0] == widths[1], f"features of training and validation have widths {widths}")
-    check_fit(
-        learning_rates=learning_rates,
-        weight_decay=weight_decay,
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-    )
-    (kernels, biases), accuracies = jax.device_get(
-        _fit(
-            (features, labels),
-            validation,
-            jnp.asarray(learning_rates, jnp.float32),
-            weight_decay,
-            key,
-            num_classes=num_classes,
-            batch_size=min(batch_size, len(labels)),
-            num_epochs=num_epochs,
-        )
-    )
+    fit = {"num_epochs": num_epochs, "batch_size": batch_size}
+    check_fit(learning_rates=learning_rates, weight_decay=weight_decay, **fit)
+    fit |= {"num_classes": num_classes, "batch_size": min(batch_size, len(labels))}
+    rates, examples = jnp.asarray(learning_rates, jnp.float32), (features, labels)
+    found = _fit(examples, validation, rates, weight_decay, key, **fit)
+    (kernels, biases), accuracies = jax.device_get(found)
     require(np.all(np.isfinite(kernels)), f"a head diverged at rates {list(learning_rates)}")
     best = np.argmax(accuracies, axis=1)
     return [
@@ -140,8 +123,8 @@ def _fit(
         return jnp.sum(losses * weights) / jnp.sum(weights)
 
     def train(learning_rate):
-        decay, adam = optax.add_decayed_weights(weight_decay), optax.adam(learning_rate)
-        optimizer = optax.chain(decay, adam)
+        decay = optax.add_decayed_weights(weight_decay)
+        optimizer = optax.chain(decay, optax.adam(learning_rate))
 
         def step(carry, batch):
             head, state = carry

@@ -1,6 +1,7 @@
 """What can be measured of a model on a data set, by the columns that the data set has.
 
-Each measure is a function (model, {part: Table}, *, key, batch_size, ...) -> [Record].
+Each measure is a function (model, {part: Table}, *, key, batch_size, cache_dir, progress, its
+options) -> [Record]; `running` are the arguments between of `predict.outcomes`.
 """
 
 import inspect
@@ -23,7 +24,7 @@ class Measure(NamedTuple):
     """One kind of measurement.
 
     Attributes:
-      run: (model, parts, *, key, batch_size, cache_dir, progress, **options) -> [Record].
+      run: the function.
       plan: (parts, **options) -> forward passes over an image; it checks the options.
       fits: Table -> whether it is measured on this part.
       needs: what no part has where none fits.

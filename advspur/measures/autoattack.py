@@ -56,13 +56,9 @@ def autoattack_records(
     `autoattack_clean_accuracy` is the accuracy on the same images without an attack.
 
     Args:
-      model: with the classes of the data.
-      key: of the attacks.
-      num_images: length of the list of images.
-      images: "spread", "first", or a text file with their names; see `image_list`.
+      num_images, images: how many, and which; see `image_list`.
       l1_epsilons, l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
       version: "standard" or "plus".
-      batch_size: images an attack takes at once.
       cache_dir: where the attacks keep what is done.
     """
     check_is_model(model)
@@ -78,18 +74,16 @@ def autoattack_records(
             most = _most((p, epsilons), rows, version, model.num_classes)
             curve = list(zip(*_shares(model, table, key, most, progress, asked), strict=True))
             if index == 0:
-                clean = sum(int(share.clean_correct.sum()) for share in curve[0])
-                clean = wilson(clean, len(rows))
+                clean = wilson(sum(int(s.clean_correct.sum()) for s in curve[0]), len(rows))
                 records.append(record("autoattack_clean_accuracy", clean, options=listed))
             for epsilon, shares in zip(epsilons, curve, strict=True):
                 norm = "inf" if p == math.inf else p
                 about = {"p": norm, "epsilon": epsilon, "version": version} | listed
                 costs = _costs(shares)
                 records += _records(shares, costs, len(rows), about)
-                if progress is not None:
-                    title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
-                    for text in _cost_table(costs, title):
-                        progress.line(text)
+                title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
+                for text in _cost_table(costs, title) if progress is not None else ():
+                    progress.line(text)
     return records
 
 
@@ -167,7 +161,6 @@ def _records(shares, costs, count, about):
 
 
 def _cost_table(costs, title):
-    """The lines of a table: what each attack was given, found and took."""
     yield f"{title}: what each attack took"
     columns = ("attacked", "fooled", "gradients", "forwards", "seconds")
     yield f"{'attack':10}" + "".join(f"{column:>12}" for column in columns)

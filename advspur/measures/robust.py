@@ -31,8 +31,7 @@ def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, imag
     check_numbers("linf_epsilons", linf_epsilons)
     check_choice("start", start, STARTS)
     budgets = len(l2_epsilons) + len(linf_epsilons)
-    lists = (image_list(t, part, images, num_attacked)[1] for part, t in parts.items())
-    count = sum(map(len, lists))
+    count = sum(len(image_list(t, part, images, num_attacked)[1]) for part, t in parts.items())
     return count * budgets * attack_passes(num_steps)
 
 
@@ -54,13 +53,9 @@ def pgd_records(
     At budget 0 stands the clean accuracy of the images that are attacked.
 
     Args:
-      key: of random starts, one an image.
-      l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
       num_steps: PGD steps of 2.5 epsilon / num_steps; the iterate of highest loss counts.
-      num_attacked: how many images of a part.
-      images: those, "spread" evenly over the part, or the "first".
-      start: from the "image", or from a random point of the "ball".
-      running: batch_size, cache_dir and progress of `predict.outcomes`.
+      num_attacked, images: how many of a part, and which; see `image_list`.
+      start: from the "image", or from a random point of the "ball", of `key`.
     """
     records = []
     for part, table in parts.items():

@@ -8,8 +8,8 @@ import pytest
 from advspur._checks import InputError
 from advspur._progress import Progress
 from advspur.data import waterbirds
-from advspur.data.check import check_directory
 from advspur.data.layouts import MissingData
+from advspur.data.readers import check_directory
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from prepare_data import prepare_arrays
 
 from advspur._checks import InputError
 from advspur.data import eval_batches, folder_source, open_dataset, tfds_source, train_batches
-from advspur.data.memory import Readable, in_memory
+from advspur.data.layouts import Readable, in_memory
 from advspur.data.table import Table
 from tests.data.cifar10_jpeg import write_cifar10
 
