@@ -119,32 +119,44 @@ def test_the_relative_gap_is_nan_where_nothing_is_right_on_mixed_same():
 
 def formula(c, s):
     """Of the accuracies under noise on the core and on the rest."""
-    mean = (c + s) / 2
-    return (s - c) / (2 * min(mean, 1 - mean))
+    room = 2 * min((c + s) / 2, 1 - (c + s) / 2)
+    return (s - c) / room if room else 0
 
 
-def test_relative_sensitivity_of_four_images_by_hand():
-    """Class 0: core 1/2, spurious 1; class 1: core 1/2, spurious 1/2.
+# (core, spurious, labels), then the accuracies of both kinds at each level, classes weighed alike.
+SENSITIVITIES = (
+    (([1, 0, 0, 1], [1, 1, 1, 0], [0, 0, 1, 1]), [1 / 2], [3 / 4]),  # (1/4) / (3/4) = 1/3
+    (([1, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]), [3 / 4], [1 / 2]),
+    # Class 0 has three images, class 1 one.
+    (
+        ([[1, 1, 0, 1], [1, 0, 1, 0]], [[1, 1, 1, 1], [1, 1, 1, 0]], [0, 0, 0, 1]),
+        [(2 / 3 + 1) / 2, (2 / 3 + 0) / 2],
+        [1, 1 / 2],
+    ),
+    # Two levels, two trials, three images: trials, images, classes, then levels.
+    (
+        (
+            [[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]],
+            [[[1, 1, 1], [1, 0, 1]], [[1, 0, 0], [1, 1, 1]]],
+            [0, 0, 1],
+        ),
+        [(2 / 4 + 1 / 2) / 2, (1 / 4 + 0 / 2) / 2],
+        [(3 / 4 + 2 / 2) / 2, (3 / 4 + 1 / 2) / 2],
+    ),
+    # A level without room counts 0.
+    (([[1, 1], [0, 1]], [[1, 1], [1, 0]], [0, 0]), [1, 1 / 2], [1, 1 / 2]),
+    (([[1, 1], [0, 1]], [[1, 1], [1, 1]], [0, 0]), [1, 1 / 2], [1, 1]),
+)
 
-    a_c = 1/2, a_s = 3/4, mean 5/8, room 2 * 3/8: (1/4) / (3/4) = 1/3."""
-    labels = [0, 0, 1, 1]
-    estimate = metrics.relative_sensitivity([1, 0, 0, 1], [1, 1, 1, 0], labels)
-    assert estimate.value == pytest.approx(1 / 3, abs=1e-12)
-    assert estimate.num_examples == 4
-    swapped = metrics.relative_sensitivity([1, 1, 1, 0], [1, 0, 0, 1], labels)
-    assert swapped.value == pytest.approx(-1 / 3, abs=1e-12)
 
-
-def test_relative_sensitivity_weighs_classes_alike_and_averages_levels_first():
-    """Core: class 0 (3 images) 2/3 at both levels, class 1 (1 image) 1 then 0: mean 7/12.
-
-    Spurious: all right at level one, class 0 alone at level two: (1 + 1/2) / 2 = 3/4."""
-    labels = [0, 0, 0, 1]
-    core = [[1, 1, 0, 1], [1, 0, 1, 0]]
-    spurious = [[1, 1, 1, 1], [1, 1, 1, 0]]
-    a_c, a_s = (2 / 3 + 1 / 2) / 2, 3 / 4
-    estimate = metrics.relative_sensitivity(core, spurious, labels)
-    assert estimate.value == pytest.approx(formula(a_c, a_s), abs=1e-12)
+@pytest.mark.parametrize("arrays, a_c, a_s", SENSITIVITIES)
+def test_relative_sensitivity_by_hand(arrays, a_c, a_s):
+    """Of the means over levels, or the mean of the levels' values."""
+    once = metrics.relative_sensitivity(*arrays)
+    assert once.value == pytest.approx(formula(np.mean(a_c), np.mean(a_s)), abs=1e-12)
+    each = metrics.relative_sensitivity(*arrays, average="sensitivities")
+    assert each.value == pytest.approx(np.mean(list(map(formula, a_c, a_s))), abs=1e-12)
+    assert once.num_examples == each.num_examples == len(arrays[2])
 
 
 @pytest.mark.parametrize("right", (0, 1))
@@ -152,31 +164,6 @@ def test_relative_sensitivity_without_room_is_0(right):
     outcome = np.full((2, 6), right)
     estimate = metrics.relative_sensitivity(outcome, outcome, [0, 1, 2, 0, 1, 2])
     assert tuple(estimate) == (0, -1, 1, 6)  # nothing is known of it
-
-
-def test_relative_sensitivity_of_trials_by_hand():
-    """[2 levels, 2 trials, 3 images], classes (0, 0, 1): trials, images, classes, then levels."""
-    labels = [0, 0, 1]
-    core = [[[1, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]]
-    spurious = [[[1, 1, 1], [1, 0, 1]], [[1, 0, 0], [1, 1, 1]]]
-    a_c = (2 / 4 + 1 / 2) / 2, (1 / 4 + 0 / 2) / 2  # at each level
-    a_s = (3 / 4 + 2 / 2) / 2, (3 / 4 + 1 / 2) / 2
-
-    once = metrics.relative_sensitivity(core, spurious, labels)
-    assert once.value == pytest.approx(formula(sum(a_c) / 2, sum(a_s) / 2), abs=1e-12)
-    each = metrics.relative_sensitivity(core, spurious, labels, average="sensitivities")
-    assert each.value == pytest.approx(np.mean(list(map(formula, a_c, a_s))), abs=1e-12)
-    assert once.value != pytest.approx(each.value, abs=0.01)
-    assert once.num_examples == each.num_examples == 3
-
-
-def test_a_level_without_room_counts_0_in_the_mean_of_sensitivities():
-    core, spurious = [[1, 1], [0, 1]], [[1, 1], [1, 0]]
-    found = metrics.relative_sensitivity(core, spurious, [0, 0], average="sensitivities")
-    assert found.value == pytest.approx((0 + 0) / 2, abs=1e-12)
-    spurious[1] = [1, 1]  # accuracies 1/2 and 1: (1/2) / (2 * 1/4) = 1
-    found = metrics.relative_sensitivity(core, spurious, [0, 0], average="sensitivities")
-    assert found.value == pytest.approx((0 + 1) / 2, abs=1e-12)
 
 
 def test_balanced_accuracy_by_hand():
