@@ -126,7 +126,7 @@ def _without_masks(files):
 
 
 def with_masks_beside(rows):
-    """Rows with the masks beside the images (x_mask.png or .npy of x.jpg) where no table names any."""
+    """Rows with the masks beside the images, x_mask.npy beside x.jpg, where no table names any."""
     images, cells = rows.cells["image"], dict(rows.cells)
     places = {os.path.dirname(name) for name in images}
     held = {f: os.listdir(rows.root / f) for f in places if (rows.root / f).is_dir()}

@@ -95,9 +95,8 @@ def test_named_groups_that_no_image_has_are_none():
 
 
 def test_without_a_minority_there_is_no_gap():
-    found = numbers(
-        group_records(MODEL, {"test": birds((4, 0, 0, 5), (3, 0, 0, 4))}, **CALL), "test"
-    )
+    parts = {"test": birds((4, 0, 0, 5), (3, 0, 0, 4))}
+    found = numbers(group_records(MODEL, parts, **CALL), "test")
     assert found["majority_accuracy", None] == (pytest.approx(7 / 9), 9)
     for metric in ("minority_accuracy", "majority_minority_gap"):
         assert math.isnan(found[metric, None][0])
