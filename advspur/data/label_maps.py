@@ -10,23 +10,6 @@ import numpy as np
 
 NUM_IMAGENET_CLASSES = 1000
 
-# Backgrounds challenge (Xiao et al., ICLR 2021): superclass directories in label order, and the
-# ImageNet indices that count as each. 171, 172 (two dogs) and 281-285 (cats) are left out.
-IMAGENET9 = {
-    "00_dog": "151-170 173-268",
-    "01_bird": "7-24 87-100 127-146",
-    "02_wheeled vehicle": "407-408 428 436 444 468 511 547 555 561 565 569 573 586 603 609 612 627 "
-    "656 661 665 670-671 675 690 705 717 734 751 757 791 802-803 817 820 829 847 864 866-867 870 "
-    "880",
-    "03_reptile": "33-68",
-    "04_carnivore": "269-280 286-299 356-362 387-388",
-    "05_insect": "300-326",
-    "06_musical instrument": "401-402 420 432 486 494 513 541 546 558 566 577 579 593-594 641-642 "
-    "683-684 687 699 776 822 875 881 889",
-    "07_primate": "365-384",
-    "08_fish": "0-6 389-397",
-}
-
 # RIVAL10 (Moayeri et al., CVPR 2022): the classes in label order, not CIFAR-10's, each two wnids.
 RIVAL10 = {
     "truck": ("n03796401", "n04467665"),
@@ -57,6 +40,10 @@ def imagenet_names():
     """The 1000 short English names in the order of the model outputs, no two alike."""
     return _lines("imagenet_names")
 
+
+# Backgrounds challenge (Xiao et al., ICLR 2021): superclass directories in label order, and the
+# ImageNet indices that count as each. 171, 172 (two dogs) and 281-285 (cats) are left out.
+IMAGENET9 = dict(line.split(": ") for line in _lines("imagenet9_classes"))
 
 # ObjectNet (Barbu et al., NeurIPS 2019): the image folders of the 113 classes that overlap ImageNet
 # and the indices that count as right for each, 125 in all.

@@ -35,7 +35,6 @@ def reader(read, *, together=False):
     directory, *shared, _ = inspect.signature(cached).parameters.values()
     _, _, *options = inspect.signature(read).parameters.values()
     cached.__signature__ = inspect.Signature([directory, *options, *shared])
-    cached.__doc__ = read.__doc__
     return cached
 
 

@@ -21,17 +21,11 @@ from advspur.data.table import spread
 
 
 class Reader(NamedTuple):
-    """One data set.
+    """One data set."""
 
-    Attributes:
-      read: (directory, **options) -> {part: Table}.
-      directories: names of its folder; () where it needs none.
-      sizes: {part: number of images} as published.
-    """
-
-    read: Callable
-    directories: tuple = ()
-    sizes: dict = {}
+    read: Callable  # (directory, **options) -> {part: Table}
+    directories: tuple = ()  # names of its folder; () where it needs none
+    sizes: dict = {}  # {part: number of images} as published
 
 
 READERS = {

@@ -57,10 +57,8 @@ def read(root, allow_partial, *, image_dir="", legacy=False):
         lacking += gone
         whole += [] if gone else [(path, label, core, spurious)]
     fault = f"{len(lacking)} image or mask files are missing, first {''.join(lacking[:1])}"
-    advice = (
-        "unpack it again, or name ImageNet's train folder with "
-        "--config.options.salient_imagenet.data.image_dir=DIR"
-    )
+    advice = "unpack it again, or name ImageNet's train folder with --config.options."
+    advice += "salient_imagenet.data.image_dir=DIR"
     require_whole(fault if lacking else "", root, allow_partial, advice=advice)
     require_data(whole, "complete images", root, LAYOUT)
     paths, labels, *masks = map(list, zip(*whole, strict=True))

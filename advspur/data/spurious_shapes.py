@@ -18,7 +18,17 @@ import numpy as np
 from advspur._checks import check_choice, check_count, check_seed, require
 from advspur.data.table import array_source
 
-SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
+_INSIDE = {  # whether a point (x, y), r from the centre, lies in it; in radii, y downwards
+    "disc": lambda x, y, r: r <= 0.85,
+    "square": lambda x, y, r: _longer(x, y) <= 0.75,
+    "triangle": lambda x, y, r: (y <= 0.8) & (2 * abs(x) <= 1.05 * (y + 1)),
+    "cross": lambda x, y, r: (np.minimum(abs(x), abs(y)) <= 0.3) & (_longer(x, y) <= 1),
+    "ring": lambda x, y, r: (r >= 0.55) & (r <= 1),
+    "hourglass": lambda x, y, r: (abs(x) <= abs(y)) & (abs(y) <= 0.95),
+    "crescent": lambda x, y, r: (r <= 1) & (np.hypot(x - 0.55, y) >= 0.75),
+    "bars": lambda x, y, r: (_longer(x, y) <= 0.95) & (abs(abs(x) - 0.65) <= 0.3),
+}
+SHAPES = tuple(_INSIDE)
 MEASURED = ("test", "mixed_same", "mixed_rand", "uncorrelated")
 SPLITS = ("train", "validation", "test", "mixed_same", "mixed_rand", "uncorrelated")
 
@@ -148,27 +158,11 @@ def _draw_object(rng, label, image_size, object_size, size_jitter, position_jitt
     color /= np.abs(color).max()
     y, x = np.mgrid[:image_size, :image_size] + 0.5 - center[:, None, None]
     y, x = (z / max(radius, 1e-9) for z in (y, x))
-    return _inside(SHAPES[label], x, y)[..., None], color
+    return _INSIDE[SHAPES[label]](x, y, np.hypot(x, y))[..., None], color
 
 
-def _inside(shape, x, y):
-    """Whether points (in units of the radius, y downwards) lie in the shape."""
-    r = np.hypot(x, y)
-    if shape == "disc":
-        return r <= 0.85
-    if shape == "square":
-        return np.maximum(abs(x), abs(y)) <= 0.75
-    if shape == "triangle":
-        return (y <= 0.8) & (2 * abs(x) <= 1.05 * (y + 1))
-    if shape == "cross":
-        return (np.minimum(abs(x), abs(y)) <= 0.3) & (np.maximum(abs(x), abs(y)) <= 1)
-    if shape == "ring":
-        return (r >= 0.55) & (r <= 1)
-    if shape == "hourglass":
-        return (abs(x) <= abs(y)) & (abs(y) <= 0.95)
-    if shape == "crescent":
-        return (r <= 1) & (np.hypot(x - 0.55, y) >= 0.75)
-    return (np.maximum(abs(x), abs(y)) <= 0.95) & (abs(abs(x) - 0.65) <= 0.3)  # bars
+def _longer(x, y):
+    return np.maximum(abs(x), abs(y))
 
 
 def _texture(group, phases, num_classes, image_size):

@@ -78,20 +78,15 @@ def to_unit(images):
 class Transform(NamedTuple):
     """How a protocol brings decoded Pillow images to one size; the fields describe it whole.
 
-    Attributes:
-      size: pixels a side of the central square that is left.
-      side: pixels that `resize` brings a side to.
-      resize: "short", the short side, the long one truncated (as torchvision does); "square", both,
-        the aspect ratio lost; "crop", none; "none", which leaves out the crop too.
-      interpolation: of Pillow.
-      border: pixels that are cut off on each side first.
+    `resize` is "short", the short side, the long one truncated (as torchvision does); "square",
+    both, the aspect ratio lost; "crop", none; "none", which leaves out the crop too.
     """
 
-    size: int = 224
-    side: int = 256
+    size: int = 224  # pixels a side of the central square that is left
+    side: int = 256  # pixels that `resize` brings a side to
     resize: str = "short"
     interpolation: int = BILINEAR
-    border: int = 0
+    border: int = 0  # pixels that are cut off on each side first
 
     def __call__(self, image):
         """The transformed Pillow image; one smaller than the crop is left as it is."""

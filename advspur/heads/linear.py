@@ -20,19 +20,12 @@ from advspur._checks import check_count, check_nonnegative, require
 
 
 class LinearProbe(NamedTuple):
-    """A linear classifier of features.
+    """A linear classifier of features."""
 
-    Attributes:
-      kernel: [d, k].
-      bias: [k].
-      epoch: the epoch kept, counted from 1; 0 of a converged fit.
-      validation_accuracy: [num_epochs] after each epoch; empty of a converged fit.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    epoch: int
-    validation_accuracy: np.ndarray
+    kernel: np.ndarray  # [d, k]
+    bias: np.ndarray  # [k]
+    epoch: int  # that is kept, counted from 1; 0 of a converged fit
+    validation_accuracy: np.ndarray  # [num_epochs] after each; empty of a converged fit
 
 
 def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):

@@ -1,7 +1,7 @@
 """AutoAttack on a named list of images: clean and robust accuracy, and what each attack took.
 
-Lists longer than SHARE are cut into shares of every k-th image, each attacked by itself, so memory
-is bounded. A killed evaluation resumes at the batch it was in.
+Longer lists are cut into shares of every k-th image, so memory is bounded. A killed evaluation
+resumes at the batch it was in.
 """
 
 import math
@@ -143,20 +143,20 @@ def _costs(shares):
 
 def _records(shares, costs, count, about):
     """The numbers of one budget; a count has no interval."""
-
-    def counted(metric, value, **of):
-        records.append(record(metric, Estimate(value, value, value, count), **of))
-
     records, seconds = [], sum(cost[-1] for cost in costs.values())
-    robust = wilson(sum(int(share.robust.sum()) for share in shares), count)
-    records.append(record("autoattack_accuracy", robust, options=about, seconds=seconds))
-    counted("autoattack_warnings", sum(len(share.warnings) for share in shares), options=about)
+
+    def add(metric, value, **of):
+        is_share, counted = metric == "accuracy", Estimate(value, value, value, count)
+        estimate = wilson(value, count) if is_share else counted
+        records.append(record(f"autoattack_{metric}", estimate, **of))
+
+    add("accuracy", sum(int(s.robust.sum()) for s in shares), options=about, seconds=seconds)
+    add("warnings", sum(len(share.warnings) for share in shares), options=about)
     for name, (attacked, fooled, gradients, forwards, seconds) in costs.items():
         of_attack = {"options": about | {"after": name}, "seconds": seconds}
-        left = wilson(attacked - fooled, count)
-        records.append(record("autoattack_accuracy", left, **of_attack))
-        counted("autoattack_gradients", gradients, **of_attack)
-        counted("autoattack_forwards", forwards, **of_attack)
+        add("accuracy", attacked - fooled, **of_attack)
+        add("gradients", gradients, **of_attack)
+        add("forwards", forwards, **of_attack)
     return records
 
 

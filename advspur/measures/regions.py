@@ -26,30 +26,21 @@ from advspur.records import record
 
 
 class Regions(NamedTuple):
-    """What to measure on the two regions: the options of `region_records`.
+    """What to measure on the two regions: the options of `region_records`, in [0, 1] pixel units.
 
-    Attributes:
-      names: of the core region and of the rest.
-      linf_noise_levels: standard deviations of noise on one region, [0, 1] pixel units ("linf" is
-        the name its authors give to i.i.d. Gaussian noise).
-      l2_noise_levels: l2 lengths of noise on one region, for images of 224 pixels; for others they
-        are scaled with the side.
-      trials: draws of the noise an image.
-      l2_epsilons, linf_epsilons: budgets of PGD confined to one region.
-      attack_steps: PGD steps of 2.5 epsilon / steps from the image.
-      num_attacked: how many images, spread evenly over the data, are attacked.
-      mask, dilation_rounds, spurious_region: of `masks.mask_regions`.
+    Lengths of l2 noise are for images of 224 pixels; for others they are scaled with the side.
+    "linf" is the name that its authors give to i.i.d. Gaussian noise.
     """
 
-    names: tuple = ("core", "spurious")
-    linf_noise_levels: tuple = (0.25,)
-    l2_noise_levels: tuple = ()
-    trials: int = 5
-    l2_epsilons: tuple = (0.25, 0.5, 1.0)
+    names: tuple = ("core", "spurious")  # of the core region and of the rest
+    linf_noise_levels: tuple = (0.25,)  # standard deviations of noise on one region
+    l2_noise_levels: tuple = ()  # its l2 lengths
+    trials: int = 5  # draws of the noise an image
+    l2_epsilons: tuple = (0.25, 0.5, 1.0)  # budgets of PGD confined to one region
     linf_epsilons: tuple = (0.25 / 255, 0.5 / 255, 1 / 255)
-    attack_steps: int = 10
-    num_attacked: int = 500
-    mask: str = "soft"
+    attack_steps: int = 10  # of 2.5 epsilon / steps, from the image
+    num_attacked: int = 500  # images, spread evenly over the data
+    mask: str = "soft"  # the last three: of `masks.mask_regions`
     dilation_rounds: int = 0
     spurious_region: str = "complement"
 

@@ -89,9 +89,8 @@ def pgd_records(
 
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
-def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
-    call = {"p": p, "epsilon": epsilon, "num_steps": num_steps, "mask": mask}
-    start = "none" if keys is None else "ball"
+def _attack(classifier, images, labels, keys, **call):
+    start, mask = "none" if keys is None else "ball", call["mask"]
     adversarial = pgd(classifier.logits, images, labels, keys, random_start=start, **call)
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = correct(classifier.logits(adversarial), labels)
@@ -115,9 +114,8 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys
     mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
     # Divided once: compiled code may round pixels / 255 in two ways.
     images = to_unit(images)
-    survives, adversarial, outside = _attack(
-        classifier, images, labels, keys, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
-    )
+    call = {"p": p, "epsilon": jnp.float32(epsilon), "num_steps": num_steps, "mask": mask}
+    survives, adversarial, outside = _attack(classifier, images, labels, keys, **call)
     check_perturbation(adversarial, images, p=p, epsilon=epsilon)
     # Half a unit of float32 is allowed.
     require(outside <= 2**-24, f"the attack changed pixels outside of its mask by {outside}")

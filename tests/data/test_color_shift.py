@@ -23,8 +23,8 @@ MINORITIES = {5000: (2500, 1667, 1000, 500, 250, 50, 0), 1000: (500, 333, 200, 1
 
 
 @pytest.mark.parametrize("size", MINORITIES)
-@pytest.mark.parametrize("rho, place", zip(RHOS, range(7), strict=True))
-def test_minority_counts_of_every_class_are_those_of_the_protocol(size, rho, place):
+@pytest.mark.parametrize("place, rho", tuple(enumerate(RHOS)))
+def test_minority_counts_of_every_class_are_those_of_the_protocol(size, place, rho):
     minority = MINORITIES[size][place]
     labels = np.repeat(np.arange(10), size)
     counts = np.bincount(labels, weights=~majority(rho, labels), minlength=10)
