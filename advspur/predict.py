@@ -154,13 +154,9 @@ def _check_outcomes(outcomes, rows, table):
     """Raise InputError where outcomes of these rows of a table are not finite."""
     leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
     paths = table.columns.get("path")
-    require_finite(
-        "the model's logits, features or gradients",
-        rows,
-        *leaves,
-        images="images of a batch",
-        name=str if paths is None else lambda row: f"{row} ({paths[row]})",
-    )
+    name = str if paths is None else lambda row: f"{row} ({paths[row]})"
+    what, images = "the model's logits, features or gradients", "images of a batch"
+    require_finite(what, rows, *leaves, images=images, name=name)
 
 
 def _read(path):

@@ -52,21 +52,19 @@ def read_own(
 ):
     """({part: Table}, lines that say what was found) of a table, or of a folder.
 
-    Parts are the splits train, val and test. Variants are parts of their own: <variant>, or
-    <split>/<variant> where there are several splits; with `pair`, row i of each variant of a split
-    shows the same object. Folders of other names are parts too.
+    Parts are the splits train, val and test, and folders of other names. Variants are parts of
+    their own: <variant>, or <split>/<variant> where there are several splits; with `pair`, row i of
+    each variant of a split shows the same object.
 
     Args:
       columns: {role: column} where the table has other names for image, label, split, variant,
         pair, mask, spurious_mask; and {"attributes": one name or several}.
       names: {"label" or attribute: the names of its numbers 0, 1, ...}.
       num_classes: where labels are numbers and some class may be without an image.
-      majority: names of the majority groups, as the lines have them; (): the groups more frequent
-        in train than if label and attributes were independent.
+      majority: names of the majority groups, as the lines have them; (): see `majority_groups`.
       image_dir: the folder that the table's names of files are relative to; "": the table's.
       resize: "short" side to 256/224 of `image_size`, or both sides ("square"), then the central
         `image_size`; "none": the images have this size.
-      interpolation: "bilinear" or "bicubic".
       allow_partial: leave out rows whose image or mask is missing.
       skip_unreadable: leave out rows whose image or mask cannot be read; all are read for it.
       look_for_files: False: only tell what a table says, whether or not its images are there.
@@ -123,10 +121,9 @@ def _table(rows, transform, names, num_classes):
         f"{rows.source}: label and {len(others)} attributes make {count:,} groups: choose some of "
         f"them with columns.attributes: {', '.join(others)}",
     )
-    columns["path"] = [rows.root / name for name in rows.cells["image"]]
-    for column in MASKS:
-        files = rows.cells.get(column.removesuffix("_path"))
-        if files is not None:
+    for column, role in {"path": "image", MASKS[0]: "mask", MASKS[1]: "spurious_mask"}.items():
+        if role in rows.cells:
+            files = rows.cells[role]
             columns[column] = [rows.root / name if name else None for name in files]
     if any(rows.lines):
         columns["line"] = np.array(rows.lines)
@@ -203,12 +200,11 @@ def _name_codes(rows, name, names):
 
 def _refuse_missing(rows, name):
     """Raise InputError with the line of a cell without a value."""
-    cells = rows.cells[name]
+    cells, is_role = rows.cells[name], name in ("label", "pair")
     bad = [i for i, text in enumerate(cells) if text.casefold() in MISSING]
-    advice = "give every row a value"
-    if name not in ("label", "pair"):
-        advice += ", or name the attributes as columns.attributes"
-    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", advice)
+    advice = "" if is_role else ", or name the attributes as columns.attributes"
+    what = "give every row a value" + advice
+    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", what)
 
 
 def _whole_number(text):

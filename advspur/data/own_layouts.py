@@ -73,9 +73,8 @@ def _relative_names(rows, image_dir):
 def _image_folder(file, images, image_dir):
     """The folder that names are relative to: as told, or the first that has one of `images`."""
     if image_dir:
-        folder = Path(image_dir).expanduser()
-        require(folder.is_dir(), f"image_dir = {image_dir} is no folder")
-        return folder
+        require(Path(image_dir).expanduser().is_dir(), f"image_dir = {image_dir} is no folder")
+        return Path(image_dir).expanduser()
     found = [file.parent / name for name in IMAGE_FOLDERS]
     held = (f for f in found if any((f / name).is_file() for name in images))
     return next(held, file.parent)
@@ -117,12 +116,8 @@ def _files(path):
 
 def _without_masks(files):
     """Those images of a folder that are no mask of another: x_mask.png, x_spurious_mask.png."""
-    stems = {file.stem for file in files}
-
-    def is_mask(stem):
-        return any(stem.endswith(e) and stem.removesuffix(e) in stems for e in MASK_ENDS.values())
-
-    return [file for file in files if not is_mask(file.stem)]
+    masks = {f"{file.stem}{end}" for file in files for end in MASK_ENDS.values()}
+    return [file for file in files if file.stem not in masks]
 
 
 def with_masks_beside(rows):

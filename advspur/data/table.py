@@ -118,7 +118,7 @@ class Table:
                 digest.update(f"{column.dtype} {column.shape}".encode())
                 digest.update(np.ascontiguousarray(column))
             else:
-                digest.update(json.dumps(list(column), default=_file_name).encode())
+                digest.update(json.dumps(list(column), default=lambda p: Path(p).name).encode())
                 files += [Path(self.root, path) for path in _paths(column)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digest.update("".join(pool.map(_checksum, files)).encode())
@@ -173,10 +173,6 @@ def _paths(column):
             yield entry
         elif isinstance(entry, (list, tuple)):
             yield from _paths(entry)
-
-
-def _file_name(path):
-    return Path(path).name
 
 
 def _checksum(path):

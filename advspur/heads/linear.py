@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from advspur._checks import check_count, check_nonnegative, require
+from advspur.data.table import check_classes
 
 
 class LinearProbe(NamedTuple):
@@ -149,9 +150,5 @@ def _checked(features, labels, num_classes):
         f"features {features.shape} and labels {labels.shape}: expected [n, d] and [n], n >= 1",
     )
     require(np.all(np.isfinite(features)), "the features hold NaN or infinity")
-    require(labels.dtype.kind in "iu", f"labels are {labels.dtype}; whole numbers are needed")
-    require(
-        labels.min() >= 0 and labels.max() < num_classes,
-        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
-    )
+    check_classes(labels, len(features), num_classes)
     return features, labels.astype(np.int32)

@@ -122,6 +122,8 @@ def test_processes_share_the_batches_and_leave_none_out(processes, monkeypatch):
 
 def test_the_training_stream_is_a_function_of_the_seed_and_can_be_resumed():
     first, other = take(9), take(9, seed=1)
+    for batch in take(3, augmentation="none"):
+        assert_array_equal(batch.image, IMAGES[batch.label])
     for start in (0, 1, 7):
         assert_equal(first[start:], take(9 - start, start_step=start))
     assert any(np.any(a.label != b.label) for a, b in zip(first, other, strict=True))
@@ -163,11 +165,6 @@ def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(InputError, match="batch_size = 4 does not divide by 3 processes"):
         train_batches(SOURCE, **OPTIONS)
-
-
-def test_images_stay_with_their_labels():
-    for batch in take(3, augmentation="none"):
-        assert_array_equal(batch.image, IMAGES[batch.label])
 
 
 def test_shards_split_the_leading_axis_of_every_field():

@@ -31,13 +31,6 @@ def test_minority_counts_of_every_class_are_those_of_the_protocol(size, place, r
     np.testing.assert_array_equal(counts, minority)
 
 
-def test_colour_and_half_of_the_classes_are_independent_at_rho_1():
-    is_red = (LABELS < 5) == majority(1.0)
-    table = np.histogram2d(LABELS < 5, is_red, bins=2)[0] / len(LABELS)
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True)
-    np.testing.assert_allclose(table, expected, atol=1e-12)  # the mutual information is 0
-
-
 def test_minorities_are_nested_and_depend_on_seed_and_split_and_on_nothing_else():
     first, large = majority(4.0), majority(19.0)
     assert np.all(large[first]) and large.sum() > first.sum()

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from advspur._checks import InputError
-from advspur.data.files import file_table, open_file
+from advspur.data.files import file_table
 from advspur.data.layouts import MissingData, list_classes
 from advspur.data.table import spread
 from advspur.data.transforms import Transform
-from tests.data.fake_layouts import cut_short, picture, save
+from tests.data.fake_layouts import picture, save
 
 LABELS = {"b bird": 0, "a": 2, "c": 1}  # neither order is that of the names
 
@@ -54,16 +54,6 @@ def test_a_file_name_in_two_class_folders_is_warned_of(tmp_path):
     (root / "c" / "a0.JPEG").write_bytes((root / "a" / "a0.JPEG").read_bytes())
     with pytest.warns(UserWarning, match="1 file names appear in two .* first a0.JPEG in a and c"):
         list_classes(root, LABELS, False)
-
-
-def test_unreadable_files_are_named(tmp_path):
-    path = tree(tmp_path) / "a" / "a0.JPEG"
-    cut_short(path)
-    with pytest.raises(InputError, match=r"a0.JPEG is no readable image: .*truncated"):
-        open_file(path)
-    path.unlink()
-    with pytest.raises(InputError, match="a0.JPEG cannot be read: No such file"):
-        open_file(path)
 
 
 def test_image_and_masks_go_through_one_transform(tmp_path):

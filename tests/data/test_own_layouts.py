@@ -36,7 +36,8 @@ def waterbirds(tmp_path_factory):
     if not source.is_file():
         pytest.skip(f"{source} is absent: this test reads Waterbirds' released metadata")
     root = tmp_path_factory.mktemp("waterbirds")
-    rows = list(csv.DictReader(put(root / "metadata.csv", source.read_text()).open()))
+    rows = list(csv.DictReader(source.read_text().splitlines()))
+    put(root / "metadata.csv", source.read_text())
     image = put(root / "image.jpg", png())
     for row in rows:
         (root / row["img_filename"]).parent.mkdir(exist_ok=True)

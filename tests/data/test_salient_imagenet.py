@@ -105,13 +105,11 @@ def test_damaged_answers_are_named_by_their_line(root):
     file = root / "mturk_results" / "discover_spurious_features.csv"
     text = file.read_text()
     lines = text.splitlines()
+    without = "\n".join(line for line in lines if f"{SECOND},7,11" not in line)
     for damaged, message in (
         (text.replace("separate_object", "x", 1), "line 3: answer 'x' is none of"),
         (text.replace("Answer.main", "Answer"), "csv line 2 is damaged"),
-        (
-            "\n".join(line for line in lines if f"{SECOND},7,11" not in line),
-            "image_names_map.csv: no worker answered on feature 11",
-        ),
+        (without, "image_names_map.csv: no worker answered on feature 11"),
         (f"{text}{lines[-1]}\n", "lines 21 and 22 are one worker's"),
     ):
         file.write_text(damaged)
@@ -164,15 +162,9 @@ def test_a_wordnet_dict_is_parsed_and_not_executed(root, tmp_path):
     code, text = f"\nopen({str(mark)!r}, 'w')\n", file.read_text()
     file.write_text(code + text + code)
     assert len(load(root)) == 5 and not mark.exists()
-    for damaged in (
-        f"{{0: __import__('os').system('touch {mark}')}}",
-        "{[1]: 'n01440764'}",
-        "{None: 'n01440764'}",
-        "{'a'}",
-        "",
-        "}{",
-        "{" * 5000 + "}" * 5000,
-    ):
+    hostile = f"{{0: __import__('os').system('touch {mark}')}}"
+    nested, wrong = "{" * 5000 + "}" * 5000, ("{[1]: 'n01440764'}", "{None: 'n01440764'}")
+    for damaged in (hostile, nested, *wrong, "{'a'}", "", "}{"):
         file.write_text(f"wordnet_dict = {damaged}")
         with pytest.raises(InputError, match="wordnet_dict.py is no dictionary of wnids"):
             load(root)
