@@ -194,12 +194,11 @@ def write_table(file, *rows):
         csv.writer(content).writerows(rows)
 
 
-def write_salient(root, image_dir, classes=(0, 7)):
+def write_salient(root):
     """Two classes, two features each; feature 11 of the second is spurious; image ..._2 has only
-    that one, so it has no core mask."""
-    rng = np.random.default_rng(4)
-    wnids = {index: imagenet_wnids()[index] for index in classes}
-    answers = []
+    that one, so it has no core mask. The images lie in ImageNet beside it."""
+    rng, answers, image_dir = np.random.default_rng(4), [], root.parent / "imagenet" / "train"
+    wnids = {index: imagenet_wnids()[index] for index in (0, 7)}
     for number, (index, wnid) in enumerate(wnids.items()):
         stems = [f"{wnid}_{i}" for i in range(3)]
         for stem in stems:
@@ -226,7 +225,7 @@ def write_salient(root, image_dir, classes=(0, 7)):
     return root
 
 
-def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
+def write_imagenet9(root, per_class=1):
     """All variants at 224 x 224, folders with spaces, and boolean masks.
 
     Mixed images are named for object and background, fg_<id>_bg_<id>, the others for one of them.
@@ -236,7 +235,7 @@ def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
         for i in range(per_class):
             image, mask = picture(rng, (224, 224))
             stem = f"n{number:08d}_{i + 1}"
-            for variant in variants:
+            for variant in imagenet9.VARIANTS:
                 other, _ = picture(rng, (224, 224))
                 shown = Image.composite(image, other, mask)
                 behind = f"n{rng.integers(10**8):08d}_{rng.integers(50_000)}"
@@ -281,16 +280,12 @@ def write_cifar10(root, num=12, split="test", name="cifar10", side=32):
     return root
 
 
-def _write_salient(root):
-    return write_salient(root, root.parent / "imagenet" / "train")
-
-
 WRITERS = {
     "imagenet": write_imagenet,
     "imagenet_c": write_imagenet_c,
     "objectnet": write_objectnet,
     "rival10": write_rival10,
-    "salient_imagenet": _write_salient,
+    "salient_imagenet": write_salient,
     "imagenet9": write_imagenet9,
     "waterbirds": write_waterbirds,
 }

@@ -1,6 +1,7 @@
 """Spurious shapes: what the splits share, and what each dial does and does not change."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -54,10 +55,8 @@ def test_an_image_depends_on_seed_split_and_index_alone(split):
 
 
 def test_splits_are_independent_draws():
-    train, validation, test = (
-        small(split, num_examples=20).columns["mask"] for split in SPLITS[:3]
-    )
-    for one, other in ((train, validation), (train, test), (validation, test)):
+    masks = [small(split, num_examples=20).columns["mask"] for split in SPLITS[:3]]
+    for one, other in itertools.combinations(masks, 2):
         assert np.mean(np.any(one != other, axis=(1, 2, 3))) > 0.9
 
 
@@ -115,9 +114,8 @@ def test_the_colour_of_an_object_tells_nothing_of_its_class():
 
 @pytest.mark.parametrize("dial, on_object", (("core_scale", True), ("spurious_scale", False)))
 def test_each_scale_changes_its_side_of_the_mask_only(dial, on_object):
-    one, other = (
-        small("train", num_examples=24, noise_std=0.0, **{dial: v}).columns for v in (0.1, 0.3)
-    )
+    draw = functools.partial(small, "train", num_examples=24, noise_std=0.0)
+    one, other = (draw(**{dial: value}).columns for value in (0.1, 0.3))
     np.testing.assert_array_equal(one["mask"], other["mask"])
     inside = np.broadcast_to((one["mask"] == 1) == on_object, one["image"].shape)
     np.testing.assert_array_equal(one["image"][~inside], other["image"][~inside])
