@@ -1,8 +1,7 @@
 """Estimate: a measured number with its interval, and how intervals are made and joined.
 
-Shares have Wilson intervals; differences, ratios and weighted sums join the intervals of their
-parts (MOVER: the method of variance estimates recovery, which needs no normality of the parts);
-anything else is bootstrapped.
+Shares have Wilson intervals; differences, ratios and weighted sums join those of their parts
+(MOVER: the method of variance estimates recovery); anything else is bootstrapped.
 """
 
 import math
@@ -65,9 +64,13 @@ def difference(a, b, *, correlation=0.0):
     `correlation` is that of the outcomes behind a and b; 0, as if they were independent, is
     conservative for two models on the same images.
     """
+
+    def length(x, y):
+        return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))
+
     gap = a.value - b.value
-    low = gap - _length(a.value - a.low, b.high - b.value, correlation)
-    high = gap + _length(a.high - a.value, b.value - b.low, correlation)
+    low = gap - length(a.value - a.low, b.high - b.value)
+    high = gap + length(a.high - a.value, b.value - b.low)
     return Estimate(gap, low, high, min(a.num_examples, b.num_examples))
 
 
@@ -151,7 +154,3 @@ def percentile(statistic, num_examples):
     low, high = np.nanquantile(statistic[1:], [tail, 1 - tail])
     # A percentile interval need not hold its point; ours is widened to do so.
     return Estimate(value, float(min(low, value)), float(max(high, value)), num_examples)
-
-
-def _length(x, y, correlation):
-    return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))

@@ -36,13 +36,13 @@ def read(root, allow_partial, *, transform="none"):
     change = STANDARD if transform == "standard" else Transform(resize="none")
     there = any((root / variant).is_dir() for variant in VARIANTS)
     require_data(there, "ImageNet-9", root, LAYOUT)
-    places, parts = {folder: label for label, folder in enumerate(IMAGENET9)}, {}
+    parts = {}
     for variant in VARIANTS:
         folder = root / variant / "val"
         if not folder.is_dir():
             require_whole(f"{folder} is missing", root, allow_partial)
             continue
-        paths, labels = list_classes(folder, places, allow_partial)
+        paths, labels = list_classes(folder, IMAGENET9, allow_partial)
         if variant == "original":
             masks = [root / "fg_mask" / "val" / p.parent.name / f"{p.stem}.npy" for p in paths]
             missing = [mask for mask in masks if not mask.is_file()]

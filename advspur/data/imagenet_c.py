@@ -43,12 +43,11 @@ SIZES = {f"{c}/{s}": 50_000 for c in ALEXNET_ERRORS for s in SEVERITIES}
 def read(root, allow_partial):
     """{"<corruption>/<severity>": Table}, of the images that every cell has, in the same order."""
     require_data(any((root / c).is_dir() for c in ALEXNET_ERRORS), "ImageNet-C", root, LAYOUT)
-    wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     start, first, common = next(iter(SIZES)), None, None
     for cell in SIZES:
         advice = f"the mean is over all {len(SIZES)} cells; unpack the archive again"
         require((root / cell).is_dir(), f"{root / cell} is missing: {advice}")
-        paths, labels = list_classes(root / cell, wnids, allow_partial)
+        paths, labels = list_classes(root / cell, imagenet_wnids(), allow_partial)
         names = [str(path.relative_to(root / cell)) for path in paths]
         held = dict(zip(names, labels.tolist(), strict=True))
         if first is None:

@@ -64,18 +64,18 @@ def missing_text(missing, total, what):
     return f"{len(missing)} of {total} {what} are missing, first {missing[0]}" if missing else ""
 
 
-def list_classes(root, labels, allow_partial, *, ignore_others=False):
-    """(paths, labels) of ``root/<folder>/<image>``, for the folders of {folder: label}."""
-    found = {folder.name: folder for folder in folders(root)}
-    unknown = sorted(found.keys() - set(labels))
+def list_classes(root, classes, allow_partial, *, ignore_others=False):
+    """(paths, labels) of ``root/<class>/<image>``, for the classes in order of their labels."""
+    found, classes = {folder.name: folder for folder in folders(root)}, list(classes)
+    unknown = sorted(found.keys() - set(classes))
     require(
         ignore_others or not unknown,
         f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}; "
-        f"classes are {', '.join(list(labels)[:3])}, ...",
+        f"classes are {', '.join(classes[:3])}, ...",
     )
-    files = {name: image_files(found[name]) for name in labels if name in found}
-    missing = [name for name in labels if not files.get(name)]
-    fault = missing_text(missing, len(labels), "class folders")
+    files = {name: image_files(found[name]) for name in classes if name in found}
+    missing = [name for name in classes if not files.get(name)]
+    fault = missing_text(missing, len(classes), "class folders")
     require_whole(fault, root, allow_partial)
     paths = [path for of_class in files.values() for path in of_class]
     require_data(paths, "images", root, "<class folder>/<image>.JPEG")
@@ -88,7 +88,8 @@ def list_classes(root, labels, allow_partial, *, ignore_others=False):
             f"{one.parent.name} and {other.parent.name}; an image has one label",
             stacklevel=2,
         )
-    return paths, np.array([labels[path.parent.name] for path in paths])
+    counts = [len(files.get(name, ())) for name in classes]
+    return paths, np.repeat(np.arange(len(classes)), counts)
 
 
 def without_unreadable(parts, *, together=False):

@@ -24,8 +24,7 @@ def read(root, allow_partial, *, resize=256):
     """
     check_choice("resize", resize, (256, 224))
     require_data((root / "images").is_dir(), "ObjectNet", root, LAYOUT)
-    places = {folder: label for label, folder in enumerate(OBJECTNET)}
-    paths, labels = list_classes(root / "images", places, allow_partial, ignore_others=True)
+    paths, labels = list_classes(root / "images", OBJECTNET, allow_partial, ignore_others=True)
     fault = f"{len(paths):,} images, version 1.0-beta had {SIZES['images']:,}"
     require_whole(fault if len(paths) < SIZES["images"] else "", root / "images", allow_partial)
     transform = Transform(side=resize, border=BORDER)
