@@ -49,9 +49,8 @@ def test_the_difference_has_newcombes_published_interval():
 @pytest.mark.parametrize("correlation", (0.0, 0.5, -0.25, 1.0))
 def test_the_difference_by_hand(correlation):
     """0.5 (0.4 to 0.7) - 0.3 (0.2 to 0.6): lengths below 0.1 and 0.3, above 0.2 and 0.1."""
-    found = difference(
-        Estimate(0.5, 0.4, 0.7, 9), Estimate(0.3, 0.2, 0.6, 5), correlation=correlation
-    )
+    numbers = Estimate(0.5, 0.4, 0.7, 9), Estimate(0.3, 0.2, 0.6, 5)
+    found = difference(*numbers, correlation=correlation)
     down = math.sqrt(0.01 + 0.09 - 2 * correlation * 0.03)
     up = math.sqrt(0.04 + 0.01 - 2 * correlation * 0.02)
     assert found[:3] == pytest.approx((0.2, 0.2 - down, 0.2 + up), abs=1e-12)
@@ -70,10 +69,8 @@ def test_the_interval_of_a_ratio_covers_it(shares, sizes):
     draws, rng = 4000, np.random.default_rng(0)
     (a, b), (n, m) = shares, sizes
     tables = [[wilson(k, size) for k in range(size + 1)] for size in sizes]
-    found = [
-        ratio(tables[0][x], tables[1][y])
-        for x, y in zip(rng.binomial(n, a, draws), rng.binomial(m, b, draws), strict=True)
-    ]
+    pairs = zip(rng.binomial(n, a, draws), rng.binomial(m, b, draws), strict=True)
+    found = [ratio(tables[0][x], tables[1][y]) for x, y in pairs]
     covered = np.mean([e.low <= a / b <= e.high for e in found])
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / draws)
     assert {e.num_examples for e in found} == {min(sizes)}
@@ -97,8 +94,10 @@ VALUES = np.array([[1, 0.2], [0, 0.2], [1, 0.2], [0, 0.9], [1, 0.2]] * 8 + [[10,
 STRATA = np.array([7] * 40 + [-1] * 6)
 
 
-def test_resampled_means_begin_with_the_measured_ones():
+def test_resampled_means_begin_with_the_measured_ones_and_depend_on_the_seed():
     means = resampled_means(VALUES, STRATA, 0)
+    np.testing.assert_array_equal(means, resampled_means(VALUES, STRATA, 0))
+    assert np.any(means != resampled_means(VALUES, STRATA, 1))
     assert means.shape == (2, 1 + NUM_RESAMPLES, 2)  # strata in sorted order
     np.testing.assert_allclose(means[:, 0], [[10.5, 3.25], [0.6, 0.34]], rtol=1e-12)
 
@@ -118,17 +117,10 @@ def test_the_draws_spread_as_the_theory_of_the_bootstrap_says():
         spread = rows.std(axis=0) / math.sqrt(len(rows))
         error = 5 / math.sqrt(2 * NUM_RESAMPLES)
         np.testing.assert_allclose(draws.std(axis=0), spread, rtol=error)
-        assert np.all(
-            np.abs(draws.mean(axis=0) - rows.mean(axis=0)) < 5 * spread / math.sqrt(NUM_RESAMPLES)
-        )
+        gap = np.abs(draws.mean(axis=0) - rows.mean(axis=0))
+        assert np.all(gap < 5 * spread / math.sqrt(NUM_RESAMPLES))
         expected = np.corrcoef(rows.T)[0, 1]
         assert abs(np.corrcoef(draws.T)[0, 1] - expected) < 5 / math.sqrt(NUM_RESAMPLES)
-
-
-def test_resampling_is_a_function_of_the_seed():
-    one = resampled_means(VALUES, STRATA, 0)
-    np.testing.assert_array_equal(one, resampled_means(VALUES, STRATA, 0))
-    assert np.any(one != resampled_means(VALUES, STRATA, 1))
 
 
 def test_percentiles_by_hand():

@@ -159,7 +159,7 @@ def test_images_and_masks_are_taken_as_they_are_or_resized(written, transform):
     table = read("imagenet9", written / "imagenet9", transform=transform)["original"]
     with Image.open(table.columns["path"][5]) as image:
         mask = Image.fromarray(np.uint8(255) * np.load(table.columns["mask_path"][5]))
-        expected = [x if transform == "none" else direct(x) for x in (image, mask)]
+        expected = [np.asarray(x) if transform == "none" else direct(x) for x in (image, mask)]
     np.testing.assert_array_equal(table[5]["image"], expected[0])
     np.testing.assert_array_equal(table[5]["mask"][..., 0], expected[1])
     assert 0 < table[5]["mask"].mean() < 255

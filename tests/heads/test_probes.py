@@ -1,6 +1,7 @@
 """Probes as heads of a data set: which images they are fitted to, and what records say of them."""
 
 import inspect
+import re
 
 import jax
 import numpy as np
@@ -53,9 +54,8 @@ FIT = {"num_classes": 2, "weight_decay": 1e-4, "batch_size": 8, "num_epochs": 4}
 def test_heads_are_the_fits_to_the_features_of_train():
     """The key is that of the fits where there is a part val, and is left for the measures."""
     found, key = heads(PARTS, **RATES)
-    assert list(found) == [
-        "adam", "adam, learning rate 0.1", "adam, learning rate 0.001", "lbfgs",
-    ]  # fmt: skip
+    others = ["adam, learning rate 0.1", "adam, learning rate 0.001", "lbfgs"]
+    assert list(found) == ["adam", *others]
     assert key is KEY
     rates = (0.3, 0.1, 1e-3)
     (x, y), validation = features(PARTS["train"]), features(PARTS["val"])
@@ -74,9 +74,8 @@ def test_without_a_part_val_the_epoch_is_chosen_on_a_share_of_train():
     np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(rest_key))
     x, y = features(parts["train"])
     kept, chosen = np.split(np.random.default_rng(0).permutation(40), [32])
-    (probe,) = fit_linear_probe(
-        x[kept], y[kept], (x[chosen], y[chosen]), learning_rates=(0.3,), key=fit_key, **FIT
-    )
+    call = {"learning_rates": (0.3,), "key": fit_key} | FIT
+    (probe,) = fit_linear_probe(x[kept], y[kept], (x[chosen], y[chosen]), **call)
     assert list(found) == ["adam"]
     assert_head(found["adam"], probe)
 
@@ -92,18 +91,11 @@ def test_the_passes_told_are_made_once(names, tmp_path):
         assert (progress.done, progress.skipped) == (done, skipped)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    (
-        ({"held_out": 1.0}, "held_out = 1.0"),
-        ({"held_out": 0}, "held_out = 0"),
-        ({"num_epochs": 0}, "num_epochs = 0"),
-        ({"batch_size": 0}, "batch_size of the head = 0"),
-        ({"learning_rate": -1.0}, "learning_rate = -1.0"),
-        ({"sensitivity_learning_rates": ("x",)}, "sensitivity_learning_rates"),
-        ({"weight_decay": float("nan")}, "weight_decay = nan"),
-    ),
-)
-def test_what_cannot_be_fitted_is_refused_before_the_work(change, message):
-    with pytest.raises(InputError, match=message):
-        plan_probes(PARTS, **OPTIONS | change)
+BAD = {"held_out": 0, "num_epochs": 0, "batch_size": 0, "learning_rate": -1.0}
+BAD |= {"sensitivity_learning_rates": ("x",), "weight_decay": float("nan")}
+
+
+@pytest.mark.parametrize("name, value", [*BAD.items(), ("held_out", 1.0)])
+def test_what_cannot_be_fitted_is_refused_before_the_work(name, value):
+    with pytest.raises(InputError, match=rf"{name}( of the head)? = {re.escape(repr(value))}"):
+        plan_probes(PARTS, **OPTIONS | {name: value})
