@@ -222,20 +222,16 @@ def _levels(name, correct):
 
 def _outcomes(name, correct, shapes=("[n]",)):
     correct = np.asarray(correct, float)
-    require(
-        correct.ndim in [shape.count(",") + 1 for shape in shapes],
-        f"{name} has shape {correct.shape}; expected {' or '.join(shapes)}",
-    )
+    fault = f"{name} has shape {correct.shape}; expected {' or '.join(shapes)}"
+    require(correct.ndim in [shape.count(",") + 1 for shape in shapes], fault)
     require(np.all((correct == 0) | (correct == 1)), f"{name} must be 0 or 1 for each example")
     return correct
 
 
 def _same_length(array, correct):
     array = np.asarray(array)
-    require(
-        array.shape == correct.shape,
-        f"got {array.shape} entries for {correct.shape} outcomes; one an example is needed",
-    )
+    got = f"got {array.shape} entries for {correct.shape} outcomes"
+    require(array.shape == correct.shape, f"{got}; one an example is needed")
     return array
 
 

@@ -42,9 +42,8 @@ def train_batches(
     import grain
 
     index, count = jax.process_index(), jax.process_count()
-    require(
-        batch_size % count == 0, f"batch_size = {batch_size} does not divide by {count} processes"
-    )
+    fault = f"batch_size = {batch_size} does not divide by {count} processes"
+    require(batch_size % count == 0, fault)
     own = slice(index * batch_size // count, (index + 1) * batch_size // count)
 
     def load(example, rng):
@@ -109,12 +108,10 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
 
 def shard(batch, num_devices):
     """[n, ...] -> [num_devices, n / num_devices, ...] in every field."""
-    size = len(batch.label)
-    require(
-        size % num_devices == 0,
-        f"a batch of {size} does not divide by {num_devices} devices; the nearest sizes are "
-        f"{size - size % num_devices} and {size + num_devices - size % num_devices}",
-    )
+    size, least = len(batch.label), len(batch.label) // num_devices * num_devices
+    fault = f"a batch of {size} does not divide by {num_devices} devices"
+    advice = f"the nearest sizes are {least} and {least + num_devices}"
+    require(size == least, f"{fault}; {advice}")
     return Batch(*(array.reshape(num_devices, -1, *array.shape[1:]) for array in batch))
 
 

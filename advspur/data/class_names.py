@@ -56,12 +56,10 @@ def class_map(data, model):
 
 
 def _by_number(data, model):
-    require(
-        len(data) == len(model),
-        f"the data have {len(data)} classes ({_listed(data)}), the model {len(model)}, and without "
-        "names on both sides nothing says which is which: name the classes of the data and the "
-        "model, or give num_classes where labels are the model's own numbers",
-    )
+    sizes = f"the data have {len(data)} classes ({_listed(data)}), the model {len(model)}"
+    advice = "name those of both, or give num_classes where labels are the model's own numbers"
+    fault = f"{sizes}, and without names on both sides nothing says which is which: {advice}"
+    require(len(data) == len(model), fault)
     names = [str(name) for name in (model if _are_numbers(data) else data)]
     pairs = [f"{i} {name}" for i, name in enumerate(names) if str(i) != name]
     text = "classes: by number, the data's class i is the model's output i"

@@ -89,11 +89,9 @@ def _find_splits(name, data_dir):
         if (root / "train").is_dir() and (root / "val").is_dir():
             splits = [folder_source(root / part) for part in ("train", "val")]
             train, val = (source.names["label"] for source in splits)
-            require(
-                train == val,
-                f"{root}/train and {root}/val have different class folders: {len(train)} and "
-                f"{len(val)}, first difference {sorted(set(train) ^ set(val))[:1]}",
-            )
+            fault = f"{len(train)} and {len(val)}, first difference {sorted({*train} ^ {*val})[:1]}"
+            where = f"{root}/train and {root}/val have different class folders"
+            require(train == val, f"{where}: {fault}")
             return splits
     raise InputError(
         f"no {name} data in {data_dir}. Accepted layouts: {data_dir / name}/<version>/ (TFDS "

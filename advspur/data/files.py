@@ -50,11 +50,8 @@ def open_mask(path, size):
         return Image.new("L", size)
     mask = _array(path) if path.suffix == ".npy" else np.asarray(open_file(path, "L"))
     height, width = mask.shape
-    require(
-        (width, height) == size,
-        f"{path} is {width} x {height}, its image {size[0]} x {size[1]}: a mask has the size of "
-        "its image",
-    )
+    sizes = f"{path} is {width} x {height}, its image {size[0]} x {size[1]}"
+    require((width, height) == size, f"{sizes}: a mask has the size of its image")
     return Image.fromarray(mask * np.uint8(255) if mask.max() <= 1 else mask)
 
 
@@ -70,11 +67,9 @@ def _array(path):
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     largest = 1 if mask.dtype.kind in "bf" else 255
     good = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"
-    require(
-        good and np.all((mask >= 0) & (mask <= largest)),
-        f"{path} is {mask.dtype} {mask.shape} and no mask: it must be [h, w], bool, floats in "
-        "[0, 1] or integers in [0, 255]",
-    )
+    allowed = "it must be [h, w], bool, floats in [0, 1] or integers in [0, 255]"
+    fault = f"{path} is {mask.dtype} {mask.shape} and no mask: {allowed}"
+    require(good and np.all((mask >= 0) & (mask <= largest)), fault)
     return np.round(mask * 255 if mask.dtype.kind == "f" else mask).astype(np.uint8)
 
 
@@ -109,11 +104,9 @@ def folder_source(directory):
     expected = f"{directory}/<class name>/<image>.JPEG"
     require(any(files.values()), f"{directory} holds no images; expected {expected}")
     empty = [name for name, of_class in files.items() if not of_class]
-    require(
-        not empty,
-        f"{len(empty)} of {len(files)} class folders in {directory} hold no image file "
-        f"({', '.join(IMAGE_SUFFIXES)}), first {(empty or [''])[0]}: add some or remove the folder",
-    )
+    some = f"{len(empty)} of {len(files)} class folders in {directory} hold no image file"
+    advice = f"({', '.join(IMAGE_SUFFIXES)}), first {''.join(empty[:1])}: add some or remove it"
+    require(not empty, f"{some} {advice}")
     paths = [path.relative_to(root) for of_class in files.values() for path in of_class]
     labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
 

@@ -55,12 +55,9 @@ def majority_groups(table, chosen=()):
     a, n_y of y, n_a of a, n of all. Or the groups named by `chosen`.
     """
     names = group_names(table)
-    unknown = [name for name in chosen if name not in names]
-    require(
-        not unknown,
-        f"majority names {', '.join(map(repr, unknown))}, which is no group; the groups: "
-        f"{'; '.join(names[:20])}{'; ...' * (len(names) > 20)}",
-    )
+    unknown = ", ".join(repr(name) for name in chosen if name not in names)
+    known = "; ".join([*names[:20], *["..."] * (len(names) > 20)])
+    require(not unknown, f"majority names {unknown}, which is no group; the groups: {known}")
     if chosen:
         return np.isin(names, chosen)
     counts = group_counts(table).reshape(table.num_classes, -1)

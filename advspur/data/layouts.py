@@ -46,11 +46,8 @@ def require_data(found, name, path, layout):
 
 def require_whole(fault, where, allow_partial, *, advice="unpack the archive again"):
     """Raise InputError where `fault`, a text on what of a data set is missing, is not empty."""
-    require(
-        allow_partial or not fault,
-        f"{where} is incomplete: {fault}; {advice}, or evaluate what is there with "
-        "--config.allow_partial=True",
-    )
+    advice += ", or evaluate what is there with --config.allow_partial=True"
+    require(allow_partial or not fault, f"{where} is incomplete: {fault}; {advice}")
 
 
 def require_count(table, expected, directory, allow_partial):
@@ -68,11 +65,9 @@ def list_classes(root, classes, allow_partial, *, ignore_others=False):
     """(paths, labels) of ``root/<class>/<image>``, for the classes in order of their labels."""
     found, classes = {folder.name: folder for folder in folders(root)}, list(classes)
     unknown = sorted(found.keys() - set(classes))
-    require(
-        ignore_others or not unknown,
-        f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}; "
-        f"classes are {', '.join(classes[:3])}, ...",
-    )
+    fault = f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}"
+    known = f"classes are {', '.join(classes[:3])}, ..."
+    require(ignore_others or not unknown, f"{fault}; {known}")
     files = {name: image_files(found[name]) for name in classes if name in found}
     missing = [name for name in classes if not files.get(name)]
     fault = missing_text(missing, len(classes), "class folders")
@@ -133,11 +128,10 @@ def in_memory(source, image_size, *, skip_unreadable=False):
         return {}
 
     faults = Table(source.num_classes, read, number=range(count)).unreadable()
-    require(
-        skip_unreadable or not faults,
-        f"{len(faults)} of {count} images of {source!r} cannot be read, first: "
-        f"{next(iter(faults.values()), '')}; --config.skip_unreadable=True leaves them out",
-    )
+    first = next(iter(faults.values()), "")
+    fault = f"{len(faults)} of {count} images of {source!r} cannot be read, first: {first}"
+    advice = "--config.skip_unreadable=True leaves them out"
+    require(skip_unreadable or not faults, f"{fault}; {advice}")
     warn_of_unreadable(repr(source), faults, count)
     if faults:
         kept = [i for i in range(count) if i not in faults]

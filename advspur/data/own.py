@@ -116,11 +116,9 @@ def _table(rows, transform, names, num_classes):
         columns[name], found[name] = _codes(rows, name, tuple(names.get(name) or ()), count)
     count = math.prod(map(len, found.values()))
     others = [name for name in known if name != "label"]
-    require(
-        count <= MOST_GROUPS,
-        f"{rows.source}: label and {len(others)} attributes make {count:,} groups: choose some of "
-        f"them with columns.attributes: {', '.join(others)}",
-    )
+    fault = f"{rows.source}: label and {len(others)} attributes make {count:,} groups"
+    advice = f"choose some of them with columns.attributes: {', '.join(others)}"
+    require(count <= MOST_GROUPS, f"{fault}: {advice}")
     for column, role in {"path": "image", MASKS[0]: "mask", MASKS[1]: "spurious_mask"}.items():
         if role in rows.cells:
             files = rows.cells[role]
@@ -177,10 +175,8 @@ def _codes(rows, name, names, count):
     else:
         values, codes = np.unique(numbers, return_inverse=True)
         names = tuple(map(str, values))
-    require(
-        count in (None, len(names)),
-        f"num_classes = {count}, but the {len(names)} classes have names: {', '.join(names[:9])}",
-    )
+    fault = f"the {len(names)} classes have names: {', '.join(names[:9])}"
+    require(count in (None, len(names)), f"num_classes = {count}, but {fault}")
     return codes, names
 
 

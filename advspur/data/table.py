@@ -155,10 +155,8 @@ def array_source(images, labels, *, num_classes, **columns):
 def check_classes(labels, num_examples, num_classes):
     """Raise InputError unless `labels` are [num_examples] int, in [0, num_classes)."""
     check_labels(labels, num_examples)
-    require(
-        labels.min() >= 0 and labels.max() < num_classes,
-        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
-    )
+    low, high, most = labels.min(), labels.max(), num_classes - 1
+    require(0 <= low and high <= most, f"labels lie in [{low}, {high}]; expected [0, {most}]")
 
 
 def spread(count, number):

@@ -22,10 +22,8 @@ def tfds_source(name, split, *, data_dir, transform=None):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
-    require(
-        split in builder.info.splits,
-        f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}",
-    )
+    splits = builder.info.splits
+    require(split in splits, f"{directory} has no split {split!r}; it has {', '.join(splits)}")
     records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def load(row):
@@ -77,11 +75,9 @@ def check_prepared(directory, name, data_dir):
     again = "prepare it again with: python scripts/prepare_data.py "
     again += f"tfds {name} --data_dir {data_dir}"
     info_file = directory / "dataset_info.json"
-    require(
-        info_file.is_file() and (directory / "features.json").is_file(),
-        f"{directory} is half-written (no dataset_info.json or features.json): remove it and "
-        f"{again}",
-    )
+    is_whole = info_file.is_file() and (directory / "features.json").is_file()
+    fault = f"{directory} is half-written (no dataset_info.json or features.json)"
+    require(is_whole, f"{fault}: remove it and {again}")
     try:
         info = json.loads(info_file.read_text())
         file_format = info.get("fileFormat", "tfrecord")
@@ -89,11 +85,9 @@ def check_prepared(directory, name, data_dir):
         prefix = info["name"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{info_file} is damaged ({first_line(error)}): {again}") from error
-    require(
-        file_format == "array_record",
-        f"{directory} is stored as {file_format}, which has no random access: remove it and "
-        f"{again} (it writes array_record)",
-    )
+    fault = f"{directory} is stored as {file_format}, which has no random access"
+    advice = f"remove it and {again} (it writes array_record)"
+    require(file_format == "array_record", f"{fault}: {advice}")
     for split, lengths in shards.items():
         for shard, length in enumerate(lengths):
             file = f"{prefix}-{split}.array_record-{shard:05d}-of-{len(lengths):05d}"

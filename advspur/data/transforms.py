@@ -51,11 +51,8 @@ def _grey(image, where):
     red, green, blue = image.split()
     differences = (ImageChops.difference(*pair) for pair in ((red, green), (green, blue)))
     is_grey = max(difference.getextrema()[1] for difference in differences) <= COLOR_TOLERANCE
-    require(
-        is_opaque and is_grey,
-        f"{where} is no mask: it is {'coloured' if is_opaque else 'transparent'}; save it as "
-        "greyscale",
-    )
+    fault = "coloured" if is_opaque else "transparent"
+    require(is_opaque and is_grey, f"{where} is no mask: it is {fault}; save it as greyscale")
     return image.convert("L")
 
 
@@ -107,11 +104,9 @@ class Transform(NamedTuple):
         """uint8 [size, size, ...] of an image; InputError where it does not come to that size."""
         width, height = image.size
         require(min(width, height) >= SMALLEST, f"{path} is {width} x {height}: too small")
-        changed = self(image)
-        require(
-            changed.size == (self.size, self.size),
-            f"{path} is {width} x {height}: {self.size} x {self.size} is needed",
-        )
+        changed, size = self(image), (self.size, self.size)
+        fault = f"{path} is {width} x {height}: {self.size} x {self.size} is needed"
+        require(changed.size == size, fault)
         return np.asarray(changed)
 
 

@@ -12,11 +12,9 @@ from advspur.models import with_class_map
 
 def as_it_is(model, parts, *, key, **running):
     """The model's own classes, which must be as many as the data's."""
-    (number,) = {table.num_classes for table in parts.values()}
-    require(
-        model.num_classes == number,
-        f"the model has {model.num_classes} classes; this data set has {number}",
-    )
+    (needed,) = {table.num_classes for table in parts.values()}
+    number = model.num_classes
+    require(number == needed, f"the model has {number} classes; this data set has {needed}")
     return [({}, model)], key
 
 
@@ -44,7 +42,6 @@ def objectnet_scorings(model, parts, *, key, **running):
 
 
 def _require_imagenet(model):
-    require(
-        model.num_classes == NUM_IMAGENET_CLASSES,
-        f"the model has {model.num_classes} classes; ImageNet's {NUM_IMAGENET_CLASSES} are needed",
-    )
+    number, needed = model.num_classes, NUM_IMAGENET_CLASSES
+    fault = f"the model has {number} classes; ImageNet's {needed} are needed"
+    require(number == needed, fault)

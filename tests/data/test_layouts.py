@@ -52,7 +52,7 @@ def test_empty_class_folders_are_missing(tmp_path):
 def test_a_file_name_in_two_class_folders_is_warned_of(tmp_path):
     root = tree(tmp_path)
     (root / "c" / "a0.JPEG").write_bytes((root / "a" / "a0.JPEG").read_bytes())
-    with pytest.warns(UserWarning, match="1 file names appear in two .* first a0.JPEG in a and c"):
+    with pytest.warns(UserWarning, match="1 file names appear in two .* first a0.JPEG in c and a"):
         list_classes(root, CLASSES, False)
 
 
