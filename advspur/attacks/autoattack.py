@@ -33,11 +33,7 @@ TOLERANCE = 0.002  # of an accuracy, before it counts as inconsistent with anoth
 
 
 class AttackCost(NamedTuple):
-    """One attack of the ensemble: what it left robust, and what it took.
-
-    With what APGD-CE takes on images that it fooled at a smaller budget, to see whether it is
-    monotone.
-    """
+    """What an attack left robust, and what it took; APGD-CE's with its test of monotony."""
 
     name: str
     robust_accuracy: float  # after it and all before it
@@ -104,20 +100,15 @@ def security_curve(
     """AutoAttack at several budgets; an image lost at one of them counts as lost at larger ones.
 
     Args:
-      logits_fn: [n, h, w, c] images -> [n, num_classes] logits, a pure function that JAX can trace
-        and differentiate; for `version="rand"` (images, key) -> logits, one key a batch. A method
-        of a pytree (as `Classifier.logits`) is compiled once for all models of its kind.
-      images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int, the true classes.
+      logits_fn: for `version="rand"` (images, key) -> logits, one key a batch. A method of a pytree
+        (as `Classifier.logits`) is compiled once for all models of its kind.
       key: PRNG key; None: jax.random.key(0). What an image meets depends on the key and its
         position alone, but for a random model's answers.
-      p: 1, 2 or inf.
       epsilons: budgets in the units of `images`.
       version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "plus" (with APGD-DLR,
         FAB and restarts) or "rand" (random models: APGD with expectation over transformation).
       attacks: names of another list of attacks, with the settings of `version`.
       batch_size: images an attack takes at once.
-      bounds: smallest and largest pixel value.
       directory: where progress is kept: the same call resumes there after a kill. It keeps the
         outcomes only, so that results with a directory have no images.
       keep_images: whether results without a directory have the adversarial images.
@@ -155,12 +146,9 @@ def security_curve(
     predictions = np.argmax(clean, axis=1)
     kept = Kept(None)
     if directory is not None:
-        # Of a plain function no weights are seen: its logits stand for them, rounded, as devices
-        # differ.
-        digest = tree_digest(
-            (images, labels, predictions, jax.random.key_data(key), task.logits_fn)
-        )
+        # The logits, rounded, stand for the weights that a plain function hides.
         size = f"{np.linalg.norm(clean):.4g}"
+        digest = tree_digest((images, labels, predictions, key, task.logits_fn))
         about = [norm_name(p), version, batch_size, bounds, digest, size, __version__]
         name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
         kept = Kept(Path(directory) / f"{name}.jsonl")
@@ -179,11 +167,7 @@ def security_curve(
 
 
 class Kept:
-    """Entries of `attack_rows` on disk, a line each: a kill loses the batch in progress alone.
-
-    Args:
-      path: of the file; None: nothing is kept.
-    """
+    """Entries of `attack_rows` on disk, a line each; without a path nothing is kept."""
 
     def __init__(self, path):
         self.path, self.entries = path, {}
@@ -208,10 +192,7 @@ class Kept:
 
 
 def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
-    """All attacks at one budget, on the images that were not lost at a smaller one.
-
-    `before` is (fooled_by, images) after the smaller budgets; images None: keep none.
-    """
+    """All attacks at one budget, after smaller ones that left (fooled_by, images) `before`."""
     lost_before, images = before
     fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
     images = None if images is None else images.copy()

@@ -42,9 +42,6 @@ def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=1
     logits_fn = linear_logits(weights, bias)
     labels = jnp.argmax(logits_fn(images), axis=-1)
 
-    def count_lost(adversarial):
-        return int(jnp.sum(jnp.argmax(logits_fn(adversarial), axis=-1) != labels))
-
     @jax.jit
     def is_lost(epsilon):  # by the strongest perturbation of budget epsilon, [n]
         worst = worst_case(weights, bias, images, labels, p=p, epsilon=epsilon)
@@ -57,9 +54,8 @@ def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=1
         low, high = np.where(lost, low, middle), np.where(lost, middle, high)
     epsilon = float(np.median(high))
     call = {"p": p, "epsilon": epsilon}
-    given = images, labels, key_attack
-    found = {
-        name: count_lost(jax.jit(functools.partial(attack, logits_fn, **call))(*given))
-        for name, attack in attacks.items()
-    }
+    found = {}
+    for name, attack in attacks.items():
+        x = jax.jit(functools.partial(attack, logits_fn, **call))(images, labels, key_attack)
+        found[name] = int(jnp.sum(jnp.argmax(logits_fn(x), axis=-1) != labels))
     return epsilon, int(jnp.sum(is_lost(jnp.float32(epsilon)))), found

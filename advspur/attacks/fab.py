@@ -49,8 +49,7 @@ def fab(
     """The misclassified images nearest to `images` in l_p, of those that are found.
 
     Args:
-      logits_fn, images, labels, p, bounds: as in `pgd`.
-      key: PRNG key, or one an image; needed for restarts only, the first start is the image.
+      key: needed for restarts only, the first start is the image.
       epsilon: the largest distance that counts, a number or [n]; None: any.
       num_steps: iterations, of one gradient and one more forward pass each; without `targets`, of
         as many gradients as there are classes.
@@ -58,9 +57,8 @@ def fab(
         Any wrong class is a success all the same.
       restarts: the second and later ones start from random points half an epsilon away.
     Returns:
-      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. Logits
-      that are not finite are treated as in `pgd`; a gradient that is not ends the search there.
-    Raises: InputError for arguments out of range.
+      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. A
+      gradient that is not finite ends the search there.
     """
     require(
         epsilon is not None or restarts == 1,
@@ -77,7 +75,6 @@ def fab(
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
     logits_of = for_loops(logits_fn)
     norm = jax.vmap(lambda d: lp_norm(d, p))
-
     onto = jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))
 
     def predict(x):

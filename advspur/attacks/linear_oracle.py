@@ -25,9 +25,7 @@ def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     Args:
       weights: [h, w, c, num_classes].
       bias: [num_classes].
-      images, labels, p, epsilon, bounds: as in `pgd`.
     Returns: [n, h, w, c]; an image can be attacked if and only if it is misclassified there.
-    Raises: InputError for arguments out of range.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     weights, bias = jnp.asarray(weights, images.dtype), jnp.asarray(bias, images.dtype)

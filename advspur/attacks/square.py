@@ -29,14 +29,10 @@ def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, boun
     """Adversarial images in the l_p ball of radius `epsilon`, found by random search.
 
     Args:
-      logits_fn: as in `pgd`; need not be differentiable.
-      images, labels, p, epsilon, bounds: as in `pgd`.
-      key: PRNG key, or one an image.
+      logits_fn: need not be differentiable.
       num_queries: forward passes after the first; fewer where all images are misclassified.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin. What
-      is not finite is treated as in `pgd`.
-    Raises: InputError for arguments out of range.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin.
     """
     ball = {"p": p, "epsilon": epsilon, "bounds": bounds}
     return run_square(logits_fn, images, labels, key, num_queries=num_queries, **ball)[0]
