@@ -16,6 +16,7 @@ _VALUES = set(
     "BYTEARRAY8".split()
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY = {"EMPTY_LIST": list, "EMPTY_SET": list, "EMPTY_DICT": dict}
 
 
 class Global(NamedTuple):
@@ -77,10 +78,8 @@ class _Machine:
             push(argument)
         elif name in _CONSTANTS:
             push(_CONSTANTS[name])
-        elif name in ("EMPTY_LIST", "EMPTY_SET"):
-            push([])
-        elif name == "EMPTY_DICT":
-            push({})
+        elif name in _EMPTY:
+            push(_EMPTY[name]())
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             push(tuple(self.take(int(name[-1]))))
         elif name == "TUPLE":

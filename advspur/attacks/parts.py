@@ -52,21 +52,23 @@ def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
 
 
 def best_restart(attack, keys, restarts):
-    """The best of `restarts` runs of attack(keys) -> (images, loss, success) for each image.
-
-    The first success wins, else the largest loss; a loss of NaN, which is an error, wins over all.
-    """
+    """The best of `restarts` runs of attack(keys) -> (images, loss, success) for each image."""
 
     def next_run(best, restart):
         new = attack(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart))
-        better = (new[2] & ~best[2]) | ((new[2] == best[2]) & (new[1] > best[1]))
-        better = (better | jnp.isnan(new[1])) & ~jnp.isnan(best[1])
-        return keep(best, new, better), None
+        return better_run(best, new), None
 
     best = attack(keys)
     if restarts > 1:
         best, _ = jax.lax.scan(next_run, best, jnp.arange(1, restarts))
     return best
+
+
+def better_run(best, new):
+    """The first success, else the largest loss; a loss of NaN, which is an error, beats all."""
+    better = (new[2] & ~best[2]) | ((new[2] == best[2]) & (new[1] > best[1]))
+    better = (better | jnp.isnan(new[1])) & ~jnp.isnan(best[1])
+    return keep(best, new, better)
 
 
 def finished(adversarial, is_finite):

@@ -28,10 +28,8 @@ from advspur.models.function import pick
 class Network:
     """A torch module in evaluation mode, its normalisation, and the graphs that are kept.
 
-    Attributes:
-      layer: the module that gives the features; None: none does.
-      is_input: whether they are its input; else its output.
-      widths: lengths of a row of logits and, where there is a layer, of features.
+    Features are the input or output of `layer`, if not None; `widths` are the lengths of a row of
+    logits and of features.
     """
 
     def __init__(self, module, mean, std, logits):
