@@ -34,17 +34,12 @@ class Call:
 
 
 def read_pickle(stream, *, construct=Call, persistent=None):
-    """(value, set of the Globals seen) of the pickle at the position of `stream`.
+    """(value, set of the Globals seen) of the pickle at the position of `stream`, left behind it.
 
     Sets are read as lists. Entries of dictionaries (and OrderedDicts) whose keys are no strings or
-    numbers are dropped: hashing tuples nested to any depth can overflow the stack.
-
-    Args:
-      stream: with read, readline and tell; left behind the pickle. Its read must not allocate
-        more than there is (mmap and BytesIO do not).
-      construct: (function, arguments) -> value, for every call.
-      persistent: persistent id -> value.
-    Raises: InputError for anything that is no complete pickle.
+    numbers are dropped: hashing tuples nested to any depth can overflow the stack. The stream must
+    not allocate more than there is (mmap and BytesIO do not). What is no complete pickle is an
+    InputError. `construct` is (function, arguments) -> value, `persistent` id -> value.
     """
     machine = _Machine(construct, persistent)
     try:

@@ -144,14 +144,15 @@ def security_curve(
     warnings = model_warnings(clean, again, is_random=is_random)
     advance(len(images))
     predictions = np.argmax(clean, axis=1)
-    kept = Kept(None)
+    path = None
     if directory is not None:
         # The logits, rounded, stand for the weights that a plain function hides.
         size = f"{np.linalg.norm(clean):.4g}"
         digest = tree_digest((images, labels, predictions, key, task.logits_fn))
         about = [norm_name(p), version, batch_size, bounds, digest, size, __version__]
         name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-        kept = Kept(Path(directory) / f"{name}.jsonl")
+        path = Path(directory) / f"{name}.jsonl"
+    kept = path, _read_entries(path)
 
     results, fooled_by = {}, np.where(predictions == labels, "", "clean").astype("<U16")
     adversarial = images if keep_images and directory is None else None
@@ -166,34 +167,29 @@ def security_curve(
     return [results[epsilon] for epsilon in epsilons]
 
 
-class Kept:
-    """Entries of `attack_rows` on disk, a line each; without a path nothing is kept."""
+def _read_entries(path):
+    """{(attack, epsilon, rows): entry of `attack_rows`} of a file, a line each, or of None."""
+    entries = {}
+    lines = path.read_text(errors="replace") if path is not None and path.exists() else ""
+    for line in lines.split("\n"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a kill
+            entry = json.loads(line)
+            entries[entry["attack"], entry["epsilon"], tuple(entry["rows"])] = entry
+    return entries
 
-    def __init__(self, path):
-        self.path, self.entries = path, {}
-        lines = path.read_text(errors="replace") if path is not None and path.exists() else ""
-        for line in lines.split("\n"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a kill
-                entry = json.loads(line)
-                self.entries[entry["attack"], entry["epsilon"], tuple(entry["rows"])] = entry
 
-    def find(self, attack, epsilon, rows):
-        """The entry of a batch, or None where it is not done."""
-        return self.entries.get((attack, epsilon, tuple(rows.tolist())))
-
-    def add(self, entry):
-        """Note a batch as done."""
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write("\n" + json.dumps(entry))  # in front: it ends the half line of a kill
-                file.flush()
-                os.fsync(file.fileno())
+def _append(path, entry):
+    """Note a batch as done: a kill loses the batch in progress alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("\n" + json.dumps(entry))  # in front: it ends the half line of a kill
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
     """All attacks at one budget, after smaller ones that left (fooled_by, images) `before`."""
-    lost_before, images = before
+    (lost_before, images), (path, done) = before, kept
     fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
     images = None if images is None else images.copy()
 
@@ -202,10 +198,11 @@ def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
         found = []
         batches = [rows[i : i + task.batch_size] for i in range(0, len(rows), task.batch_size)]
         for index, batch in enumerate(batches):
-            entry = kept.find(member.name, epsilon, batch)
+            entry = done.get((member.name, epsilon, tuple(batch.tolist())))
             if entry is None:
                 entry, adversarial = attack_rows(task, member, epsilon, batch)
-                kept.add(entry)
+                if path is not None:
+                    _append(path, entry)
                 if images is not None and not again:  # those of a smaller budget stay
                     images[entry["fooled"]] = adversarial
             found.append(entry)

@@ -81,10 +81,7 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
 
 
 def window_sizes(num_queries, shape, *, smallest):
-    """The side of each query's window in images of `shape` (h, w).
-
-    From 3 on, as the bumps of l2 and l1 have it, sides are odd.
-    """
+    """The side of each query's window in images of `shape` (h, w); odd if `smallest` is 3."""
     height, width = shape
     sizes = []
     for query in range(num_queries):
@@ -142,10 +139,7 @@ def _set_window(key, x, image, radius, *, size, bounds):
 
 
 def _move_budget(key, x, image, radius, *, bumps, p, bounds):
-    """l2, l1: a bump in one window, paid for by all that another window had.
-
-    For l2 the result has the norm `radius`; for l1 it is still to be projected.
-    """
+    """l2, l1: a bump in one window, paid for by all that another had; l1 is not yet projected."""
     key_first, key_second, key_sign, key_turn = jax.random.split(key, 4)
     size, channels = bumps.shape[1], x.shape[-1]
     first, second = (_corner(k, x.shape, size) for k in (key_first, key_second))
