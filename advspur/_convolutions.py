@@ -7,11 +7,9 @@ with respect to the input is always among those. So what goes into a loop is ord
 
 A convolution with a kernel of one pixel is a matrix product, in loops and out of them: `convolve`.
 
-Some strided convolutions are matrix products instead, where that is faster (measured): of an image
-with few channels, by strides that divide the kernel's sides, the product with its patches, a patch
-a pixel of the result. The gradient of a strided convolution is one of an image with zeros between
-its pixels; where the strides divide the sides, or its result has few channels, it is the sum of the
-product's results, a patch a pixel, where they overlap.
+Where it is faster (measured), a strided convolution is a product with the patches of the image: for
+few channels, and strides that divide the kernel's sides. Its gradient, the convolution of an image
+with zeros between its pixels, is then the sum of the overlapping patches that a product gives.
 
 jax 0.10 hands convolutions to a library (YNNPACK) that runs those to few channels on one thread,
 unless their result is larger than their image. So they are given a row more.

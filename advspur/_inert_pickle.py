@@ -16,6 +16,7 @@ _VALUES = set(
     "BYTEARRAY8".split()
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY = {"EMPTY_LIST": list, "EMPTY_SET": list, "EMPTY_DICT": dict}
 
 
 class Global(NamedTuple):
@@ -33,17 +34,12 @@ class Call:
 
 
 def read_pickle(stream, *, construct=Call, persistent=None):
-    """(value, set of the Globals seen) of the pickle at the position of `stream`.
+    """(value, set of the Globals seen) of the pickle at the position of `stream`, left behind it.
 
     Sets are read as lists. Entries of dictionaries (and OrderedDicts) whose keys are no strings or
-    numbers are dropped: hashing tuples nested to any depth can overflow the stack.
-
-    Args:
-      stream: with read, readline and tell; left behind the pickle. Its read must not allocate
-        more than there is (mmap and BytesIO do not).
-      construct: (function, arguments) -> value, for every call.
-      persistent: persistent id -> value.
-    Raises: InputError for anything that is no complete pickle.
+    numbers are dropped: hashing tuples nested to any depth can overflow the stack. The stream must
+    not allocate more than there is (mmap and BytesIO do not). What is no complete pickle is an
+    InputError. `construct` is (function, arguments) -> value, `persistent` id -> value.
     """
     machine = _Machine(construct, persistent)
     try:
@@ -77,10 +73,8 @@ class _Machine:
             push(argument)
         elif name in _CONSTANTS:
             push(_CONSTANTS[name])
-        elif name in ("EMPTY_LIST", "EMPTY_SET"):
-            push([])
-        elif name == "EMPTY_DICT":
-            push({})
+        elif name in _EMPTY:
+            push(_EMPTY[name]())
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             push(tuple(self.take(int(name[-1]))))
         elif name == "TUPLE":

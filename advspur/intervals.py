@@ -1,8 +1,7 @@
 """Estimate: a measured number with its interval, and how intervals are made and joined.
 
-Shares have Wilson intervals; differences, ratios and weighted sums join the intervals of their
-parts (MOVER: the method of variance estimates recovery, which needs no normality of the parts);
-anything else is bootstrapped.
+Shares have Wilson intervals; differences, ratios and weighted sums join those of their parts
+(MOVER: the method of variance estimates recovery); anything else is bootstrapped.
 """
 
 import math
@@ -62,13 +61,16 @@ def mean_value(values):
 def difference(a, b, *, correlation=0.0):
     """The Estimate of a - b (Newcombe, Statistics in Medicine 17 (1998) 873 and 2635, method 10).
 
-    Args:
-      correlation: of the outcomes behind a and b. 0, as if they were independent, is conservative
-        for two models on the same images.
+    `correlation` is that of the outcomes behind a and b; 0, as if they were independent, is
+    conservative for two models on the same images.
     """
+
+    def length(x, y):
+        return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))
+
     gap = a.value - b.value
-    low = gap - _length(a.value - a.low, b.high - b.value, correlation)
-    high = gap + _length(a.high - a.value, b.value - b.low, correlation)
+    low = gap - length(a.value - a.low, b.high - b.value)
+    high = gap + length(a.high - a.value, b.value - b.low)
     return Estimate(gap, low, high, min(a.num_examples, b.num_examples))
 
 
@@ -96,8 +98,8 @@ def ratio(a, b):
 def weighted_mean(sums, counts, weights):
     """The Estimate of the weighted mean of shares sums / counts; NaN where a part is empty.
 
-    Wilson intervals of the parts, joined (MOVER for a weighted sum: Zou, Huang & Zhang,
-    Computational Statistics & Data Analysis 53 (2009) 1080).
+    Wilson intervals, joined (Zou, Huang & Zhang, Computational Statistics & Data Analysis 53
+    (2009) 1080).
     """
     if len(counts) == 0 or counts.min() == 0:
         return NOTHING._replace(num_examples=int(counts.sum()))
@@ -113,11 +115,7 @@ def resampled_means(values, strata, seed):
     """[strata, 1 + NUM_RESAMPLES, d]: mean rows of each stratum, as measured and resampled.
 
     Where the distinct rows are few, as of outcomes, drawing rows is drawing their counts: cost and
-    memory do not grow with n. Else rows are drawn in blocks.
-
-    Args:
-      values: [n, d].
-      strata: [n] int; each keeps its size.
+    memory do not grow with n. Else rows [n, d] are drawn in blocks. Each stratum keeps its size.
     """
     rng, means = np.random.default_rng(seed), []
     for stratum in np.unique(strata):
@@ -156,7 +154,3 @@ def percentile(statistic, num_examples):
     low, high = np.nanquantile(statistic[1:], [tail, 1 - tail])
     # A percentile interval need not hold its point; ours is widened to do so.
     return Estimate(value, float(min(low, value)), float(max(high, value)), num_examples)
-
-
-def _length(x, y, correlation):
-    return math.sqrt(max(x * x - 2 * correlation * x * y + y * y, 0.0))

@@ -1,8 +1,8 @@
 """Metrics of accuracy and reliance as pure functions of per-example outcomes.
 
-Every function takes arrays with one entry an example (``correct``: 1.0 or True where the
-prediction is right) and returns an `Estimate`: value, 95% interval, number of examples. An empty
-set gives NaN, never 0. Accuracies are fractions.
+Each returns an `Estimate`: value, 95% interval, number of examples; an empty set gives NaN, never
+0. Arrays have one entry an example: `correct` [n], bool or 0/1, is whether its prediction is right;
+`groups` and `labels` [n] are int from 0, and labels without an example do not take part.
 
 >>> accuracy(np.array([1, 1, 1, 0]))
 Estimate(value=0.75, low=0.3006..., high=0.9544..., num_examples=4)
@@ -19,7 +19,6 @@ from advspur.intervals import (
     Estimate,
     class_means,
     difference,
-    mean_value,
     percentile,
     resampled_means,
     weighted_mean,
@@ -29,74 +28,41 @@ from advspur.intervals import ratio as accuracy_ratio
 
 CELLS = ("[corruptions, severities, n]",)
 
-__all__ = [
-    "Estimate",
-    "accuracy",
-    "accuracy_ratio",
-    "adjusted_average_accuracy",
-    "background_gap",
-    "balanced_accuracy",
-    "group_accuracy",
-    "majority_minority_gap",
-    "mean_corruption_accuracy",
-    "mean_corruption_error",
-    "mean_value",
-    "relative_background_gap",
-    "relative_sensitivity",
-    "worst_group_accuracy",
-]
-
 
 def accuracy(correct):
-    """Share of correct examples, with the Wilson score interval.
-
-    Args:
-      correct: [n] bool or 0/1.
-    """
+    """Share of correct examples, with the Wilson score interval."""
     correct = _outcomes("correct", correct)
     return wilson(correct.sum(), len(correct), CONFIDENCE)
 
 
-def group_accuracy(correct, groups, *, num_groups):
-    """[num_groups] Estimates: the accuracy within each group; NaN for an empty one.
-
-    Args:
-      correct: [n] bool or 0/1.
-      groups: [n] int in [0, num_groups).
-    """
+def group_accuracy(correct, groups, *, num_groups, level=CONFIDENCE):
+    """[num_groups] Estimates: the accuracy within each group; NaN for an empty one."""
     correct = _outcomes("correct", correct)
-    groups = _same_length(groups, correct)
-    return [accuracy(correct[groups == g]) for g in range(num_groups)]
+    of_groups = [correct[_same_length(groups, correct) == g] for g in range(num_groups)]
+    return [wilson(of_group.sum(), len(of_group), level) for of_group in of_groups]
 
 
 def worst_group_accuracy(correct, groups, *, num_groups):
-    """The smallest accuracy over the groups; NaN where a group is empty.
+    """The smallest accuracy over the groups, with its number of examples; NaN where one is empty.
 
     The interval holds for the true minimum: it is made of the groups' simultaneous Wilson
-    intervals (Bonferroni over the groups), low = min of lows, high = min of highs. `num_examples`
-    is that of the worst group.
+    intervals (Bonferroni over the groups), low = min of lows, high = min of highs.
     """
-    correct = _outcomes("correct", correct)
-    groups = _same_length(groups, correct)
-    counts = [int(np.sum(groups == g)) for g in range(num_groups)]
-    if not counts or not all(counts):
+    level = 1 - (1 - CONFIDENCE) / max(num_groups, 1)
+    found = group_accuracy(correct, groups, num_groups=num_groups, level=level)
+    if not found or not all(e.num_examples for e in found):
         return NOTHING
-    level = 1 - (1 - CONFIDENCE) / num_groups
-    of_groups = [wilson(correct[groups == g].sum(), n, level) for g, n in enumerate(counts)]
-    worst = min(of_groups, key=lambda estimate: estimate.value)
-    return worst._replace(low=min(e.low for e in of_groups), high=min(e.high for e in of_groups))
+    worst = min(found, key=lambda estimate: estimate.value)
+    return worst._replace(low=min(e.low for e in found), high=min(e.high for e in found))
 
 
 def balanced_accuracy(correct, labels):
     """The plain mean over classes of the accuracy within each class.
 
-    The interval joins the classes' Wilson intervals (MOVER for a weighted sum: Zou, Huang & Zhang,
-    Computational Statistics & Data Analysis 53 (2009) 1080).
+    Interval: see `intervals.weighted_mean`; an image counts once, however many trials it has.
 
     Args:
-      correct: [n], [levels, n] or [levels, trials, n], 0/1, averaged over levels and trials. An
-        image counts once in the interval, however many trials it has.
-      labels: [n] int; classes without an example do not take part.
+      correct: [n], [levels, n] or [levels, trials, n], averaged over levels and trials.
     """
     correct = _levels("correct", correct).mean(axis=0)
     classes, index = np.unique(_same_length(labels, correct), return_inverse=True)
@@ -109,11 +75,9 @@ def adjusted_average_accuracy(correct, groups, *, weights):
     """sum_g weights_g accuracy_g / sum_g weights_g: the average of group-robustness papers.
 
     With the training set's group sizes as weights it is the accuracy on data mixed as in
-    training (Sagawa et al., ICLR 2020, arXiv 1911.08731). NaN where a group is empty. Interval as
-    for `balanced_accuracy`.
+    training (Sagawa et al., ICLR 2020, arXiv 1911.08731). NaN where a group is empty.
 
     Args:
-      groups: [n] int in [0, len(weights)).
       weights: [num_groups] >= 0.
     """
     correct = _outcomes("correct", correct)
@@ -126,11 +90,7 @@ def adjusted_average_accuracy(correct, groups, *, weights):
 
 
 def majority_minority_gap(correct, is_majority):
-    """accuracy(majority) - accuracy(minority), with Newcombe's score interval.
-
-    The two sets share no example: the unpaired interval of Newcombe, Statistics in Medicine 17
-    (1998) 873, method 10, from the two Wilson intervals.
-    """
+    """accuracy(majority) - accuracy(minority): two sets, with the interval of `difference`."""
     correct = _outcomes("correct", correct)
     is_majority = _same_length(is_majority, correct).astype(bool)
     gap = difference(accuracy(correct[is_majority]), accuracy(correct[~is_majority]))
@@ -140,13 +100,9 @@ def majority_minority_gap(correct, is_majority):
 def background_gap(correct_same, correct_rand, *, paired=True):
     """accuracy(MIXED-SAME) - accuracy(MIXED-RAND), ImageNet-9's BG-gap.
 
-    On the same objects: paired interval of Newcombe, Statistics in Medicine 17 (1998) 2635, method
-    10: Wilson intervals joined with the correlation of the outcomes, a positive one
-    corrected for continuity. Else the unpaired one, as in `majority_minority_gap`.
-
-    Args:
-      correct_same, correct_rand: [n], entry i of both is about the same object; or, not `paired`,
-        [n] and [m].
+    The interval of `difference`; where `paired`, entry i of both is about the same object, and the
+    correlation of the outcomes counts, a positive one corrected for continuity. Else the two may
+    differ in length.
     """
     if not paired:
         return difference(accuracy(correct_same), accuracy(correct_rand))
@@ -191,13 +147,11 @@ def relative_sensitivity(
     a_c and a_s are accuracies under noise on the core (foreground) and on the spurious
     (background) region, each the plain mean over classes; positive: the model relies more on
     the core. 0 where a is 0 or 1, as nothing is left to tell the regions apart, and then with the
-    interval [-1, 1] (Moayeri et al., CVPR 2022, arXiv 2201.10766). Percentile bootstrap of images
-    within classes; of all images, weighted to balance the classes, where a class has fewer
-    than 10: resampling one or two images of a class tells nothing of its spread.
+    interval [-1, 1] (Moayeri et al., CVPR 2022, arXiv 2201.10766). Percentile bootstrap, see
+    `intervals.class_means`.
 
     Args:
-      correct_core_noise, correct_spurious_noise: [n], or [levels, n], or [levels, trials, n], 0/1.
-      labels: [n] int; classes without an example do not take part.
+      correct_core_noise, correct_spurious_noise: [n], or [levels, n], or [levels, trials, n].
       average: of the levels: "accuracies" averages a_c and a_s over them, then applies the formula
         once (as the authors do); "sensitivities" averages the levels' values of the formula.
     """
@@ -224,7 +178,7 @@ def mean_corruption_accuracy(correct):
     """Accuracy averaged over severities, then over corruptions; bootstrap over images.
 
     Args:
-      correct: [corruptions, severities, n] 0/1, entry i of every cell about the same image.
+      correct: [corruptions, severities, n], entry i of every cell about the same image.
     """
     return _mean_over_images(_outcomes("correct", correct, CELLS).mean(axis=(0, 1)))
 
@@ -244,13 +198,12 @@ def mean_corruption_error(correct, baseline_errors):
         baseline.shape == errors.shape[:1] and np.all(baseline > 0),
         f"{len(errors)} corruptions need as many baseline errors > 0, got {baseline}",
     )
-    return _mean_over_images(
-        np.mean(errors / baseline[:, None], axis=0), float(np.mean(1 / baseline))
-    )
+    scores = np.mean(errors / baseline[:, None], axis=0)
+    return _mean_over_images(scores, float(np.mean(1 / baseline)))
 
 
 def _mean_over_images(scores, scale=1.0):
-    """The mean of scores that are shares times about `scale`."""
+    """The mean of [n] scores that are shares times about `scale`."""
     if len(scores) == 0:
         return NOTHING
     if np.ptp(scores) > 0:
@@ -269,20 +222,16 @@ def _levels(name, correct):
 
 def _outcomes(name, correct, shapes=("[n]",)):
     correct = np.asarray(correct, float)
-    require(
-        correct.ndim in [shape.count(",") + 1 for shape in shapes],
-        f"{name} has shape {correct.shape}; expected {' or '.join(shapes)}",
-    )
+    fault = f"{name} has shape {correct.shape}; expected {' or '.join(shapes)}"
+    require(correct.ndim in [shape.count(",") + 1 for shape in shapes], fault)
     require(np.all((correct == 0) | (correct == 1)), f"{name} must be 0 or 1 for each example")
     return correct
 
 
 def _same_length(array, correct):
     array = np.asarray(array)
-    require(
-        array.shape == correct.shape,
-        f"got {array.shape} entries for {correct.shape} outcomes; one an example is needed",
-    )
+    got = f"got {array.shape} entries for {correct.shape} outcomes"
+    require(array.shape == correct.shape, f"{got}; one an example is needed")
     return array
 
 

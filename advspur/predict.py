@@ -2,14 +2,8 @@
 
 A pass turns a model and a Table into outcomes of single examples; records are computed from those.
 Outcomes are kept on disk where a folder for them is given, so that an interrupted evaluation
-resumes at the pass it was in, and several measures share one pass.
-
-The functions are jitted over the Classifier pytree at module level: one compilation serves all
-models with one `forward`, all budgets and all noise levels. Batches are split over the local
-devices.
-
-An outcome of a logit or gradient that is not finite is NaN, and `for_each_example` refuses it: the
-argmax of NaN would be class 0.
+resumes at the pass it was in, and several measures share one pass. One compilation serves all
+models with one `forward`.
 """
 
 import hashlib
@@ -37,7 +31,6 @@ def for_each_example(function, table, *, batch_size, progress=None, passes=1):
 
     Args:
       function: of a Batch on the devices and the examples' numbers [batch_size] in the data set.
-      table: with uint8 images, or with images that fit the standard transform.
       batch_size: images a call, rounded up to a multiple of the number of devices.
       progress: advanced by the number of images times `passes`.
     Returns: the results of all examples in order, on the host.
@@ -71,7 +64,6 @@ def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
     """`for_each_example` of a classifier, read from `cache_dir` where an earlier call kept it.
 
     Args:
-      function: as for `for_each_example`.
       classifier: that `function` calls; results of one without a digest are not kept.
       about: what `function` measures, JSON: with the digests of model and data it names the file.
       cache_dir: a folder; None: nothing is kept.
@@ -132,8 +124,7 @@ def features_on(classifier, table, **running):
 def correct_on(classifier, table, **running):
     """{"correct" [n], "label" [n]}: whether the predictions on a Table are right.
 
-    What a head or a class map changes is computed from a pass of the network below it, which the
-    models with other heads share where outcomes are kept.
+    Of a head or a class map, from a pass of the network below it, which models with others share.
     """
     base, forward, params = base_of(classifier), classifier.forward, classifier.params
 
@@ -163,13 +154,9 @@ def _check_outcomes(outcomes, rows, table):
     """Raise InputError where outcomes of these rows of a table are not finite."""
     leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
     paths = table.columns.get("path")
-    require_finite(
-        "the model's logits, features or gradients",
-        rows,
-        *leaves,
-        images="images of a batch",
-        name=str if paths is None else lambda row: f"{row} ({paths[row]})",
-    )
+    name = str if paths is None else lambda row: f"{row} ({paths[row]})"
+    what, images = "the model's logits, features or gradients", "images of a batch"
+    require_finite(what, rows, *leaves, images=images, name=name)
 
 
 def _read(path):

@@ -20,7 +20,7 @@ def main(flags):
     import jax
 
     from advspur._checks import check_seed, norm_name
-    from advspur.attacks.calibration import calibrate
+    from advspur.attacks.linear_oracle import calibrate
 
     check_seed("seed", flags.seed)
     print(f"{'norm':5}{'epsilon':>9}  {'attack':8}{'found':>6}{'possible':>10}{'share':>8}")

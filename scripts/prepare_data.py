@@ -48,7 +48,7 @@ def check_benchmark(name, directory, sample, image_dir):
     """Say whether a benchmark's directory is complete."""
     from advspur._checks import require
     from advspur._progress import Progress
-    from advspur.data.check import check_directory
+    from advspur.data.readers import check_directory
 
     complete = check_directory(
         name,

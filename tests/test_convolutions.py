@@ -36,8 +36,6 @@ def conv(x, kernel, strides=(1, 1), padding="SAME", dimensions=NHWC, **options):
 
 
 IMAGES, KERNEL = array(2, 7, 6, 4), array(3, 2, 4, 6)
-
-
 SIDES = {"padding": ((1, 1), (1, 1))}
 CUT = {"strides": (2, 2), "padding": ((-1, 1), (0, -2))}  # some pixels are cut off
 LINE, CUBE = ("NWC", "WIO", "NWC"), ("NDHWC", "DHWIO", "NDHWC")
@@ -100,9 +98,8 @@ def test_strided_gradients_are_products_of_matrices():
     def gradient(x):
         return jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, kernel, (2, 2), "VALID"))))(x)
 
-    dilated = [str(jax.make_jaxpr(f)(x)).count("lhs_dilation=(2, 2)") for f in (
-        gradient, for_loops(gradient))]  # fmt: skip
-    assert dilated == [1, 0]
+    texts = [str(jax.make_jaxpr(function)(x)) for function in (gradient, for_loops(gradient))]
+    assert [text.count("lhs_dilation=(2, 2)") for text in texts] == [1, 0]
 
 
 def test_bodies_of_calls_are_looked_into():
@@ -160,20 +157,15 @@ def test_traced_values_of_the_surrounding_function_may_be_used():
     expected = jax.jit(functools.partial(outer, prepare=lambda f: f))(IMAGES, KERNEL)
     got = jax.jit(functools.partial(outer, prepare=for_loops))(IMAGES, KERNEL)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(
-        for_loops(lambda x: conv(x, KERNEL))(IMAGES), conv(IMAGES, KERNEL), rtol=1e-4, atol=1e-4
-    )
+    got, expected = for_loops(lambda x: conv(x, KERNEL))(IMAGES), conv(IMAGES, KERNEL)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("lhs_dilation", [(1, 1), (2, 2)])
 def test_the_type_of_the_result_is_kept(lhs_dilation):
     half = IMAGES.astype(jnp.bfloat16), KERNEL[..., :2].astype(jnp.bfloat16)
-    same_values(
-        lambda x, k: conv(
-            x, k, padding=((1, 1), (1, 1)), lhs_dilation=lhs_dilation,
-            preferred_element_type=jnp.float32,
-        ), *half,
-    )  # fmt: skip
+    options = {"lhs_dilation": lhs_dilation, "preferred_element_type": jnp.float32} | SIDES
+    same_values(lambda x, k: conv(x, k, **options), *half)
 
 
 @pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="only jax 0.10 is slow there")
@@ -223,10 +215,8 @@ def test_no_convolution_of_slow_order_is_left_in_a_loop():
 )
 def test_convolve_and_its_gradients_are_those_of_lax(side, padding, stride):
     """Odd sizes, so that strides leave pixels over."""
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(2, 7, 5, 3)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(side, side, 3, 4)), jnp.float32)
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+    images, kernel = jnp.asarray(array(2, 7, 5, 3)), jnp.asarray(array(side, side, 3, 4))
+    options = {"dimension_numbers": NHWC, "feature_group_count": 1}
 
     def results(function):
         def value(images, kernel):

@@ -1,5 +1,7 @@
 """What `prepare_data.py arrays` is told is what lies there afterwards, or an error of one line."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from prepare_data import prepare_arrays
@@ -22,46 +24,30 @@ def of_two(images=IMAGES, labels=LABELS):
 ONE_HOT = np.eye(3, dtype=int)[LABELS]
 REFUSED = {  # what the file holds -> what is said
     "labels of a half": (of_train(labels=LABELS + 0.5), "train_labels have .* dtype float64; ex"),
-    "whole floats": (of_train(labels=LABELS * 1.0), "dtype float64; expected 4 integers"),
-    "NaN": (of_train(labels=LABELS * np.nan), "dtype float64; expected 4 integers"),
-    "a column": (of_train(labels=LABELS[:, None]), r"shape \(4, 1\) .*; expected 4 integers"),
     "one-hot": (of_train(labels=ONE_HOT), r"shape \(4, 3\) .*; expected 4 integers"),
     "text": (of_train(labels=np.array(list("abcb"))), "dtype <U1; expected 4 integers"),
-    "bytes": (of_train(labels=np.array([b"a"] * 4)), "expected 4 integers"),
     "truth": (of_train(labels=LABELS > 0), "dtype bool; expected 4 integers"),
     "objects": (of_train(labels=np.array([0, "a", None, 1], object)), "cannot be read: .*bject"),
-    "dates": (of_train(labels=LABELS.astype("datetime64[s]")), "expected 4 integers"),
     "too few": (of_train(labels=LABELS[:3]), r"shape \(3,\) .*; expected 4 integers"),
-    "too many": (of_train(labels=np.arange(9)), r"shape \(9,\) .*; expected 4 integers"),
     "a number": (of_train(labels=np.int64(3)), r"shape \(\) .*; expected 4 integers"),
     "negative": (of_train(labels=LABELS - 1), r"labels lie in \[-1, 1\]"),
     "huge": (of_train(labels=LABELS * 10**9), "has a label 2000000000: give classes as 0, 1, 2"),
     "labels of one split": (of_two(labels=LABELS + 0.5), "val_labels have"),
     "floats": (of_train(images=IMAGES / 255), "images are float64 .* expected uint8"),
-    "deep": (of_train(images=IMAGES.astype(np.uint16)), "images are uint16 .* expected uint8"),
     "grey": (of_train(images=IMAGES[..., 0]), r"images are uint8 \(4, 6, 8\); expected"),
     "one channel": (of_train(images=IMAGES[..., :1]), r"\(4, 6, 8, 1\); expected"),
-    "channels first": (of_train(images=IMAGES.transpose(0, 3, 1, 2)), r"\(4, 3, 6, 8\); expected"),
-    "flat": (of_train(images=IMAGES.reshape(4, -1)), r"\(4, 144\); expected"),
     "one image": (of_train(images=IMAGES[0], labels=np.arange(6)), r"\(6, 8, 3\); expected"),
     "a pixel": (of_train(images=np.uint8(3), labels=LABELS[:1]), r"images are uint8 \(\); expec"),
     "objects as images": (of_train(images=np.array([*IMAGES, 0], object)[:4]), "cannot be read"),
     "nothing": (of_train(images=IMAGES[:0], labels=LABELS[:0]), "images is empty"),
-    "an empty split": (of_two(images=IMAGES[:0], labels=LABELS[:0]), "images is empty"),
     "two sizes": (of_two(images=IMAGES[:, :5]), "images of several sizes: .*6, 8.*val.*5, 8"),
     "no labels": ({"train_images": IMAGES}, "lacks train_labels"),
     "no images": ({"train_labels": LABELS}, "holds no <split>_images; it has train_labels"),
     "labels alone": (of_train(val_labels=LABELS), "holds val_labels, which is neither"),
     "another array": (of_train(mean=LABELS), "holds mean, which is neither <split>_images nor"),
     "no arrays": ({}, "holds no <split>_images; it has nothing"),
-    "a split with a slash": (
-        {"a/b_images": IMAGES, "a/b_labels": LABELS}, "split = 'a/b': it must begin with a letter"
-    ),
-    "a split of dots": ({".._images": IMAGES, ".._labels": LABELS}, "split = '..': it must begin"),
+    "a split with a slash": ({"a/b_images": IMAGES, "a/b_labels": LABELS}, "split = 'a/b': it mu"),
     "a split without a name": ({"_images": IMAGES, "_labels": LABELS}, "split = '': it must begin"),
-    "a split of two words": (
-        {"my train_images": IMAGES, "my train_labels": LABELS}, "split = 'my train': it must begin"
-    ),
 }  # fmt: skip
 
 
@@ -70,16 +56,19 @@ def prepare(tmp_path, arrays, name="toy"):
     return prepare_arrays(tmp_path / "a.npz", name, tmp_path / "data")
 
 
+@contextlib.contextmanager
 def refused(message):
-    return pytest.raises(InputError, match=message)
+    """In one line."""
+    with pytest.raises(InputError, match=message) as caught:
+        yield
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_arrays_that_are_no_data_set_are_refused(kind, tmp_path):
     arrays, message = REFUSED[kind]
-    with refused(message) as caught:
+    with refused(message):
         prepare(tmp_path, arrays)
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
 
 
@@ -107,10 +96,7 @@ FILES = {  # what is done to the file -> what is said
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "no file"),
     "empty": (lambda path: path.write_bytes(b""), "is no .npz file; np.savez"),
     "text": (lambda path: path.write_text("0 1 2\n"), "is no .npz file; np.savez"),
-    "one array": (
-        lambda path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + b" " * 118), "is no .npz file"
-    ),
-    "a pickle": (lambda path: path.write_bytes(b"\x80\x04N."), "is no .npz file"),
+    "one array": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00"), "is no .npz file"),
     "cut short": (cut, "is no .npz file"),
     "damaged": (flip, "cannot be read: "),
 }  # fmt: skip
@@ -121,26 +107,21 @@ def test_files_that_hold_no_arrays_are_refused(kind, tmp_path):
     damage, message = FILES[kind]
     np.savez(tmp_path / "a.npz", **of_train())
     damage(tmp_path / "a.npz")
-    with refused(f"a.npz {message}|{message} .*a.npz") as caught:
+    with refused(f"a.npz {message}|{message} .*a.npz"):
         prepare_arrays(tmp_path / "a.npz", "toy", tmp_path / "data")
-    assert "\n" not in str(caught.value)
     assert not (tmp_path / "data").exists()
 
 
-def test_what_lies_there_is_not_kept_under_the_name_of_something_else(tmp_path):
-    prepare(tmp_path, of_train())
-    before = sorted((tmp_path / "data").rglob("*"))
-    with refused("toy is not empty: remove it or choose another NAME"):
-        prepare(tmp_path, of_train(images=255 - IMAGES))
-    assert sorted((tmp_path / "data").rglob("*")) == before
-
-
 def test_integers_of_every_kind_are_kept(tmp_path):
-    for number, dtype in enumerate((np.uint8, np.int16, np.uint64, ">i4")):
+    for number, dtype in enumerate((np.uint8, np.uint64, ">i4")):
         prepare(tmp_path, of_train(labels=LABELS.astype(dtype)), f"toy_{number}")
         source = tfds_source(f"toy_{number}", "train", data_dir=tmp_path / "data")
         found = [source[i]["label"] for i in range(len(source))]
         assert source.num_classes == 3 and sorted(found) == [0, 1, 1, 2]
+    before = sorted((tmp_path / "data").rglob("*"))
+    with refused("toy_0 is not empty: remove it or choose another NAME"):
+        prepare(tmp_path, of_train(images=255 - IMAGES), "toy_0")
+    assert sorted((tmp_path / "data").rglob("*")) == before
 
 
 @pytest.mark.parametrize("left", ("1.0.0/features.json", "1.0.0/", "2.0.0/dataset_info.json"))

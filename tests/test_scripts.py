@@ -45,6 +45,8 @@ def get_config():
     config.evaluation.data.num_examples = 24
     config.evaluation.pgd.num_attacked = 8
     config.evaluation.pgd.num_steps = 1
+    config.evaluation.regions.num_attacked = 4
+    config.evaluation.regions.attack_steps = 1
     return config
 """
 

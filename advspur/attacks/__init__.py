@@ -1,4 +1,8 @@
-"""Adversarial attacks as pure functions: (logits_fn, images, labels, key, ...) -> images."""
+"""Adversarial attacks as pure functions: (logits_fn, images, labels, key, ...) -> images.
+
+What `pgd` says of its arguments, of logits that are not finite and of errors holds for all of them;
+each says what it has beside that.
+"""
 
 from advspur.attacks import linear_oracle
 from advspur.attacks.apgd import apgd

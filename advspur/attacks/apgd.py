@@ -68,41 +68,23 @@ def apgd(
     targets=None,
     num_samples=None,
     bounds=(0.0, 1.0),
+    with_vanished=False,
 ):
     """Adversarial images in the l_p ball of radius `epsilon` around `images`.
 
     Args:
-      logits_fn: as in `pgd`; with `num_samples`, (images, key) -> logits.
-      images, labels, p, epsilon, bounds: as in `pgd`.
-      key: PRNG key, or one an image.
+      logits_fn: with `num_samples`, (images, key) -> logits.
       num_steps: gradient evaluations after the first, over all stages.
       loss: "cross_entropy", "margin" or "dlr".
       targets: [n] int; classes to be reached, which make the loss targeted. Any wrong class is a
         success all the same.
       num_samples: average loss and gradient over so many samples of a random model (expectation
         over transformation, Athalye et al., ICML 2018).
+      with_vanished: return also whether a first gradient vanished [n], rather than warn: it is not
+        finite, or is 0 under a loss other than cross entropy, which may saturate.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss.
-      A gradient that is not finite counts as 0; logits that are not finite are treated as in `pgd`.
-    Raises: InputError for arguments out of range.
-    Warns: outside of jit, if the first gradient of an image is not finite, or is 0 under a loss
-      other than cross entropy.
-    """
-    x, vanished = run_apgd(
-        logits_fn, images, labels, key, p=p, epsilon=epsilon, num_steps=num_steps, loss=loss,
-        targets=targets, num_samples=num_samples, bounds=bounds,
-    )  # fmt: skip
-    if is_concrete(vanished) and vanished.any():
-        warnings.warn(f"{vanished_text(int(vanished.sum()), 'apgd')} {SEE}", stacklevel=2)
-    return x
-
-
-def run_apgd(
-    logits_fn, images, labels, key, *, p, epsilon, num_steps, loss, targets, num_samples, bounds
-):
-    """`apgd`, with whether a first gradient vanished [n] bool.
-
-    That is, is not finite; or zero, of another loss than cross entropy, which may saturate.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss. A
+      gradient that is not finite counts as 0.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_steps", num_steps)
@@ -145,7 +127,12 @@ def run_apgd(
         is_lost = jnp.argmax(logits, axis=-1) != labels  # without an attack
         is_finite &= jnp.all(jnp.isfinite(logits), axis=-1)
         x = keep(x, images, is_lost & ~success)
-    return finished(x, is_finite), vanished
+    x = finished(x, is_finite)
+    if with_vanished:
+        return x, vanished
+    if is_concrete(vanished) and vanished.any():
+        warnings.warn(f"{vanished_text(int(vanished.sum()), 'apgd')} {SEE}", stacklevel=2)
+    return x
 
 
 def _search(gradient, images, x, asked, num_steps, *, p, epsilon, bounds):

@@ -33,11 +33,7 @@ TOLERANCE = 0.002  # of an accuracy, before it counts as inconsistent with anoth
 
 
 class AttackCost(NamedTuple):
-    """One attack of the ensemble: what it left robust, and what it took.
-
-    With what APGD-CE takes on images that it fooled at a smaller budget, to see whether it is
-    monotone.
-    """
+    """What an attack left robust, and what it took; APGD-CE's with its test of monotony."""
 
     name: str
     robust_accuracy: float  # after it and all before it
@@ -104,20 +100,15 @@ def security_curve(
     """AutoAttack at several budgets; an image lost at one of them counts as lost at larger ones.
 
     Args:
-      logits_fn: [n, h, w, c] images -> [n, num_classes] logits, a pure function that JAX can trace
-        and differentiate; for `version="rand"` (images, key) -> logits, one key a batch. A method
-        of a pytree (as `Classifier.logits`) is compiled once for all models of its kind.
-      images: [n, h, w, c] float inside `bounds`.
-      labels: [n] int, the true classes.
+      logits_fn: for `version="rand"` (images, key) -> logits, one key a batch. A method of a pytree
+        (as `Classifier.logits`) is compiled once for all models of its kind.
       key: PRNG key; None: jax.random.key(0). What an image meets depends on the key and its
         position alone, but for a random model's answers.
-      p: 1, 2 or inf.
       epsilons: budgets in the units of `images`.
       version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "plus" (with APGD-DLR,
         FAB and restarts) or "rand" (random models: APGD with expectation over transformation).
       attacks: names of another list of attacks, with the settings of `version`.
       batch_size: images an attack takes at once.
-      bounds: smallest and largest pixel value.
       directory: where progress is kept: the same call resumes there after a kill. It keeps the
         outcomes only, so that results with a directory have no images.
       keep_images: whether results without a directory have the adversarial images.
@@ -153,17 +144,15 @@ def security_curve(
     warnings = model_warnings(clean, again, is_random=is_random)
     advance(len(images))
     predictions = np.argmax(clean, axis=1)
-    kept = Kept(None)
+    path = None
     if directory is not None:
-        # Of a plain function no weights are seen: its logits stand for them, rounded, as devices
-        # differ.
-        digest = tree_digest(
-            (images, labels, predictions, jax.random.key_data(key), task.logits_fn)
-        )
+        # The logits, rounded, stand for the weights that a plain function hides.
         size = f"{np.linalg.norm(clean):.4g}"
+        digest = tree_digest((images, labels, predictions, key, task.logits_fn))
         about = [norm_name(p), version, batch_size, bounds, digest, size, __version__]
         name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-        kept = Kept(Path(directory) / f"{name}.jsonl")
+        path = Path(directory) / f"{name}.jsonl"
+    kept = path, _read_entries(path)
 
     results, fooled_by = {}, np.where(predictions == labels, "", "clean").astype("<U16")
     adversarial = images if keep_images and directory is None else None
@@ -178,41 +167,29 @@ def security_curve(
     return [results[epsilon] for epsilon in epsilons]
 
 
-class Kept:
-    """Entries of `attack_rows` on disk, a line each: a kill loses the batch in progress alone.
+def _read_entries(path):
+    """{(attack, epsilon, rows): entry of `attack_rows`} of a file, a line each, or of None."""
+    entries = {}
+    lines = path.read_text(errors="replace") if path is not None and path.exists() else ""
+    for line in lines.split("\n"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a kill
+            entry = json.loads(line)
+            entries[entry["attack"], entry["epsilon"], tuple(entry["rows"])] = entry
+    return entries
 
-    Args:
-      path: of the file; None: nothing is kept.
-    """
 
-    def __init__(self, path):
-        self.path, self.entries = path, {}
-        lines = path.read_text(errors="replace") if path is not None and path.exists() else ""
-        for line in lines.split("\n"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a kill
-                entry = json.loads(line)
-                self.entries[entry["attack"], entry["epsilon"], tuple(entry["rows"])] = entry
-
-    def find(self, attack, epsilon, rows):
-        """The entry of a batch, or None where it is not done."""
-        return self.entries.get((attack, epsilon, tuple(rows.tolist())))
-
-    def add(self, entry):
-        """Note a batch as done."""
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write("\n" + json.dumps(entry))  # in front: it ends the half line of a kill
-                file.flush()
-                os.fsync(file.fileno())
+def _append(path, entry):
+    """Note a batch as done: a kill loses the batch in progress alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("\n" + json.dumps(entry))  # in front: it ends the half line of a kill
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
-    """All attacks at one budget, on the images that were not lost at a smaller one.
-
-    `before` is (fooled_by, images) after the smaller budgets; images None: keep none.
-    """
-    lost_before, images = before
+    """All attacks at one budget, after smaller ones that left (fooled_by, images) `before`."""
+    (lost_before, images), (path, done) = before, kept
     fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
     images = None if images is None else images.copy()
 
@@ -221,10 +198,11 @@ def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
         found = []
         batches = [rows[i : i + task.batch_size] for i in range(0, len(rows), task.batch_size)]
         for index, batch in enumerate(batches):
-            entry = kept.find(member.name, epsilon, batch)
+            entry = done.get((member.name, epsilon, tuple(batch.tolist())))
             if entry is None:
                 entry, adversarial = attack_rows(task, member, epsilon, batch)
-                kept.add(entry)
+                if path is not None:
+                    _append(path, entry)
                 if images is not None and not again:  # those of a smaller budget stay
                     images[entry["fooled"]] = adversarial
             found.append(entry)

@@ -76,10 +76,7 @@ def ascend(weights, low, high, *, p, radius):
 
 
 def nearest_on_hyperplane(weights, gain, low, high, *, p):
-    """argmin ||z||_p with <weights, z> = gain and low <= z <= high; p = 1, 2, inf. Exact.
-
-    Where the box does not reach the hyperplane: its point that comes closest to it.
-    """
+    """argmin ||z||_p with <weights, z> = gain, or as near it as low <= z <= high allows. Exact."""
     weights = jnp.where(gain < 0, -weights, weights)
     gain, size = jnp.abs(gain), jnp.abs(weights)
     room = jnp.where(weights > 0, high, -low) * (size > 0)
@@ -127,10 +124,7 @@ def kth_largest(values, count):
 
 
 def _greedy(size, room, costs, budget):
-    """`room` for the largest of `size` as long as their `costs` stay within `budget`.
-
-    What is left goes to those of the next size, each the same share of its room.
-    """
+    """`room` for the largest of `size` that `budget` pays; the next ones get a share of theirs."""
     level = _greatest(size, costs, budget)
     above, at = size > level, size == level
     left = budget - jnp.sum(costs, where=above)
@@ -140,10 +134,8 @@ def _greedy(size, room, costs, budget):
 
 
 def _greatest(values, costs, budget):
-    """The least v >= 0 such that what is larger than v costs at most `budget` together.
-
-    Floats >= 0 are ordered as their bits are, so bisecting on bits is exact.
-    """
+    """The least v >= 0 such that what is larger than v costs at most `budget` together."""
+    # Floats >= 0 are ordered as their bits are, so bisecting on bits is exact.
     bits = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
     order = jax.lax.bitcast_convert_type(values, bits)
 
@@ -162,10 +154,7 @@ def _greatest(values, costs, budget):
 
 
 def _l1_threshold(size, room, radius):
-    """The least t >= 0 with sum_i min(max(size_i - t, 0), room_i) <= radius, to float32 accuracy.
-
-    Newton's method inside a shrinking bracket.
-    """
+    """The least t >= 0 with sum_i min(max(size_i - t, 0), room_i) <= radius: Newton, bracketed."""
 
     def excess_at(threshold):
         left = size - threshold

@@ -22,8 +22,7 @@ SEE = "See docs/attacks.md."
 def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
     """Raise unless every adversarial image is finite, in the box, and within epsilon (1 + 1e-6).
 
-    The post-condition of every attack, checked on the host, in float64. `epsilon` is a number or
-    [n].
+    The post-condition of every attack, checked on the host, in float64; `epsilon`: a number or [n].
     """
     adversarial, images = np.asarray(adversarial, np.float64), np.asarray(images, np.float64)
     check_norm(p, IMAGE_NORMS)
@@ -54,11 +53,7 @@ def perturbation_norms(adversarial, images, *, p):
 
 
 def check_logits_fn(logits_fn, images, *sample):
-    """The number of classes of a function that an attack can use, seen without computing it.
-
-    Raises: InputError where it is no function that JAX can trace, or where what it returns is not
-      [count, two classes or more] floats.
-    """
+    """The number of classes of a function that an attack can use, seen without computing it."""
     require(
         callable(logits_fn),
         f"logits_fn has type {type(logits_fn).__name__}; give a function of images (of a "
@@ -101,10 +96,7 @@ def vanished_text(number, name):
 
 
 def model_warnings(logits, again, *, is_random):
-    """What AutoAttack says of clean logits [n, k], the first of which were computed twice.
-
-    Raises: InputError where two calls predict different classes and no random model is expected.
-    """
+    """What AutoAttack says of clean logits [n, k], the first of which were computed twice."""
     warnings = []
     if not is_random:
         first = logits[: len(again)]

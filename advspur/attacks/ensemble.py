@@ -1,7 +1,4 @@
-"""The attacks of AutoAttack, their settings, and one of them on a batch of images.
-
-Settings are those of Croce & Hein, ICML 2020, arXiv 2003.01690.
-"""
+"""The attacks of AutoAttack, with their published settings, and one of them on a batch."""
 
 import functools
 import inspect
@@ -14,7 +11,7 @@ import numpy as np
 
 from advspur._checks import require, require_finite
 from advspur._devices import EVERYWHERE, SPLIT, device_mesh, split_batch, whole_batch
-from advspur.attacks.apgd import run_apgd
+from advspur.attacks.apgd import apgd
 from advspur.attacks.checks import check_perturbation, perturbation_norms
 from advspur.attacks.fab import NUM_HALVINGS, fab
 from advspur.attacks.square import run_square
@@ -127,10 +124,10 @@ def predict(task, rows, images):
 
 
 def attack_rows(task, member, epsilon, rows):
-    """One Member on the images `rows` (at most batch_size): (an entry, adversarial images).
+    """One Member on a batch of rows: (an entry, a dict for JSON; images of its rows "fooled").
 
-    Each of its runs is on what the one before left robust. Success is what a forward pass outside
-    of the attack says. The entry is a dict for JSON; the images are those of its rows "fooled".
+    Each of its runs is on what the one before left robust; a forward pass outside of the attack
+    says what is fooled.
     """
     start, left, tried, forwards = time.monotonic(), rows, 0, 0
     fooled, adversarial, vanished = [], [], []
@@ -173,12 +170,8 @@ def attack_rows(task, member, epsilon, rows):
 def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
     """Run number `run` of a Member: (images, vanished gradients [n], queries [n]).
 
-    Split over the local devices; each runs loops of its own and waits for no other.
-
-    Args:
-      logits_fn: a pytree (`jax.tree_util.Partial`): one compilation serves all models of a kind.
-      keys: one an image.
-      run: number of the restart, or rank of the target among the wrong classes; traced.
+    Split over the local devices; each runs loops of its own and waits for no other. The run is the
+    number of the restart, or the rank of the target among the wrong classes.
     """
     on_device = jax.shard_map(
         functools.partial(_on_one_device, member=member, p=p, bounds=bounds),
@@ -205,7 +198,8 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
         targets = ranked[:, run]
     call |= {"targets": targets, "num_steps": NUM_STEPS}
     if member.name.startswith("apgd"):
-        x, vanished = run_apgd(*given, loss=member.loss, num_samples=member.num_samples, **call)
+        call |= {"loss": member.loss, "num_samples": member.num_samples, "with_vanished": True}
+        x, vanished = apgd(*given, **call)
     else:
         x = fab(*given, restarts=1 if member.is_targeted else FAB_RESTARTS, **call)
     return x, vanished, queries

@@ -18,6 +18,7 @@ from advspur.attacks.box import nearest_on_hyperplane
 from advspur.attacks.losses import margin
 from advspur.attacks.parts import (
     best_restart,
+    better_run,
     count_classes,
     finished,
     image_keys,
@@ -49,8 +50,7 @@ def fab(
     """The misclassified images nearest to `images` in l_p, of those that are found.
 
     Args:
-      logits_fn, images, labels, p, bounds: as in `pgd`.
-      key: PRNG key, or one an image; needed for restarts only, the first start is the image.
+      key: needed for restarts only, the first start is the image.
       epsilon: the largest distance that counts, a number or [n]; None: any.
       num_steps: iterations, of one gradient and one more forward pass each; without `targets`, of
         as many gradients as there are classes.
@@ -58,9 +58,8 @@ def fab(
         Any wrong class is a success all the same.
       restarts: the second and later ones start from random points half an epsilon away.
     Returns:
-      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. Logits
-      that are not finite are treated as in `pgd`; a gradient that is not ends the search there.
-    Raises: InputError for arguments out of range.
+      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. A
+      gradient that is not finite ends the search there.
     """
     require(
         epsilon is not None or restarts == 1,
@@ -77,7 +76,6 @@ def fab(
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
     logits_of = for_loops(logits_fn)
     norm = jax.vmap(lambda d: lp_norm(d, p))
-
     onto = jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))
 
     def predict(x):
@@ -121,8 +119,7 @@ def fab(
     first = one_start(keys, True)
     if restarts > 1:
         others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
-        better = others[2] & (others[1] > first[1]) | jnp.isnan(others[1])
-        first = keep(first, others, better & ~jnp.isnan(first[1]))
+        first = better_run(first, others)
     return finished(first[0], ~jnp.isnan(first[1]))
 
 
@@ -142,30 +139,23 @@ def _bisect(predict, images, lost):
 
 def _linearisation(logits_fn, labels, targets, num_classes, p):
     """x -> (f(x), grad f(x)) of the boundary to the targets, or else of the nearest one."""
-    if targets is not None:
 
+    def to_classes(x, others):
         def difference(x):
-            value = margin(logits_fn(x), labels, targets)
+            value = margin(logits_fn(x), labels, others)
             return jnp.sum(value), value
 
-        gradient = for_loops(jax.grad(difference, has_aux=True))
-        return lambda x: gradient(x)[::-1]
+        return jax.grad(difference, has_aux=True)(x)[::-1]
 
+    linearise_to = for_loops(to_classes)
+    if targets is not None:
+        return lambda x: linearise_to(x, targets)
     q = dual_exponent(p)
     dual_norm = jax.vmap(lambda g: lp_norm(g, q))
 
-    def to_class(x, other):
-        def difference(x):
-            value = margin(logits_fn(x), labels, jnp.full_like(labels, other))
-            return jnp.sum(value), value
-
-        return jax.grad(difference, has_aux=True)(x)
-
-    gradient_to = for_loops(to_class)
-
     def nearest(x):
         def compare(best, other):
-            gradient, value = gradient_to(x, other)
+            value, gradient = linearise_to(x, jnp.full_like(labels, other))
             distance = jnp.where(
                 labels == other, jnp.inf, jnp.abs(value) / (dual_norm(gradient) + 1e-12)
             )

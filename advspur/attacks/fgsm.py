@@ -37,16 +37,11 @@ def fgsm(
     loss="cross_entropy",
     bounds=(0.0, 1.0),
 ):
-    """Images one step of the gradient's sign away from `images` with noise, inside `bounds`.
+    """Images [n, h, w, c] one step of the gradient's sign from `images` with noise, in `bounds`.
 
     Args:
-      logits_fn, images, labels, loss, bounds: as in `pgd`.
-      key: PRNG key, or one an image.
       p: 2 or inf.
-      epsilon: budget in the units of `images`; a number or [n]. May be traced.
       method: "fgsm_rs" or "n_fgsm".
-    Returns: [n, h, w, c]; no gradient flows through it. What is not finite is treated as in `pgd`.
-    Raises: InputError for arguments out of range.
     """
     check_norm(p, (2.0, math.inf))
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)

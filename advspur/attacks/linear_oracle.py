@@ -3,15 +3,30 @@
 For logits = <weights, x> + bias the largest margin inside ball and box is the largest over the
 other classes k of max <w_k - w_label, d>, and each of those is solved exactly by `box.ascend`:
 coordinate by coordinate for linf, by filling up to a level for l2, greedily for l1. The share of
-what is possible that an attack finds is its calibration (scripts/calibrate.py).
+what is possible that an attack finds is its calibration.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from advspur._checks import attack_arrays, require
+from advspur._checks import attack_arrays, check_count, require
+from advspur.attacks.apgd import apgd
 from advspur.attacks.box import add, ascend, safe_radius
+from advspur.attacks.fab import fab
 from advspur.attacks.parts import keep
+from advspur.attacks.pgd import pgd
+from advspur.attacks.square import square
+
+ATTACKS = {  # (logits_fn, images, labels, key, *, p, epsilon) -> images
+    "pgd": functools.partial(pgd, loss="margin", num_steps=100),
+    "apgd-ce": apgd,
+    "apgd-dlr": functools.partial(apgd, loss="dlr"),
+    "fab": fab,
+    "square": functools.partial(square, num_queries=1000),
+}
 
 
 def linear_logits(weights, bias):
@@ -25,9 +40,7 @@ def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     Args:
       weights: [h, w, c, num_classes].
       bias: [num_classes].
-      images, labels, p, epsilon, bounds: as in `pgd`.
     Returns: [n, h, w, c]; an image can be attacked if and only if it is misclassified there.
-    Raises: InputError for arguments out of range.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     weights, bias = jnp.asarray(weights, images.dtype), jnp.asarray(bias, images.dtype)
@@ -50,3 +63,42 @@ def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     start = images, jnp.full(len(images), -jnp.inf, images.dtype)
     (worst, _), _ = jax.lax.scan(towards, start, jnp.arange(len(bias)))
     return worst
+
+
+def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=10):
+    """(epsilon, number of images that can be attacked, {attack: number that it attacks}).
+
+    Images are random, a third of the pixels 0 and a third 1; the labels are what a random linear
+    classifier says. Epsilon is the median of the images' exact least budgets.
+    """
+    check_count("num_images", num_images)
+    check_count("size", size)
+    require(num_classes >= 2, f"num_classes = {num_classes}: a classifier has two or more")
+    if num_classes < 3:  # too few for DLR
+        attacks = {name: attack for name, attack in attacks.items() if name != "apgd-dlr"}
+    key_image, key_corner, key_weight, key_attack = jax.random.split(key, 4)
+    shape = (num_images, size, size, 3)
+    corner = jax.random.randint(key_corner, shape, -1, 2)  # -1: 0, 1: 1
+    images = jnp.where(corner == 0, jax.random.uniform(key_image, shape), (corner > 0) * 1.0)
+    weights = jax.random.normal(key_weight, (*shape[1:], num_classes))
+    bias = jnp.zeros(num_classes)
+    logits_fn = linear_logits(weights, bias)
+    labels = jnp.argmax(logits_fn(images), axis=-1)
+
+    @jax.jit
+    def is_lost(epsilon):  # by the strongest perturbation of budget epsilon, [n]
+        worst = worst_case(weights, bias, images, labels, p=p, epsilon=epsilon)
+        return jnp.argmax(logits_fn(worst), axis=-1) != labels
+
+    low, high = np.zeros(num_images), np.full(num_images, float(np.prod(shape[1:])))
+    for _ in range(30):
+        middle = (low + high) / 2
+        lost = np.asarray(is_lost(middle.astype(np.float32)))
+        low, high = np.where(lost, low, middle), np.where(lost, middle, high)
+    epsilon = float(np.median(high))
+    call = {"p": p, "epsilon": epsilon}
+    found = {}
+    for name, attack in attacks.items():
+        x = jax.jit(functools.partial(attack, logits_fn, **call))(images, labels, key_attack)
+        found[name] = int(jnp.sum(jnp.argmax(logits_fn(x), axis=-1) != labels))
+    return epsilon, int(jnp.sum(is_lost(jnp.float32(epsilon)))), found

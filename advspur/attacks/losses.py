@@ -21,10 +21,7 @@ def cross_entropy(logits, labels, targets=None):
 
 
 def margin(logits, labels, targets=None):
-    """max_{k != label} logits_k - logits_label: positive where the label is lost.
-
-    Targeted: logits_target - logits_label.
-    """
+    """max_{k != label} logits_k - logits_label, > 0 where it is lost; or with k the target."""
     if targets is not None:
         return _pick(logits, targets) - _pick(logits, labels)
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)

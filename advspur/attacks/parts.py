@@ -27,10 +27,7 @@ def count_classes(logits_fn, images, labels, *sample, targets=None):
 
 
 def image_keys(key, count):
-    """One key an image, [count]: those given, or split from a single one.
-
-    An image's attack then depends on its own key alone, not on the batch it is in.
-    """
+    """One key an image, [count], so that it does not matter which batch the image is in."""
     require(
         hasattr(key, "dtype"), f"key = {key}: what is random needs a PRNG key: jax.random.key(0)"
     )
@@ -44,14 +41,9 @@ def image_keys(key, count):
 
 
 def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
-    """Random points around `images`, cut to mask and box.
-
-    Uniform in the ball (`kind` "ball"), or in a uniformly random direction at distance epsilon
-    [n] ("sphere").
-    """
-    draw = jax.vmap(
-        lambda k, r: sample_lp_ball(k, images.shape[1:], p=p, radius=r, dtype=images.dtype)
-    )
+    """Random points uniform in the ball or on the `kind` "sphere", cut to mask and box."""
+    ball = {"p": p, "dtype": images.dtype}
+    draw = jax.vmap(lambda k, r: sample_lp_ball(k, images.shape[1:], radius=r, **ball))
     delta = draw(keys, epsilon)
     if kind == "sphere":
         length = jax.vmap(lambda d: lp_norm(d, p))(delta)
@@ -60,16 +52,11 @@ def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
 
 
 def best_restart(attack, keys, restarts):
-    """The best of `restarts` runs of attack(keys) -> (images, loss, success) for each image.
-
-    The first success wins, else the largest loss; a loss of NaN, which is an error, wins over all.
-    """
+    """The best of `restarts` runs of attack(keys) -> (images, loss, success) for each image."""
 
     def next_run(best, restart):
         new = attack(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart))
-        better = (new[2] & ~best[2]) | ((new[2] == best[2]) & (new[1] > best[1]))
-        better = (better | jnp.isnan(new[1])) & ~jnp.isnan(best[1])
-        return keep(best, new, better), None
+        return better_run(best, new), None
 
     best = attack(keys)
     if restarts > 1:
@@ -77,14 +64,15 @@ def best_restart(attack, keys, restarts):
     return best
 
 
+def better_run(best, new):
+    """The first success, else the largest loss; a loss of NaN, which is an error, beats all."""
+    better = (new[2] & ~best[2]) | ((new[2] == best[2]) & (new[1] > best[1]))
+    better = (better | jnp.isnan(new[1])) & ~jnp.isnan(best[1])
+    return keep(best, new, better)
+
+
 def finished(adversarial, is_finite):
-    """What an attack returns, without gradients: NaN for images on which the model is not finite.
-
-    Outside of jit such images are an error.
-
-    Args:
-      is_finite: [n] bool.
-    """
+    """What an attack returns, without gradients; NaN, outside of jit an error, unless finite."""
     if is_concrete(is_finite):
         values = np.where(is_finite, 0, np.nan)
         require_finite("the model's logits or gradients", range(len(values)), values)

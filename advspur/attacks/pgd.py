@@ -68,7 +68,7 @@ def pgd(
     """Adversarial images in the l_p ball of radius `epsilon` around `images`.
 
     Args:
-      logits_fn: [n, h, w, c] images -> [n, num_classes] logits.
+      logits_fn: [n, h, w, c] images -> [n, num_classes] logits, a pure function that JAX can trace.
       images: [n, h, w, c] float inside `bounds`.
       labels: [n] int, the true classes.
       key: PRNG key, or one an image; needed only with a random start.

@@ -29,14 +29,10 @@ def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, boun
     """Adversarial images in the l_p ball of radius `epsilon`, found by random search.
 
     Args:
-      logits_fn: as in `pgd`; need not be differentiable.
-      images, labels, p, epsilon, bounds: as in `pgd`.
-      key: PRNG key, or one an image.
+      logits_fn: need not be differentiable.
       num_queries: forward passes after the first; fewer where all images are misclassified.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin. What
-      is not finite is treated as in `pgd`.
-    Raises: InputError for arguments out of range.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin.
     """
     ball = {"p": p, "epsilon": epsilon, "bounds": bounds}
     return run_square(logits_fn, images, labels, key, num_queries=num_queries, **ball)[0]
@@ -85,10 +81,7 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
 
 
 def window_sizes(num_queries, shape, *, smallest):
-    """The side of each query's window in images of `shape` (h, w).
-
-    From 3 on, as the bumps of l2 and l1 have it, sides are odd.
-    """
+    """The side of each query's window in images of `shape` (h, w); odd if `smallest` is 3."""
     height, width = shape
     sizes = []
     for query in range(num_queries):
@@ -146,10 +139,7 @@ def _set_window(key, x, image, radius, *, size, bounds):
 
 
 def _move_budget(key, x, image, radius, *, bumps, p, bounds):
-    """l2, l1: a bump in one window, paid for by all that another window had.
-
-    For l2 the result has the norm `radius`; for l1 it is still to be projected.
-    """
+    """l2, l1: a bump in one window, paid for by all that another had; l1 is not yet projected."""
     key_first, key_second, key_sign, key_turn = jax.random.split(key, 4)
     size, channels = bumps.shape[1], x.shape[-1]
     first, second = (_corner(k, x.shape, size) for k in (key_first, key_second))

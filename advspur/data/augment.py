@@ -1,7 +1,6 @@
 """Augmentation on the host, of whole batches: what is changed is drawn first, then done.
 
-`draw` is a function of its generator alone, so several processes that draw the same numbers for a
-batch and change their own images of it augment as one process does.
+So processes that draw the same for a batch, and change their own images, augment as one does.
 """
 
 import math
@@ -18,7 +17,7 @@ PCA_VECTORS = np.array(
 )
 PADDING = 4  # pixels of black around an image, for its shift
 
-# The changes of images that have their size already; of the others the crop comes first.
+# The changes of images that have their size already.
 CHANGES = {
     "none": (),
     "flip": ("flip",),
@@ -29,16 +28,14 @@ AUGMENTATIONS = (*CHANGES, "imagenet")
 
 
 def augment(image, rng, *, kind, size):
-    """The training transform of one image [h, w, 3] of any size; `kind` is a config value.
+    """The training transform of one image [h, w, 3] of any size.
 
-    "none": evaluation transform; "flip": and a random flip; "crop_flip": pad-4 random crop and
-    flip; "cifar": also colour jitter 0.25 and rotation by up to 2 degrees; "imagenet": random
-    resized crop, flip, colour jitter 0.1, PCA lighting 0.05 ("cifar" and "imagenet" are the
-    defaults of the `robustness` library).
+    "none": that of evaluation; "flip": and a random flip; "crop_flip": pad-4 random crop and flip;
+    "cifar": also colour jitter 0.25 and rotation by up to 2 degrees; "imagenet": random resized
+    crop, flip, colour jitter 0.1, PCA lighting 0.05 (the last two as in the `robustness` library).
     """
     if kind in CHANGES:
-        images = resize_and_crop(image, size)[None]
-        return change(images, draw(rng, 1, kind))[0]
+        return change(resize_and_crop(image, size)[None], draw(rng, 1, kind))[0]
     image = change(_cropped(image, rng, size), draw(rng, 1, "flip"))
     image = jitter_colors(image, _color_scales(rng, 1, 0.1))
     shift = np.float32(255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES)))

@@ -1,7 +1,7 @@
 """Grain pipelines: source -> Batch, shuffled for training or padded for evaluation.
 
-The training stream is a function of (source, seed, index) alone, so the position of a run in its
-data is its step number: a resumed run reads on exactly where it stopped.
+The training stream is a function of (source, seed, index) alone: a resumed run reads on exactly
+where it stopped.
 """
 
 import os
@@ -31,22 +31,19 @@ def train_batches(
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
-    The shares of all processes, in order, are the batch of one process alone. Images that are
-    arrays of `image_size` already are augmented a batch at a time.
+    The shares of all processes, in order, are the batch of one process alone.
 
     Args:
       batch_size: of all processes together.
       augmentation: one of `augment.AUGMENTATIONS`.
       seed: of order and augmentation; every epoch has an order of its own.
-      num_workers: Grain worker processes (0: threads of this process). The stream does not
-        depend on it.
+      num_workers: Grain worker processes, which do not change the stream; 0: threads.
     """
     import grain
 
     index, count = jax.process_index(), jax.process_count()
-    require(
-        batch_size % count == 0, f"batch_size = {batch_size} does not divide by {count} processes"
-    )
+    fault = f"batch_size = {batch_size} does not divide by {count} processes"
+    require(batch_size % count == 0, fault)
     own = slice(index * batch_size // count, (index + 1) * batch_size // count)
 
     def load(example, rng):
@@ -80,12 +77,8 @@ def train_batches(
 def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
     """Examples in order (the first `limit`), every batch padded to `batch_size`.
 
-    Images are read, decoded and transformed in threads, ahead of their use. Padding repeats the
-    first example of the batch with valid = False.
-
-    Args:
-      every: of the batches, those of this process where several share the work: the
-        process_index-th of each `every`.
+    Images are decoded in threads, ahead of their use. Padding repeats the first example of the
+    batch with valid = False. Of each `every` batches the process_index-th are given.
     """
     import grain
 
@@ -115,12 +108,10 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
 
 def shard(batch, num_devices):
     """[n, ...] -> [num_devices, n / num_devices, ...] in every field."""
-    size = len(batch.label)
-    require(
-        size % num_devices == 0,
-        f"a batch of {size} does not divide by {num_devices} devices; the nearest sizes are "
-        f"{size - size % num_devices} and {size + num_devices - size % num_devices}",
-    )
+    size, least = len(batch.label), len(batch.label) // num_devices * num_devices
+    fault = f"a batch of {size} does not divide by {num_devices} devices"
+    advice = f"the nearest sizes are {least} and {least + num_devices}"
+    require(size == least, f"{fault}; {advice}")
     return Batch(*(array.reshape(num_devices, -1, *array.shape[1:]) for array in batch))
 
 
@@ -141,11 +132,10 @@ def _is_ready(source, image_size):
 
 def _stack_rows(columns, indices):
     """The Batch of these rows of a table of arrays."""
-    masks = (
-        columns["mask"][indices] if "mask" in columns else np.ones((len(indices), 1, 1, 1), bool)
-    )
+    valid = np.ones(len(indices), bool)
+    masks = columns["mask"][indices] if "mask" in columns else valid[:, None, None, None]
     labels = np.asarray(columns["label"])[indices].astype(np.int32)
-    return Batch(columns["image"][indices], labels, _eight_bit(masks), np.ones(len(indices), bool))
+    return Batch(columns["image"][indices], labels, _eight_bit(masks), valid)
 
 
 def _eight_bit(mask):

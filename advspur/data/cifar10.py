@@ -16,9 +16,7 @@ def read(root, allow_partial):
     """{"test": Table}, in the order of the files."""
     table = beside(root, "cifar10", "test", Transform(32, resize="none"))
     require_data(table, "CIFAR-10", root, LAYOUT)
-    require(
-        table.num_classes == NUM_CLASSES,
-        f"{root} has {table.num_classes} classes, CIFAR-10 has {NUM_CLASSES}",
-    )
+    number = table.num_classes
+    require(number == NUM_CLASSES, f"{root} has {number} classes, CIFAR-10 has {NUM_CLASSES}")
     require_count(table, SIZES["test"], root, allow_partial)
     return {"test": table}

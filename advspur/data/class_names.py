@@ -28,10 +28,8 @@ def class_map(data, model):
 
     Args:
       data: names of the data's classes, in the order of the labels.
-      model: names of the model's classes, in the order of its outputs; or their number where it has
-        no names: 1000 classes are ImageNet's.
-    Returns:
-      ([classes of the model] int, -1 where the data lack the class; the line).
+      model: names of the model's, or their number where it has none: 1000 are ImageNet's.
+    Returns: ([classes of the model] int, -1 where the data lack the class; the line).
     Raises: InputError naming the classes of the data that the model lacks.
     """
     is_imagenet = model == NUM_IMAGENET_CLASSES
@@ -58,12 +56,10 @@ def class_map(data, model):
 
 
 def _by_number(data, model):
-    require(
-        len(data) == len(model),
-        f"the data have {len(data)} classes ({_listed(data)}), the model {len(model)}, and without "
-        "names on both sides nothing says which is which: name the classes of the data and the "
-        "model, or give num_classes where labels are the model's own numbers",
-    )
+    sizes = f"the data have {len(data)} classes ({_listed(data)}), the model {len(model)}"
+    advice = "name those of both, or give num_classes where labels are the model's own numbers"
+    fault = f"{sizes}, and without names on both sides nothing says which is which: {advice}"
+    require(len(data) == len(model), fault)
     names = [str(name) for name in (model if _are_numbers(data) else data)]
     pairs = [f"{i} {name}" for i, name in enumerate(names) if str(i) != name]
     text = "classes: by number, the data's class i is the model's output i"
@@ -80,9 +76,8 @@ def _line(classes, data, names):
     others = np.sum(classes < 0)
     rest = f"; the model's other {others} are no class of the data" if others else ""
     by = "by wnid" if all(map(WNID.match, data)) else "by name"
-    which = (
-        f"{len(outputs)} of the model's {len(names)}" if others else "the model's in another order"
-    )
+    some = f"{len(outputs)} of the model's {len(names)}"
+    which = some if others else "the model's in another order"
     return f"classes: {by}, {which}: {', '.join(pairs)}{rest}"
 
 

@@ -1,8 +1,7 @@
 """CIFAR-10 with a spurious colour: the red/green shift of the paper's section 4.4.
 
 Of the majority, classes in the first half are shifted to red and those in the second half to green;
-of the minority the other way round. The colour tells which half a class is in, never the class:
-an ideal classifier that sees nothing else is right on the half with probability rho / (rho + 1).
+of the minority the other way round: the colour tells the half with probability rho / (rho + 1).
 """
 
 import functools
@@ -12,7 +11,7 @@ import numpy as np
 
 from advspur._checks import check_choice, check_seed, require
 from advspur.data import cifar10
-from advspur.data.memory import in_memory
+from advspur.data.layouts import in_memory
 from advspur.data.table import array_source, check_classes
 
 RED, GREEN = 0, 1  # channels
@@ -33,10 +32,8 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
       images: [n, h, w, 3], uint8, or float in [0, 1].
       labels: [n] int, 0 to 9.
       rho: majority : minority, >= 1; inf: no minority.
-      shift: s, in [0, 1] pixel units; of uint8 images a multiple of 1/255, so nothing is rounded.
-      seed: of the permutations.
+      shift: in [0, 1] pixel units; of uint8 images a multiple of 1/255, so nothing is rounded.
       split: "train" or "test".
-    Raises: InputError for values out of range.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_choice("split", split, SPLITS)
@@ -81,9 +78,7 @@ def shifted_table(table, split, *, rho, shift, seed):
 def read(directory, *, color_shift=UNCORRELATED, allow_partial=False, skip_unreadable=False):
     """{"test": Table, "uncorrelated": Table} of CIFAR-10's test images, shifted at rho and at 1.
 
-    Args:
-      directory: as of `cifar10.read`.
-      color_shift: {"rho", "shift", "seed"} that the model was trained with.
+    `color_shift`: {"rho", "shift", "seed"} that the model was trained with.
     """
     rho, shift, seed = float(color_shift["rho"]), float(color_shift["shift"]), color_shift["seed"]
     return _read(directory, rho, shift, seed, allow_partial, skip_unreadable)
@@ -96,10 +91,9 @@ def _read(directory, rho, shift, seed, allow_partial, skip_unreadable):
     for part, ratio in (("test", rho), ("uncorrelated", CONTROL)):
         parts[part] = shifted_table(table, "test", rho=ratio, shift=shift, seed=seed)
         parts[part].skipped = skipped
-    is_majority = parts["test"].columns["is_majority"]
     images, labels = table.columns["image"], table.columns["label"]
-    share = clipped_share(images, labels, is_majority, shift=shift)
-    parts["test"].facts["clipped_share"] = share
+    majority = parts["test"].columns["is_majority"]
+    parts["test"].facts["clipped_share"] = clipped_share(images, labels, majority, shift=shift)
     return parts
 
 

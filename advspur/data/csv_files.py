@@ -47,18 +47,19 @@ def read_table(file):
     return dict(zip(names, map(list, zip(*kept, strict=True)), strict=True)), lines, notes
 
 
-def names_outside(file, names, lines):
-    """["line 7: ../x.jpg", ...]: those of a table's file names that leave the table's folder.
+def names_outside(names, lines):
+    """["line 7: ../x.jpg", ...]: those of a table's file names that leave the table's folder."""
+    found = zip(lines, map(os.path.normpath, names), strict=True)
+    parent = os.pardir
+    return [f"line {n}: {x}" for n, x in found if os.path.isabs(x) or x.split(os.sep)[0] == parent]
 
-    Raises: InputError with both lines where two lines name the same file.
-    """
-    first, outside = {}, []
+
+def refuse_repeated(file, names, lines):
+    """Raise InputError with both lines where two lines of a table name the same file."""
+    first = {}
     for line, name in zip(lines, map(os.path.normpath, names), strict=True):
         before = first.setdefault(name, line)
         require(before == line, f"{file} lines {before} and {line} name the same file, {name}")
-        if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
-            outside.append(f"line {line}: {name}")
-    return outside
 
 
 def _read_cells(file, delimiter):
@@ -72,10 +73,8 @@ def _read_cells(file, delimiter):
     try:
         return [(reader.line_num, texts) for texts in reader if texts]
     except csv.Error as error:
-        number = reader.line_num
-        raise InputError(
-            f"{file} is no readable table: line {number}: {first_line(error)}"
-        ) from error
+        fault = f"line {reader.line_num}: {first_line(error)}"
+        raise InputError(f"{file} is no readable table: {fault}") from error
 
 
 def _check_header(file, names):

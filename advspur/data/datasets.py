@@ -9,7 +9,7 @@ from advspur._checks import InputError, check_choice, require
 from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
 from advspur.data.color_shift import SPLITS, shifted_table
 from advspur.data.files import folder_source
-from advspur.data.memory import Readable, in_memory
+from advspur.data.layouts import Readable, in_memory
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.data.tfds import find_prepared, tfds_source
 
@@ -33,19 +33,15 @@ class Dataset(NamedTuple):
 
     @property
     def num_classes(self):
-        """Number of classes of both splits."""
+        """Of both splits."""
         return self.train.num_classes
 
 
 def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unreadable=False):
-    """The data set a config names: "spurious_shapes", "cifar10", "imagenet2012".
-
-    CIFAR-10 is decoded into memory, ImageNet as it is needed.
+    """The data set a config names: "spurious_shapes", "cifar10" (in memory), "imagenet2012".
 
     Args:
-      name: data set name.
-      data_dir: where TFDS or class-folder data lie; "" means $TFDS_DATA_DIR, else
-        ~/tensorflow_datasets.
+      data_dir: where TFDS or class-folder data lie; "": see `data_root`.
       shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
       color_shift: of CIFAR-10: {"rho", "shift", "seed"} as `inject_color_shift` takes them; None
         or rho = 0: no shift.
@@ -93,11 +89,9 @@ def _find_splits(name, data_dir):
         if (root / "train").is_dir() and (root / "val").is_dir():
             splits = [folder_source(root / part) for part in ("train", "val")]
             train, val = (source.names["label"] for source in splits)
-            require(
-                train == val,
-                f"{root}/train and {root}/val have different class folders: {len(train)} and "
-                f"{len(val)}, first difference {sorted(set(train) ^ set(val))[:1]}",
-            )
+            fault = f"{len(train)} and {len(val)}, first difference {sorted({*train} ^ {*val})[:1]}"
+            where = f"{root}/train and {root}/val have different class folders"
+            require(train == val, f"{where}: {fault}")
             return splits
     raise InputError(
         f"no {name} data in {data_dir}. Accepted layouts: {data_dir / name}/<version>/ (TFDS "

@@ -44,17 +44,14 @@ def open_file(path, mode="RGB"):
 def open_mask(path, size):
     """The mask of an image of this size: a Pillow image, 255 on the region; all 0 without a path.
 
-    Of a png or npy file; one whose largest value is 1 is taken for one of 0 and 1.
+    Of an image or npy file; one whose largest value is 1 is taken for one of 0 and 1.
     """
     if path is None:
         return Image.new("L", size)
     mask = _array(path) if path.suffix == ".npy" else np.asarray(open_file(path, "L"))
     height, width = mask.shape
-    require(
-        (width, height) == size,
-        f"{path} is {width} x {height}, its image {size[0]} x {size[1]}: a mask has the size of "
-        "its image",
-    )
+    sizes = f"{path} is {width} x {height}, its image {size[0]} x {size[1]}"
+    require((width, height) == size, f"{sizes}: a mask has the size of its image")
     return Image.fromarray(mask * np.uint8(255) if mask.max() <= 1 else mask)
 
 
@@ -65,29 +62,24 @@ def _array(path):
         with ONE_AT_A_TIME:
             mask = np.load(content, allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no readable .npy file of numbers: {first_line(error)}"
-        ) from error
+        what = f"{path} is no readable .npy file of numbers"
+        raise InputError(f"{what}: {first_line(error)}") from error
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     largest = 1 if mask.dtype.kind in "bf" else 255
     good = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"
-    require(
-        good and np.all((mask >= 0) & (mask <= largest)),
-        f"{path} is {mask.dtype} {mask.shape} and no mask: it must be [h, w], bool, floats in "
-        "[0, 1] or integers in [0, 255]",
-    )
+    allowed = "it must be [h, w], bool, floats in [0, 1] or integers in [0, 255]"
+    fault = f"{path} is {mask.dtype} {mask.shape} and no mask: {allowed}"
+    require(good and np.all((mask >= 0) & (mask <= largest)), fault)
     return np.round(mask * 255 if mask.dtype.kind == "f" else mask).astype(np.uint8)
 
 
 def file_table(num_classes, transform, *, root="", names=None, read_mask=open_mask, **columns):
-    """A Table of image files, decoded and transformed when they are asked for.
+    """A Table of image files, decoded and transformed (a Transform) when they are asked for.
 
     Args:
-      transform: a Transform, of images and masks.
       root: folder of relative paths.
       read_mask: (path, size of the image) -> Pillow image.
-      columns: `path`, `label`; where there are masks [h, w, 1] (core) or [h, w, 2] (core, spurious)
-        `mask_path`, `spurious_mask_path`.
+      columns: `path`, `label`; and `mask_path`, `spurious_mask_path` of the channels of a mask.
     """
 
     def load(row):
@@ -109,16 +101,12 @@ def folder_source(directory):
     root = Path(directory)
     require(root.is_dir(), f"{directory} is not a directory")
     files = {folder.name: image_files(folder) for folder in folders(root)}
-    require(
-        any(files.values()),
-        f"{directory} holds no images; expected {directory}/<class name>/<image>.JPEG",
-    )
+    expected = f"{directory}/<class name>/<image>.JPEG"
+    require(any(files.values()), f"{directory} holds no images; expected {expected}")
     empty = [name for name, of_class in files.items() if not of_class]
-    require(
-        not empty,
-        f"{len(empty)} of {len(files)} class folders in {directory} hold no image file "
-        f"({', '.join(IMAGE_SUFFIXES)}), first {(empty or [''])[0]}: add some or remove the folder",
-    )
+    some = f"{len(empty)} of {len(files)} class folders in {directory} hold no image file"
+    advice = f"({', '.join(IMAGE_SUFFIXES)}), first {''.join(empty[:1])}: add some or remove it"
+    require(not empty, f"{some} {advice}")
     paths = [path.relative_to(root) for of_class in files.values() for path in of_class]
     labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
 

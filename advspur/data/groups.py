@@ -1,8 +1,7 @@
 """Groups of examples: label x attributes, the unit of group robustness.
 
 Several attributes count as one, whose values are all their combinations (as in group DRO, Sagawa et
-al., ICLR 2020). Groups are numbered with the last attribute running fastest; those without an
-example keep their number.
+al., ICLR 2020), the last attribute running fastest.
 
 >>> from advspur.data.table import Table
 >>> names = {"label": ("landbird", "waterbird"), "place": ("land", "water")}
@@ -52,20 +51,13 @@ def group_counts(table):
 def majority_groups(table, chosen=()):
     """[groups] bool: those that are more frequent than if label and attributes were independent.
 
-    n_ya n > n_y n_a, with n_ya examples of label y and attributes a, n_y of y, n_a of a, n of all.
-
-    Args:
-      table: the training examples.
-      chosen: names of groups, which are the majority instead.
-    Raises: InputError for names that no group has.
+    In a Table of training examples: n_ya n > n_y n_a, with n_ya examples of label y and attributes
+    a, n_y of y, n_a of a, n of all. Or the groups named by `chosen`.
     """
     names = group_names(table)
-    unknown = [name for name in chosen if name not in names]
-    require(
-        not unknown,
-        f"majority names {', '.join(map(repr, unknown))}, which is no group; the groups: "
-        f"{'; '.join(names[:20])}{'; ...' * (len(names) > 20)}",
-    )
+    unknown = ", ".join(repr(name) for name in chosen if name not in names)
+    known = "; ".join([*names[:20], *["..."] * (len(names) > 20)])
+    require(not unknown, f"majority names {unknown}, which is no group; the groups: {known}")
     if chosen:
         return np.isin(names, chosen)
     counts = group_counts(table).reshape(table.num_classes, -1)

@@ -1,7 +1,7 @@
 """Named lists of images: which images of a part an evaluation too slow for all is made on.
 
-The name is part of every record, in the notation of slices: "test[:1000]" are the first 1,000,
-"val[::10]" every tenth. A step may be broken: image i of "test[::5.306]" is number floor(5.306 i).
+The name is that of a slice: "test[:1000]" are the first 1,000, "val[::10]" every tenth. A step may
+be broken: image i of "test[::5.306]" is number floor(5.306 i).
 
 >>> from advspur.data.table import Table
 >>> name, rows = image_list(Table(2, number=np.arange(5306)), "test", "spread", 1000)
@@ -23,10 +23,9 @@ NAMED = ("first", "spread")
 def image_list(table, part, images, num_images):
     """(name, rows) of at most `num_images` images of a part.
 
-    Args:
-      images: "first"; "spread": at equal distances, so of every class alike where the images are
-        sorted by it; or a text file that names the images, one a line, as `<image>` or
-        `<folder>/<image>`: then its own name is the list's, and all of it is taken.
+    `images` are the "first"; "spread" at equal distances, so of every class alike where they are
+    sorted by it; or those of a text file, all of it, which has one a line, as `<image>` or
+    `<folder>/<image>`: then its own name is the list's.
     """
     if images not in NAMED:
         return Path(images).name, _listed(table, images)
@@ -51,12 +50,9 @@ def _listed(table, file):
     names = ["/".join(path.parts[-depth:]) for path in paths]
     rows = {name: row for row, name in enumerate(names)}
     counts = Counter(names)
-    shared = [name for name in wanted if counts[name] > 1]
-    require(
-        not shared,
-        f"images = {file}: {''.join(shared[:1])} is the name of several images; write "
-        "<folder>/<image>",
-    )
+    shared = "".join([name for name in wanted if counts[name] > 1][:1])
+    advice = "is the name of several images; write <folder>/<image>"
+    require(not shared, f"images = {file}: {shared} {advice}")
     fault = missing_text([name for name in wanted if name not in rows], len(wanted), "images")
     require(not fault, f"images = {file}: {fault}; the data have names such as {next(iter(rows))}")
     repeated = len(wanted) - len(set(wanted))

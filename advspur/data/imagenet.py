@@ -15,8 +15,7 @@ SIZES = {"val": 50_000}
 def read(root, allow_partial):
     """{"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
     if (root / "val").is_dir():
-        wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-        paths, labels = list_classes(root / "val", wnids, allow_partial)
+        paths, labels = list_classes(root / "val", imagenet_wnids(), allow_partial)
         table = file_table(NUM_IMAGENET_CLASSES, STANDARD, path=paths, label=labels)
     else:
         table = beside(root, "imagenet2012", "validation", STANDARD)

@@ -19,16 +19,8 @@ from advspur.data.transforms import STANDARD, Transform
 
 DIRECTORIES = ("bg_challenge", "backgrounds_challenge_data", "imagenet9")
 LAYOUT = "<variant>/val/<00_dog ... 08_fish>/*.JPEG and fg_mask/val/*/*.npy, as the release unpacks"
-VARIANTS = (
-    "original",
-    "mixed_same",
-    "mixed_rand",
-    "mixed_next",
-    "no_fg",
-    "only_fg",
-    "only_bg_b",
-    "only_bg_t",
-)
+MIXED = ("mixed_same", "mixed_rand", "mixed_next")
+VARIANTS = ("original", *MIXED, "no_fg", "only_fg", "only_bg_b", "only_bg_t")
 NEEDED = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 SIZES = dict.fromkeys(VARIANTS, 4_050)
 
@@ -37,21 +29,20 @@ SIZES = dict.fromkeys(VARIANTS, 4_050)
 def read(root, allow_partial, *, transform="none"):
     """{variant: Table}; "original" has the masks of fg_mask.
 
-    Args:
-      transform: "none", as the images are stored at 224 x 224 and the official code only scales
-        them; "standard" resizes to 256 and crops to 224 as for ImageNet.
+    `transform` is "none", as of the official code (images are stored at 224 x 224), or ImageNet's,
+    "standard".
     """
     check_choice("transform", transform, ("none", "standard"))
     change = STANDARD if transform == "standard" else Transform(resize="none")
     there = any((root / variant).is_dir() for variant in VARIANTS)
     require_data(there, "ImageNet-9", root, LAYOUT)
-    places, parts = {folder: label for label, folder in enumerate(IMAGENET9)}, {}
+    parts = {}
     for variant in VARIANTS:
         folder = root / variant / "val"
         if not folder.is_dir():
             require_whole(f"{folder} is missing", root, allow_partial)
             continue
-        paths, labels = list_classes(folder, places, allow_partial)
+        paths, labels = list_classes(folder, IMAGENET9, allow_partial)
         if variant == "original":
             masks = [root / "fg_mask" / "val" / p.parent.name / f"{p.stem}.npy" for p in paths]
             missing = [mask for mask in masks if not mask.is_file()]

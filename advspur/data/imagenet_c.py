@@ -41,21 +41,13 @@ SIZES = {f"{c}/{s}": 50_000 for c in ALEXNET_ERRORS for s in SEVERITIES}
 
 @functools.partial(reader, together=True)
 def read(root, allow_partial):
-    """{"<corruption>/<severity>": Table}, all of the same images in the same order.
-
-    Of an incomplete copy, the images that every cell has; an image that cannot be read in one cell
-    counts as unreadable in all.
-    """
+    """{"<corruption>/<severity>": Table}, of the images that every cell has, in the same order."""
     require_data(any((root / c).is_dir() for c in ALEXNET_ERRORS), "ImageNet-C", root, LAYOUT)
-    wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     start, first, common = next(iter(SIZES)), None, None
     for cell in SIZES:
-        require(
-            (root / cell).is_dir(),
-            f"{root / cell} is missing: the mean is over all {len(SIZES)} cells; unpack the "
-            "archive again",
-        )
-        paths, labels = list_classes(root / cell, wnids, allow_partial)
+        advice = f"the mean is over all {len(SIZES)} cells; unpack the archive again"
+        require((root / cell).is_dir(), f"{root / cell} is missing: {advice}")
+        paths, labels = list_classes(root / cell, imagenet_wnids(), allow_partial)
         names = [str(path.relative_to(root / cell)) for path in paths]
         held = dict(zip(names, labels.tolist(), strict=True))
         if first is None:
@@ -69,11 +61,8 @@ def read(root, allow_partial):
         common &= held.keys()
     require(common, f"no image is in all {len(SIZES)} cells of {root}")
     names = [name for name in first if name in common]
+    about = NUM_IMAGENET_CLASSES, Transform(resize="crop")
     columns = {"path": list(map(Path, names)), "label": np.array([first[name] for name in names])}
-    stored = Transform(resize="crop")
-    parts = {
-        cell: file_table(NUM_IMAGENET_CLASSES, stored, root=root / cell, **columns)
-        for cell in SIZES
-    }
+    parts = {cell: file_table(*about, root=root / cell, **columns) for cell in SIZES}
     require_count(parts[start], SIZES[start], root, allow_partial)
     return parts

@@ -1,4 +1,4 @@
-"""What the readers of official layouts share: what is there, what is missing or unreadable."""
+"""What readers of data share: what is there, what is missing, and what cannot be read."""
 
 import functools
 import inspect
@@ -10,6 +10,8 @@ import numpy as np
 from advspur._checks import InputError, require
 from advspur._progress import Progress
 from advspur.data.files import folders, image_files
+from advspur.data.table import Table, array_source
+from advspur.data.transforms import decode, resize_and_crop
 
 WHERE = "docs/benchmarks.md says where to get it"
 
@@ -19,11 +21,9 @@ class MissingData(InputError):
 
 
 def reader(read, *, together=False):
-    """A reader as `READERS` has it: (directory, **options) -> {part: Table}; it keeps the last.
+    """A reader (directory, **options) -> {part: Table}, which keeps the last; it is made of `read`.
 
-    Args:
-      read: (directory, allow_partial, *, **options) -> {part: Table}.
-      together: whether an example that cannot be read in one part is left out of all.
+    `together`: whether an example that cannot be read in one part is left out of all.
     """
 
     @functools.lru_cache(maxsize=1)
@@ -35,23 +35,19 @@ def reader(read, *, together=False):
     directory, *shared, _ = inspect.signature(cached).parameters.values()
     _, _, *options = inspect.signature(read).parameters.values()
     cached.__signature__ = inspect.Signature([directory, *options, *shared])
-    cached.__doc__ = read.__doc__
     return cached
 
 
 def require_data(found, name, path, layout):
-    """Raise MissingData unless `found`: the path looked for, the layout expected, where to read."""
+    """Raise MissingData, with the place and the layout looked for, unless `found`."""
     if not found:
         raise MissingData(f"no {name} in {path}: expected {layout}; {WHERE}")
 
 
 def require_whole(fault, where, allow_partial, *, advice="unpack the archive again"):
     """Raise InputError where `fault`, a text on what of a data set is missing, is not empty."""
-    require(
-        allow_partial or not fault,
-        f"{where} is incomplete: {fault}; {advice}, or evaluate what is there with "
-        "--config.allow_partial=True",
-    )
+    advice += ", or evaluate what is there with --config.allow_partial=True"
+    require(allow_partial or not fault, f"{where} is incomplete: {fault}; {advice}")
 
 
 def require_count(table, expected, directory, allow_partial):
@@ -65,34 +61,30 @@ def missing_text(missing, total, what):
     return f"{len(missing)} of {total} {what} are missing, first {missing[0]}" if missing else ""
 
 
-def list_classes(root, labels, allow_partial, *, ignore_others=False):
-    """(paths, labels) of ``root/<folder>/<image>`` for the folders of `labels` (folder -> label).
-
-    Raises: InputError for folders that are no class, and for classes without a folder.
-    """
-    found = {folder.name: folder for folder in folders(root)}
-    unknown = sorted(found.keys() - set(labels))
-    require(
-        ignore_others or not unknown,
-        f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}; "
-        f"classes are {', '.join(list(labels)[:3])}, ...",
-    )
-    files = {name: image_files(found[name]) for name in labels if name in found}
-    missing = [name for name in labels if not files.get(name)]
-    fault = missing_text(missing, len(labels), "class folders")
+def list_classes(root, classes, allow_partial, *, ignore_others=False):
+    """(paths, labels) of ``root/<class>/<image>``, for the classes in order of their labels."""
+    found, classes = {folder.name: folder for folder in folders(root)}, list(classes)
+    unknown = sorted(found.keys() - set(classes))
+    fault = f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}"
+    known = f"classes are {', '.join(classes[:3])}, ..."
+    require(ignore_others or not unknown, f"{fault}; {known}")
+    files = {name: image_files(found[name]) for name in classes if name in found}
+    missing = [name for name in classes if not files.get(name)]
+    fault = missing_text(missing, len(classes), "class folders")
     require_whole(fault, root, allow_partial)
     paths = [path for of_class in files.values() for path in of_class]
     require_data(paths, "images", root, "<class folder>/<image>.JPEG")
     first = {}
     shared = [path for path in paths if first.setdefault(path.name, path) is not path]
     if shared:
-        name = shared[0].name
+        one, other = first[shared[0].name], shared[0]
         warnings.warn(
-            f"{root}: {len(shared)} file names appear in two class folders, first {name} in "
-            f"{first[name].parent.name} and {shared[0].parent.name}; an image has one label",
+            f"{root}: {len(shared)} file names appear in two class folders, first {one.name} in "
+            f"{one.parent.name} and {other.parent.name}; an image has one label",
             stacklevel=2,
         )
-    return paths, np.array([labels[path.parent.name] for path in paths])
+    counts = [len(files.get(name, ())) for name in classes]
+    return paths, np.repeat(np.arange(len(classes)), counts)
 
 
 def without_unreadable(parts, *, together=False):
@@ -119,3 +111,58 @@ def warn_of_unreadable(name, faults, count):
             f"{name}: {len(faults)} of {count} images are unreadable and left out, first: {first}",
             stacklevel=2,
         )
+
+
+def in_memory(source, image_size, *, skip_unreadable=False):
+    """The source as a table of arrays, decoded in threads; what cannot be read is an error, or left
+    out with a warning."""
+    count = len(source)
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    labels = np.empty(count, int)
+
+    def read(row):
+        example = source[row["number"]]
+        image = decode(example["image"], example.get("path"))
+        images[row["number"]] = resize_and_crop(image, image_size)
+        labels[row["number"]] = example["label"]
+        return {}
+
+    faults = Table(source.num_classes, read, number=range(count)).unreadable()
+    first = next(iter(faults.values()), "")
+    fault = f"{len(faults)} of {count} images of {source!r} cannot be read, first: {first}"
+    advice = "--config.skip_unreadable=True leaves them out"
+    require(skip_unreadable or not faults, f"{fault}; {advice}")
+    warn_of_unreadable(repr(source), faults, count)
+    if faults:
+        kept = [i for i in range(count) if i not in faults]
+        images, labels = images[kept], labels[kept]
+        lost = sorted(set(range(source.num_classes)) - set(labels.tolist()))
+        if lost:
+            text = f"{source!r} has no readable image of {len(lost)} classes, first {lost[0]}"
+            warnings.warn(text, stacklevel=2)
+    return array_source(images, labels, num_classes=source.num_classes)
+
+
+class Readable:
+    """A source whose images that cannot be read are replaced by the next ones that can.
+
+    A warning names each. Replacements are not valid: an evaluation does not count them.
+    """
+
+    def __init__(self, source):
+        self.source, self.num_classes, self.faults = source, source.num_classes, set()
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        for place in range(index, index + len(self)):
+            try:
+                example = self.source[place % len(self)]
+                image = decode(example["image"], example.get("path"))
+                return example | {"image": image, "valid": place == index}
+            except InputError as error:
+                self.faults.add(place % len(self))
+                so_far = f"replaced by the one after it ({len(self.faults)} so far)"
+                warnings.warn(f"{error}; {so_far}", stacklevel=2)
+        raise InputError(f"no image of {self.source!r} can be read")

@@ -27,8 +27,7 @@ def mask_regions(masks, *, mask="soft", dilation_rounds=0, spurious_region="comp
       masks: [n, h, w, 1], of the core; or [n, h, w, 2], of the core and of spurious features.
       mask: "soft", as the masks are; "threshold" at 1/2; "nonzero": every value above 0 is core.
       dilation_rounds: see `dilate`; 0: none, and no division.
-      spurious_region: the rest is the "complement" of the core, or the spurious "masks", for the
-        images that have them: the others have no core then.
+      spurious_region: the rest is the "complement" of the core, or the spurious "masks".
     """
     masks, spurious = masks[..., :1], masks[..., 1:]
     if mask != "soft":

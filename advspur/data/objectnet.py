@@ -19,14 +19,12 @@ SIZES = {"images": 18_514}  # at least: those of version 1.0-beta
 def read(root, allow_partial, *, resize=256):
     """{"images": Table} of the overlapping classes, labelled by position in OBJECTNET.
 
-    Args:
-      resize: short side after the border is cut: 256 as for ImageNet, or 224 as the official
-        template has it; the central 224 x 224 follows.
+    `resize`: short side after the border is cut, 256 as for ImageNet, or 224 as in the official
+    template.
     """
     check_choice("resize", resize, (256, 224))
     require_data((root / "images").is_dir(), "ObjectNet", root, LAYOUT)
-    places = {folder: label for label, folder in enumerate(OBJECTNET)}
-    paths, labels = list_classes(root / "images", places, allow_partial, ignore_others=True)
+    paths, labels = list_classes(root / "images", OBJECTNET, allow_partial, ignore_others=True)
     fault = f"{len(paths):,} images, version 1.0-beta had {SIZES['images']:,}"
     require_whole(fault if len(paths) < SIZES["images"] else "", root / "images", allow_partial)
     transform = Transform(side=resize, border=BORDER)

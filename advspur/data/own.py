@@ -1,12 +1,8 @@
 """Users' own data: class folders, a manifest, or the metadata.csv of others, as Tables.
 
-    parts = own("birds")              # {"train": Table, "val": Table, "test": Table}
-    parts, lines = read_own("birds")  # and what was found, to be said
-
 A row has `label`, `path`, its attributes and `group` (codes whose names are in `Table.names`) and,
-where they are known, `is_majority`, `line` (in the table), `pair` (a code) and `variant` (a text).
-Its image, and its mask [h, w, 1] (core) or [h, w, 2] (core, spurious), 255 on the region, are read
-and transformed when they are asked for.
+where they are known, `is_majority`, `line` (in the table), `pair` (a code) and `variant` (a text);
+its mask is [h, w, 1] (core) or [h, w, 2] (core, spurious), 255 on the region.
 """
 
 import functools
@@ -56,21 +52,19 @@ def read_own(
 ):
     """({part: Table}, lines that say what was found) of a table, or of a folder.
 
-    Parts are the splits train, val and test. Variants are parts of their own: <variant>, or
-    <split>/<variant> where there are several splits; with `pair`, row i of each variant of a split
-    shows the same object. Folders of other names are parts too.
+    Parts are the splits train, val and test, and folders of other names. Variants are parts of
+    their own: <variant>, or <split>/<variant> where there are several splits; with `pair`, row i of
+    each variant of a split shows the same object.
 
     Args:
       columns: {role: column} where the table has other names for image, label, split, variant,
         pair, mask, spurious_mask; and {"attributes": one name or several}.
       names: {"label" or attribute: the names of its numbers 0, 1, ...}.
       num_classes: where labels are numbers and some class may be without an image.
-      majority: names of the majority groups, as the lines have them; (): the groups more frequent
-        in train than if label and attributes were independent.
+      majority: names of the majority groups, as the lines have them; (): see `majority_groups`.
       image_dir: the folder that the table's names of files are relative to; "": the table's.
       resize: "short" side to 256/224 of `image_size`, or both sides ("square"), then the central
         `image_size`; "none": the images have this size.
-      interpolation: "bilinear" or "bicubic".
       allow_partial: leave out rows whose image or mask is missing.
       skip_unreadable: leave out rows whose image or mask cannot be read; all are read for it.
       look_for_files: False: only tell what a table says, whether or not its images are there.
@@ -121,15 +115,13 @@ def _table(rows, transform, names, num_classes):
         count = num_classes if name == "label" else None
         columns[name], found[name] = _codes(rows, name, tuple(names.get(name) or ()), count)
     count = math.prod(map(len, found.values()))
-    require(
-        count <= MOST_GROUPS,
-        f"{rows.source}: label and {len(known) - 1} attributes make {count:,} groups: choose some "
-        f"of them with columns.attributes: {', '.join(name for name in known if name != 'label')}",
-    )
-    columns["path"] = [rows.root / name for name in rows.cells["image"]]
-    for column in MASKS:
-        files = rows.cells.get(column.removesuffix("_path"))
-        if files is not None:
+    others = [name for name in known if name != "label"]
+    fault = f"{rows.source}: label and {len(others)} attributes make {count:,} groups"
+    advice = f"choose some of them with columns.attributes: {', '.join(others)}"
+    require(count <= MOST_GROUPS, f"{fault}: {advice}")
+    for column, role in {"path": "image", MASKS[0]: "mask", MASKS[1]: "spurious_mask"}.items():
+        if role in rows.cells:
+            files = rows.cells[role]
             columns[column] = [rows.root / name if name else None for name in files]
     if any(rows.lines):
         columns["line"] = np.array(rows.lines)
@@ -153,10 +145,10 @@ def _load(load, source, row):
 
 
 def _codes(rows, name, names, count):
-    """([n] codes, their names) of the label or an attribute; InputError with the line of a bad one.
+    """([n] codes, their names) of the label, with `count` classes where given, or an attribute.
 
     Numbers are the codes themselves where they are labels, or where `names` name them; other
-    values are numbered in their order. `count`: of classes, where some may have no example.
+    values are numbered in their order.
     """
     _refuse_missing(rows, name)
     require(len(set(names)) == len(names), f"names.{name} has a name twice: {', '.join(names)}")
@@ -183,10 +175,8 @@ def _codes(rows, name, names, count):
     else:
         values, codes = np.unique(numbers, return_inverse=True)
         names = tuple(map(str, values))
-    require(
-        count in (None, len(names)),
-        f"num_classes = {count}, but the {len(names)} classes have names: {', '.join(names[:9])}",
-    )
+    fault = f"the {len(names)} classes have names: {', '.join(names[:9])}"
+    require(count in (None, len(names)), f"num_classes = {count}, but {fault}")
     return codes, names
 
 
@@ -206,12 +196,11 @@ def _name_codes(rows, name, names):
 
 def _refuse_missing(rows, name):
     """Raise InputError with the line of a cell without a value."""
-    cells = rows.cells[name]
+    cells, is_role = rows.cells[name], name in ("label", "pair")
     bad = [i for i, text in enumerate(cells) if text.casefold() in MISSING]
-    advice = "give every row a value"
-    if name not in ("label", "pair"):
-        advice += ", or name the attributes as columns.attributes"
-    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", advice)
+    advice = "" if is_role else ", or name the attributes as columns.attributes"
+    what = "give every row a value" + advice
+    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", what)
 
 
 def _whole_number(text):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from advspur._checks import require
-from advspur.data.csv_files import names_outside
+from advspur.data.csv_files import names_outside, refuse_repeated
 from advspur.data.files import IMAGE_SUFFIXES, folders, image_files
 from advspur.data.layouts import MissingData
 from advspur.data.own_tables import CELEBA, ROLES, Rows, celeba_rows, table_rows
@@ -23,17 +23,13 @@ MASK_ENDS = {"mask": "_mask", "spurious_mask": "_spurious_mask"}
 def read_layout(path, columns, image_dir=""):
     """Rows of a table, of the table in a folder, or of class folders; the files are not looked for.
 
-    Args:
-      columns: as `table_rows` takes them; those that are empty count as not given.
-      image_dir: the folder that the table's file names are relative to; "": the table's own, or the
-        one of IMAGE_FOLDERS in it that holds the images.
+    Of `columns`, see `table_rows`, those that are empty count as not given.
     """
     path = Path(path).expanduser()
     columns = {role: name for role, name in columns.items() if name}
     unknown = ", ".join(name for name in columns if name not in (*ROLES, "attributes"))
-    require(
-        not unknown, f"columns.{unknown} is not known; there are {', '.join(ROLES)}, attributes"
-    )
+    known = f"there are {', '.join(ROLES)}, attributes"
+    require(not unknown, f"columns.{unknown} is not known; {known}")
     file, notes = (path, []) if path.is_file() else _find_table(path)
     if file is None:
         given = ", ".join(columns)
@@ -67,28 +63,18 @@ def _relative_names(rows, image_dir):
         rows.notes.append(f"names of files are relative to {root}")
     for role in (role for role in ("image", *MASK_ENDS) if role in rows.cells):
         names = [_relative(name.replace("\\", "/"), root) for name in rows.cells[role]]
-        rows.cells[role], lines = names, rows.lines
-        if role != "image":  # several images may share a mask
-            first = {}
-            for name, line in zip(names, lines, strict=True):
-                first.setdefault(name, line)
-            first.pop("", None)
-            names, lines = list(first), first.values()
-        outside = names_outside(file, names, lines)
-        require(
-            not outside,
-            f"{file} {''.join(outside[:1])} is outside {root}; move it there, or name the folder "
-            "that holds all with image_dir",
-        )
+        rows.cells[role], outside = names, "".join(names_outside(names, rows.lines)[:1])
+        advice = "move it there, or name the folder that holds all with image_dir"
+        require(not outside, f"{file} {outside} is outside {root}; {advice}")
+    refuse_repeated(file, rows.cells["image"], rows.lines)  # several images may share a mask
     return rows._replace(root=root)
 
 
 def _image_folder(file, images, image_dir):
     """The folder that names are relative to: as told, or the first that has one of `images`."""
     if image_dir:
-        folder = Path(image_dir).expanduser()
-        require(folder.is_dir(), f"image_dir = {image_dir} is no folder")
-        return folder
+        require(Path(image_dir).expanduser().is_dir(), f"image_dir = {image_dir} is no folder")
+        return Path(image_dir).expanduser()
     found = [file.parent / name for name in IMAGE_FOLDERS]
     held = (f for f in found if any((f / name).is_file() for name in images))
     return next(held, file.parent)
@@ -117,10 +103,8 @@ def _class_folders(root):
         raise MissingData(f"no images in {root}: expected {LAYOUT}")
     notes = [f"{root} is read as folders, {'' if is_flat else '<part>/'}<class>/<image>"]
     notes += [f"not read: {len(others)} files such as {others[0]}"] if others else []
-    cells = {
-        "image": [str(file.relative_to(root)) for file in images],
-        "label": [file.parent.name for file in images],
-    }
+    cells = {"image": [str(file.relative_to(root)) for file in images]}
+    cells["label"] = [file.parent.name for file in images]
     if not is_flat:
         cells["split"] = [file.parents[1].name for file in images]
     return Rows(root, root, cells, [0] * len(images), {}, notes)
@@ -132,30 +116,19 @@ def _files(path):
 
 def _without_masks(files):
     """Those images of a folder that are no mask of another: x_mask.png, x_spurious_mask.png."""
-    stems = {file.stem for file in files}
-
-    def is_mask(stem):
-        return any(stem.endswith(e) and stem.removesuffix(e) in stems for e in MASK_ENDS.values())
-
-    return [file for file in files if not is_mask(file.stem)]
+    masks = {f"{file.stem}{end}" for file in files for end in MASK_ENDS.values()}
+    return [file for file in files if file.stem not in masks]
 
 
 def with_masks_beside(rows):
-    """Rows with the masks that lie beside the images, where the table names none.
-
-    The mask of x.jpg is x_mask.png or x_mask.npy, its spurious one x_spurious_mask.png or .npy.
-    """
+    """Rows with the masks beside the images, x_mask.npy beside x.jpg, where no table names any."""
     images, cells = rows.cells["image"], dict(rows.cells)
     places = {os.path.dirname(name) for name in images}
     held = {f: os.listdir(rows.root / f) for f in places if (rows.root / f).is_dir()}
     for role, end in MASK_ENDS.items():
         ends = (f"{end}.png", f"{end}.npy")
-        masks = {  # {image without its suffix: mask}
-            os.path.join(folder, name[: -len(ends[0])]): os.path.join(folder, name)
-            for folder, names in held.items()
-            for name in names
-            if name.endswith(ends)
-        }
+        names = [os.path.join(folder, name) for folder in held for name in held[folder]]
+        masks = {name[: -len(ends[0])]: name for name in names if name.endswith(ends)}
         found = [masks.get(os.path.splitext(name)[0], "") for name in images] if masks else []
         if any(found) and role not in cells:
             cells[role] = found

@@ -1,6 +1,7 @@
 """Users' own data: which rows make which part, which are whole, and which show one object."""
 
 import functools
+import itertools
 import os
 
 import numpy as np
@@ -26,18 +27,11 @@ def row_splits(rows):
     if not any(rows.lines):  # folders
         splits = [split or text for split, text in zip(splits, texts, strict=True)]
         pairs = sorted(set(zip(splits, texts, strict=True)))
-        joined = [b[1] for a, b in zip(pairs, pairs[1:], strict=False) if a[0] == b[0]]
-        require(
-            not joined,
-            f"{rows.source} has two folders for one part, {', '.join(joined)}: join them",
-        )
+        joined = ", ".join(b[1] for a, b in itertools.pairwise(pairs) if a[0] == b[0])
+        require(not joined, f"{rows.source} has two folders for one part, {joined}: join them")
     unknown = [i for i, split in enumerate(splits) if split is None]
-    rows.refuse(
-        unknown,
-        lambda i: f"split is {texts[i]!r}",
-        "allowed: train (0), val (1, valid, validation, dev), test (2); other parts can be read as "
-        "columns.variant",
-    )
+    advice = "allowed: train (0), val (1, valid, validation, dev), test (2); other parts can be "
+    rows.refuse(unknown, lambda i: f"split is {texts[i]!r}", advice + "read as columns.variant")
     return splits
 
 
@@ -54,8 +48,8 @@ def row_parts(rows, splits):
 
 def part_order(part):
     """Sorting key: train, val, test, then the others."""
-    names = [*SPLITS, part.split("/")[0]]
-    return names.index(part.split("/")[0])
+    split = part.split("/")[0]
+    return [*SPLITS, split].index(split)
 
 
 def evaluation_parts(parts):
@@ -66,10 +60,7 @@ def evaluation_parts(parts):
 
 
 def whole_rows(rows, part_of, allow_partial):
-    """The numbers of the rows whose files are there; InputError where not all are.
-
-    In a part in which some rows have a mask, all need one.
-    """
+    """Numbers of the rows whose files are there; where some of a part have masks, all need one."""
     count = len(rows.lines)
     masks, spurious = (rows.cells.get(role, [""] * count) for role in ("mask", "spurious_mask"))
     with_mask = {part for part, mask in zip(part_of, masks, strict=True) if mask}
@@ -97,8 +88,7 @@ def whole_rows(rows, part_of, allow_partial):
 def align_pairs(parts, rows, allow_partial):
     """Parts in which row i of each variant of a split shows the same object, in order of `pair`.
 
-    Raises: InputError for an object that a variant has twice, or with another label; and, unless
-      `allow_partial`, for one that a variant lacks; else its rows are left out.
+    What a variant lacks is left out where `allow_partial`, else an error.
     """
     by_split = {}
     for name, table in parts.items():

@@ -1,8 +1,4 @@
-"""Users' own tables: which column is what, told by the header. All is kept as text here.
-
-Known are a manifest, the metadata.csv of WILDS, group DRO and SubpopBench, and the attribute lists
-of CelebA.
-"""
+"""Users' own tables: which column is what, told by the header. All is kept as text here."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -54,11 +50,9 @@ class Rows(NamedTuple):
 
 
 def table_rows(file, columns):
-    """Rows of a csv table.
+    """Rows of a csv table with `columns` {role: name of its column, "attributes": names}.
 
-    Args:
-      columns: {role: name of its column, "attributes": names}; the header tells the rest: without
-        "attributes", columns of 2 to 100 values, not all different, are attributes.
+    The header tells the rest. Else columns of 2 to 100 values, not all different, are attributes.
     """
     table, lines, notes = read_table(file)
     chosen = _chosen(columns)
@@ -71,23 +65,18 @@ def table_rows(file, columns):
         roles = zip(ROLES, (*names, *ROLES[2:]), strict=True)
         found[kind] = {role: name for role, name in roles if name in free} | by_option
     fitting = [kind for kind, roles in found.items() if {"image", "label"} <= roles.keys()]
-    require(
-        fitting,
-        f"{file} line 1 names no image and label that are known (image and label, img_filename and "
-        "y, or filename and y): name them with columns.image and columns.label; it has " + header,
-    )
+    known = ", or ".join(map(" and ".join, FORMATS.values()))
+    advice = f"name them with columns.image and columns.label; it has {header}"
+    require(fitting, f"{file} line 1 names no image and label that are known ({known}): {advice}")
     kind, roles = fitting[0], found[fitting[0]]
     bad = ", ".join(name for name in chosen if name in (*RESERVED, *roles.values()))
     require(not bad, f"{file} line 1: {bad} cannot be an attribute; rename the column")
     rest = {name: _why_ignored(name, table[name]) for name in table if name not in roles.values()}
     attributes = chosen or tuple(name for name, why in rest.items() if not why)
-    ignored = [
-        f"{name or '(no name)'} ({why or 'not chosen'})"
-        for name, why in rest.items()
-        if name not in attributes
-    ]
+    unused = {name: why for name, why in rest.items() if name not in attributes}
+    ignored = ", ".join(f"{n or '(no name)'} ({w or 'not chosen'})" for n, w in unused.items())
     notes.append(f"{file} is read as {kind}: {', '.join(f'{r} = {n}' for r, n in roles.items())}")
-    notes += [f"ignored columns: {', '.join(ignored)}"] if ignored else []
+    notes += [f"ignored columns: {ignored}"] if ignored else []
     cells = {role: table[name] for role, name in roles.items()}
     cells |= {name: table[name] for name in attributes}
     return Rows(file, file.parent, cells, lines, {}, notes)
@@ -104,9 +93,9 @@ def _why_ignored(name, cells):
     count = len(set(cells))
     if not name or name in RESERVED:
         return "not an attribute's name"
-    if count == 1:
-        return "one value"
-    return f"{count:,} values" if count > MOST_VALUES or count == len(cells) else ""
+    if 1 < count <= MOST_VALUES and count < len(cells):
+        return ""
+    return f"{count:,} values" if count > 1 else "one value"
 
 
 def celeba_rows(file, columns):
@@ -117,12 +106,9 @@ def celeba_rows(file, columns):
     require(not others, f"columns.{others} is not for {file}: it takes label and attributes")
     names = [name for name in table if name != "image_id"]
     unknown = ", ".join(repr(name) for name in (label, *chosen) if name not in names)
-    require(
-        not unknown,
-        f"{file} has {len(names)} attributes"
-        f"{f', and {unknown} is none' if label else ''}: choose with columns.label "
-        f"(as Blond_Hair) and columns.attributes (as Male) among {', '.join(names)}",
-    )
+    has = f"{file} has {len(names)} attributes{f', and {unknown} is none' if label else ''}"
+    advice = "choose with columns.label (as Blond_Hair) and columns.attributes (as Male) among "
+    require(not unknown, f"{has}: {advice}{', '.join(names)}")
     notes = [f"{file} is read as the attribute list of CelebA: label = {label}"]
     notes += [] if chosen else ["no attribute is chosen: groups need columns.attributes, as Male"]
     rows = Rows(file, file.parent, {"image": table["image_id"]}, lines, {}, notes)

@@ -1,8 +1,9 @@
-"""The data sets of the paper: how each is read, in which folder it is looked for, its sizes."""
+"""The data sets of the paper: how each is read, where it is looked for, and whether it is whole."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+from advspur._checks import InputError, check_choice
 from advspur.data import (
     cifar10,
     color_shift,
@@ -14,21 +15,17 @@ from advspur.data import (
     salient_imagenet,
     waterbirds,
 )
+from advspur.data.layouts import MissingData
 from advspur.data.spurious_shapes import read as read_shapes
+from advspur.data.table import spread
 
 
 class Reader(NamedTuple):
-    """One data set.
+    """One data set."""
 
-    Attributes:
-      read: (directory, **options) -> {part: Table}.
-      directories: names of its folder; () where it needs none.
-      sizes: {part: number of images} as published.
-    """
-
-    read: Callable
-    directories: tuple = ()
-    sizes: dict = {}
+    read: Callable  # (directory, **options) -> {part: Table}
+    directories: tuple = ()  # names of its folder; () where it needs none
+    sizes: dict = {}  # {part: number of images} as published
 
 
 READERS = {
@@ -45,3 +42,42 @@ READERS = {
         "cifar_color_shift": color_shift,
     }.items()
 } | {"spurious_shapes": Reader(read_shapes)}
+
+
+def check_directory(name, directory, *, line, progress_of, sample=0, **options):
+    """Tell by `line`, a function of a text, what is there of a data set; whether it is whole.
+
+    Counts are compared with the published ones where those are known; then every image and mask is
+    decoded, or `sample` of each part, spread evenly.
+
+    Args:
+      name: a key of READERS, of data that are read from files and not made of others.
+      progress_of: total -> a Progress.
+      options: of the data set's `read`.
+    Raises: InputError where nothing of the data set is there.
+    """
+    of_files = tuple(n for n, r in READERS.items() if hasattr(r.read, "cache_clear"))
+    check_choice("NAME", name, of_files)
+    reader, published, faults = READERS[name], READERS[name].sizes, []
+    reader.read.cache_clear()  # what is there now counts
+    try:
+        reader.read(directory, **options)
+    except MissingData:
+        raise
+    except InputError as error:
+        faults.append(str(error))
+    parts = reader.read(directory, allow_partial=True, **options)
+    for part, table in parts.items():
+        known = f" of {published[part]:,}" if part in published else ""
+        line(f"{name} {part}: {len(table):,}{known} images")
+    for part in published.keys() - parts.keys():
+        line(f"{name} {part}: nothing of {published[part]:,} images")
+    tried = {part: table.subset(spread(len(table), sample)) for part, table in parts.items()}
+    with progress_of(sum(map(len, tried.values()))) as progress:
+        for part, table in tried.items():
+            if found := list(table.unreadable(progress).values()):
+                counts = f"{len(found)} of {len(table)} images of {part} are unreadable"
+                faults.append(f"{counts}, first: {found[0]}")
+    for fault in faults:
+        line(f"fault: {fault}")
+    return not faults

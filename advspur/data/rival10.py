@@ -36,8 +36,7 @@ def read(root, allow_partial, *, transform="resize", val_only=False):
     Args:
       transform: of image and mask: "resize" to 224 x 224, or "resize_crop" to 256 x 256 and the
         central 224 (the authors' later code).
-      val_only: test on the ImageNet validation images of both splits (989), which no backbone was
-        trained on, and keep them out of the head's training.
+      val_only: test on the 989 ImageNet validation images of both splits, and train on the others.
     """
     check_choice("transform", transform, tuple(TRANSFORMS))
     splits = {split: root / split / "ordinary" for split in SIZES}
@@ -47,10 +46,8 @@ def read(root, allow_partial, *, transform="resize", val_only=False):
         require(folder.is_dir(), f"{folder} is missing: both splits are needed")
         found = [p for p in image_files(folder) if not p.stem.endswith("_merged_mask")]
         for path in found:
-            require(
-                _wnid(path) in rival10_labels(),
-                f"{path} is named for no RIVAL10 class: it begins with {_wnid(path)!r}",
-            )
+            fault = f"{path} is named for no RIVAL10 class: it begins with {_wnid(path)!r}"
+            require(_wnid(path) in rival10_labels(), fault)
         require_count(found, SIZES[split], folder, allow_partial)
         images[split] = found
     both = sorted({p.name for p in images["train"]} & {p.name for p in images["test"]})
@@ -63,15 +60,13 @@ def read(root, allow_partial, *, transform="resize", val_only=False):
     missing = [path.name for path, mask in masks.items() if mask is None]
     require_whole(missing_text(missing, len(masks), "masks of test images"), root, allow_partial)
     images["test"] = [path for path in images["test"] if masks[path]]
-    parts = {}
+    about, parts = (len(RIVAL10), TRANSFORMS[transform]), {}
     for split, paths in images.items():
         require(paths, f"{root} has no {split} images to use")
-        labels = np.array([rival10_labels()[_wnid(path)] for path in paths])
-        columns = {"path": paths, "label": labels}
+        columns = {"label": np.array([rival10_labels()[_wnid(path)] for path in paths])}
         if split == "test":  # the head's training needs no masks
             columns["mask_path"] = [masks[path] for path in paths]
-        change = TRANSFORMS[transform]
-        parts[split] = file_table(len(RIVAL10), change, read_mask=_open_mask, **columns)
+        parts[split] = file_table(*about, read_mask=_open_mask, path=paths, **columns)
     return parts
 
 
@@ -88,12 +83,10 @@ def _mask_file(path):
 
 def _open_mask(path, size):
     mask = _pickled_mask(path) if path.suffix == ".pkl" else open_file(path, "L")
-    if mask.size != size:
-        warnings.warn(  # a text without the file's name is shown once
-            f"{path.parents[1] / 'ordinary'}: masks differ in size from their images; each is "
-            "resized on its own, as the official loader does",
-            stacklevel=2,
-        )
+    if mask.size != size:  # a text without the file's name is shown once
+        text = "masks differ in size from their images; each is resized on its own"
+        text += ", as the official loader does"
+        warnings.warn(f"{path.parents[1] / 'ordinary'}: {text}", stacklevel=2)
     return mask
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from advspur._checks import InputError, first_line, require
-from advspur.data.csv_files import names_outside, read_rows, read_table
+from advspur.data.csv_files import names_outside, read_rows, read_table, refuse_repeated
 from advspur.data.files import MASKS, open_file
 from advspur.data.label_maps import NUM_IMAGENET_CLASSES, imagenet_wnids
 from advspur.data.layouts import missing_text, reader, require_data, require_whole
@@ -40,8 +40,7 @@ def read(root, allow_partial, *, image_dir="", legacy=False):
     Several masks of a kind are joined by their maximum.
 
     Args:
-      image_dir: ImageNet's train folder, with <wnid>/<stem>.JPEG; "": `imagenet/train` beside
-        `data_dir`.
+      image_dir: ImageNet's train folder, with <wnid>/<stem>.JPEG; "": imagenet/train beside `root`.
       legacy: resize and crop the masks like the images, as the official loader does, though they
         are stored in the frame of the crop already.
     """
@@ -58,10 +57,8 @@ def read(root, allow_partial, *, image_dir="", legacy=False):
         lacking += gone
         whole += [] if gone else [(path, label, core, spurious)]
     fault = f"{len(lacking)} image or mask files are missing, first {''.join(lacking[:1])}"
-    advice = (
-        "unpack it again, or name ImageNet's train folder with "
-        "--config.options.salient_imagenet.data.image_dir=DIR"
-    )
+    advice = "unpack it again, or name ImageNet's train folder with --config.options."
+    advice += "salient_imagenet.data.image_dir=DIR"
     require_whole(fault if lacking else "", root, allow_partial, advice=advice)
     require_data(whole, "complete images", root, LAYOUT)
     paths, labels, *masks = map(list, zip(*whole, strict=True))
@@ -76,10 +73,8 @@ def _read(legacy, row):
         mask = np.zeros((224, 224), np.uint8)
         for path in row[kind]:
             stored = open_file(path, "L")
-            require(
-                stored.size == (224, 224),
-                f"{path} is {stored.size[0]} x {stored.size[1]}; masks are 224 x 224",
-            )
+            size = f"{stored.size[0]} x {stored.size[1]}"
+            require(size == "224 x 224", f"{path} is {size}; masks are 224 x 224")
             mask = np.maximum(mask, np.asarray(stored))
         masks.append(np.asarray(STANDARD(Image.fromarray(mask))) if legacy else mask)
     image = STANDARD.pixels(open_file(row["path"]), row["path"])
@@ -163,7 +158,8 @@ def _read_manifest(root):
         require(wnid in labels, f"{file} line {line}: {wnid!r} is no wnid of ImageNet's 1000")
         masks = [[root / name for name in names.split(";") if name] for names in masks]
         rows.append((root / image, labels[wnid], *masks))
-    outside = names_outside(file, table["image"], lines)
+    refuse_repeated(file, table["image"], lines)
+    outside = names_outside(table["image"], lines)
     if outside:
         text = f"{file}: {len(outside)} images are outside its folder, first {outside[0]}"
         warnings.warn(text, stacklevel=2)

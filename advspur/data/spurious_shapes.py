@@ -1,12 +1,8 @@
 """Spurious shapes: the embedded data set, an image twin of the paper's linear model.
 
 The class of an image is the *shape* of its object (core). The background's texture and tint
-belong to some class too: with probability `correlation` the image's own (spurious).
-`core_scale` and `spurious_scale` are the contrasts of the two signals in [0, 1] pixel units,
-the feature scales of the theory. Object colour carries no class information.
-
-Images are drawn with NumPy from a seed: no download, no files. The same seed, split and index
-always give the same image, whatever else is drawn.
+belong to some class too: with probability `correlation` the image's own (spurious). Object colour
+tells nothing of the class. The same seed, split and index always give the same image.
 
 >>> source = spurious_shapes("test", num_examples=16)
 >>> example = source[3]
@@ -22,7 +18,17 @@ import numpy as np
 from advspur._checks import check_choice, check_count, check_seed, require
 from advspur.data.table import array_source
 
-SHAPES = ("disc", "square", "triangle", "cross", "ring", "hourglass", "crescent", "bars")
+_INSIDE = {  # whether a point (x, y), r from the centre, lies in it; in radii, y downwards
+    "disc": lambda x, y, r: r <= 0.85,
+    "square": lambda x, y, r: _longer(x, y) <= 0.75,
+    "triangle": lambda x, y, r: (y <= 0.8) & (2 * abs(x) <= 1.05 * (y + 1)),
+    "cross": lambda x, y, r: (np.minimum(abs(x), abs(y)) <= 0.3) & (_longer(x, y) <= 1),
+    "ring": lambda x, y, r: (r >= 0.55) & (r <= 1),
+    "hourglass": lambda x, y, r: (abs(x) <= abs(y)) & (abs(y) <= 0.95),
+    "crescent": lambda x, y, r: (r <= 1) & (np.hypot(x - 0.55, y) >= 0.75),
+    "bars": lambda x, y, r: (_longer(x, y) <= 0.95) & (abs(abs(x) - 0.65) <= 0.3),
+}
+SHAPES = tuple(_INSIDE)
 MEASURED = ("test", "mixed_same", "mixed_rand", "uncorrelated")
 SPLITS = ("train", "validation", "test", "mixed_same", "mixed_rand", "uncorrelated")
 
@@ -46,9 +52,9 @@ def spurious_shapes(
 ):
     """The images of one split, as a random-access source.
 
-    Every example is a dict of image (uint8 [s, s, 3]), label, background (the class it belongs to),
-    is_majority (background == label), group (2 label + is_majority), pair (the number of the
-    object) and mask (bool [s, s, 1], true on the object).
+    Every example has image (uint8 [s, s, 3]), label, background (the class it belongs to),
+    is_majority (background == label), group (2 label + is_majority), pair (the object's number)
+    and mask (bool [s, s, 1], true on the object).
 
     Args:
       split: "train", "validation", "test" (independent draws at `correlation`),
@@ -59,24 +65,21 @@ def spurious_shapes(
       seed: of the whole data set, not of the split.
       num_classes: 2 to 8, the first of SHAPES.
       image_size: pixels per side, at least 8.
-      correlation: probability that the background is the one tied to the class; else it is
-        one of the others, uniformly.
-      core_scale: largest deviation of the object's colour from mid-grey, in pixel units.
-      spurious_scale: largest deviation of the background from mid-grey, in pixel units.
+      correlation: probability that the background is that of the class; else uniformly another.
+      core_scale, spurious_scale: largest deviation of the object's and of the background's colour
+        from mid-grey, in [0, 1] pixel units: the feature scales of the theory.
       object_size: mean radius of the object, as a fraction of image_size; 0: no object.
       size_jitter: relative half-range of the radius.
       position_jitter: half-range of the object's centre, as a fraction of image_size.
-      color_jitter: 0: every object is white (mid-grey + core_scale); 1: its colour is
-        uniform over directions; between: interpolated. Independent of the class.
+      color_jitter: 0: every object is white (mid-grey + core_scale); 1: its colour is uniform
+        over directions; between: interpolated.
       noise_std: standard deviation of Gaussian pixel noise, in pixel units.
     """
     check_choice("split", split, SPLITS)
     check_seed("seed", seed)
     check_count("num_examples", num_examples)
-    require(
-        2 <= num_classes <= len(SHAPES),
-        f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist",
-    )
+    kinds = f"num_classes = {num_classes}: 2 to {len(SHAPES)} shapes exist"
+    require(2 <= num_classes <= len(SHAPES), kinds)
     require(image_size >= 8, f"image_size = {image_size}: shapes need at least 8 pixels")
     for name, value, most, text in (
         ("correlation", correlation, 1, "a probability is needed"),
@@ -125,9 +128,8 @@ def read(directory=None, *, num_examples=2000, shapes=None):
 
 def _generator(seed, split, part, index):
     parts = ("object", "noise", "background", "swap")
-    return np.random.Generator(
-        np.random.PCG64([seed, SPLITS.index(split), parts.index(part), index])
-    )
+    seeds = [seed, SPLITS.index(split), parts.index(part), index]
+    return np.random.Generator(np.random.PCG64(seeds))
 
 
 def _draw_background(seed, split, index, label, num_classes, correlation):
@@ -156,27 +158,11 @@ def _draw_object(rng, label, image_size, object_size, size_jitter, position_jitt
     color /= np.abs(color).max()
     y, x = np.mgrid[:image_size, :image_size] + 0.5 - center[:, None, None]
     y, x = (z / max(radius, 1e-9) for z in (y, x))
-    return _inside(SHAPES[label], x, y)[..., None], color
+    return _INSIDE[SHAPES[label]](x, y, np.hypot(x, y))[..., None], color
 
 
-def _inside(shape, x, y):
-    """Whether points (in units of the radius, y downwards) lie in the shape."""
-    r = np.hypot(x, y)
-    if shape == "disc":
-        return r <= 0.85
-    if shape == "square":
-        return np.maximum(abs(x), abs(y)) <= 0.75
-    if shape == "triangle":
-        return (y <= 0.8) & (2 * abs(x) <= 1.05 * (y + 1))
-    if shape == "cross":
-        return (np.minimum(abs(x), abs(y)) <= 0.3) & (np.maximum(abs(x), abs(y)) <= 1)
-    if shape == "ring":
-        return (r >= 0.55) & (r <= 1)
-    if shape == "hourglass":
-        return (abs(x) <= abs(y)) & (abs(y) <= 0.95)
-    if shape == "crescent":
-        return (r <= 1) & (np.hypot(x - 0.55, y) >= 0.75)
-    return (np.maximum(abs(x), abs(y)) <= 0.95) & (abs(abs(x) - 0.65) <= 0.3)  # bars
+def _longer(x, y):
+    return np.maximum(abs(x), abs(y))
 
 
 def _texture(group, phases, num_classes, image_size):

@@ -19,9 +19,6 @@ SAMPLED = 8  # rows whose pixels go into the digest
 class Table:
     """Examples as rows of columns; `load` turns a row into what else the example has.
 
-    Columns that measures know: `label`; `group` (int codes) and `is_majority`; `pair`, which says
-    what two parts show the same object in; masks are part of the loaded example.
-
     Args:
       num_classes: number of classes of `label`.
       load: row (a dict) -> dict with `image` and whatever else is read from files when the example
@@ -31,12 +28,11 @@ class Table:
       root: folder of the data, and of the paths among the columns where they are relative.
       files: the files that the table is read from, where its columns do not name them.
       transform: what describes how images are transformed when they are loaded, JSON.
-      columns: arrays or lists [n]; `label` and `path` where they are known without reading; `mask`
-        or `mask_path` where the examples have a mask.
+      columns: arrays or lists [n]: `label`; `path`; `group` (int codes), `is_majority`; `pair`,
+        equal where two parts show the same object; `mask` or `mask_path`.
 
     Attributes:
-      index: [n] int, the rows' numbers in the whole data set: random numbers are drawn from them,
-        so a subset has the noise of the whole.
+      index: [n] int, the rows' numbers in the whole data set, from which random numbers are drawn.
       skipped: how many examples were left out because they could not be read.
       facts: {name: a share}, what is known of the data beside its examples.
       order: what names the order of the rows where there is another; "" where there is one.
@@ -122,7 +118,7 @@ class Table:
                 digest.update(f"{column.dtype} {column.shape}".encode())
                 digest.update(np.ascontiguousarray(column))
             else:
-                digest.update(json.dumps(list(column), default=_file_name).encode())
+                digest.update(json.dumps(list(column), default=lambda p: Path(p).name).encode())
                 files += [Path(self.root, path) for path in _paths(column)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digest.update("".join(pool.map(_checksum, files)).encode())
@@ -148,23 +144,19 @@ def array_source(images, labels, *, num_classes, **columns):
         images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3,
         f"images are {images.dtype} {images.shape}; expected uint8 [n, height, width, 3]",
     )
-    require(len(images) > 0, "a source needs at least one example; images is empty")
-    columns = {"image": images, "label": labels, **columns}
+    count, columns = len(images), {"image": images, "label": labels, **columns}
+    require(count > 0, "a source needs at least one example; images is empty")
     for name, column in columns.items():
-        require(
-            len(column) == len(images), f"{name} has {len(column)} entries for {len(images)} images"
-        )
-    check_classes(labels, len(images), num_classes)
+        require(len(column) == count, f"{name} has {len(column)} entries for {count} images")
+    check_classes(labels, count, num_classes)
     return Table(num_classes, **columns)
 
 
 def check_classes(labels, num_examples, num_classes):
     """Raise InputError unless `labels` are [num_examples] int, in [0, num_classes)."""
     check_labels(labels, num_examples)
-    require(
-        labels.min() >= 0 and labels.max() < num_classes,
-        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
-    )
+    low, high, most = labels.min(), labels.max(), num_classes - 1
+    require(0 <= low and high <= most, f"labels lie in [{low}, {high}]; expected [0, {most}]")
 
 
 def spread(count, number):
@@ -179,10 +171,6 @@ def _paths(column):
             yield entry
         elif isinstance(entry, (list, tuple)):
             yield from _paths(entry)
-
-
-def _file_name(path):
-    return Path(path).name
 
 
 def _checksum(path):

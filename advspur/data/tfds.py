@@ -12,26 +12,18 @@ def tfds_source(name, split, *, data_dir, transform=None):
     """A Table over the split of a TFDS data set prepared as array_record under `data_dir`.
 
     Reads ``data_dir/name/<version>`` (the newest), or ``data_dir`` itself where it holds a
-    dataset_info.json. Raises InputError where the directory is missing, half-written, or in a
-    file format without random access.
-
-    Args:
-      transform: a Transform; None: images stay encoded.
+    dataset_info.json. Images stay encoded where `transform` is None.
     """
     directory = find_prepared(name, Path(data_dir))
-    require(
-        directory is not None,
-        f"no prepared TFDS directory of {name} in {data_dir}: looked for "
-        f"{Path(data_dir) / name}/<version>/dataset_info.json",
-    )
+    sought = f"{Path(data_dir) / name}/<version>/dataset_info.json"
+    fault = f"no prepared TFDS directory of {name} in {data_dir}: looked for {sought}"
+    require(directory is not None, fault)
     check_prepared(directory, name, data_dir)
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
-    require(
-        split in builder.info.splits,
-        f"{directory} has no split {split!r}; it has {', '.join(builder.info.splits)}",
-    )
+    splits = builder.info.splits
+    require(split in splits, f"{directory} has no split {split!r}; it has {', '.join(splits)}")
     records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def load(row):
@@ -80,15 +72,12 @@ def find_prepared(name, data_dir):
 
 def check_prepared(directory, name, data_dir):
     """Raise InputError where a TFDS directory is half-written or without random access."""
-    again = (
-        f"prepare it again with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir}"
-    )
+    again = "prepare it again with: python scripts/prepare_data.py "
+    again += f"tfds {name} --data_dir {data_dir}"
     info_file = directory / "dataset_info.json"
-    require(
-        info_file.is_file() and (directory / "features.json").is_file(),
-        f"{directory} is half-written (no dataset_info.json or features.json): remove it and "
-        f"{again}",
-    )
+    is_whole = info_file.is_file() and (directory / "features.json").is_file()
+    fault = f"{directory} is half-written (no dataset_info.json or features.json)"
+    require(is_whole, f"{fault}: remove it and {again}")
     try:
         info = json.loads(info_file.read_text())
         file_format = info.get("fileFormat", "tfrecord")
@@ -96,18 +85,15 @@ def check_prepared(directory, name, data_dir):
         prefix = info["name"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{info_file} is damaged ({first_line(error)}): {again}") from error
-    require(
-        file_format == "array_record",
-        f"{directory} is stored as {file_format}, which has no random access: remove it and "
-        f"{again} (it writes array_record)",
-    )
+    fault = f"{directory} is stored as {file_format}, which has no random access"
+    advice = f"remove it and {again} (it writes array_record)"
+    require(file_format == "array_record", f"{fault}: {advice}")
     for split, lengths in shards.items():
         for shard, length in enumerate(lengths):
             file = f"{prefix}-{split}.array_record-{shard:05d}-of-{len(lengths):05d}"
             fault = _shard_fault(directory / file, length)
-            require(
-                fault is None, f"{directory} is half-written: {file} {fault}: remove it and {again}"
-            )
+            text = f"{directory} is half-written: {file} {fault}: remove it and {again}"
+            require(fault is None, text)
 
 
 def _shard_fault(file, length):

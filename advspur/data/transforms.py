@@ -1,7 +1,4 @@
-"""Decoding and resizing on the host (Pillow), and the step to [0, 1].
-
-Images stay uint8 on the host and on their way to the device; `to_unit` divides by 255 there.
-"""
+"""Decoding and resizing on the host (Pillow), and the step to [0, 1] on the device."""
 
 import io
 from typing import NamedTuple
@@ -22,10 +19,8 @@ def open_image(encoded, path=None, mode="RGB"):
 
     Pictures are read as torchvision's loader reads them: the first one of an animation, without
     transparency, EXIF orientation and colour profiles not applied. But greys of 16 bits, which
-    Pillow would clip at 255, are scaled to 8.
-
-    Raises: InputError for what is no image, for 32-bit integers and floats, whose white no file
-      names, and for masks that are coloured or transparent.
+    Pillow would clip at 255, are scaled to 8. 32-bit integers and floats, whose white no file
+    names, and coloured or transparent masks are refused.
     """
     where = path or f"a record of {len(encoded)} bytes"
     try:
@@ -56,11 +51,8 @@ def _grey(image, where):
     red, green, blue = image.split()
     differences = (ImageChops.difference(*pair) for pair in ((red, green), (green, blue)))
     is_grey = max(difference.getextrema()[1] for difference in differences) <= COLOR_TOLERANCE
-    require(
-        is_opaque and is_grey,
-        f"{where} is no mask: it is {'coloured' if is_opaque else 'transparent'}; save it as "
-        "greyscale",
-    )
+    fault = "coloured" if is_opaque else "transparent"
+    require(is_opaque and is_grey, f"{where} is no mask: it is {fault}; save it as greyscale")
     return image.convert("L")
 
 
@@ -83,20 +75,15 @@ def to_unit(images):
 class Transform(NamedTuple):
     """How a protocol brings decoded Pillow images to one size; the fields describe it whole.
 
-    Attributes:
-      size: pixels a side of the central square that is left.
-      side: pixels that `resize` brings a side to.
-      resize: "short", the short side, the long one truncated (as torchvision does); "square", both,
-        the aspect ratio lost; "crop", none; "none", which leaves out the crop too.
-      interpolation: of Pillow.
-      border: pixels that are cut off on each side first.
+    `resize` is "short", the short side, the long one truncated (as torchvision does); "square",
+    both, the aspect ratio lost; "crop", none; "none", which leaves out the crop too.
     """
 
-    size: int = 224
-    side: int = 256
+    size: int = 224  # pixels a side of the central square that is left
+    side: int = 256  # pixels that `resize` brings a side to
     resize: str = "short"
     interpolation: int = BILINEAR
-    border: int = 0
+    border: int = 0  # pixels that are cut off on each side first
 
     def __call__(self, image):
         """The transformed Pillow image; one smaller than the crop is left as it is."""
@@ -117,11 +104,9 @@ class Transform(NamedTuple):
         """uint8 [size, size, ...] of an image; InputError where it does not come to that size."""
         width, height = image.size
         require(min(width, height) >= SMALLEST, f"{path} is {width} x {height}: too small")
-        changed = self(image)
-        require(
-            changed.size == (self.size, self.size),
-            f"{path} is {width} x {height}: {self.size} x {self.size} is needed",
-        )
+        changed, size = self(image), (self.size, self.size)
+        fault = f"{path} is {width} x {height}: {self.size} x {self.size} is needed"
+        require(changed.size == size, fault)
         return np.asarray(changed)
 
 

@@ -6,7 +6,7 @@ The released labels are kept, also those of the three species that a substring m
 import numpy as np
 
 from advspur.data.layouts import reader, require_data, require_whole
-from advspur.data.own import read_own
+from advspur.data.own import own
 
 DIRECTORIES = ("waterbird_complete95_forest2water2", "waterbirds")
 LAYOUT = "metadata.csv and <nnn.Species>/*.jpg, as the release unpacks"
@@ -29,15 +29,9 @@ def read(root, allow_partial):
     """{split: Table} with label, place, group and is_majority; 256 x 256, then the central 224."""
     file = root / "metadata.csv"
     require_data(file.is_file(), "Waterbirds", root, LAYOUT)
-    parts, _ = read_own(
-        file,
-        columns={"attributes": "place"},
-        names={name: NAMES[name] for name in ("label", "place")},
-        majority=MAJORITY,
-        image_dir=root,
-        resize="square",
-        allow_partial=allow_partial,
-    )
+    about = {"columns": {"attributes": "place"}, "majority": MAJORITY, "image_dir": root}
+    names = {name: NAMES[name] for name in ("label", "place")}
+    parts = own(file, names=names, resize="square", allow_partial=allow_partial, **about)
     for split, published in GROUP_COUNTS.items():
         groups = parts[split].columns["group"] if split in parts else np.zeros(0, int)
         counts = tuple(np.bincount(groups, minlength=4).tolist())

@@ -5,53 +5,43 @@ the key that is left for the measures); the first of several is the headline.
 """
 
 from advspur._checks import require
-from advspur.data.label_maps import (
-    IMAGENET9,
-    NUM_IMAGENET_CLASSES,
-    OBJECTNET,
-    imagenet9_map,
-    objectnet_map,
-)
+from advspur.data import label_maps
+from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES, OBJECTNET
 from advspur.models import with_class_map
 
 
 def as_it_is(model, parts, *, key, **running):
     """The model's own classes, which must be as many as the data's."""
-    (number,) = {table.num_classes for table in parts.values()}
-    require(
-        model.num_classes == number,
-        f"the model has {model.num_classes} classes; this data set has {number}",
-    )
+    (needed,) = {table.num_classes for table in parts.values()}
+    number = model.num_classes
+    require(number == needed, f"the model has {number} classes; this data set has {needed}")
     return [({}, model)], key
 
 
 def superclasses(model, parts, *, key, mapped_only=False, **running):
     """ImageNet-9's: a prediction counts as the superclass of its class; models with nine as are.
 
-    Args:
-      mapped_only: predict among the 370 classes that have a superclass; officially a prediction of
-        another class is wrong.
+    `mapped_only`: among the 370 classes that have one; officially another class is wrong.
     """
     if model.num_classes != len(IMAGENET9):
         _require_imagenet(model)
-        rest = not mapped_only
-        model = with_class_map(model, imagenet9_map(), len(IMAGENET9), with_rest=rest)
+        groups, rest = label_maps.imagenet9_map(), not mapped_only
+        model = with_class_map(model, groups, len(IMAGENET9), with_rest=rest)
     return [({}, model)], key
 
 
 def objectnet_scorings(model, parts, *, key, **running):
-    """Two scorings: "full" takes the prediction among all 1000 classes, and one outside of the
-    overlap is wrong; "subset" takes it among the 125 overlapping classes only. "full" is the
-    headline, as the paper compares with 1000-way ImageNet accuracy."""
+    """The prediction is that among all 1000 classes ("full", the headline: one outside of the
+    overlap is wrong), or that among the 125 overlapping ones ("subset")."""
     _require_imagenet(model)
+    groups = label_maps.objectnet_map(), len(OBJECTNET)
     return [
-        ({"scoring": name}, with_class_map(model, objectnet_map(), len(OBJECTNET), with_rest=rest))
+        ({"scoring": name}, with_class_map(model, *groups, with_rest=rest))
         for name, rest in (("full", True), ("subset", False))
     ], key
 
 
 def _require_imagenet(model):
-    require(
-        model.num_classes == NUM_IMAGENET_CLASSES,
-        f"the model has {model.num_classes} classes; ImageNet's {NUM_IMAGENET_CLASSES} are needed",
-    )
+    number, needed = model.num_classes, NUM_IMAGENET_CLASSES
+    fault = f"the model has {number} classes; ImageNet's {needed} are needed"
+    require(number == needed, fault)

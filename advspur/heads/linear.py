@@ -17,22 +17,16 @@ import numpy as np
 import optax
 
 from advspur._checks import check_count, check_nonnegative, require
+from advspur.data.table import check_classes
 
 
 class LinearProbe(NamedTuple):
-    """A linear classifier of features.
+    """A linear classifier of features."""
 
-    Attributes:
-      kernel: [d, k].
-      bias: [k].
-      epoch: the epoch kept, counted from 1; 0 of a converged fit.
-      validation_accuracy: [num_epochs] after each epoch; empty of a converged fit.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    epoch: int
-    validation_accuracy: np.ndarray
+    kernel: np.ndarray  # [d, k]
+    bias: np.ndarray  # [k]
+    epoch: int  # that is kept, counted from 1; 0 of a converged fit
+    validation_accuracy: np.ndarray  # [num_epochs] after each; empty of a converged fit
 
 
 def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
@@ -58,37 +52,20 @@ def fit_linear_probe(
 ):
     """[LinearProbe] a learning rate: Adam, the epoch of highest validation accuracy kept.
 
-    The first of equal epochs is kept. Weight decay is coupled: added to the gradient, as in
-    torch.optim.Adam. All learning rates see the same start (uniform within +-1 / sqrt(d), torch's)
-    and the same order of examples, and are trained at once.
-
-    Args:
-      features: [n, d] float.
-      labels: [n] int.
-      validation: (features [m, d], labels [m]).
+    Of features [n, d], labels [n] and validation ([m, d], [m]). The first of equal epochs is kept.
+    Weight decay is coupled: added to the gradient, as in torch.optim.Adam. All learning rates see
+    the same start (uniform within +-1 / sqrt(d), torch's) and the same order of examples.
     """
     features, labels = _checked(features, labels, num_classes)
     validation = _checked(*validation, num_classes)
     widths = features.shape[1], validation[0].shape[1]
     require(widths[0] == widths[1], f"features of training and validation have widths {widths}")
-    check_fit(
-        learning_rates=learning_rates,
-        weight_decay=weight_decay,
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-    )
-    (kernels, biases), accuracies = jax.device_get(
-        _fit(
-            (features, labels),
-            validation,
-            jnp.asarray(learning_rates, jnp.float32),
-            weight_decay,
-            key,
-            num_classes=num_classes,
-            batch_size=min(batch_size, len(labels)),
-            num_epochs=num_epochs,
-        )
-    )
+    fit = {"num_epochs": num_epochs, "batch_size": batch_size}
+    check_fit(learning_rates=learning_rates, weight_decay=weight_decay, **fit)
+    fit |= {"num_classes": num_classes, "batch_size": min(batch_size, len(labels))}
+    rates, examples = jnp.asarray(learning_rates, jnp.float32), (features, labels)
+    found = _fit(examples, validation, rates, weight_decay, key, **fit)
+    (kernels, biases), accuracies = jax.device_get(found)
     require(np.all(np.isfinite(kernels)), f"a head diverged at rates {list(learning_rates)}")
     best = np.argmax(accuracies, axis=1)
     return [
@@ -140,8 +117,8 @@ def _fit(
         return jnp.sum(losses * weights) / jnp.sum(weights)
 
     def train(learning_rate):
-        decay, adam = optax.add_decayed_weights(weight_decay), optax.adam(learning_rate)
-        optimizer = optax.chain(decay, adam)
+        decay = optax.add_decayed_weights(weight_decay)
+        optimizer = optax.chain(decay, optax.adam(learning_rate))
 
         def step(carry, batch):
             head, state = carry
@@ -173,9 +150,5 @@ def _checked(features, labels, num_classes):
         f"features {features.shape} and labels {labels.shape}: expected [n, d] and [n], n >= 1",
     )
     require(np.all(np.isfinite(features)), "the features hold NaN or infinity")
-    require(labels.dtype.kind in "iu", f"labels are {labels.dtype}; whole numbers are needed")
-    require(
-        labels.min() >= 0 and labels.max() < num_classes,
-        f"labels lie in [{labels.min()}, {labels.max()}]; expected [0, {num_classes - 1}]",
-    )
+    check_classes(labels, len(features), num_classes)
     return features, labels.astype(np.int32)

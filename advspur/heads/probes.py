@@ -34,14 +34,9 @@ def probes(
     """Linear probes on the features of the part `train`.
 
     Head "adam" is the headline: `num_epochs` epochs, the one of highest accuracy on the part `val`
-    kept, or on a share of `train` where there is no `val`. The others: "adam, learning rate ..."
-    for each of `sensitivity_learning_rates`, and "lbfgs", the converged logistic regression with
-    the same weight decay, which selects nothing.
-
-    Args:
-      key: of the probes' start and order.
-      running: batch_size, cache_dir and progress of `predict.outcomes`.
-      held_out: share of `train` that the epoch is chosen on where there is no `val`.
+    kept, or on the share `held_out` of `train` where there is no `val`. The others: "adam, learning
+    rate ..." for each of `sensitivity_learning_rates`, and "lbfgs", the converged logistic
+    regression with the same weight decay, which selects nothing.
     """
     found = features_on(model, parts["train"], **running)
     features, labels = found["features"], found["label"]

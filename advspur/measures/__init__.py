@@ -1,6 +1,7 @@
 """What can be measured of a model on a data set, by the columns that the data set has.
 
-Each measure is a function (model, {part: Table}, *, key, batch_size, ...) -> [Record].
+Each measure is a function (model, {part: Table}, *, key, batch_size, cache_dir, progress, its
+options) -> [Record]; `running` are the arguments between of `predict.outcomes`.
 """
 
 import inspect
@@ -20,28 +21,17 @@ def _one_pass(parts, **options):
 
 
 class Measure(NamedTuple):
-    """One kind of measurement.
-
-    Attributes:
-      run: (model, parts, *, key, batch_size, cache_dir, progress, **options) -> [Record].
-      plan: (parts, **options) -> forward passes over an image; it checks the options.
-      fits: Table -> whether it is measured on this part.
-      needs: what no part has where none fits.
-      named: options that each name a part that must be there, the first with masks if `masked`.
-      of_cells: whether all parts must be cells "<corruption>/<severity>".
-      every_head: whether it is measured with each head, not only with the first.
-      given: {option: its default} where the signature of `run` does not say them.
-    """
+    """One kind of measurement."""
 
     run: Callable
-    plan: Callable = _one_pass
-    fits: Callable = lambda table: True
-    needs: str = ""
-    named: tuple = ()
-    masked: bool = False
-    of_cells: bool = False
-    every_head: bool = False
-    given: dict | None = None
+    plan: Callable = _one_pass  # (parts, **options) -> forward passes an image; it checks options
+    fits: Callable = lambda table: True  # Table -> whether it is measured on this part
+    needs: str = ""  # what no part has where none fits
+    named: tuple = ()  # options that each name a part that must be there
+    masked: bool = False  # whether the first of those needs masks
+    of_cells: bool = False  # whether all parts must be cells "<corruption>/<severity>"
+    every_head: bool = False  # whether it is measured with each head, not only with the first
+    given: dict | None = None  # {option: its default} where the signature of `run` has none
 
     @property
     def options(self):

@@ -14,11 +14,8 @@ def accuracy_records(model, parts, *, key=None, balanced=False, subsets=(), **ru
     """`accuracy` of each part, and the facts of the data that its Table holds.
 
     Args:
-      model: a Classifier.
-      parts: {part: Table}.
       balanced: whether `balanced_accuracy`, the mean over classes, is measured too.
       subsets: names of `label_maps.SUBSETS`: the accuracy on their classes alone.
-      running: batch_size, cache_dir and progress of `predict.outcomes`.
     """
     records = []
     for part, table in parts.items():

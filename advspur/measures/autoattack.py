@@ -1,7 +1,7 @@
 """AutoAttack on a named list of images: clean and robust accuracy, and what each attack took.
 
-Lists longer than SHARE are cut into shares of every k-th image, each attacked by itself, so memory
-is bounded. A killed evaluation resumes at the batch it was in.
+Longer lists are cut into shares of every k-th image, so memory is bounded. A killed evaluation
+resumes at the batch it was in.
 """
 
 import math
@@ -56,13 +56,9 @@ def autoattack_records(
     `autoattack_clean_accuracy` is the accuracy on the same images without an attack.
 
     Args:
-      model: with the classes of the data.
-      key: of the attacks.
-      num_images: length of the list of images.
-      images: "spread", "first", or a text file with their names; see `image_list`.
+      num_images, images: how many, and which; see `image_list`.
       l1_epsilons, l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
       version: "standard" or "plus".
-      batch_size: images an attack takes at once.
       cache_dir: where the attacks keep what is done.
     """
     check_is_model(model)
@@ -78,18 +74,16 @@ def autoattack_records(
             most = _most((p, epsilons), rows, version, model.num_classes)
             curve = list(zip(*_shares(model, table, key, most, progress, asked), strict=True))
             if index == 0:
-                clean = sum(int(share.clean_correct.sum()) for share in curve[0])
-                clean = wilson(clean, len(rows))
+                clean = wilson(sum(int(s.clean_correct.sum()) for s in curve[0]), len(rows))
                 records.append(record("autoattack_clean_accuracy", clean, options=listed))
             for epsilon, shares in zip(epsilons, curve, strict=True):
                 norm = "inf" if p == math.inf else p
                 about = {"p": norm, "epsilon": epsilon, "version": version} | listed
                 costs = _costs(shares)
                 records += _records(shares, costs, len(rows), about)
-                if progress is not None:
-                    title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
-                    for text in _cost_table(costs, title):
-                        progress.line(text)
+                title = f"{norm_name(p)}, epsilon = {epsilon:g}, {name}"
+                for text in _cost_table(costs, title) if progress is not None else ():
+                    progress.line(text)
     return records
 
 
@@ -149,25 +143,24 @@ def _costs(shares):
 
 def _records(shares, costs, count, about):
     """The numbers of one budget; a count has no interval."""
-
-    def counted(metric, value, **of):
-        records.append(record(metric, Estimate(value, value, value, count), **of))
-
     records, seconds = [], sum(cost[-1] for cost in costs.values())
-    robust = wilson(sum(int(share.robust.sum()) for share in shares), count)
-    records.append(record("autoattack_accuracy", robust, options=about, seconds=seconds))
-    counted("autoattack_warnings", sum(len(share.warnings) for share in shares), options=about)
+
+    def add(metric, value, **of):
+        is_share, counted = metric == "accuracy", Estimate(value, value, value, count)
+        estimate = wilson(value, count) if is_share else counted
+        records.append(record(f"autoattack_{metric}", estimate, **of))
+
+    add("accuracy", sum(int(s.robust.sum()) for s in shares), options=about, seconds=seconds)
+    add("warnings", sum(len(share.warnings) for share in shares), options=about)
     for name, (attacked, fooled, gradients, forwards, seconds) in costs.items():
         of_attack = {"options": about | {"after": name}, "seconds": seconds}
-        left = wilson(attacked - fooled, count)
-        records.append(record("autoattack_accuracy", left, **of_attack))
-        counted("autoattack_gradients", gradients, **of_attack)
-        counted("autoattack_forwards", forwards, **of_attack)
+        add("accuracy", attacked - fooled, **of_attack)
+        add("gradients", gradients, **of_attack)
+        add("forwards", forwards, **of_attack)
     return records
 
 
 def _cost_table(costs, title):
-    """The lines of a table: what each attack was given, found and took."""
     yield f"{title}: what each attack took"
     columns = ("attacked", "fooled", "gradients", "forwards", "seconds")
     yield f"{'attack':10}" + "".join(f"{column:>12}" for column in columns)

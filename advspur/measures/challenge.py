@@ -36,13 +36,8 @@ def challenge_records(
 ):
     """`challenge_accuracy`: the share of objects that no background turns wrong.
 
-    An object that one background turned wrong is not tried again.
-
-    Args:
-      objects: a part with masks.
-      backgrounds: a part of backgrounds without an object.
-      num_backgrounds: on how many of them, spread over the classes, each object is pasted; the
-        official figure takes all 4,050.
+    The objects of a part with masks are pasted on `num_backgrounds` of another, spread over the
+    classes (officially all 4,050), until one turns them wrong.
     """
     check_choice("objects", objects, tuple(parts))
     check_choice("backgrounds", backgrounds, tuple(parts))

@@ -13,9 +13,6 @@ def group_records(model, parts, *, key=None, **running):
     `worst_group_accuracy`; with the column `is_majority` also `majority_accuracy`,
     `minority_accuracy` and `majority_minority_gap`; `group_accuracy` of each group that has a name;
     `adjusted_average_accuracy` where the sizes of the training groups are known.
-
-    Args:
-      running: batch_size, cache_dir and progress of `predict.outcomes`.
     """
     records, known = [], _known_groups(parts)
     for part, table in parts.items():
@@ -26,13 +23,12 @@ def group_records(model, parts, *, key=None, **running):
         if "is_majority" in table.columns:
             estimates = group_estimates("accuracy", right, table.columns["is_majority"])
             del estimates["accuracy"]  # a measure of its own
-        estimates["worst_group_accuracy"] = metrics.worst_group_accuracy(
-            right, codes, num_groups=len(known)
-        )
+        worst = metrics.worst_group_accuracy(right, codes, num_groups=len(known))
+        estimates["worst_group_accuracy"] = worst
         if table.train_groups is not None:
-            estimates["adjusted_average_accuracy"] = metrics.adjusted_average_accuracy(
-                right, codes, weights=np.asarray(table.train_groups)[known]
-            )
+            weights = np.asarray(table.train_groups)[known]
+            average = metrics.adjusted_average_accuracy(right, codes, weights=weights)
+            estimates["adjusted_average_accuracy"] = average
         records += [record(name, e, options=about) for name, e in estimates.items()]
         each = metrics.group_accuracy(right, codes, num_groups=len(names))
         for name, estimate in zip(names, each, strict=True):
@@ -41,10 +37,7 @@ def group_records(model, parts, *, key=None, **running):
 
 
 def _known_groups(parts):
-    """The codes of the groups that there are: in training, or in a part; all that have no name.
-
-    A combination of label and attributes that no image has is no group, and no reason for NaN.
-    """
+    """The codes of the groups that there are, in training or in a part; all that have no name."""
     tables = parts.values()
     found = np.unique(np.concatenate([table.columns["group"] for table in tables]))
     if not all("group" in table.names for table in tables):

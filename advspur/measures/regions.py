@@ -1,8 +1,7 @@
 """Reliance on a region of the images: noise, attacks and gradients, on it and off it.
 
 The one protocol behind RFS (RIVAL10), RCS (Salient ImageNet-1M) and their analogues on other
-data with masks. Of every image a region r in [0, 1] is the core (the object), 1 - r the rest.
-Images and masks are read and moved to the devices once; noise is drawn there.
+data with masks. Images are moved to the devices once; noise is drawn there.
 """
 
 import functools
@@ -19,6 +18,7 @@ from advspur.attacks import margin
 from advspur.data.masks import check_masks, mask_regions
 from advspur.data.table import spread
 from advspur.data.transforms import to_unit
+from advspur.intervals import mean_value
 from advspur.measures.robust import attack_passes, correct_under_pgd
 from advspur.norms import lp_norm
 from advspur.predict import correct, correct_clean, outcomes
@@ -26,30 +26,21 @@ from advspur.records import record
 
 
 class Regions(NamedTuple):
-    """What to measure on the two regions: the options of `region_records`.
+    """What to measure on the two regions: the options of `region_records`, in [0, 1] pixel units.
 
-    Attributes:
-      names: of the core region and of the rest.
-      linf_noise_levels: standard deviations of noise on one region, [0, 1] pixel units ("linf" is
-        the name its authors give to i.i.d. Gaussian noise).
-      l2_noise_levels: l2 lengths of noise on one region, for images of 224 pixels; for others they
-        are scaled with the side.
-      trials: draws of the noise an image.
-      l2_epsilons, linf_epsilons: budgets of PGD confined to one region.
-      attack_steps: PGD steps of 2.5 epsilon / steps from the image.
-      num_attacked: how many images, spread evenly over the data, are attacked.
-      mask, dilation_rounds, spurious_region: of `masks.mask_regions`.
+    Lengths of l2 noise are for images of 224 pixels; for others they are scaled with the side.
+    "linf" is the name that its authors give to i.i.d. Gaussian noise.
     """
 
-    names: tuple = ("core", "spurious")
-    linf_noise_levels: tuple = (0.25,)
-    l2_noise_levels: tuple = ()
-    trials: int = 5
-    l2_epsilons: tuple = (0.25, 0.5, 1.0)
+    names: tuple = ("core", "spurious")  # of the core region and of the rest
+    linf_noise_levels: tuple = (0.25,)  # standard deviations of noise on one region
+    l2_noise_levels: tuple = ()  # its l2 lengths
+    trials: int = 5  # draws of the noise an image
+    l2_epsilons: tuple = (0.25, 0.5, 1.0)  # budgets of PGD confined to one region
     linf_epsilons: tuple = (0.25 / 255, 0.5 / 255, 1 / 255)
-    attack_steps: int = 10
-    num_attacked: int = 500
-    mask: str = "soft"
+    attack_steps: int = 10  # of 2.5 epsilon / steps, from the image
+    num_attacked: int = 500  # images, spread evenly over the data
+    mask: str = "soft"  # the last three: of `masks.mask_regions`
     dilation_rounds: int = 0
     spurious_region: str = "complement"
 
@@ -60,16 +51,17 @@ class Regions(NamedTuple):
         return [(p, tuple(e)) for p, e in norms.items() if e and self.num_attacked]
 
     @property
-    def of_masks(self):
-        """The options of `mask_regions`."""
-        names = ("mask", "dilation_rounds", "spurious_region")
-        return {name: getattr(self, name) for name in names}
-
-    @property
     def protocol(self):
         """The options of the masks that records carry."""
         shown = {"dilation_rounds": self.dilation_rounds, "spurious_region": self.spurious_region}
         return {} if shown == {"dilation_rounds": 0, "spurious_region": "complement"} else shown
+
+    @property
+    def of_masks(self):
+        """The options of `mask_regions`."""
+        return {
+            name: getattr(self, name) for name in ("mask", "dilation_rounds", "spurious_region")
+        }
 
     @property
     def passes(self):
@@ -95,17 +87,13 @@ def plan_regions(parts, **options):
 
 
 def region_records(model, parts, *, key, batch_size, cache_dir=None, progress=None, **options):
-    """Sensitivity to noise, attacks and gradients on the core and on the rest; options: `Regions`.
+    """Sensitivity to noise (of `key`), attacks and gradients on the core and on the rest.
 
-    For each noise family and level `<name>_noise_accuracy` (class-balanced, noise on that region)
-    and `relative_<core>_sensitivity`, also of all levels together; the same under masked PGD
-    (`<name>_attack_accuracy`, `adversarial_relative_<core>_sensitivity`: RFS with the worst
-    perturbation of a region instead of noise); `norm_fraction_spurious`, the mean share of the
-    squared input gradient off the core (deep NFS); `spurious_area`, the mean share of pixels.
-    Images without a core are left out.
-
-    Args:
-      key: PRNG key of the noise.
+    Options: `Regions`. For each noise family and level `<name>_noise_accuracy` (class-balanced) and
+    `relative_<core>_sensitivity`, also of all levels together; the same under PGD confined to a
+    region (`<name>_attack_accuracy`, `adversarial_relative_<core>_sensitivity`);
+    `norm_fraction_spurious`, the mean share of the squared input gradient off the core (deep NFS);
+    `spurious_area`, the mean share of pixels. Images without a core are left out.
     """
     chosen = Regions(**options)
     running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
@@ -120,8 +108,7 @@ def region_records(model, parts, *, key, batch_size, cache_dir=None, progress=No
 def _noise_records(model, table, chosen, key, running):
     """Records of noise, gradients and areas."""
     lengths = tuple(level * table.image_size / 224 for level in chosen.l2_noise_levels)
-    noises = [("linf", tuple(chosen.linf_noise_levels)), ("l2", lengths)]
-    noises = [(family, levels) for family, levels in noises if levels]
+    noises = [n for n in (("linf", tuple(chosen.linf_noise_levels)), ("l2", lengths)) if n[1]]
 
     def measure(batch, numbers):
         image, label = batch.image, batch.label
@@ -152,10 +139,10 @@ def _noise_records(model, table, chosen, key, running):
     require(np.any(found["has_core"]), f"every mask of {table!r} is empty: no image has a core")
     found = {name: values[found["has_core"]] for name, values in found.items()}
     labels, protocol = found["label"], chosen.protocol
-    nfs = metrics.mean_value(found["share"][found["has_share"]])
+    nfs = mean_value(found["share"][found["has_share"]])
     records = [
         record("norm_fraction_spurious", nfs, options=protocol),
-        record("spurious_area", metrics.mean_value(found["area"]), options=protocol),
+        record("spurious_area", mean_value(found["area"]), options=protocol),
     ]
     trials = {"trials": chosen.trials} if chosen.trials > 1 else {}
     for family, levels in noises:
@@ -200,14 +187,9 @@ def _attack_records(model, table, chosen, running):
 def _sensitivity_records(kind, found, labels, names, options, values):
     """Records of outcomes `found` [region, level, trial, n]: at each level, and of all together.
 
-    A sensitivity whose two accuracies are both 0 or both 1 is 0 by definition; it is marked as
-    degenerate.
-
-    Args:
-      kind: how metrics and levels are named.
-      values: of the levels.
+    A sensitivity that is 0 because both accuracies are 0 or 1 is marked as degenerate.
     """
-    of, prefix, level = kind
+    of, prefix, level = kind  # how metrics and levels are named
     sensitivity, records = f"{prefix}relative_{names[0]}_sensitivity", []
 
     def add_sensitivity(right, about):
@@ -231,17 +213,11 @@ def _sensitivity_records(kind, found, labels, names, options, values):
 
 @jax.jit
 def gradient_share(classifier, images, labels, region):
-    """The share sum_i r_i g_i^2 / sum_i g_i^2 of the squared input gradient on a region.
+    """(share [n], has_share [n]) of the squared input gradient on a region r, [n, h, w, 1].
 
-    g is the gradient of the margin (the label's logit minus the largest other one). For a linear
-    model of two classes, and the region of the spurious pixels, this is the NFS of the paper's
-    Eq. 5.
-
-    Args:
-      images: uint8.
-      region: r, [n, h, w, 1] in [0, 1].
-    Returns: (share [n], has_share [n] bool): where the gradient is 0 there is none; NaN where it
-      is not finite.
+    sum_i r_i g_i^2 / sum_i g_i^2, with g the gradient of the margin (the label's logit minus the
+    largest other one): for a linear model of two classes, and the region of the spurious pixels,
+    the NFS of the paper's Eq. 5. Where g is 0 there is none; NaN where it is not finite.
     """
     grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
     largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
@@ -261,15 +237,10 @@ def gaussian_noise(images, numbers, key):
 
 @functools.partial(jax.jit, static_argnames="family")
 def region_noise(noise, region, *, family):
-    """Noise confined to a region: z r ("linf") or z r / ||z r||_2 ("l2").
+    """Noise z [n, h, w, 3] on a region r [n, h, w, 1]: z r ("linf") or z r / ||z r||_2 ("l2").
 
-    Regions, families, levels and models share z (Moayeri et al., CVPR 2022, arXiv 2201.10766).
-
-    Args:
-      noise: z, [n, h, w, 3].
-      region: r, [n, h, w, 1] in [0, 1].
-    Returns: [n, h, w, 3]; multiply it by a level in [0, 1] pixel units (standard deviation, or l2
-      length).
+    It is multiplied by a level: standard deviation, or l2 length. Regions, families, levels and
+    models share z (Moayeri et al., CVPR 2022, arXiv 2201.10766).
     """
     noise = noise * region
     if family == "linf":

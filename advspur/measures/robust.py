@@ -31,8 +31,7 @@ def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, imag
     check_numbers("linf_epsilons", linf_epsilons)
     check_choice("start", start, STARTS)
     budgets = len(l2_epsilons) + len(linf_epsilons)
-    lists = (image_list(t, part, images, num_attacked)[1] for part, t in parts.items())
-    count = sum(map(len, lists))
+    count = sum(len(image_list(t, part, images, num_attacked)[1]) for part, t in parts.items())
     return count * budgets * attack_passes(num_steps)
 
 
@@ -54,13 +53,9 @@ def pgd_records(
     At budget 0 stands the clean accuracy of the images that are attacked.
 
     Args:
-      key: of random starts, one an image.
-      l2_epsilons, linf_epsilons: budgets, [0, 1] pixel units.
       num_steps: PGD steps of 2.5 epsilon / num_steps; the iterate of highest loss counts.
-      num_attacked: how many images of a part.
-      images: those, "spread" evenly over the part, or the "first".
-      start: from the "image", or from a random point of the "ball".
-      running: batch_size, cache_dir and progress of `predict.outcomes`.
+      num_attacked, images: how many of a part, and which; see `image_list`.
+      start: from the "image", or from a random point of the "ball", of `key`.
     """
     records = []
     for part, table in parts.items():
@@ -94,9 +89,8 @@ def pgd_records(
 
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
-def _attack(classifier, images, labels, keys, epsilon, mask, *, p, num_steps):
-    call = {"p": p, "epsilon": epsilon, "num_steps": num_steps, "mask": mask}
-    start = "none" if keys is None else "ball"
+def _attack(classifier, images, labels, keys, **call):
+    start, mask = "none" if keys is None else "ball", call["mask"]
     adversarial = pgd(classifier.logits, images, labels, keys, random_start=start, **call)
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = correct(classifier.logits(adversarial), labels)
@@ -120,9 +114,8 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys
     mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
     # Divided once: compiled code may round pixels / 255 in two ways.
     images = to_unit(images)
-    survives, adversarial, outside = _attack(
-        classifier, images, labels, keys, jnp.float32(epsilon), mask, p=p, num_steps=num_steps
-    )
+    call = {"p": p, "epsilon": jnp.float32(epsilon), "num_steps": num_steps, "mask": mask}
+    survives, adversarial, outside = _attack(classifier, images, labels, keys, **call)
     check_perturbation(adversarial, images, p=p, epsilon=epsilon)
     # Half a unit of float32 is allowed.
     require(outside <= 2**-24, f"the attack changed pixels outside of its mask by {outside}")

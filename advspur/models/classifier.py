@@ -32,20 +32,9 @@ from advspur._files import tree_digest
 class Classifier:
     """Maps images in [0, 1], [n, h, w, 3], to logits and, where it can, features.
 
-    Attributes:
-      params: a pytree of arrays.
-      forward: (params, images) -> (logits [n, num_classes], features [n, d] or None), hashable: two
-        models share their compiled programs where their `forward` are equal.
-      num_classes: length of a row of logits.
-      has_features: whether `forward` returns features.
-      image_size: the side of the images it is made for; None: any.
-      class_names: of its outputs, in order; () where nobody said.
-      name: how records and messages call it.
-      code: what identifies the code of `forward` (a digest of its file); None where nothing does:
-        then no result is kept for a later call.
-      note: a line that says how it is computed; scripts print it.
-
-    The last five are facts for the host, and lost where JAX rebuilds the pytree.
+    `forward` is hashable, (params, images) -> (logits [n, num_classes], features [n, d] or None):
+    models share compiled programs where theirs are equal. The last five fields are facts for the
+    host, and lost where JAX rebuilds the pytree.
 
     >>> import advspur.models as models
     >>> network = models.resnet_small(8)
@@ -56,15 +45,15 @@ class Classifier:
     ((2, 8), (2, 64))
     """
 
-    params: object
+    params: object  # a pytree of arrays
     forward: Callable
     num_classes: int
     has_features: bool = True
-    image_size: int | None = None
-    class_names: tuple = ()
-    name: str = ""
-    code: str | None = None
-    note: str = ""
+    image_size: int | None = None  # the side of the images it is made for; None: any
+    class_names: tuple = ()  # of its outputs, in order
+    name: str = ""  # in records and messages
+    code: str | None = None  # identifies the code of `forward`; None: no result is kept for later
+    note: str = ""  # how it is computed; scripts print it
 
     def logits(self, images):
         """[n, num_classes] float32."""

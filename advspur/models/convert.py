@@ -33,26 +33,15 @@ LEAVES = {  # (collection, leaf) of Flax -> name of torch
 
 
 class Conversion(NamedTuple):
-    """A converted checkpoint and the account of it.
-
-    Attributes:
-      classifier: Classifier.
-      arch: key of `build_network`.
-      used: names of the source that fill a leaf, in order.
-      dropped: names that are left out by rule (counters, constants, the attacker's copy).
-      others: keys beside the weights (epoch, optimizer, ...).
-      normalization: "in the file", "given", or one of OTHER and ASSUMED.
-      container: of the file; see `Checkpoint`.
-      inert: names in the file that were neither imported nor called.
-    """
+    """A converted checkpoint and the account of it."""
 
     classifier: Classifier
-    arch: str
-    used: tuple
-    dropped: tuple
-    others: tuple
-    normalization: str
-    container: str
+    arch: str  # key of `build_network`
+    used: tuple  # names of the source that fill a leaf, in order
+    dropped: tuple  # names that are left out by rule (counters, constants, the attacker's copy)
+    others: tuple  # keys beside the weights (epoch, optimizer, ...)
+    normalization: str  # "in the file", "given", or one of OTHER and ASSUMED
+    container: str  # of the file, and its inert names; see `Checkpoint`
     inert: tuple
 
 
@@ -128,23 +117,16 @@ def _convert(checkpoint, given, is_filled):
         not (given and found) or given == found,
         f"its normaliser has mean and std {found}, which differ from those given",
     )
-    imagenet = IMAGENET_MEAN, IMAGENET_STD
+    imagenet, told = (IMAGENET_MEAN, IMAGENET_STD), "given" if given else ASSUMED
     if found:
         told = "in the file" if found == imagenet else OTHER
-    else:
-        told = "given" if given else ASSUMED
     mean, std = given or found or imagenet
     variables = flax.traverse_util.unflatten_dict(leaves)
+    classifier = from_resnet(flax_network, variables, mean=mean, std=std)
     used = tuple(f"{prefix}{name}" for name in names.values())
+    dropped = tuple(sorted(set(state) - set(used)))
     return Conversion(
-        classifier=from_resnet(flax_network, variables, mean=mean, std=std),
-        arch=arch,
-        used=used,
-        dropped=tuple(sorted(set(state) - set(used))),
-        others=others,
-        normalization=told,
-        container=checkpoint.container,
-        inert=checkpoint.inert,
+        classifier, arch, used, dropped, others, told, checkpoint.container, checkpoint.inert
     )
 
 
@@ -209,9 +191,7 @@ def torch_name(path):
     """
     collection, module, leaf = path
     module = re.sub(r"^(layer\d)_(\d+)_", r"\1.\2.", module)
-    module = module.replace("downsample_conv", "downsample.0").replace(
-        "downsample_bn", "downsample.1"
-    )
+    module = module.replace("sample_conv", "sample.0").replace("sample_bn", "sample.1")
     return f"{module}.{LEAVES[collection, leaf]}"
 
 

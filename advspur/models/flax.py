@@ -65,14 +65,12 @@ def from_flax(
       variables: of a Linen module: {"params": ..., "batch_stats": ...}.
       mean, std: of each channel, that the module's images are normalised with; 0 and 1 where it
         does that itself.
-      num_classes: length of a row of logits; None: seen at `image_size`.
-      image_size: the side of the images it takes; None: any.
+      num_classes, image_size, class_names, name: as in `from_function`; without num_classes it is
+        seen at `image_size`, without a name it is the module's class.
       logits, features: which part of an output that is a tuple or dict they are: an index or a key.
         Without `features` the model has none.
       mode: arguments of the call that mean evaluation; None: those of EVALUATION that it has. An
         NNX module's own `module.eval()` is called as well, on a copy.
-      class_names: of its outputs, in order.
-      name: how records and messages call it; "": the module's class.
     """
     arch = type(module).__name__
     is_linen = isinstance(module, nn.Module)

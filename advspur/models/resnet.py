@@ -44,11 +44,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, *, train=False):
-        """[n, h, w, 3] normalised images -> (logits, features), float32.
-
-        Features are the global average after the last ReLU: [n, width * 8] for four stages
-        of basic blocks, four times that for bottlenecks.
-        """
+        """[n, h, w, 3] normalised images -> (logits, averages after the last ReLU), float32."""
         conv = functools.partial(
             nn.Conv,
             use_bias=False,

@@ -106,13 +106,9 @@ def _executed(path, checksum):
 
 
 def _code(model, file):
-    """What identifies the code of a user's model; None where it cannot be traced.
-
-    For torch, `forward` holds the digest of weights and layers; of a JAX function it is the program
-    with its constants.
-    """
+    """What identifies the code of a user's model; None where it cannot be traced."""
     parts = [file_checksum(file) if file else "", jax.__version__, flax.__version__]
-    if isinstance(model.forward, TorchForward):
+    if isinstance(model.forward, TorchForward):  # which holds a digest of weights and layers
         return " ".join([*parts, sys.modules["torch"].__version__])
     size = model.image_size or 224
     images = jax.ShapeDtypeStruct((2, size, size, 3), "float32")

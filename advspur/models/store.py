@@ -73,12 +73,9 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
         facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
     )
     shapes = variable_shapes(network)
-    if is_run:
-        variables = _of_run(path, facts, weights, step)
-    else:
-        variables = _converted(path, facts, shapes)
+    saved = _of_run(path, facts, weights, step) if is_run else _converted(path, facts, shapes)
     # Copied, so that no array shares memory with the reader that is closed by now.
-    variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, variables)
+    variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, saved)
     return from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
 
 
@@ -116,11 +113,7 @@ def find_model(name, *, models_dir=None):
 
 
 def model_facts(name, *, models_dir=None):
-    """What is known of a model of ours beside its weights, which are not read: a dict.
-
-    model (its name), arch, num_classes, train_p, train_epsilon, ..., step, and checksum, which
-    tells two models of one name apart.
-    """
+    """What is known of a model of ours beside its weights; its checksum tells it from others."""
     path = find_model(name, models_dir=models_dir)
     if not path.is_dir():
         return describe(path, convert(path, is_filled=False)) | {"model": path.stem, "step": 0}
@@ -154,16 +147,10 @@ def latest_step(path):
 
 
 def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):
-    """Write a Conversion as a directory that `load` reads, whole or not at all.
+    """Write a Conversion of the file `source` as a directory that `load` reads; return its Path.
 
-    Args:
-      conversion: of `convert`.
-      source: the file it came from.
-      directory: to write; it must not exist, or hold an earlier conversion.
-      train_p: norm of the attack it was trained with, where the name of the source is not the
-        release's.
-      train_epsilon: its budget, 0 for a standard model.
-    Returns: the Path of the directory.
+    Whole or not at all, in place of an earlier conversion only. `train_p` and `train_epsilon` (0:
+    standard) say how it was trained, where the name of the source is not the release's.
     """
     from safetensors.numpy import save
 

@@ -29,23 +29,14 @@ _NAME = re.compile(r"(resnet18|resnet50|wide_resnet50_[24])_(l2|linf)_eps(\d{1,3
 
 
 class PublishedModel(NamedTuple):
-    """A model of the release.
+    """A model of the release."""
 
-    Attributes:
-      name: as the release names its file, without the extension.
-      arch: key of `build_network`.
-      train_p: norm of the training attack.
-      train_epsilon: its budget in [0, 1] pixel units (8/255 for "linf_eps8.0").
-      clean_accuracy: published top-1 accuracy as a fraction; None where we know none.
-      files: the file names it may lie under.
-    """
-
-    name: str
-    arch: str
-    train_p: float
-    train_epsilon: float
-    clean_accuracy: float | None
-    files: tuple
+    name: str  # of its file in the release, without the extension
+    arch: str  # key of `build_network`
+    train_p: float  # norm of the training attack
+    train_epsilon: float  # its budget in [0, 1] pixel units (8/255 for "linf_eps8.0")
+    clean_accuracy: float | None  # published top-1 accuracy as a fraction, where there is one
+    files: tuple  # the file names it may lie under
 
 
 def published_model(name):
@@ -62,26 +53,18 @@ def published_model(name):
     forms = [f"{budget:g}", f"{budget:.1f}"] if budget == int(budget) else [f"{budget:g}"]
     if p == math.inf:
         forms.reverse()
-    accuracies = dict(zip(RELEASED[p], CLEAN_ACCURACY.get((arch, p), ()), strict=False))
-    accuracy = accuracies.get(budget)
+    percent = dict(zip(RELEASED[p], CLEAN_ACCURACY.get((arch, p), ()), strict=False)).get(budget)
+    accuracy = None if percent is None else percent / 100
     names = [f"{arch}_{norm}_eps{form}" for form in forms]
-    return PublishedModel(
-        names[0],
-        arch,
-        p,
-        budget if p == 2 else budget / 255,
-        None if accuracy is None else accuracy / 100,
-        tuple(f"{n}.ckpt" for n in names),
-    )
+    epsilon, files = budget if p == 2 else budget / 255, tuple(f"{n}.ckpt" for n in names)
+    return PublishedModel(names[0], arch, p, epsilon, accuracy, files)
 
 
 def suite(*, l2_epsilons=L2_EPSILONS):
     """The paper's models: for each backbone the standard one, l2 budgets, the five linf budgets.
 
-    Args:
-      l2_epsilons: budgets of 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5. The paper's main text
-        names only 5; the default is the five largest.
-    Returns: tuple of PublishedModel, 22 by default.
+    A tuple of PublishedModel, 22 by default. `l2_epsilons` are budgets of RELEASED; the paper's
+    main text names only 5, the default is the five largest.
     """
     known = RELEASED[2.0][1:]
     for epsilon in l2_epsilons:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 
 import jax.numpy as jnp
@@ -31,11 +32,10 @@ class TorchForward(ForeignForward):
 
     def __repr__(self):
         network = self.network
-        return (
-            f"TorchForward({network.digest}, {network.mean.flatten().tolist()}, "
-            f"{network.std.flatten().tolist()}, {self.image_size}, {network.place}, "
-            f"{network.logits!r})"
-        )
+        mean, std = (values.flatten().tolist() for values in (network.mean, network.std))
+        place = f"{'input' if network.is_input else 'output'} of {network.place}"
+        about = f"{mean}, {std}, {self.image_size}, {place}, {network.logits!r}"
+        return f"TorchForward({network.digest}, {about})"
 
 
 def from_torch(
@@ -62,8 +62,7 @@ def from_torch(
       features: the name of a submodule whose output they are ([n, c, h, w] is averaged over space);
         None: the input of the linear layer that gives the logits; False: none.
       logits: where the output is a tuple or dict, the index or key of the logits.
-      class_names: of its outputs, in order.
-      name: how records and messages call it; "": the module's class.
+      class_names, name: as in `from_function`; without a name it is the module's class.
     Raises: InputError where it is no torch module, lacks one of these facts, or fails on an image
       of its size.
     """
@@ -93,7 +92,7 @@ def from_torch(
     size = (image_size, image_size, len(mean))
     about_features = ""
     if features is not False:
-        network.layer, network.is_input = _feature_layer(network, features, size)
+        network.place, network.layer, network.is_input = _feature_layer(network, features, size)
         if network.layer is None:
             about_features = ", without features: no linear layer gives its logits, name a "
             about_features += "submodule by features="
@@ -119,7 +118,7 @@ def _check(network, size, features):
 
 
 def _feature_layer(network, name, size):
-    """(the submodule, whether its input is meant); (None, True) where none is found."""
+    """(name of a submodule, itself, whether its input is meant); (None, None, True): none."""
     import torch
 
     module = network.module
@@ -130,18 +129,18 @@ def _feature_layer(network, name, size):
             f"features = {name!r}: {type(module).__name__} has no such submodule; its last are "
             f"{', '.join(list(layers)[-8:])}",
         )
-        return layers[name], False
+        return name, layers[name], False
     seen = []
     with contextlib.ExitStack() as hooks:
-        for layer in module.modules():
+        for name, layer in module.named_modules():
             if isinstance(layer, torch.nn.Linear):
-                hook = layer.register_forward_hook(lambda *called: seen.append(called))
-                hooks.enter_context(hook)
+                note = functools.partial(lambda *called: seen.append(called), name)
+                hooks.enter_context(layer.register_forward_hook(note))
         (logits,) = _tried(network, size)
-    for layer, _, result in reversed(seen):
+    for name, layer, _, result in reversed(seen):
         if result.shape == logits.shape and torch.equal(result, logits):
-            return layer, True
-    return None, True
+            return name, layer, True
+    return None, None, True
 
 
 def _tried(network, size):

@@ -28,17 +28,15 @@ from advspur.models.function import pick
 class Network:
     """A torch module in evaluation mode, its normalisation, and the graphs that are kept.
 
-    Attributes:
-      layer: the module that gives the features; None: none does.
-      is_input: whether they are its input; else its output.
-      widths: lengths of a row of logits and, where there is a layer, of features.
+    Features are the input or output of `layer`, whose name is `place`, if it is not None; `widths`
+    are the lengths of a row of logits and of features.
     """
 
     def __init__(self, module, mean, std, logits):
         import torch
 
         self.module, self.logits = module, logits
-        self.layer, self.is_input, self.widths = None, True, ()
+        self.layer, self.place, self.is_input, self.widths = None, None, True, ()
         tensors = [*module.parameters(), *module.buffers()]
         floats = [t for t in tensors if t.is_floating_point()]
         self.device = tensors[0].device if tensors else torch.device("cpu")
@@ -71,12 +69,10 @@ class Network:
         if self.layer is None:
             return [logits]
         require(seen, "features= names a submodule that is not called")
-        features = seen[-1]
-        require(
-            hasattr(features, "ndim"),
-            f"features= names a submodule that returns a {type(features).__name__}; name one whose "
-            "output is a single tensor",
-        )
+        features, kind = seen[-1], type(seen[-1]).__name__
+        is_tensor = hasattr(features, "ndim")
+        wrong = f"features= names a submodule that returns a {kind}; name one that returns a tensor"
+        require(is_tensor, wrong)
         return [logits, features.mean((2, 3)) if features.ndim == 4 else features]
 
     def forward(self, images):
@@ -121,12 +117,6 @@ class Network:
         tensor = self.images(images).requires_grad_()
         with torch.enable_grad():
             return tensor, self(tensor)
-
-    @property
-    def place(self):
-        """Where the features are, as a text."""
-        names = {id(layer): name for name, layer in self.module.named_modules()}
-        return f"{'input' if self.is_input else 'output'} of {names.get(id(self.layer))}"
 
     @functools.cached_property
     def digest(self):
@@ -174,10 +164,7 @@ def _outputs(network, images):
 
 
 def _on_host(network, function, results, *arrays):
-    """function(*NumPy arrays) as a part of a JAX program; all have the batch as first axis.
-
-    Of a batch that is split over several CPU devices, each calls with its own part.
-    """
+    """function(*NumPy arrays) in a JAX program; each CPU device calls with its part of a batch."""
     count, devices = len(arrays[0]), jax.local_device_count()
     network.room = max(network.room, devices)
     if jax.default_backend() != "cpu":  # one call for all devices

@@ -1,9 +1,8 @@
 """Reads what torch.save writes, without torch and without executing anything of it.
 
-Both containers: the zip file, and the stream of torch before 1.6; also where dill wrote the pickle.
+Both containers, the zip file and the stream of torch before 1.6; and .safetensors and .npz.
 Tensors come back as NumPy views of the mapped file, so memory is used for what is looked at.
 Names beyond the few that checkpoints need stay inert (`advspur._inert_pickle`) and are reported.
-Weights in .safetensors and .npz files are read too.
 """
 
 import math
@@ -55,25 +54,15 @@ class Storage(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes:
-      content: dicts, lists, numbers, strings; tensors as read-only NumPy arrays.
-      container: "zip", "legacy stream", "safetensors" or "npz".
-      inert: names in it that were neither imported nor called, "module.name".
-    """
-
-    content: object
-    container: str
-    inert: tuple
+    content: object  # dicts, lists, numbers, strings; tensors as read-only NumPy arrays
+    container: str  # "zip", "legacy stream", "safetensors" or "npz"
+    inert: tuple  # names in it that were neither imported nor called, "module.name"
 
 
 def read_checkpoint(path):
-    """The content of a checkpoint file, as data: a Checkpoint.
-
-    Raises: InputError, in one line, for a file that is absent, empty, a web page, truncated,
-      damaged, hostile, or of another kind.
-    """
+    """The Checkpoint in a file; InputError for one that is damaged, hostile, or of another kind."""
     path = Path(path)
     require(path.is_file(), f"no checkpoint file {path}")
     size = path.stat().st_size
@@ -113,9 +102,7 @@ def _read_zip(path, data):
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, struct.error, ValueError, OSError, NotImplementedError) as error:
-        raise InputError(
-            f"its zip directory is missing or damaged (truncated?): {error}"
-        ) from error
+        raise InputError(f"its zip directory is damaged (truncated?): {error}") from error
     names = [entry.filename for entry in entries]
     require(len(set(names)) == len(names), "its zip directory names an entry twice")
     pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
@@ -232,11 +219,8 @@ def _construct(function, arguments):
 
 
 def _are_sizes(values):
-    return (
-        isinstance(values, (tuple, list))
-        and len(values) <= 64
-        and all(isinstance(x, int) and x >= 0 for x in values)
-    )
+    is_list = isinstance(values, (tuple, list)) and len(values) <= 64
+    return is_list and all(isinstance(x, int) and x >= 0 for x in values)
 
 
 def _tensor(storage, offset, shape, strides, *rest):

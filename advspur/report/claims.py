@@ -8,7 +8,7 @@ Claims of a number hold where the interval of what was measured covers it.
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from advspur.intervals import difference, ratio
@@ -60,16 +60,14 @@ def judge(compared, sign, unit, note="", shown=POINTS):
     if not differences:
         return None
     toward = sum(sign * d.value > 0 for d in differences)
-    clear = sum((d.low if sign > 0 else -d.high) > 0 for d in differences)
-    against = sum((d.high if sign > 0 else -d.low) < 0 for d in differences)
-    count = len(differences)
-    detail = f"{toward} of {count} {unit} that way, {clear} of them clearly"
+    up, down = (sum(d.low > 0 for d in differences), sum(d.high < 0 for d in differences))
+    clear, against = (up, down) if sign > 0 else (down, up)
+    detail = f"{toward} of {len(differences)} {unit} that way, {clear} of them clearly"
+    verdict = "holds in part" if clear else "open"
     if against:
         verdict, detail = "fails", f"{detail}, {against} clearly the other way"
-    elif clear == count:
+    elif clear == len(differences):
         verdict = "holds"
-    else:
-        verdict = "holds in part" if clear else "open"
     return verdict, " ".join(filter(None, [f"{detail}.", note, _listed(known, shown)]))
 
 
@@ -121,25 +119,24 @@ def _stronger(suite, claim):
 
 def _constant(suite, claim):
     """The number is within ROUGHLY of the baseline's, as a share of it."""
-    found = [
-        (ratio(e, suite.baseline(claim.headline, a)), a, p, epsilon)
-        for a in suite.archs()
-        for p in NORMS
-        for epsilon, e in suite.curve(claim.headline, a, p).items()
-    ]
-    found = [one for one in found if math.isfinite(one[0].value)]
+    found = {}  # the changes by name of the model
+    for arch, p in product(suite.archs(), NORMS):
+        base = suite.baseline(claim.headline, arch)
+        for epsilon, number in suite.curve(claim.headline, arch, p).items():
+            name = f"{arch}, {norm_label(p)} {budget_label(p, epsilon)}"
+            found[name] = ratio(number, base)
+    found = {name: c for name, c in found.items() if math.isfinite(c.value)}
     if not found:
         return None
-    changes, verdict = [one[0] for one in found], "open"
-    if any(min(c.high - 1, 1 - c.low) < -ROUGHLY for c in changes):
+    verdict = "open"
+    if any(min(c.high - 1, 1 - c.low) < -ROUGHLY for c in found.values()):
         verdict = "fails"
-    elif all(max(c.high - 1, 1 - c.low) <= ROUGHLY for c in changes):
+    elif all(max(c.high - 1, 1 - c.low) <= ROUGHLY for c in found.values()):
         verdict = "holds"
-    furthest, arch, p, epsilon = max(found, key=lambda one: abs(one[0].value - 1))
-    change, low, high = (100 * (x - 1) for x in furthest[:3])
+    name = max(found, key=lambda name: abs(found[name].value - 1))
+    change, low, high = (100 * (x - 1) for x in found[name][:3])
     detail = f"Largest relative deviation of {len(found)} models: {change:+.1f}% "
-    place = f"{arch}, {norm_label(p)} {budget_label(p, epsilon)}"
-    return verdict, f"{detail}[{low:.1f}, {high:.1f}], {place}."
+    return verdict, f"{detail}[{low:.1f}, {high:.1f}], {name}."
 
 
 def _stated(suite, claim):
@@ -168,27 +165,15 @@ def _listed(compared, shown):
 
 
 EVERY = "Every {norm} model has a {larger} {name} than the standard one.", _beyond
-COUNT = (
-    (
-        "{paper} of 10 {norm} models have a {larger} {name} than the standard model of their "
-        "architecture."
-    ),
-    _beyond,
-)
+THAN = "have a {larger} {name} than the standard model of their architecture."
+COUNT = "{paper} of 10 {norm} models " + THAN, _beyond
 EACH = "The {name} gets {larger} with each larger {norm} budget.", _steps
 RANKED = "The {name} {rise}s with the {norm} budget.", _ranked
-REVERSED = (
-    "The {name} does not fall with the {norm} budget (our reading: it goes the other way).",
-    _ranked,
-)
+OURS = "(our reading: it goes the other way)."
+REVERSED = "The {name} does not fall with the {norm} budget " + OURS, _ranked
 STRONGER = "Averaged over the budgets, the {name} is {larger} for ℓ2 than for ℓ∞.", _stronger
-CONSTANT = (
-    (
-        "The {name} is roughly constant (our reading: within 10% of the standard model of the "
-        "architecture, with its interval)."
-    ),
-    _constant,
-)
+WITHIN = "within 10% of the standard model of the architecture, with its interval"
+CONSTANT = "The {name} is roughly constant (our reading: " + WITHIN + ").", _constant
 STATED_L2 = "The {name} of the ℓ2 resnet50, ε = 5, is 18.9%.", _stated
 STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", _stated
 

@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 from advspur.intervals import difference, ratio
 from advspur.report.claims import Finding, judge
 from advspur.report.headlines import COLORS, title_of
-from advspur.report.panels import PERCENT, error_bar, seed_dots
-from advspur.report.suite import budget_label, estimate_of, mean_estimate, norm_label, number
+from advspur.report.panels import PERCENT, line
+from advspur.report.suite import budget_label, estimate_of, mean_estimate, norm_label, number, span
 
 TEST, CONTROL = "test", "uncorrelated"
 SPLITS = (  # label, line style and colour of the gap
@@ -100,30 +100,26 @@ def _judged(arm, curves, with_clean):
         means = [_mean(of_rho[0.0]) for of_rho in curves[TEST].values()]
         steps = [difference(b, a) for a, b in pairwise(means)]
         yield f"{trained}: clean accuracy is higher for larger ρ.", judge({"": steps}, 1, "steps")
-
-    gaps, control = (gaps_of(curves[split]) for split in (TEST, CONTROL))
-    clean, under = gaps.get(0.0, [None])[0], {b: gap for b, (gap, _) in gaps.items() if b}
+    gaps = {b: gap for b, (gap, _) in gaps_of(curves[TEST]).items()}
+    clean, under = gaps.get(0.0), [gap for b, gap in gaps.items() if b]
     text = f"{attacked}accuracy under attack is higher for the largest ρ than the smallest."
-    yield text, judge({"": list(under.values())}, 1, "budgets")
-
+    yield text, judge({"": under}, 1, "budgets")
     text = f"{attacked}the gap between the largest and the smallest ρ is larger under attack."
-    growth = [difference(gap, clean) for gap in under.values()]
-    yield text, judge({"": growth}, 1, "budgets", _growth(clean, under, arm)) if under else None
-
+    growth = [difference(gap, clean) for gap in under]
+    yield text, judge({"": growth}, 1, "budgets", _growth(gaps, arm)) if under else None
     text = f"{attacked}with colours that tell nothing the gain vanishes or reverses (ours): the "
-    gaps = [gap for budget, (gap, _) in control.items() if budget]
-    yield f"{text}largest ρ is worse under attack.", judge({"": gaps}, -1, "budgets")
+    control = [gap for budget, (gap, _) in gaps_of(curves[CONTROL]).items() if budget]
+    yield f"{text}largest ρ is worse under attack.", judge({"": control}, -1, "budgets")
 
 
-def _growth(clean, gaps, arm):
+def _growth(gaps, arm):
     """The largest of the gaps beside the clean one."""
 
     def points(estimate):
         value, low, high = (PERCENT * x for x in estimate[:3])
         return f"{value:.1f} points [{low:.1f}, {high:.1f}]"
 
-    gaps = {0.0: clean} | gaps
-    budget = max(gaps, key=lambda budget: gaps[budget].value)
+    clean, budget = gaps[0.0], max(gaps, key=lambda budget: gaps[budget].value)
     note = f"Clean gap {points(clean)}, largest {points(gaps[budget])} at ε = "
     note += budget_label(arm.attack_p, budget)
     if clean.low <= 0:
@@ -141,9 +137,9 @@ def _draw(arms):
         shades = plt.get_cmap("viridis")([i / max(len(curves), 2) for i in range(len(curves))])
         for color, (rho, curve) in zip(shades, curves.items(), strict=True):
             found = {b: (_mean(s), [e.value for e in s.values()]) for b, s in curve.items()}
-            _line(top, found, color, f"ρ = {rho:g}")
+            _line(top, found, color, label=f"ρ = {rho:g}")
         for split, label, style, color in SPLITS:
-            _line(bottom, gaps_of(splits[split]), color, label, style)
+            _line(bottom, gaps_of(splits[split]), color, style, label=label)
         gaps = gaps_of(curves)
         if 0.0 in gaps:
             clean = PERCENT * gaps[0.0][0].value
@@ -153,9 +149,8 @@ def _draw(arms):
         bottom.set_xticks(budgets, [budget_label(arm.attack_p, b) for b in budgets])
         bottom.set_xlabel(f"{norm_label(arm.attack_p)} budget ε of the attack")
         robust = f"{norm_label(arm.p)} AT, ε = {budget_label(arm.p, arm.epsilon)}"
-        trained = robust if arm.p else "standard training"
-        title = f"{arm.arch}, {trained}\n{norm_label(arm.attack_p)} attack"
-        top.set_title(title, fontsize=9.5)
+        title = f"{arm.arch}, {robust if arm.p else 'standard training'}"
+        top.set_title(f"{title}\n{norm_label(arm.attack_p)} attack", fontsize=9.5)
     axes[0, 0].set_ylabel("accuracy (%)")
     axes[1, 0].set_ylabel("gap (points); dotted: clean")
     for row in axes:
@@ -163,13 +158,9 @@ def _draw(arms):
     return figure
 
 
-def _line(axis, found, color, label, style="-"):
-    """The means with their intervals, and a dot a seed, of {budget: (Estimate, values)}."""
-    values = [PERCENT * mean.value for mean, _ in found.values()]
-    axis.plot(list(found), values, color=color, linestyle=style, linewidth=1.2, label=label)
-    for budget, (mean, of_seeds) in found.items():
-        error_bar(axis, budget, mean, color, marker="o", markersize=4)
-        seed_dots(axis, budget, of_seeds, 2.5)
+def _line(axis, found, *look, **label):
+    """A `line` of {budget: (Estimate, values of single seeds)}."""
+    line(axis, [(b, *both, {"markersize": 4}) for b, both in found.items()], *look, **label)
 
 
 def _protocol(suite, arms):
@@ -180,12 +171,7 @@ def _protocol(suite, arms):
         f"attack of {32 * shift:.3g}."
         for shift in sorted({r.options["shift"] for records in attacked for r in records})
     )
-    curves = [splits[TEST] for splits in arms.values()]
-    found = [seeds for c in curves for of_rho in c.values() for seeds in of_rho.values()]
-    counts = {e.num_examples for seeds in found for e in seeds.values()}
-    return f"{undone} Seeds: {_span(set(map(len, found)))}; n: {_span(counts)} images."
-
-
-def _span(values):
-    least, most = min(values), max(values)
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    curves = [curve for splits in arms.values() for curve in splits[TEST].values()]
+    found = [seeds for curve in curves for seeds in curve.values()]
+    counts = span(e.num_examples for seeds in found for e in seeds.values())
+    return f"{undone} Seeds: {span(map(len, found))}; n: {counts} images."

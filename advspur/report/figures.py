@@ -1,17 +1,25 @@
 """Figures of a suite in the layouts of the paper's Figures 1, 5, 6, 7, 8, and robustness."""
 
-import math
+from itertools import product
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 
+from advspur.intervals import NOTHING
 from advspur.report import headlines as h
 from advspur.report import panels
 from advspur.report.color_shift import color_shift_figures
-from advspur.report.own import own_figures
-from advspur.report.panels import COLORS, PERCENT, bars, by_accuracy, by_budget, by_model
-from advspur.report.suite import NORMS, STANDARD, UNKNOWN, budget_label, norm_label, options_label
+from advspur.report.panels import bars, by_accuracy, by_budget, by_model
+from advspur.report.suite import (
+    NORMS,
+    STANDARD,
+    UNKNOWN,
+    budget_label,
+    norm_label,
+    options_label,
+    span,
+)
 
 STYLE = {
     "font.size": 10,
@@ -70,11 +78,6 @@ FIGURES = (  # file name, title on the page, kind of panels, headlines, caption
 )
 
 
-def draw_figures(suite, directory):
-    """Draw every figure the suite has records for; as `save_figures`."""
-    return save_figures(_figures(suite), directory)
-
-
 def save_figures(figures, directory):
     """Save each (file name, title, figure, caption) as PNG and PDF.
 
@@ -92,12 +95,14 @@ def save_figures(figures, directory):
     return saved
 
 
-def _figures(suite):
+def suite_figures(suite):
+    """(file name, title, figure, caption) of every figure that the suite has records for."""
     has_budgets, has_unknown = bool(suite.norms()), bool(suite.unknown())
     for name, title, draw, shown, caption in (*FIGURES, *own_figures(suite)):
         if draw is by_budget and has_unknown and not has_budgets:
             draw = by_model
-        recorded = [m for m in shown if (suite.numbers if draw is by_model else suite.has)(m)]
+        has = suite.numbers if draw is by_model else suite.has
+        recorded = list(filter(has, shown))
         # Standard models alone have nothing to be drawn against.
         if recorded and (has_budgets or has_unknown or draw in (bars, by_model)):
             protocols = (_protocol(suite, m) for m in recorded)
@@ -107,39 +112,41 @@ def _figures(suite):
     yield from color_shift_figures(suite)
 
 
+def own_figures(suite):
+    """(file name, title, kind of panels, headlines, caption) of each figure of such benchmarks."""
+    for index, (benchmark, chosen) in enumerate(h.own_headlines(suite).items(), start=1):
+        title, groups = h.title_of(benchmark), h.headlines_of(suite, benchmark, "group_accuracy")
+        yield f"own{index}_models", f"{title}: by model", by_model, chosen, "Headline numbers."
+        yield f"own{index}_groups", f"{title}: by group", by_model, groups, "Accuracy by group."
+
+
 def _protocol(suite, headline):
     """What the records say of how a number was taken, all readings where models differ."""
     found = [r for m in suite.models for r in suite.matching(headline, m.name)]
-    counts = [r.num_examples for r in found]
+    size = f"n = {span((r.num_examples for r in found), 'd')}"
     readings = dict.fromkeys(options_label(r.options) for r in found)
-    least, most = min(counts), max(counts)
-    size = f"n = {least}" if least == most else f"n = {least} to {most}"
     name = f"{headline.title} {headline.metric.replace('_', ' ')}"
     return f"{name}: {'; '.join([size, *filter(None, readings)])}."
 
 
 def _robustness(suite):
     """A panel a norm of the attack: accuracy against its budget, one line a model."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.6), sharey=True)
-    of_shapes = [found for key, found in suite.records.items() if key[1:] == ATTACKED]
+    figure, axes = panels.grid(2, 4.6, 3.6, sharey=True)
+    attacks = [r.options for key, rs in suite.records.items() if key[1:] == ATTACKED for r in rs]
+    under, archs = h.SHAPES_CLEAN._replace(metric="pgd_accuracy"), suite.archs()
     for axis, p_option, attack_p in zip(axes, (2.0, "inf"), NORMS, strict=True):
-        budgets = {(r.options["p"], r.options["epsilon"]) for found in of_shapes for r in found}
-        epsilons = sorted(epsilon for p, epsilon in budgets if p == p_option and epsilon)
-        under = h.SHAPES_CLEAN._replace(metric="pgd_accuracy")
+        epsilons = sorted({o["epsilon"] for o in attacks if o["p"] == p_option} - {0})
         attacked = [under._replace(options={"p": p_option, "epsilon": e}) for e in epsilons]
         shown = [h.SHAPES_CLEAN, *attacked]
-
-        for look, arch in enumerate(suite.archs()):
-            for p in (STANDARD, *suite.norms()):
-                curves = [suite.curve(m, arch, p) for m in shown]
-                for strength, budget in enumerate(sorted(set().union(*curves))):
-                    label = f"{norm_label(p)} {budget_label(p, budget)}" if p else "standard"
-                    label = label if len(suite.archs()) == 1 else f"{arch} {label}"
-                    values = [c[budget].value if budget in c else math.nan for c in curves]
-                    _line(axis, values, p, strength, marker="os^D"[look % 4], label=label)
-        for index, name in enumerate(panels.unknown_names(suite, attacked)):
-            values = [suite.estimate(m, name).value for m in shown]
-            _line(axis, values, UNKNOWN, index, marker="P", label=name)
+        for arch, p in product(archs, (STANDARD, *suite.norms())):
+            curves = [suite.curve(m, arch, p) for m in shown]
+            for style, budget in enumerate(sorted(set().union(*curves))):
+                label = f"{norm_label(p)} {budget_label(p, budget)}" if p else "standard"
+                label = label if len(archs) == 1 else f"{arch} {label}"
+                values = [c.get(budget, NOTHING).value for c in curves]
+                _line(axis, values, p, style, "os^D"[archs.index(arch) % 4], label)
+        for style, name in enumerate(panels.unknown_names(suite, attacked)):
+            _line(axis, [suite.estimate(m, name).value for m in shown], UNKNOWN, style, "P", name)
         labels = [budget_label(attack_p, e) for e in epsilons]
         axis.set_xticks(range(len(shown)), ["clean", *labels])
         axis.set_xlabel(f"{norm_label(attack_p)} budget of the PGD attack")
@@ -150,6 +157,6 @@ def _robustness(suite):
     return figure
 
 
-def _line(axis, values, p, style, **look):
-    look |= {"color": COLORS[p], "linestyle": ("-", "--", ":")[style % 3], "markersize": 3}
-    axis.plot(range(len(values)), [PERCENT * v for v in values], **look)
+def _line(axis, values, p, style, marker, label):
+    look = {"color": panels.COLORS[p], "linestyle": ("-", "--", ":")[style % 3], "markersize": 3}
+    axis.plot([panels.PERCENT * v for v in values], marker=marker, label=label, **look)

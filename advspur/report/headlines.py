@@ -1,6 +1,10 @@
 """The headline numbers of the benchmarks: where their records are and how to read them."""
 
+from fnmatch import fnmatch
 from typing import NamedTuple
+
+from advspur.records import DETAILS
+from advspur.report.suite import budget_label, norm_label, number
 
 TITLES = {
     "imagenet": "ImageNet",
@@ -30,7 +34,6 @@ class Headline(NamedTuple):
 
     @property
     def title(self):
-        """The benchmark as its authors write it."""
         return title_of(self.benchmark)
 
 
@@ -123,12 +126,63 @@ HEADLINES = (
     COLORS_CLEAN,
     COLORS_CLEAN._replace(name="majority", metric="majority_accuracy"),
     COLORS_CLEAN._replace(name="minority", metric="minority_accuracy"),
-    COLORS_CLEAN._replace(
-        name="accuracy, colours that tell nothing", options={"part": "uncorrelated"}
-    ),
+    Headline("accuracy, colours that tell nothing", COLORS, "accuracy", {"part": "uncorrelated"}),
     SHAPES_CLEAN,
     *SHAPES_GROUPS,
     *SHAPES_GAPS,
     *SHAPES_NOISE,
     *(headline for masks in MASKS for headline in masks),
 )
+
+# Of benchmarks that the paper does not have: pattern, name ("": its own words), unit.
+OWN_METRICS = (
+    ("accuracy", "", "%"),
+    ("worst_group_accuracy", "", "%"),
+    ("majority_minority_gap", "majority-minority gap", "points"),
+    ("background_gap", "", "points"),
+    ("relative_background_gap", "", "%"),
+    ("relative_*_sensitivity", "", "%"),
+    ("norm_fraction_spurious", "deep NFS", "%"),
+    ("pgd_accuracy", "PGD accuracy", "%"),
+    ("autoattack_accuracy", "AutoAttack accuracy", "%"),
+)
+# Options in which two numbers of one metric of theirs differ, in the order of naming.
+DISTINCT = ("p", "epsilon", "family", "part", "scoring", "head", "group")
+
+
+def own_headlines(suite):
+    """{benchmark: its Headlines} of the benchmarks that no headline of the paper is on."""
+    known = {h.benchmark for h in HEADLINES}
+    own = sorted({benchmark for _, benchmark, _ in suite.records} - known)
+    return {b: [h for metric in OWN_METRICS for h in headlines_of(suite, b, *metric)] for b in own}
+
+
+def headlines_of(suite, benchmark, pattern, name="", unit="%"):
+    """A Headline for each combination of DISTINCT options that the metrics are recorded with."""
+    found = {}
+    for (_, of, metric), records in suite.records.items():
+        for r in records if of == benchmark and fnmatch(metric, pattern) else ():
+            options = {o: r.options[o] for o in DISTINCT if o in r.options}
+            options.setdefault("head", None)  # a model with the classes of the data has none
+            is_detail = (DETAILS - {"epsilon", "group"}) & r.options.keys()
+            # At budget 0 stands the clean accuracy of the images that are attacked.
+            if not is_detail and options.get("epsilon") != 0:
+                named = Headline(name or metric.replace("_", " "), benchmark, metric, options)
+                found[metric, *options.items()] = named._replace(unit=unit)
+    found = list(found.values())
+    if pattern == "norm_fraction_spurious":
+        area = Headline("area off the core", benchmark, "spurious_area")
+        found = [h._replace(even=area._replace(options=h.options)) for h in found]
+    return [h._replace(name=h.name + _differs(h, found)) for h in found]
+
+
+def _differs(headline, others):
+    """The options in which a headline differs from the others, as a text; budgets always."""
+    words, options = [], headline.options
+    if "epsilon" in options:
+        p = number(options["p"])
+        words.append(f"{norm_label(p)} {budget_label(p, options['epsilon'])}")
+    for name in DISTINCT[2:]:
+        if options.get(name) is not None and len({h.options.get(name) for h in others}) > 1:
+            words.append(f"{options[name]} noise" if name == "family" else str(options[name]))
+    return f": {', '.join(words)}" if words else ""

@@ -10,9 +10,8 @@ from advspur._files import read_json, write_whole
 from advspur.records import COMPLETE, COUNTS, read_records
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
-from advspur.report.figures import draw_figures, save_figures
-from advspur.report.headlines import HEADLINES, title_of
-from advspur.report.own import own_headlines
+from advspur.report.figures import save_figures, suite_figures
+from advspur.report.headlines import HEADLINES, own_headlines, title_of
 from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
@@ -34,8 +33,8 @@ def write_report(directory):
     )
     numbers = [r for r in records if r.benchmark != "training" and r.metric != COMPLETE]
     suite = suite_of(numbers)
-    figures = draw_figures(suite, directory / "figures") if records else []
-    drawn = save_figures(theory_figures(theory), directory / "figures") if theory else []
+    figures = save_figures(suite_figures(suite), directory / "figures")
+    drawn = save_figures(theory_figures(theory), directory / "figures")
     config = directory / "config.json"
     run = read_json(config) if config.exists() else None
     note = (run or {}).get("config", {}).get("note", "")

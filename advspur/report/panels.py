@@ -69,23 +69,22 @@ def by_model(suite, headlines):
         axis.set_title(_label(headline), fontsize=9.5)
         axis.grid(axis="y", visible=False)
     handles = _kind_marks(dict.fromkeys(m.p for m in models)) + _even_mark(suite, headlines)
-    place = {"loc": "outside upper center", "ncols": int(figure.get_figwidth() // 1.5)}
-    figure.legend(handles=handles, fontsize=9, **place)
+    _legend(figure, handles, 1.5)
     return figure
 
 
 def by_budget(suite, headlines):
     """A row a headline and a column a norm: the standard model, the budgets, unknown models."""
     norms, others = suite.norms(), unknown_names(suite, headlines)
-    shape = len(headlines), len(norms)
     size = ((4.6 + 0.35 * len(others)) * len(norms), 2.35 * len(headlines) + 0.8)
-    figure, axes = plt.subplots(*shape, figsize=size, sharex="col", sharey="row", squeeze=False)
+    share = {"sharex": "col", "sharey": "row", "squeeze": False}
+    figure, axes = plt.subplots(len(headlines), len(norms), figsize=size, **share)
     for column, p in zip(axes.T, norms, strict=True):
         curves = [suite.curves(h, norm) for h in headlines for norm in (STANDARD, p)]
         budgets = sorted({e for of_archs in curves for curve in of_archs.values() for e in curve})
         for axis, headline in zip(column, headlines, strict=True):
-            for look, arch in enumerate(suite.archs()):
-                _curve(axis, suite, headline, arch, p, look, budgets)
+            for index, arch in enumerate(suite.archs()):
+                _curve(axis, suite, headline, arch, p, index, budgets)
             for name, found in suite.points(headline).items():
                 place = len(budgets) + others.index(name)
                 error_bar(axis, place, found, COLORS[UNKNOWN], marker=UNKNOWN_LOOKS[0])
@@ -103,38 +102,38 @@ def by_budget(suite, headlines):
     extra += _even_mark(suite, headlines)
     if others:
         extra.append(_mark(UNKNOWN_LOOKS[0], label="unknown training", color=COLORS[UNKNOWN]))
-    _legend(figure, suite, extra)
+    _legend(figure, _arch_marks(suite) + extra)
     return figure
 
 
 def by_accuracy(suite, headlines):
     """A panel a ratio: its one accuracy against the other, one point a model."""
-    size = (4.6 * len(headlines), 4.2)
-    figure, axes = plt.subplots(1, len(headlines), figsize=size, squeeze=False)
+    figure, axes = grid(len(headlines), 4.6, 4.2)
     looks = dict(zip(unknown_names(suite, headlines), itertools.cycle(UNKNOWN_LOOKS), strict=False))
-    for axis, headline in zip(axes[0], headlines, strict=True):
+
+    def point(axis, x, y, color, **look):
+        error_bar(axis, PERCENT * x.value, y, color, xerr=_lengths(x), **look)
+
+    for axis, headline in zip(axes, headlines, strict=True):
         both = headline.over, headline._replace(over=None)
         for index, arch in enumerate(suite.archs()):
-            marker, line = _look(index)
+            marker, style = LOOKS[index % len(LOOKS)]
             base = suite.baseline(headline, arch)
             for p in (STANDARD, *suite.norms()):
                 x, y = (suite.curve(h, arch, p) for h in both)
                 for epsilon, slope in suite.curve(headline, arch, p).items():
-                    look = {"marker": marker, "markersize": 5, "xerr": _lengths(x[epsilon])}
-                    look["markerfacecolor"] = _face(p, slope, base)
-                    at = PERCENT * x[epsilon].value
-                    error_bar(axis, at, y[epsilon], COLORS[p], **look)
+                    look = {"markersize": 5, "markerfacecolor": _face(p, slope, base)}
+                    point(axis, x[epsilon], y[epsilon], COLORS[p], marker=marker, **look)
             if math.isfinite(base.value):
                 start = [PERCENT * suite.baseline(h, arch).value for h in both]
-                axis.axline(start, slope=base.value, color=COLORS[STANDARD], linestyle=line, lw=1)
+                axis.axline(start, slope=base.value, color=COLORS[STANDARD], linestyle=style, lw=1)
         for name in suite.points(headline):
             x, y = (suite.estimate(h, name) for h in both)
-            look = {"marker": looks[name], "markersize": 6, "xerr": _lengths(x)}
-            error_bar(axis, PERCENT * x.value, y, COLORS[UNKNOWN], **look)
+            point(axis, x, y, COLORS[UNKNOWN], marker=looks[name], markersize=6)
         axis.set_xlabel(f"{headline.over.title} {headline.over.name} (%)")
         axis.set_ylabel(f"{headline.title} {headline.metric.replace('_', ' ')} (%)")
     others = [_mark(m, label=_short(n), color=COLORS[UNKNOWN]) for n, m in looks.items()]
-    _legend(figure, suite, _kind_marks(suite.kinds()) + others)
+    _legend(figure, _arch_marks(suite) + _kind_marks(suite.kinds()) + others)
     return figure
 
 
@@ -148,40 +147,42 @@ def grid(count, width, height, margin=0.0, **options):
     return figure, list(axes.flat[:count])
 
 
+def line(axis, points, color, style="-", **look):
+    """A line through points (x, Estimate, values of single seeds, look of the marker)."""
+    values = [PERCENT * mean.value for _, mean, *_ in points]
+    axis.plot([x for x, *_ in points], values, color=color, linestyle=style, lw=1.2, **look)
+    for x, mean, seeds, marker in points:
+        error_bar(axis, x, mean, **{"color": color, "marker": "o"} | marker)
+        if len(seeds) > 1:
+            axis.plot([x] * len(seeds), [PERCENT * v for v in seeds], ".", color="black", ms=3)
+
+
 def error_bar(axis, x, estimate, color, **options):
     """A marker at an Estimate, and its interval."""
     y, lengths = [PERCENT * estimate.value], _lengths(estimate)
     axis.errorbar([x], y, yerr=lengths, color=color, capsize=2, elinewidth=1, **options)
 
 
-def seed_dots(axis, x, values, size):
-    """A dot for each of several seeds."""
-    if len(values) > 1:
-        values = [PERCENT * value for value in values]
-        axis.plot([x] * len(values), values, ".", color="black", markersize=size)
+def unknown_names(suite, headlines):
+    """The names of the models of unknown training that have any of the numbers."""
+    return list(dict.fromkeys(name for h in headlines for name in suite.points(h)))
 
 
-def _curve(axis, suite, headline, arch, p, look, budgets):
+def _curve(axis, suite, headline, arch, p, index, budgets):
     """The numbers of one architecture at their places among the budgets, and its baseline."""
-    marker, line = _look(look)
-    base = suite.baseline(headline, arch)
+    marker, style = LOOKS[index % len(LOOKS)]
+    base, gray = suite.baseline(headline, arch), COLORS[STANDARD]
     if math.isfinite(base.value):
-        color = COLORS[STANDARD]
-        axis.axhspan(PERCENT * base.low, PERCENT * base.high, color=color, alpha=0.15, lw=0)
-        axis.axhline(PERCENT * base.value, color=color, linestyle=line, linewidth=1)
-    shift = 0.2 * (look - (len(suite.archs()) - 1) / 2)  # error bars beside each other
-    curve = [
-        (budgets.index(epsilon) + shift, norm, mean_estimate(found), found)
-        for norm in (STANDARD, p)
-        for epsilon, found in suite.seeds(headline, arch, norm).items()
-    ]
-    values = [PERCENT * mean.value for _, _, mean, _ in curve]
-    places = [place for place, *_ in curve]
-    axis.plot(places, values, color=COLORS[p], linestyle=line, lw=1.2)
-    for x, norm, mean, found in curve:
-        options = {"marker": marker, "markerfacecolor": _face(norm, mean, base), "markersize": 5}
-        error_bar(axis, x, mean, COLORS[norm], **options)
-        seed_dots(axis, x, [e.value for e in found], 3)
+        axis.axhspan(PERCENT * base.low, PERCENT * base.high, color=gray, alpha=0.15, lw=0)
+        axis.axhline(PERCENT * base.value, color=gray, linestyle=style, linewidth=1)
+    shift = 0.2 * (index - (len(suite.archs()) - 1) / 2)  # error bars beside each other
+    points = []
+    for norm in (STANDARD, p):
+        for epsilon, found in suite.seeds(headline, arch, norm).items():
+            mean, look = mean_estimate(found), {"color": COLORS[norm], "marker": marker}
+            look |= {"markerfacecolor": _face(norm, mean, base), "markersize": 5}
+            points.append((budgets.index(epsilon) + shift, mean, [e.value for e in found], look))
+    line(axis, points, COLORS[p], style)
     for (of_arch, of_norm, epsilon), value in headline.paper:
         if of_arch == arch and of_norm in (STANDARD, p) and epsilon in budgets:
             at = budgets.index(epsilon) + shift
@@ -191,12 +192,7 @@ def _curve(axis, suite, headline, arch, p, look, budgets):
 def _face(p, estimate, base):
     """The colour a marker is filled with: white unless the model differs clearly."""
     gap = difference(estimate, base)
-    is_clear = p == STANDARD or gap.low > 0 or gap.high < 0
-    return COLORS[p] if is_clear else "white"
-
-
-def _short(name):
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+    return COLORS[p] if p == STANDARD or gap.low > 0 or gap.high < 0 else "white"
 
 
 def _even(draw_line, suite, headline):
@@ -207,45 +203,43 @@ def _even(draw_line, suite, headline):
         draw_line(value, color="black", linestyle=":", linewidth=1)
 
 
-def _even_mark(suite, headlines):
-    """The legend's handle of that line, if there is one."""
-    is_drawn = any(h.even and suite.has(h.even) for h in headlines)
-    return [_mark("none", ":", label="area off the core", linewidth=1)] if is_drawn else []
-
-
-def unknown_names(suite, headlines):
-    """The names of the models of unknown training that have any of the numbers."""
-    return list(dict.fromkeys(name for h in headlines for name in suite.points(h)))
-
-
-def _kind_marks(kinds):
-    return [
-        plt.Line2D([], [], color=COLORS.get(p, OTHER), linewidth=4, label=training_label(p))
-        for p in kinds
-    ]
-
-
-def _look(index):
-    return LOOKS[index % len(LOOKS)]
-
-
 def _label(headline):
     name = textwrap.fill(f"{headline.name} ({headline.unit})", 30)
     return f"{headline.title}\n{name}"
 
 
-def _legend(figure, suite, extra):
-    """Names of the architectures, the hollow marker and what else the figure has, on top."""
-    handles = [_mark(*_look(i), label=arch, markersize=5) for i, arch in enumerate(suite.archs())]
+def _short(name):
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def _legend(figure, handles, width=2):
+    """On top; the widest entry takes about `width` inches."""
+    look = {"loc": "outside upper center", "fontsize": 9, "handlelength": 2.6}
+    figure.legend(handles=handles, ncols=int(figure.get_figwidth() // width), **look)
+
+
+def _arch_marks(suite):
+    """The looks of the architectures and the hollow marker; [] where there are none."""
+    marks = [
+        _mark(*look, label=arch, markersize=5)
+        for arch, look in zip(suite.archs(), itertools.cycle(LOOKS), strict=False)
+    ]
     hollow = {"markerfacecolor": "white", "label": "not clearly different from standard"}
-    handles += [_mark("o", **hollow), *extra] if handles else extra
-    columns = int(figure.get_figwidth() // 2)  # the widest entry takes about 2 inches
-    place = {"loc": "outside upper center", "ncols": columns}
-    figure.legend(handles=handles, fontsize=9, handlelength=2.6, **place)
+    return [*marks, _mark("o", **hollow)] if marks else []
 
 
-def _mark(marker, line="none", **options):
-    return plt.Line2D([], [], marker=marker, linestyle=line, **{"color": "black"} | options)
+def _kind_marks(kinds):
+    looks = ((training_label(p), COLORS.get(p, OTHER)) for p in kinds)
+    return [_mark("none", "-", label=label, color=color, linewidth=4) for label, color in looks]
+
+
+def _even_mark(suite, headlines):
+    is_drawn = any(h.even and suite.has(h.even) for h in headlines)
+    return [_mark("none", ":", label="area off the core", linewidth=1)] if is_drawn else []
+
+
+def _mark(marker, style="none", **options):
+    return plt.Line2D([], [], marker=marker, linestyle=style, **{"color": "black"} | options)
 
 
 def _lengths(estimate):

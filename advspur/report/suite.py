@@ -57,10 +57,7 @@ class Suite(NamedTuple):
         return known + [UNKNOWN] * bool(self.unknown())
 
     def matching(self, headline, model):
-        """The records of a model that have the headline's options, and perhaps further ones.
-
-        An option that is None must be absent.
-        """
+        """The records of a model with the headline's options (None: absent), or further ones."""
         left_out = DETAILS - headline.options.keys()
         return [
             r
@@ -72,44 +69,36 @@ class Suite(NamedTuple):
     def estimate(self, headline, model):
         """The Estimate of one model, by name; NaN where nothing is recorded."""
         found = self.matching(headline, model)
-        if not found:
-            return NOTHING
-        own = estimate_of(found[-1])  # the last written counts
-        return ratio(own, self.estimate(headline.over, model)) if headline.over else own
+        own = estimate_of(found[-1]) if found else NOTHING  # the last written counts
+        over = found and headline.over
+        return ratio(own, self.estimate(over, model)) if over else own
 
-    def numbers(self, headline):
-        """{name: Estimate} of every model with a finite interval."""
-        found = {m.name: self.estimate(headline, m.name) for m in self.models}
+    def numbers(self, headline, of=lambda model: True):
+        """{name: Estimate} of the models with a finite interval."""
+        found = {m.name: self.estimate(headline, m.name) for m in self.models if of(m)}
         return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
 
     def points(self, headline):
         """The `numbers` of the models of unknown training."""
-        unknown = self.unknown()
-        return {name: e for name, e in self.numbers(headline).items() if name in unknown}
+        return self.numbers(headline, lambda model: model.p == UNKNOWN)
 
     def seeds(self, headline, arch, p):
         """{budget: Estimates of the seeds} of one curve, ascending.
 
         In the tables only: averaged weights (names with @) and numbers without a finite interval.
         """
-        found = {}
+        found, numbers = {}, self.numbers(headline, lambda m: (m.arch, m.p) == (arch, p))
         for m in self.models:
-            if (m.arch, m.p) == (arch, p) and "@" not in m.name:
-                estimate = self.estimate(headline, m.name)
-                if all(map(math.isfinite, estimate)):
-                    found.setdefault(m.epsilon, []).append(estimate)
+            if m.name in numbers and "@" not in m.name:
+                found.setdefault(m.epsilon, []).append(numbers[m.name])
         return found
 
     def curve(self, headline, arch, p):
-        """{budget: mean over seeds}, ascending.
-
-        Its interval is the mean of the intervals: the models share their test images, so
-        averaging shrinks nothing that could be relied on. Spread over seeds is not in it.
-        """
+        """{budget: mean over seeds, and of their intervals: they share their test images}."""
         return {e: mean_estimate(s) for e, s in self.seeds(headline, arch, p).items()}
 
     def curves(self, headline, p):
-        """{architecture: curve}, of all of them."""
+        """{architecture: curve}."""
         return {a: self.curve(headline, a, p) for a in self.archs()}
 
     def of_kind(self, headline, p):
@@ -131,8 +120,7 @@ def suite_of(records):
     """The Suite of a list of Records.
 
     Adversarially trained models must differ in architecture, norm, budget or seed. Several
-    standard models of one architecture are averaged, as seeds are; those of unknown training are
-    drawn one by one.
+    standard models of one architecture are averaged, as seeds are.
     """
     models, by_number, places = {}, {}, {}
     rhos = {r.model: number(r.options["rho"]) for r in records if "rho" in r.options}
@@ -141,7 +129,7 @@ def suite_of(records):
         if r.train_epsilon and r.train_p is not None:
             p = number(r.train_p)
         rho = 0.0 if p == UNKNOWN else rhos.get(r.model, 0.0)
-        model = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
+        models[r.model] = model = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
         if p != UNKNOWN and (r.train_epsilon or rho):
             name = r.model.split("@")[0]
             other = places.setdefault(model[1:], name)
@@ -150,7 +138,6 @@ def suite_of(records):
                 f"{other} and {name} have the same architecture, training norm, budget and seed: a "
                 "report shows one of them; evaluate them into two directories with --workdir=DIR",
             )
-        models[r.model] = model
         by_number.setdefault((r.model, r.benchmark, r.metric), []).append(r)
 
     def place(m):
@@ -190,6 +177,12 @@ def budget_label(p, epsilon):
 def training_label(p):
     """A kind of training as shown: standard, ℓ2 AT, unknown."""
     return {STANDARD: "standard", UNKNOWN: UNKNOWN}.get(p) or f"{norm_label(p)} AT"
+
+
+def span(values, form=","):
+    """The least and the most of some values as shown: 500, or 100 to 1,000."""
+    least, most = min(values := list(values)), max(values)
+    return f"{least:{form}}" if least == most else f"{least:{form}} to {most:{form}}"
 
 
 def options_label(options):

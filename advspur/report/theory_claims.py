@@ -41,8 +41,8 @@ def theory_findings(theory):
 
 def _nfs_claims(a):
     some, spurious = a["etas"] > 0, a["is_spurious"]
-    for i, p in enumerate(a["norms"]):
-        nfs, theta, budgets = a["nfs"][i], a["theta"][i], a["epsilons"][i]
+    names = "norms", "nfs", "theta", "epsilons"
+    for p, nfs, theta, budgets in zip(*(a[name] for name in names), strict=True):
         uses, alive, norm = _uses(theta, spurious), ~np.isnan(nfs), norm_label(p)
         if p == math.inf:
             none = f"{norm}: the model “does not rely on the spurious features”"
@@ -125,13 +125,12 @@ def _shift_claims(a):
             f" Budgets with |θ_S|² > {TOLERANCE:g}: {judged.sum()} of {judged.size}. The core "
             f"model's loss moves by {np.max(np.abs(rise[:, i, ..., 0])):.2g} at most."
         )
-        mean = excess > TOLERANCE
-        yield _everywhere("4", worse + ", in expectation", mean, judged[:, None], axes, note)
-        none = improved[:, i] == 0
-        shares = improved[:, i][:, judged][..., [np.argmin(shifts)]]
+        judged, mean = judged[:, None], excess > TOLERANCE
+        yield _everywhere("4", worse + ", in expectation", mean, judged, axes, note)
+        shares = improved[:, i][:, judged[:, 0]][..., [np.argmin(shifts)]]
         low, high = np.min(shares, initial=1), np.max(shares, initial=0)
         note = f" At shift {shifts.min():.4g}, {low:.1%} to {high:.1%} of draws lower its loss."
-        yield _everywhere("4", worse + ", in every draw", none, judged[:, None], axes, note)
+        yield _everywhere("4", worse + ", in every draw", improved[:, i] == 0, judged, axes, note)
 
 
 CLAIMS = {"nfs": _nfs_claims, "scale": _scale_claims, "shift": _shift_claims}

@@ -20,28 +20,26 @@ READINGS = {
 
 def theory_figures(theory):
     """(file name, title, figure, caption) of what `read_theory` has the arrays for."""
-    for name, (source, draw) in FIGURES.items():
-        if source in theory:
-            yield f"theory_{name}", None, *draw(theory[source])
+    for source, arrays in theory.items():
+        for draw in FIGURES[source]:
+            yield f"theory{draw.__name__}", None, *draw(arrays)
 
 
 def _nfs(a):
-    figure, axes = grid(len(a["norms"]), *SIZE, sharey=True)
-    for i, (axis, p) in enumerate(zip(axes, a["norms"], strict=True)):
+    titles = [f"{norm_label(p)} adversary" for p in a["norms"]]
+    figure, axes = _panels(titles, "budget ε (units of the features)", sharey=True)
+    for i, axis in enumerate(axes):
         for j, (eta, color) in enumerate(zip(a["etas"], _shades(a["etas"]), strict=True)):
-            end = (a["collapse_radius"][i, j], a["limit_nfs"][i, j])
-            alive = ~np.isnan(a["nfs"][i, j])
-            line = zip((a["epsilons"][i][alive], a["nfs"][i, j][alive]), end, strict=True)
-            x, y = (np.append(values, last) for values, last in line)
-            axis.plot(x, y, color=color, label=f"{eta:g}" if i == 0 else None)
+            nfs, end = a["nfs"][i, j], (a["collapse_radius"][i, j], a["limit_nfs"][i, j])
+            alive = ~np.isnan(nfs)
+            x = np.append(a["epsilons"][i][alive], end[0])
+            axis.plot(x, np.append(nfs[alive], end[1]), color=color, label=f"{eta:g}")
             axis.plot(*end, "o", color=color, markersize=4, clip_on=False)
-        axis.set_title(f"{norm_label(p)} adversary")
-        axis.set_xlabel("budget ε (units of the features)")
         axis.set_xlim(left=0)
         axis.set_ylim(-0.02, 1)
         if np.nanmax(a["nfs"][i], initial=0) == 0:
             axis.text(0.5, 0.1, "0 for every η", transform=axis.transAxes, ha="center")
-    _name_lines(figure, "η")
+    _name_lines(figure, axes, "η")
     return figure, (
         "Norm fraction over spurious features of the exact minimiser against the training budget "
         "(layout of the paper's Figure 2). A dot ends each line at the collapse radius, from which "
@@ -50,20 +48,19 @@ def _nfs(a):
 
 
 def _scale(a):
-    figure, axes = grid(len(a["etas"]), *SIZE, sharey=True)
+    both = zip(a["etas"], a["critical_scale"], strict=True)
+    titles = [f"η = {eta:g}, threshold {threshold:.3g}" for eta, threshold in both]
+    figure, axes = _panels(titles, "scale of the spurious features", sharey=True)
     alive = (a["epsilons"] > 0) & np.all(~np.isnan(a["nfs"]), axis=(0, 1))
     chosen = _spread(np.flatnonzero(alive), 6)
-    for i, (axis, eta) in enumerate(zip(axes, a["etas"], strict=True)):
+    for i, (axis, threshold) in enumerate(zip(axes, a["critical_scale"], strict=True)):
         for n, color in zip(chosen, _shades(chosen), strict=True):
-            label = f"{a['epsilons'][n]:.3g}" if i == 0 else None
+            label = f"{a['epsilons'][n]:.3g}"
             axis.plot(a["scales"], a["nfs"][i, :, n], color=color, label=label)
-        threshold = a["critical_scale"][i]
         if threshold <= a["scales"].max():
             axis.axvline(threshold, color=COLORS[0.0], linestyle="--", linewidth=1)
-        axis.set_title(f"η = {eta:g}, threshold {threshold:.3g}")
-        axis.set_xlabel("scale of the spurious features")
         axis.set_ylim(-0.02, 1.02)
-    _name_lines(figure, "budget ε")
+    _name_lines(figure, axes, "budget ε")
     return figure, (
         "NFS of the ℓ∞ model against the scale of the spurious features (layout of Figure 3). "
         "Dashed: the threshold, above which they are used, in closed form. Budgets below the "
@@ -80,9 +77,8 @@ def _phase(a):
     axis.pcolormesh(x, y, used.T, cmap="Greys", vmin=0, vmax=6, shading="nearest")
     mesh = axis.pcolormesh(x, y, share.T, cmap="viridis", vmin=0, vmax=1, shading="nearest")
     axis.plot(x, a["phase_critical_scale"], color="black", linestyle="--", linewidth=1.2)
+    axis.set(xlabel="spurious correlation η", ylabel="scale of the spurious features")
     axis.set_ylim(y.min(), y.max())
-    axis.set_xlabel("spurious correlation η")
-    axis.set_ylabel("scale of the spurious features")
     figure.colorbar(mesh, label="budget from which NFS = 1,\nas a share of the collapse radius")
     return figure, (
         "Where the ℓ∞ model uses spurious features at some budget, and from which budget on it "
@@ -92,8 +88,10 @@ def _phase(a):
 
 
 def _shift(a):
-    figure, axes = grid(len(a["norms"]), *SIZE)
-    for i, (axis, p) in enumerate(zip(axes, a["norms"], strict=True)):
+    both = zip(a["norms"], a["scales"], strict=True)
+    titles = [f"{norm_label(p)} adversary, scale {scale:g}" for p, scale in both]
+    figure, axes = _panels(titles, "standard deviation σ of the shift")
+    for i, axis in enumerate(axes):
         alive = np.flatnonzero(np.any(a["theta"][i, :, 1] != 0, axis=-1))
         chosen = _spread(alive, 3)
         for n, color in zip(chosen, _shades(chosen), strict=True):
@@ -105,8 +103,6 @@ def _shift(a):
             axis.plot(a["shift_stds"], total, color=color, label=label)
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
         axis.legend(**place, ncols=3, fontsize=8, handlelength=1, columnspacing=1)
-        axis.set_title(f"{norm_label(p)} adversary, scale {a['scales'][i]:g}")
-        axis.set_xlabel("standard deviation σ of the shift")
     axes[0].set_ylabel("expected standard loss")
     styles = [plt.Line2D([], [], color="black", linestyle=s) for s in ("-", "--")]
     figure.legend(styles, ["total", "core"], loc="outside right upper")
@@ -130,9 +126,8 @@ def _readings(a):
         shown = change > 0  # a logarithm has no 0
         label = READINGS.get(str(reading), str(reading))
         axis.plot(a["shift_stds"][shown], change[shown], color=color, label=label)
+    axis.set(xlabel="standard deviation σ of the shift", ylabel="rise of the expected loss")
     axis.set_yscale("log")
-    axis.set_xlabel("standard deviation σ of the shift")
-    axis.set_ylabel("rise of the expected loss")
     axis.legend(fontsize=8)
     return figure, (
         f"How much the shift costs the total model under the three readings of where the noise is "
@@ -142,18 +137,19 @@ def _readings(a):
     )
 
 
-FIGURES = {
-    "nfs": ("nfs", _nfs),
-    "scale": ("scale", _scale),
-    "phase": ("scale", _phase),
-    "shift": ("shift", _shift),
-    "readings": ("shift", _readings),
-}
+FIGURES = {"nfs": (_nfs,), "scale": (_scale, _phase), "shift": (_shift, _readings)}
 
 
-def _name_lines(figure, title):
+def _panels(titles, xlabel, **options):
+    figure, axes = grid(len(titles), *SIZE, **options)
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(title=title, xlabel=xlabel)
+    return figure, axes
+
+
+def _name_lines(figure, axes, title):
     figure.supylabel("NFS", fontsize=10)
-    figure.legend(loc="outside right upper", title=title)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", title=title)
 
 
 def _shades(ordered):

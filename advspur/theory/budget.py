@@ -66,8 +66,7 @@ def path_position(moments, epsilon, start, state, limit):
     tolerance = jnp.finfo(start.dtype).eps ** 0.5  # the next step squares it
 
     def unfinished(carry):
-        step, _, _, _, moving = carry
-        return (step < MAX_NEWTON_STEPS) & jnp.any(moving)
+        return (carry[0] < MAX_NEWTON_STEPS) & jnp.any(carry[-1])
 
     def newton(carry):
         step, tau, state, _, moving = carry

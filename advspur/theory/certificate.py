@@ -12,7 +12,7 @@ import math
 
 import jax.numpy as jnp
 
-from advspur._checks import check_nonnegative, check_norm
+from advspur._checks import check_nonnegative
 from advspur.norms import dual_exponent, lp_norm, steepest_ascent
 from advspur.theory.linear_model import C1, C2, check_model
 from advspur.theory.problem import Problem, dot, matvec, moments
@@ -25,16 +25,9 @@ def duality_gap(theta, model, epsilon, *, p, budget_weights=None):
     The smaller of two bounds: the dual value at u = 2 s + 2 c1 epsilon n, w = u v / s, with
     v = theta_opt - theta (second order in the error, written without cancellation), and the best
     multiple of that dual point, tighter far from the minimiser. Also
-    c2 (theta - theta*)' covariance (theta - theta*) <= gap.
-
-    Args:
-      theta: [m].
-      model: GaussianLinearModel of m features.
-      epsilon: attack budget >= 0.
-      p: norm of the attack, in [1, inf].
-      budget_weights: [m], positive and finite; see `adversarial_loss`.
+    c2 (theta - theta*)' covariance (theta - theta*) <= gap. Arguments as of `adversarial_loss`;
+    weights must be positive and finite.
     """
-    check_norm(p)
     check_nonnegative("epsilon", epsilon)
     (covariance, target, noise_std, _), weights = weighted_model(check_model(model), budget_weights)
     theta = weights * theta
@@ -44,7 +37,7 @@ def duality_gap(theta, model, epsilon, *, p, budget_weights=None):
     # At theta = theta_opt without noise s = 0: there the kink's own multiplier takes v's place.
     kink = jnp.linalg.pinv(covariance, hermitian=True) @ steepest_ascent(theta, p=p)
     unit = jnp.where(s > 0, v / jnp.where(s > 0, s, 1), kink_direction(problem, kink))
-    return gap(problem, theta, unit, p)
+    return gap_and_loss(problem, theta, unit, p)[0]
 
 
 def kink_direction(problem, direction):
@@ -53,8 +46,8 @@ def kink_direction(problem, direction):
     return direction * jnp.minimum(problem.epsilon / C1, 1 / jnp.where(length > 0, length, 1))
 
 
-def gap(problem, theta, unit, p):
-    """`duality_gap` of batched problems; unit = v / s, [m, n].
+def gap_and_loss(problem, theta, unit, p):
+    """`duality_gap` and `adversarial_loss` of batched problems; unit = v / s, [m, n].
 
     Errors of rounding in `unit` enter to second order only.
     """
@@ -84,19 +77,12 @@ def gap(problem, theta, unit, p):
     second = jnp.maximum(loss - bound, 0) + rounding
     attacked = jnp.minimum(jnp.maximum(first, 0), second)
     unattacked = jnp.where(epsilon == 0, s2 - problem.variance, jnp.nan)  # NaN: epsilon < 0
-    return jnp.where(epsilon > 0, attacked, unattacked)
+    return jnp.where(epsilon > 0, attacked, unattacked), loss
 
 
 def certified(gap, loss):
     """gap <= 1e-9 loss in float64, 1e-4 loss in float32."""
     return gap <= (1e-9 if jnp.finfo(loss.dtype).eps < 1e-12 else 1e-4) * loss
-
-
-def batched_loss(problem, theta, p):
-    """`adversarial_loss` of batched problems."""
-    s2 = moments(problem, problem.target - theta)[1]
-    norm = lp_norm(theta, dual_exponent(p), axis=0)
-    return C2 * s2 + (C1 * jnp.sqrt(s2) + problem.epsilon * norm) ** 2
 
 
 def _hoelder_excess(theta, h, n, size, p, q):

@@ -97,7 +97,7 @@ def curve(line):
 def position(line, epsilon, find=None):
     """kappa where the path is optimal for `epsilon` on this line; its collapse at most.
 
-    `find` is the solver of the scalar equation: (line, epsilon, start, state, limit) -> (tau, _).
+    `find`: (line, epsilon, start, state, limit) -> (tau, _) solves the scalar equation.
     """
     find = find or (lambda line, *rest: path_position(curve(line), *rest))
     end = line.norm / line.rho
@@ -120,8 +120,7 @@ def point(face, line, kappa, p):
 def homotopy_step(face, line, kappa, p):
     """(kappa, face) at the next breakpoint below `kappa`: kappa = 0 where there is none.
 
-    Every constraint of the face has a slack that is linear in kappa. The first to reach 0
-    decides; ties follow in steps of length 0.
+    The first linear slack of the face to reach 0 decides; ties follow in steps of length 0.
     """
     theta = line.origin - kappa * line.slope
     h = line.gradient + kappa * line.lift
@@ -145,12 +144,9 @@ def homotopy_step(face, line, kappa, p):
         jnp.maximum(slacks, 0) / jnp.where(rates > rate_floor, rates, 1),
         jnp.inf,
     )
-    flat = steps.reshape(-1, *steps.shape[2:])
-    first = jnp.argmin(flat, axis=0)
-    step = jnp.min(flat, axis=0)
-    m = theta.shape[0]
-    index = jnp.arange(m).reshape(-1, *[1] * (theta.ndim - 1))
-    hit = index == first % m
+    m, flat = theta.shape[0], steps.reshape(-1, *steps.shape[2:])
+    first, step = jnp.argmin(flat, axis=0), jnp.min(flat, axis=0)
+    hit = jnp.arange(m).reshape(-1, *[1] * (theta.ndim - 1)) == first % m
     new_sign = jnp.where(first >= 2 * m, -1, 1) * jnp.ones_like(theta)
     joins = hit & ~is_held
     sign = jnp.where(hit, jnp.where(joins, new_sign, 0), sign)
@@ -163,8 +159,7 @@ def homotopy(problem, p, max_steps):
     highest = lp_norm(problem.product, p, axis=0)  # kappa at the collapse
 
     def unfinished(carry):
-        step, _, _, _, walking = carry
-        return (step < max_steps) & jnp.any(walking)
+        return (carry[0] < max_steps) & jnp.any(carry[-1])
 
     def walk(carry):
         step, face, line, kappa, walking = carry
@@ -183,10 +178,9 @@ def homotopy(problem, p, max_steps):
 
 
 def active_set(problem, p, max_steps):
-    """(face, line, settled): the face that is optimal for epsilon, by a primal-dual active set.
+    """(face, line, settled) that is optimal for epsilon, by a primal-dual active set.
 
-    Solve on the face exactly, then drop what has the wrong sign and take what breaks its bound,
-    until nothing changes.
+    Solve on the face, drop what has the wrong sign, take what breaks its bound, until all is still.
     """
 
     def unfinished(carry):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from advspur.theory import faces, smooth
+from advspur.theory import smooth
 from advspur.theory.certificate import certified
 from advspur.theory.linear_model import norm_fraction_spurious
 from advspur.theory.paths import path_arrays, piece, segments
 from advspur.theory.problem import Problem, matvec
-from advspur.theory.solve import finish, guarded_position, in_chunks, line_solution, on_curve
+from advspur.theory.solve import finish, in_chunks, line_solution, on_curve
 
 BLOCK = 1 << 17  # problems in one call of a device
 SMALL = (16, 256)  # models and budgets in one call for small grids: all of them share a program
@@ -22,12 +22,9 @@ SMALL = (16, 256)  # models and budgets in one call for small grids: all of them
 def solve_grid(models, epsilons, *, p, progress=None):
     """The minimisers of n models, each at e budgets, in blocks of bounded memory.
 
-    The blocks are of one shape (one compilation) and split over all local devices.
+    The blocks are of one shape (one compilation), split over all local devices; progress.advance
+    is told the number of problems of each. The models' arrays have a leading axis of n.
 
-    Args:
-      models: GaussianLinearModel whose arrays have a leading axis of n.
-      epsilons: [e].
-      progress: object with advance(number of problems), called after each block.
     Returns: dict of NumPy arrays theta [n, e, m], loss, nfs, gap, converged [n, e].
     """
     n, m = models.theta_opt.shape
@@ -65,14 +62,10 @@ def _grid_program(p, devices, by_rows):
     """The jitted (models [n], epsilons [e]) -> dict [n, e], n or e split over the devices."""
     mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
     rows, columns = ("devices", None) if by_rows else (None, "devices")
-    block = jax.shard_map(
-        functools.partial(_solve_block, p=p),
-        mesh=mesh,
-        in_specs=(PartitionSpec(rows), PartitionSpec(columns)),
-        out_specs=PartitionSpec(rows, columns),
-        check_vma=False,
-    )
-    return jax.jit(block)
+    specs = {"in_specs": (PartitionSpec(rows), PartitionSpec(columns))}
+    specs["out_specs"] = PartitionSpec(rows, columns)
+    solve = functools.partial(_solve_block, p=p)
+    return jax.jit(jax.shard_map(solve, mesh=mesh, check_vma=False, **specs))
 
 
 def _solve_block(models, epsilons, *, p):
@@ -80,17 +73,16 @@ def _solve_block(models, epsilons, *, p):
     (n, m), e = models.theta_opt.shape, len(epsilons)
     last = functools.partial(jnp.moveaxis, source=0, destination=-1)
     covariance, target = last(models.covariance), last(models.theta_opt)
-    table = Problem(
-        covariance, target, matvec(covariance, target), models.noise_std**2, jnp.zeros(n)
-    )
+    product, variance = matvec(covariance, target), models.noise_std**2
+    table = Problem(covariance, target, product, variance, jnp.zeros(n))
     row, column = jnp.repeat(jnp.arange(n), e), jnp.tile(jnp.arange(e), n)
+    knots = row
     if p in (1, math.inf):
         paths = jax.vmap(functools.partial(path_arrays, p=p), out_axes=-1)(*models[:3])
         knots = jax.vmap(segments, in_axes=(-1, None))(paths, epsilons).reshape(-1)
         points = paths.theta.swapaxes(0, 1), paths.kappa, paths.norm, paths.variance
     elif p == 2:
-        values, vectors = jnp.linalg.eigh(models.covariance)
-        values, vectors = last(values), last(vectors)
+        values, vectors = map(last, jnp.linalg.eigh(models.covariance))
 
     def solve(row, column, knot):
         problem = jax.tree.map(lambda x: x[..., row], table)
@@ -99,10 +91,9 @@ def _solve_block(models, epsilons, *, p):
         if p in (1, math.inf):
             upper, lower = ([x[..., k, row] for x in points] for k in (knot, knot + 1))
             line = piece(upper, lower)
-            find = functools.partial(guarded_position, faces.curve)
-            kappa = faces.position(line, problem.epsilon, find)
-            theta = lower[0] - (kappa - lower[1]) * line.slope
-            theta, unit, _ = line_solution(problem, line, kappa, theta, p)
+            theta, unit, *_ = line_solution(
+                problem, line, lambda kappa: lower[0] - (kappa - lower[1]) * line.slope, p
+            )
         else:
             data = (problem, values[..., row], vectors[..., row]) if p == 2 else (problem,)
             curve = smooth.spectral_ridge if p == 2 else functools.partial(smooth.general, p=p)
@@ -110,8 +101,6 @@ def _solve_block(models, epsilons, *, p):
         problem = problem._replace(epsilon=epsilon)
         return finish(problem, theta, unit, True, p)[:3]
 
-    if p not in (1, math.inf):
-        knots = row
     theta, loss, gap = in_chunks(solve, (row, column, knots), m)
     nfs = jax.vmap(norm_fraction_spurious)(theta, models.is_spurious[row])
     grid = {"theta": theta, "loss": loss, "nfs": nfs, "gap": gap}

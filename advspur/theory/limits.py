@@ -1,7 +1,7 @@
 """Closed forms: where the minimiser collapses, and what happens on the way there.
 
-Each follows from the path alone, which does not know epsilon; `budget.attack_budget` says which
-epsilon belongs to a point of it. Derivations in docs/theory.md.
+Each follows from the path alone; `budget.attack_budget` says which epsilon belongs to a point of
+it. Derivations in docs/theory.md.
 """
 
 import functools
@@ -10,11 +10,11 @@ import math
 import jax
 import jax.numpy as jnp
 
-from advspur._checks import check_nonnegative, check_norm, require
+from advspur._checks import check_norm, require
 from advspur.norms import lp_norm
 from advspur.theory.linear_model import (
     C1,
-    check_finite,
+    check_facts,
     check_model,
     check_weights,
     gaussian_linear_model,
@@ -32,7 +32,6 @@ def collapse_radius(model, *, p, budget_weights=None):
     the attack's own norm p in [1, inf] and D = 1, or diag(budget_weights). Infinite where a feature
     that tells of Y is not attacked.
     """
-    check_norm(p)
     model = check_model(model)
     b = model.covariance @ model.theta_opt
     variance = model.theta_opt @ b + model.noise_std**2
@@ -67,16 +66,12 @@ def limit_nfs(model, *, p, budget_weights=None):
 
 
 def critical_spurious_scale(model):
-    """The factor on the spurious features above which a linf-robust model uses them.
+    """The factor on the spurious features above which linf-robust models use them for some epsilon.
 
-    Above it for some epsilon, below it for none.
-
-    With theta_S = 0 the minimisers follow the path of the core features alone, and stay minimisers
-    of the whole as long as |h_j| <= kappa for the spurious j, h = covariance (theta_opt - theta).
-    Multiplying the spurious features by r multiplies h_j by r, so the critical factor is
-    min of kappa / max_j |h_j| over the path; h is linear in kappa between breakpoints, so the
-    breakpoints suffice. For the paper's model with theta_opt = (1, t, 0, 0, 0), 0 < t <= 1, it
-    is 0.6 sqrt(1.25 (1 + 2 eta^2)) / eta, for every epsilon and noise_std. NaN where theta_opt is
+    The path of the core features alone stays that of the whole as long as |h_j| <= kappa for the
+    spurious j, h = covariance (theta_opt - theta), and a factor r multiplies h_j by r: it is the
+    min of kappa / max_j |h_j| over the breakpoints. For the paper's model with theta_opt =
+    (1, t, 0, 0, 0), 0 < t <= 1, it is 0.6 sqrt(1.25 (1 + 2 eta^2)) / eta. NaN where theta_opt is
     not 0 on S: such features are used at any scale.
     """
     path = regularization_path(restrict_to_core(model), p=math.inf)
@@ -132,11 +127,7 @@ def phase_diagram(etas, scales, *, theta_opt=(1, 1, 0, 0, 0), noise_std=0.1):
     """
     etas, scales = jnp.asarray(etas, float), jnp.asarray(scales, float)
     require(etas.ndim == scales.ndim == 1, "etas and scales must be lists of numbers")
-    check_finite("etas", etas)
-    check_finite("scales", scales)
-    check_finite("theta_opt", theta_opt)
-    check_nonnegative("noise_std", noise_std)
-    require(bool(jnp.all(scales > 0)), f"scales = {scales}: they must be > 0")
+    check_facts(etas, scales, noise_std, theta_opt)
     return _diagram(etas, scales, jnp.asarray(theta_opt, float), jnp.asarray(noise_std, float))
 
 
@@ -146,13 +137,12 @@ def _diagram(etas, scales, theta_opt, noise_std):
 
     def cell(eta, scale):
         model = build(eta, spurious_scale=scale)
-        used_from, one_from = _reliance(model)
-        radius = collapse_radius(model, p=math.inf)
-        return {"used_from": used_from, "one_from": one_from, "collapse_radius": radius}
+        return *_reliance(model), collapse_radius(model, p=math.inf)
 
     cells = jax.vmap(jax.vmap(cell, in_axes=(None, 0)), in_axes=(0, None))(etas, scales)
     critical = jax.vmap(lambda eta: critical_spurious_scale(build(eta)))(etas)
-    return {**cells, "critical_scale": critical}
+    names = ("used_from", "one_from", "collapse_radius")
+    return dict(zip(names, cells, strict=True)) | {"critical_scale": critical}
 
 
 def _reliance(model):

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_nonnegative, check_norm, is_concrete, require
+from advspur._checks import check_nonnegative, is_concrete, require
 from advspur.norms import dual_exponent, lp_norm, steepest_ascent
 
 C1 = math.sqrt(2 / math.pi)  # E|Z| of a standard normal Z
@@ -29,19 +29,12 @@ C2 = 1 - C1**2
 
 
 class GaussianLinearModel(NamedTuple):
-    """A linear model with Gaussian features of any number m.
+    """A linear model with Gaussian features of any number m."""
 
-    Attributes:
-      covariance: [m, m] of the features X, symmetric and positive semidefinite.
-      theta_opt: [m], the parameter that generates Y.
-      noise_std: standard deviation of W, >= 0.
-      is_spurious: [m] bool, True for the features of S. The paper has theta_opt = 0 there.
-    """
-
-    covariance: jax.Array
-    theta_opt: jax.Array
-    noise_std: jax.Array
-    is_spurious: jax.Array
+    covariance: jax.Array  # [m, m] of the features X, symmetric and positive semidefinite
+    theta_opt: jax.Array  # [m], the parameter that generates Y
+    noise_std: jax.Array  # standard deviation of W, >= 0
+    is_spurious: jax.Array  # [m] bool, the features of S. The paper has theta_opt = 0 there
 
 
 def gaussian_linear_model(eta, *, spurious_scale=1.0, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0)):
@@ -58,13 +51,7 @@ def gaussian_linear_model(eta, *, spurious_scale=1.0, noise_std=0.1, theta_opt=(
     """
     for name, x in (("eta", eta), ("spurious_scale", spurious_scale), ("noise_std", noise_std)):
         require(jnp.shape(x) == (), f"{name} has shape {jnp.shape(x)}; expected a number")
-        check_finite(name, x)
-    check_nonnegative("noise_std", noise_std)
-    check_finite("theta_opt", theta_opt)
-    require(
-        not is_concrete(spurious_scale) or np.all(np.asarray(spurious_scale) > 0),
-        f"spurious_scale = {spurious_scale}: it must be > 0",
-    )
+    check_facts(eta, spurious_scale, noise_std, theta_opt)
     dtype = jnp.result_type(float, *map(jnp.asarray, (eta, spurious_scale, noise_std)))
     eta, scale, noise_std, theta_opt = (
         jnp.asarray(x, dtype) for x in (eta, spurious_scale, noise_std, theta_opt)
@@ -91,12 +78,7 @@ def residual_std(theta, model):
 
 
 def standard_loss(theta, model):
-    """E[(Y - <X, theta>)^2] = s^2 of Theorem 1.
-
-    Args:
-      theta: [m].
-      model: GaussianLinearModel of m features.
-    """
+    """E[(Y - <X, theta>)^2] = s^2 of Theorem 1, theta [m]."""
     expected, found = jnp.shape(model.theta_opt), jnp.shape(theta)
     require(found == expected, f"theta has shape {found}; expected {expected} (batch by jax.vmap)")
     error = model.theta_opt - theta
@@ -118,7 +100,6 @@ def adversarial_loss(theta, model, epsilon, *, p, budget_weights=None):
         ||D^-1 delta||_p <= epsilon with D = diag(budget_weights), and ||D theta||_q takes the place
         of ||theta||_q. None: 1 for all.
     """
-    check_norm(p)
     check_nonnegative("epsilon", epsilon)
     s = residual_std(theta, model)
     weighted = weigh(theta, budget_weights)
@@ -138,7 +119,6 @@ def worst_case_perturbation(theta, x, y, epsilon, *, p, budget_weights=None):
       budget_weights: [m], finite; see `adversarial_loss`.
     Returns: [..., m].
     """
-    check_norm(p)
     check_nonnegative("epsilon", epsilon)
     sign = jnp.where(y - x @ theta >= 0, 1, -1)  # at 0 either is a maximiser, 0 is not
     delta = epsilon * weigh(steepest_ascent(weigh(theta, budget_weights), p=p), budget_weights)
@@ -182,26 +162,29 @@ def restrict_to_core(model):
     )
 
 
-def check_model(model):
-    """The model as arrays of one float dtype.
+def check_facts(eta, spurious_scale, noise_std, theta_opt):
+    """What one or many of the paper's models are made of is finite and of its sign."""
+    for name, x in (("eta", eta), ("spurious_scale", spurious_scale), ("theta_opt", theta_opt)):
+        check_finite(name, x)
+    check_nonnegative("noise_std", noise_std)
+    is_positive = not is_concrete(spurious_scale) or np.all(np.asarray(spurious_scale) > 0)
+    require(is_positive, f"spurious_scale = {spurious_scale}: it must be > 0")
 
-    Its shapes agree, its covariance is symmetric and positive semidefinite, S is part of [m].
-    """
-    covariance, theta_opt, noise_std, is_spurious = map(jnp.asarray, model)
-    dtype = jnp.result_type(covariance, theta_opt)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.result_type(float)
-    covariance, theta_opt, noise_std = (x.astype(dtype) for x in (covariance, theta_opt, noise_std))
+
+def check_model(model):
+    """The model as arrays of one float dtype, if it makes sense."""
+    covariance, theta_opt = float_arrays(*model[:2])
+    noise_std = jnp.asarray(model.noise_std).astype(covariance.dtype)
+    is_spurious = jnp.asarray(model.is_spurious)
     m = theta_opt.shape[-1] if theta_opt.ndim else 0
-    shapes = {"covariance": (covariance, (m, m)), "is_spurious": (is_spurious, (m,))}
     require(theta_opt.ndim == 1 and m >= 2, f"theta_opt has shape {theta_opt.shape}; expected [m]")
-    for name, (array, shape) in shapes.items():
+    arrays = {"covariance": covariance, "is_spurious": is_spurious, "noise_std": noise_std}
+    for (name, array), shape in zip(arrays.items(), ((m, m), (m,), ()), strict=True):
         require(
             array.shape == shape,
             f"{name} has shape {array.shape}; with theta_opt of {m} entries expected {shape} "
             "(batch models by jax.vmap)",
         )
-    require(noise_std.shape == (), f"noise_std has shape {noise_std.shape}; expected a number")
     require(is_spurious.dtype == bool, f"is_spurious has dtype {is_spurious.dtype}; expected bool")
     check_nonnegative("noise_std", noise_std)
     check_finite("theta_opt", theta_opt)
@@ -219,10 +202,8 @@ def check_model(model):
         skew = np.max(np.abs(c - c.T))
         require(skew <= 4 * rounding, f"covariance is not symmetric (off by {skew:.3g})")
         lowest = np.linalg.eigvalsh(c)[0]
-        require(
-            lowest >= -4 * rounding,
-            f"covariance is not positive semidefinite (lowest eigenvalue {lowest:.3g})",
-        )
+        negative = f"covariance is not positive semidefinite (lowest eigenvalue {lowest:.3g})"
+        require(lowest >= -4 * rounding, negative)
     return GaussianLinearModel(covariance, theta_opt, noise_std, is_spurious)
 
 
@@ -244,10 +225,19 @@ def check_weights(weights, num_features, dtype):
     return weights, not np.all((values > 0) & np.isfinite(values))
 
 
+def float_arrays(*values):
+    """The values as arrays of one float dtype."""
+    arrays = [jnp.asarray(x) for x in values]
+    dtype = jnp.result_type(*arrays)
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    return [x.astype(dtype) for x in arrays]
+
+
 def check_finite(name, value):
     """`value` (a number or an array) has no NaN and no infinity."""
     if is_concrete(value):
-        require(np.all(np.isfinite(np.asarray(value))), f"{name} = {value}: it must be finite")
+        bad = "contains NaN or infinity" if np.ndim(value) else f"= {value}: it must be finite"
+        require(np.all(np.isfinite(np.asarray(value))), f"{name} {bad}")
 
 
 def _safe_sqrt(x):

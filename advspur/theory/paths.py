@@ -1,8 +1,4 @@
-"""Whole regularisation paths: one path serves every epsilon.
-
-For p = 1 and p = inf a path is a few breakpoints with straight pieces between; for p = 2 it is
-an eigendecomposition. Neither knows epsilon or noise_std.
-"""
+"""Whole regularisation paths of p = 1 and p = inf: one serves every epsilon and noise_std."""
 
 import functools
 import math
@@ -23,37 +19,24 @@ from advspur.theory.weights import weighted_model
 class RegularizationPath(NamedTuple):
     """Breakpoints of the minimisers over all budgets, from the collapse down (p = 1 or inf).
 
-    theta is linear in kappa between two breakpoints. The last is kappa = 0, theta = theta_opt;
-    breakpoints beyond it repeat it.
-
-    Attributes:
-      epsilon: [k] the budget for which theta is optimal: from the collapse radius down to 0 (to
-        the largest budget that leaves theta_opt optimal, if noise_std = 0).
-      theta: [k, m].
-      kappa: [k] = ||covariance (theta_opt - theta)||_p.
-      norm: [k] = ||theta||_q.
-      variance: [k] = standard loss of theta.
-      is_complete: the path was followed to its end.
+    theta is linear in kappa between two breakpoints, and optimal for epsilon: from the collapse
+    radius down to 0 (without noise, to the largest budget that leaves theta_opt optimal). The last
+    is kappa = 0, theta = theta_opt; breakpoints beyond it repeat it.
     """
 
-    epsilon: jax.Array
-    theta: jax.Array
-    kappa: jax.Array
-    norm: jax.Array
-    variance: jax.Array
-    is_complete: jax.Array
+    epsilon: jax.Array  # [k]
+    theta: jax.Array  # [k, m]
+    kappa: jax.Array  # [k] ||covariance (theta_opt - theta)||_p
+    norm: jax.Array  # [k] ||theta||_q
+    variance: jax.Array  # [k] standard loss of theta
+    is_complete: jax.Array  # the path was followed to its end
 
 
 def regularization_path(model, *, p, max_breakpoints=None, budget_weights=None):
-    """The minimisers of the adversarial loss for all epsilon at once, p = 1 or inf.
+    """The RegularizationPath of a model: its minimisers for all epsilon at once, p = 1 or inf.
 
-    Args:
-      model: GaussianLinearModel of m features.
-      p: norm of the attack, 1 or inf.
-      max_breakpoints: static; 4 m + 8 if not given.
-      budget_weights: [m], positive and finite, see `adversarial_loss`; `kappa` and `norm` are then
-        of D^-1 covariance (theta_opt - theta) and of D theta.
-    Returns: RegularizationPath.
+    At most `max_breakpoints` (static; 4 m + 8 if not given) are followed. With `budget_weights` [m],
+    positive and finite, `kappa` is ||D^-1 covariance (theta_opt - theta)||_p, `norm` ||D theta||_q.
     """
     check_norm(p, (1.0, math.inf))
     model, weights = weighted_model(check_model(model), budget_weights)

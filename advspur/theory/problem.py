@@ -1,8 +1,7 @@
-"""Many problems at once, the batch as the last axis, and the linear algebra they share.
+"""Many problems at once, and the linear algebra they share.
 
-Arrays are [m, n] and [m, m, n] for n problems of m features. With the batch as the minor axis
-the small algebra of every problem runs in vector instructions side by side; the same functions
-take single problems ([m], [m, m]).
+Arrays are [m, n] and [m, m, n] for n problems of m features: with the batch as the minor axis
+the small algebra of all runs in vector instructions. Single problems ([m], [m, m]) do as well.
 """
 
 import functools
@@ -67,19 +66,16 @@ def factor(matrix):
         first = jnp.moveaxis(matrix, 2, 0) if matrix.ndim == 3 else matrix
         size = jnp.max(jnp.abs(first), axis=(-2, -1), keepdims=True)
         tiny = 100 * jnp.finfo(matrix.dtype).eps * size  # singular ones have a solution too
-        return Factors(
-            *jax.scipy.linalg.lu_factor(first + tiny * jnp.eye(m, dtype=matrix.dtype)), first
-        )
+        regular = first + tiny * jnp.eye(m, dtype=matrix.dtype)
+        return Factors(*jax.scipy.linalg.lu_factor(regular), first)
     floor = 8 * m * jnp.finfo(matrix.dtype).eps
     rest = [[matrix[i, j] for j in range(i + 1)] for i in range(m)]
-    lower = [[] for _ in range(m)]
-    inverses = []
+    lower, inverses = [[] for _ in range(m)], []
     for k in range(m):
         pivot = rest[k][k]
-        inverse = jnp.where(pivot > floor * matrix[k, k], 1 / pivot, 0)
-        inverses.append(inverse)
+        inverses.append(jnp.where(pivot > floor * matrix[k, k], 1 / pivot, 0))
         for i in range(k + 1, m):
-            lower[i].append(rest[i][k] * inverse)
+            lower[i].append(rest[i][k] * inverses[k])
         for i in range(k + 1, m):
             for j in range(k + 1, i + 1):
                 rest[i][j] = rest[i][j] - lower[i][k] * rest[j][k]

@@ -21,20 +21,14 @@ from advspur.theory.sweeps import (
     sweep_nfs_over_scale,
 )
 
-FIGURES = ("nfs", "scale", "shift")
-
 
 def run_sweeps(config, directory, progress=None):
-    """Sweep what `config.figure` names and write theory_<figure>.npz into `directory`.
+    """Sweep what a config of configs/theory_*.py names; the path of its file in `directory`.
 
-    Args:
-      config: of configs/theory_*.py.
-      progress: object with advance(number of problems).
-    Returns: path of the file.
+    progress.advance is told the numbers of problems solved.
     """
     check_config(config)
-    sweep = {"nfs": _nfs, "scale": _scale, "shift": _shift}[config.figure]
-    arrays = sweep(config, progress)
+    arrays = FIGURES[config.figure](config, progress)
     missed = np.argwhere(~np.asarray(arrays["converged"]))
     require(
         not len(missed),
@@ -66,11 +60,8 @@ def check_config(config):
         ranges = {"shift_stds": config.shift_stds}
         check_count("num_draws", config.num_draws)
         check_seed("seed", config.seed)
-        require(
-            len(config.norms) == len(config.scales),
-            f"{len(config.norms)} norms and {len(config.scales)} scales: give one scale for each "
-            "norm",
-        )
+        norms, scales = len(config.norms), len(config.scales)
+        require(norms == scales, f"{norms} norms and {scales} scales: give one scale for each norm")
     for name, value in ranges.items():
         is_range = len(value) == 3 and value[2] == int(value[2]) >= 1
         require(is_range, f"{name} = {value}: give (from, to, how many)")
@@ -85,28 +76,17 @@ def num_problems(config):
 
 
 def _nfs(config, progress):
-    facts = _facts(config)
-    models = paper_models(config.etas, [config.spurious_scale] * len(config.etas), **facts)
+    etas, scale, facts = config.etas, config.spurious_scale, _facts(config)
+    models = paper_models(etas, [scale] * len(etas), **facts)
+    facts |= {"spurious_scale": scale, "progress": progress}
     parts = []
     for p in config.norms:
-        # Each norm has its own range of budgets: up to the last collapse of its models.
-        epsilons = _budgets(config, models, p)
-        sweep = sweep_nfs(
-            config.etas,
-            epsilons,
-            p=p,
-            spurious_scale=config.spurious_scale,
-            progress=progress,
-            **facts,
-        )
+        sweep = sweep_nfs(etas, _budgets(config, models, p), p=p, **facts)
         limit = jax.jit(jax.vmap(functools.partial(limits.limit_nfs, p=p)))(models)
         parts.append(sweep._asdict() | {"limit_nfs": limit})
-    return _stack(parts) | {
-        "norms": config.norms,
-        "etas": config.etas,
-        "plateau_onset": jax.jit(jax.vmap(limits.plateau_onset))(models),
-        "spurious_scale": config.spurious_scale,
-    }
+    onset = jax.jit(jax.vmap(limits.plateau_onset))(models)
+    known = {"norms": config.norms, "etas": etas, "plateau_onset": onset}
+    return _stack(parts) | known | {"spurious_scale": scale}
 
 
 def _scale(config, progress):
@@ -139,24 +119,17 @@ def _scale(config, progress):
 
 
 def _shift(config, progress):
-    facts = _facts(config)
-    stds, key = np.linspace(*config.shift_stds), jax.random.key(config.seed)
+    facts, key = _facts(config), jax.random.key(config.seed)
+    stds = np.linspace(*config.shift_stds)
+    options = facts | {"eta": config.eta, "num_draws": config.num_draws}
     readings = []
     for number, reading in enumerate(READINGS):
         parts = []
         for i, (p, scale) in enumerate(zip(config.norms, config.scales, strict=True)):
             budgets = _budgets(config, paper_models([config.eta], [scale], **facts), p)
-            sweep = sweep_distribution_shift(
-                budgets * config.largest_share,
-                stds,
-                p=p,
-                eta=config.eta,
-                spurious_scale=scale,
-                reading=reading,
-                num_draws=config.num_draws,
-                key=jax.random.fold_in(key, 10 * number + i),
-                **facts,
-            )
+            options |= {"key": jax.random.fold_in(key, 10 * number + i), "reading": reading}
+            share = budgets * config.largest_share
+            sweep = sweep_distribution_shift(share, stds, p=p, spurious_scale=scale, **options)
             parts.append(sweep._asdict())
             if progress is not None and number == 0:
                 progress.advance(2 * config.num_epsilons)
@@ -164,17 +137,17 @@ def _shift(config, progress):
     of_draws = _stack(readings)
     return {
         **{name: readings[0][name] for name in ("epsilons", "theta", "converged")},
-        "norms": config.norms,
-        "scales": config.scales,
-        "eta": config.eta,
+        **{name: config[name] for name in ("norms", "scales", "eta")},
         "shift_stds": stds,
         "readings": READINGS,
         "models": ("core", "total"),
-        "num_draws": config.num_draws,
-        "seed": config.seed,
+        **{name: config[name] for name in ("num_draws", "seed")},
         **{name: of_draws[name] for name in ("loss", "improved")},
         **{f"mc_{name}": of_draws[name] for name in ("mean", "error", "low", "high")},
     }
+
+
+FIGURES = {"nfs": _nfs, "scale": _scale, "shift": _shift}
 
 
 def _facts(config):

@@ -5,11 +5,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from advspur._checks import check_nonnegative, check_norm, is_concrete, require
+from advspur._checks import check_nonnegative, check_norm, require
 from advspur.norms import dual_exponent, lp_norm
-from advspur.theory.linear_model import check_model
+from advspur.theory.linear_model import check_finite, check_model, float_arrays
 
 SMOOTHINGS = 8  # each ten times sharper than the one before
 NEWTON_STEPS = 50  # of each
@@ -33,7 +32,6 @@ def monte_carlo_adversarial_loss(theta, model, epsilon, key, *, p, num_samples=1
     Each sample's maximum is (|y - <x, theta>| + epsilon ||theta||_q)^2 (Eq. 3); the mean estimates
     `adversarial_loss`.
     """
-    check_norm(p)
     check_nonnegative("epsilon", epsilon)
     x, y = sample_data(model, key, num_samples)
     losses = (jnp.abs(y - x @ theta) + epsilon * lp_norm(theta, dual_exponent(p))) ** 2
@@ -50,24 +48,18 @@ def minimize_empirical_adversarial_loss(x, y, epsilon, *, p):
     Args:
       x: [n, m].
       y: [n].
-      epsilon: attack budget >= 0.
-      p: norm of the attack, in [1, inf].
     Returns: (theta [m], loss, smoothing: what the last smoothing can have cost; infinite where
       Newton's method did not settle).
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    dtype = jnp.result_type(x, y)
-    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-    x, y = x.astype(dtype), y.astype(dtype)
+    x, y = float_arrays(x, y)
     require(
         x.ndim == 2 and y.shape == x.shape[:1] and len(x) > 0,
         f"x and y have shapes {x.shape} and {y.shape}; expected [n, m] and [n] with n >= 1",
     )
-    for name, a in (("x", x), ("y", y)):
-        if is_concrete(a):
-            require(np.all(np.isfinite(np.asarray(a))), f"{name} contains NaN or infinity")
+    check_finite("x", x)
+    check_finite("y", y)
     return _train(x, y, jnp.asarray(epsilon, x.dtype), float(p))
 
 
@@ -89,8 +81,7 @@ def _train(x, y, epsilon, p):
 
     def descend(theta, width):
         def unfinished(carry):
-            step, _, decrease = carry
-            return (step < NEWTON_STEPS) & (decrease > 0)
+            return (carry[0] < NEWTON_STEPS) & (carry[2] > 0)
 
         def improve(carry):
             step, theta, _ = carry

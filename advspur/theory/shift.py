@@ -6,9 +6,6 @@ Q. The paper does not say to which Q; the three readings are
     R1  to the normalised and scaled rows: E loss = s^2 + 5 shift_std^2 ||(theta - theta_opt)_S||^2;
     R2  to the normalised rows, which are scaled afterwards: times scale^2;
     R3  to the rows of Q~ before they are normalised: saturates as shift_std grows.
-
-5 is the number of columns of Q. All are expectations in closed form; `sample_shifted_loss` draws
-single noises.
 """
 
 import math
@@ -52,10 +49,7 @@ def expected_shifted_loss(
 def sample_shifted_loss(
     theta, shift_std, noise, *, eta, theta_opt, noise_std, spurious_scale, reading
 ):
-    """E[(Y - <X, theta>)^2] for one noise [3, 5], whose entries are standard normal draws.
-
-    Its mean over the noise is `expected_shifted_loss`.
-    """
+    """E[(Y - <X, theta>)^2] for one noise [3, 5] of standard normal draws; its mean is above."""
     error, core, spurious = _parts(theta, eta, theta_opt)
     noise = shift_std * noise
     if reading == "R3":

@@ -4,8 +4,7 @@ The path point at tau minimises v' covariance v / 2 + ||theta||_q^2 / (2 tau) ov
 v = theta_opt - theta. For p = 2 it is one linear solve. Else Newton's method finds it, for p > 2
 in the dual, where ||covariance v||_p^2 stands for ||theta||_q^2: so no power is below 2.
 
-Each function here returns what `budget.path_position` asks of a path:
-(tau, state) -> ((s / kappa)^2, its derivative, state), where the state holds v.
+A path is what `budget.path_position` asks: (tau, v) -> ((s / kappa)^2, its derivative, v).
 """
 
 import jax
@@ -89,12 +88,10 @@ def _ratio(problem, h, s2, fall, p):
 def _descend(problem, p, tau, v):
     """Newton's method with halved steps on the objective at tau, a convex function of v."""
     eps = jnp.finfo(v.dtype).eps
-    scale = dot(problem.target, problem.product)
-    scale = scale * (tau if p < 2 else 1)
+    scale = dot(problem.target, problem.product) * (tau if p < 2 else 1)
 
     def unfinished(carry):
-        step, _, moving = carry
-        return (step < MAX_NEWTON_STEPS) & jnp.any(moving)
+        return (carry[0] < MAX_NEWTON_STEPS) & jnp.any(carry[2])
 
     def improve(carry):
         step, v, moving = carry
@@ -103,8 +100,7 @@ def _descend(problem, p, tau, v):
         rounding = 16 * eps * (scale + jnp.abs(value))
 
         def too_long(trial):
-            halvings, length, long = trial
-            return (halvings < MAX_HALVINGS) & jnp.any(long)
+            return (trial[0] < MAX_HALVINGS) & jnp.any(trial[2])
 
         def halve(trial):
             halvings, length, long = trial
@@ -163,8 +159,7 @@ def _half_square(x, r):
     norm = jnp.where(largest > 0, norm, 1)
     a = a / norm
     direction = jnp.sign(x) * a ** (r - 1)
-    m = x.shape[0]
-    eye = jnp.eye(m, dtype=x.dtype).reshape(m, m, *[1] * (x.ndim - 1))
-    hessian = (r - 1) * eye * a ** (r - 2) - (r - 2) * direction[:, None] * direction[None]
+    outer = direction[:, None] * direction[None]
+    hessian = (r - 1) * identity_like(outer) * a ** (r - 2) - (r - 2) * outer
     norm = norm * largest
     return norm**2 / 2, norm * direction, hessian

@@ -41,19 +41,14 @@ CHUNK = 128  # problems of five features solved side by side: they stay in the c
 class RobustMinimizer(NamedTuple):
     """theta = argmin adversarial_loss and what is known of it.
 
-    Attributes:
-      theta: [m]; exactly 0 from the collapse radius on.
-      loss: adversarial loss of theta.
-      gap: upper bound of loss - least loss (`duality_gap`).
-      converged: gap <= 1e-9 loss in float64, 1e-4 loss in float32.
-      unique: theta is known to be the only minimiser. False where a singular covariance may allow
-        others (for 1 < p < inf and epsilon > 0 there are none).
+    `unique`: theta is known to be the only minimiser. False where a singular covariance may allow
+    others (for 1 < p < inf and epsilon > 0 there are none).
     """
 
-    theta: jax.Array
-    loss: jax.Array
-    gap: jax.Array
-    converged: jax.Array
+    theta: jax.Array  # [m]; exactly 0 from the collapse radius on
+    loss: jax.Array  # adversarial loss of theta
+    gap: jax.Array  # upper bound of loss - least loss (`duality_gap`)
+    converged: jax.Array  # gap <= 1e-9 loss in float64, 1e-4 loss in float32
     unique: jax.Array
 
 
@@ -81,10 +76,8 @@ def minimize_adversarial_loss(model, epsilon, *, p, features="all", budget_weigh
     check_nonnegative("epsilon", epsilon)
     check_choice("features", features, ("all", "core"))
     epsilon = jnp.asarray(epsilon, model.theta_opt.dtype)
-    require(
-        epsilon.shape == (),
-        f"epsilon has shape {epsilon.shape}; expected a number (batch by jax.vmap)",
-    )
+    shape = epsilon.shape
+    require(shape == (), f"epsilon has shape {shape}; expected a number (batch by jax.vmap)")
     weights, has_limits = budget_weights, False
     if weights is not None:
         weights, has_limits = check_weights(weights, *model.theta_opt.shape, epsilon.dtype)
@@ -99,8 +92,7 @@ def _minimize(model, epsilon, weights, p, features, has_limits):
         model, restore = reweight(model, weights, has_limits=has_limits)
     theta, loss, gap, unique = _solve(p, *model[:3], epsilon)
     theta = theta if weights is None else restore(theta)
-    converged = certificate.certified(gap, loss)
-    return RobustMinimizer(theta, loss, gap, converged, unique > 0)
+    return RobustMinimizer(theta, loss, gap, certificate.certified(gap, loss), unique > 0)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -145,10 +137,7 @@ def _batched_solver(p):
 
 
 def in_chunks(function, arguments, m):
-    """`function` of problems along the last axis, for problems along the first.
-
-    One piece after another, each of a size that stays in the cache.
-    """
+    """`function` of problems along the last axis, for problems along the first; piece by piece."""
     n = len(arguments[-1])
     size = max(1, min(n, CHUNK * 25 // m**2))
     count = -(-n // size)
@@ -172,7 +161,7 @@ def solve_problems(covariance, target, variance, epsilon, *, p):
     problem = Problem(covariance, target, matvec(covariance, target), variance, epsilon)
     attacked = problem._replace(epsilon=jnp.where(epsilon > 0, epsilon, 1))
     if p in (1, math.inf):
-        theta, unit, _ = _on_faces(attacked, p)
+        theta, unit, *_ = _on_faces(attacked, p)
         unique = is_definite(covariance)
     else:
         curve = smooth.ridge if p == 2 else functools.partial(smooth.general, p=p)
@@ -188,11 +177,9 @@ def finish(problem, theta, unit, unique, p):
     rounding = 1 + 16 * jnp.finfo(theta.dtype).eps  # at the radius itself theta is 0, not noise
     radius_reached = lp_norm(problem.product, p, axis=0) <= epsilon * C1 * s0 * rounding
     collapsed = (epsilon > 0) & radius_reached
-    theta = jnp.where(epsilon > 0, theta, target)
-    theta = jnp.where(collapsed, 0, theta)
+    theta = jnp.where(collapsed, 0, jnp.where(epsilon > 0, theta, target))
     unit = jnp.where(collapsed, target / jnp.where(s0 > 0, s0, 1), unit)
-    gap = certificate.gap(problem, theta, unit, p)
-    loss = certificate.batched_loss(problem, theta, p)
+    gap, loss = certificate.gap_and_loss(problem, theta, unit, p)
     return theta, loss, gap, (unique | collapsed).astype(theta.dtype)
 
 
@@ -209,26 +196,26 @@ def _on_faces(problem, p):
         second = _face_solution(problem, face, line, p)
         return jax.tree.map(lambda a, b: jnp.where(first[2] <= second[2], a, b), first, second)
 
-    certified = certificate.certified(first[2], certificate.batched_loss(problem, first[0], p))
-    return jax.lax.cond(jnp.all(certified), lambda: first, walk)
+    return jax.lax.cond(jnp.all(certificate.certified(*first[2:])), lambda: first, walk)
 
 
 def _face_solution(problem, face, line, p):
-    position = functools.partial(guarded_position, faces.curve)
-    kappa = faces.position(line, problem.epsilon, position)
-    return line_solution(problem, line, kappa, faces.point(face, line, kappa, p), p)
+    return line_solution(problem, line, lambda kappa: faces.point(face, line, kappa, p), p)
 
 
-def line_solution(problem, line, kappa, theta, p):
-    """(theta, unit, gap) at `kappa` of a straight piece; kappa = 0 is theta_opt without noise."""
+def line_solution(problem, line, point, p):
+    """(theta, unit, gap, loss) on a straight piece, theta = point(kappa)."""
+    find = functools.partial(guarded_position, faces.curve)
+    kappa = faces.position(line, problem.epsilon, find)
+    theta = point(kappa)
     s = jnp.sqrt(line.floor + line.rho * kappa**2)
     v = problem.target - line.origin + kappa * line.slope
     unit = jnp.where(
         kappa > 0, v / jnp.where(s > 0, s, 1), certificate.kink_direction(problem, line.slope)
     )
     theta = jnp.where(kappa > 0, theta, problem.target)
-    gap = certificate.gap(problem, theta, unit, p)
-    return theta, unit, jnp.where(jnp.isnan(gap), jnp.inf, gap)
+    gap, loss = certificate.gap_and_loss(problem, theta, unit, p)
+    return theta, unit, jnp.where(jnp.isnan(gap), jnp.inf, gap), loss
 
 
 def on_curve(problem, curve_of, data, p):
@@ -249,8 +236,7 @@ def on_curve(problem, curve_of, data, p):
 def guarded_position(curve_of, data, epsilon, start, state, limit):
     """`path_position` on curve_of(data), and bisection of log tau where Newton's method fails.
 
-    Newton's method never failed in the tests, but nothing proves that it cannot: the equation is
-    monotone, so bisection cannot.
+    Nothing proves that it cannot, though it never did in the tests; the equation is monotone.
     """
     tau, end, is_root = path_position(curve_of(data), epsilon, start, state, limit)
 
@@ -261,14 +247,9 @@ def guarded_position(curve_of, data, epsilon, start, state, limit):
             return epsilon * inverse_budget(tau, ratio)[0] - 1
 
         high = jnp.log(limit)
-        bisection = jaxopt.Bisection(
-            excess,
-            lower=high - 100,
-            upper=high,
-            maxiter=100,
-            tol=4 * float(jnp.finfo(limit.dtype).eps),
-            check_bracket=False,  # it cannot be checked under jit
-        )
+        options = {"maxiter": 100, "tol": 4 * float(jnp.finfo(limit.dtype).eps)}
+        options["check_bracket"] = False  # it cannot be checked under jit
+        bisection = jaxopt.Bisection(excess, lower=high - 100, upper=high, **options)
         return jnp.exp(bisection.run().params).astype(limit.dtype)
 
     def all_by_bisection():

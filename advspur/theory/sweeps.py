@@ -13,68 +13,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_choice, check_nonnegative, check_norm, require
+from advspur._checks import check_choice, check_count, check_nonnegative, check_norm, require
 from advspur.theory.grid import solve_grid
 from advspur.theory.limits import collapse_radius
-from advspur.theory.linear_model import check_finite, gaussian_linear_model, restrict_to_core
+from advspur.theory.linear_model import check_facts, gaussian_linear_model, restrict_to_core
 from advspur.theory.shift import COLUMNS, READINGS, expected_shifted_loss, sample_shifted_loss
 
 
 class NfsSweep(NamedTuple):
-    """Minimisers over r rows (an eta and a spurious scale each) and e budgets.
+    """Minimisers over r rows (an eta and a spurious scale each) and e budgets."""
 
-    Attributes:
-      etas: [r].
-      scales: [r] spurious scale.
-      epsilons: [e].
-      theta: [r, e, 5].
-      loss: [r, e] adversarial loss.
-      nfs: [r, e]; NaN from the collapse radius on.
-      gap: [r, e] upper bound of loss - least loss.
-      converged: [r, e] bool, the gap certifies theta.
-      collapse_radius: [r].
-    """
-
-    etas: np.ndarray
-    scales: np.ndarray
-    epsilons: np.ndarray
-    theta: np.ndarray
-    loss: np.ndarray
-    nfs: np.ndarray
-    gap: np.ndarray
-    converged: np.ndarray
-    collapse_radius: np.ndarray
+    etas: np.ndarray  # [r]
+    scales: np.ndarray  # [r] of the spurious features
+    epsilons: np.ndarray  # [e]
+    theta: np.ndarray  # [r, e, 5]
+    loss: np.ndarray  # [r, e] adversarial loss
+    nfs: np.ndarray  # [r, e]; NaN from the collapse radius on
+    gap: np.ndarray  # [r, e] upper bound of loss - least loss
+    converged: np.ndarray  # [r, e] bool, the gap certifies theta
+    collapse_radius: np.ndarray  # [r]
 
 
 class ShiftSweep(NamedTuple):
     """Standard loss under a distribution shift, of the best core-only and the best whole model.
 
-    The last axis is (core, total). The noise draws behind mean, error, low and high are
-    independent between cells.
-
-    Attributes:
-      epsilons: [e] budgets of the training.
-      shift_stds: [d].
-      theta: [e, 2, 5].
-      loss: [e, d, 2] expected loss, in closed form.
-      mean: [e, d, 2] its Monte Carlo estimate.
-      error: [e, d, 2] standard error of `mean`.
-      low: [e, d, 2] 5% quantile over single draws of the noise.
-      high: [e, d, 2] 95% quantile.
-      improved: [e, d] share of draws that make the loss of the total model less than unshifted.
-      converged: [e, 2] bool, whether theta is certified.
+    The axis of 2 is (core, total). The noise draws are independent between cells.
     """
 
-    epsilons: np.ndarray
-    shift_stds: np.ndarray
-    theta: np.ndarray
-    loss: np.ndarray
-    mean: np.ndarray
-    error: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    improved: np.ndarray
-    converged: np.ndarray
+    epsilons: np.ndarray  # [e] budgets of the training
+    shift_stds: np.ndarray  # [d]
+    theta: np.ndarray  # [e, 2, 5]
+    loss: np.ndarray  # [e, d, 2] expected loss, in closed form
+    mean: np.ndarray  # [e, d, 2] its Monte Carlo estimate
+    error: np.ndarray  # [e, d, 2] standard error of `mean`
+    low: np.ndarray  # [e, d, 2] 5% quantile over single draws of the noise
+    high: np.ndarray  # [e, d, 2] 95% quantile
+    improved: np.ndarray  # [e, d] share of draws that lower the loss of the total model
+    converged: np.ndarray  # [e, 2] bool, whether theta is certified
 
 
 def sweep_nfs(
@@ -110,11 +85,8 @@ def sweep_nfs(
     etas, scales, epsilons = (np.asarray(x, float) for x in (etas, scales, epsilons))
     for name, x in (("etas", etas), ("scales", scales), ("epsilons", epsilons)):
         require(x.ndim == 1 and x.size, f"{name} has shape {x.shape}; expected a list of numbers")
-        require(np.all(np.isfinite(x)), f"{name} contains NaN or infinity")
-    require(np.all(scales > 0), f"spurious scales must be > 0; the least is {scales.min()}")
+    check_facts(etas, scales, noise_std, theta_opt)
     check_nonnegative("epsilons", epsilons)
-    check_nonnegative("noise_std", noise_std)
-    check_finite("theta_opt", theta_opt)
     models = paper_models(etas, scales, noise_std=noise_std, theta_opt=theta_opt)
     radius = radii(models, p=float(p))
     if features == "core":
@@ -164,15 +136,14 @@ def sweep_distribution_shift(
       epsilons: [e] budgets of the training.
       shift_stds: [d] standard deviations sigma_Q of the noise on the spurious rows of Q.
       p: norm of the attack in training.
-      key: JAX random key of the Monte Carlo draws.
+      key: JAX random key of the `num_draws` Monte Carlo draws of the noise for each cell.
       reading: of the paper's noise, "R1", "R2" or "R3": see `shift`.
-      num_draws: of the noise, for each cell.
     Returns: ShiftSweep.
     """
     check_choice("reading", reading, READINGS)
     check_nonnegative("shift_stds", shift_stds)
     require(np.ndim(shift_stds) == 1, f"shift_stds = {shift_stds}: expected a list of numbers")
-    require(num_draws >= 2, f"num_draws = {num_draws}: it must be at least 2")
+    check_count("num_draws", num_draws, 2)
     facts = {"noise_std": noise_std, "theta_opt": theta_opt}
     both = [
         sweep_nfs([eta], epsilons, p=p, spurious_scale=spurious_scale, features=features, **facts)
@@ -184,9 +155,9 @@ def sweep_distribution_shift(
     facts |= {"eta": eta, "spurious_scale": spurious_scale}
     facts = {name: jnp.asarray(x, theta.dtype) for name, x in facts.items()}
     found = _shifted(theta, stds, keys, facts, reading=reading, num_draws=num_draws)
-    *numbers, improved = (np.asarray(x) for x in found)
-    numbers += [improved[..., 1], np.stack([s.converged[0] for s in both], axis=1)]
-    return ShiftSweep(both[0].epsilons, np.asarray(stds), np.asarray(theta), *numbers)
+    *numbers, improved = map(np.asarray, (stds, theta, *found))
+    converged = np.stack([s.converged[0] for s in both], axis=1)
+    return ShiftSweep(both[0].epsilons, *numbers, improved[..., 1], converged)
 
 
 @jax.jit
@@ -214,6 +185,6 @@ def _shifted(theta, stds, keys, facts, *, reading, num_draws):
         expected = expected_shifted_loss(theta, std, reading=reading, **facts)
         return expected, jnp.mean(drawn), error, low, high, improved
 
-    of_models = jax.vmap(cell, in_axes=(0, None, 0))
-    of_shifts = jax.vmap(of_models, in_axes=(None, 0, 0))
-    return jax.vmap(of_shifts, in_axes=(0, None, 0))(theta, stds, keys)
+    for axes in ((0, None, 0), (None, 0, 0), (0, None, 0)):  # models, shifts, budgets
+        cell = jax.vmap(cell, in_axes=axes)
+    return cell(theta, stds, keys)

@@ -56,13 +56,12 @@ class Program(NamedTuple):
     fetch: object
 
 
-def train(config, workdir, *, progress=None):
+def train(config, workdir):
     """Train the model that `config` describes; return the final TrainState.
 
     Args:
       config: ConfigDict with the keys of configs/default.py.
       workdir: run directory; made, or gone on with if it holds this config.
-      progress: a `Progress` to advance by 1 a step; None: one of its own on stderr.
     Raises:
       InputError: a value that cannot be used, missing data, a workdir of another config or in use.
       TrainingDiverged: loss or gradient not finite.
@@ -71,15 +70,11 @@ def train(config, workdir, *, progress=None):
     with together():
         check_config(config, num_devices=jax.device_count())
         dataset = open_training_data(config)
-    with contextlib.ExitStack() as stack:
-        if progress is None:
-            num_steps, title = (
-                count_steps(config, len(dataset.train)),
-                f"train {Path(workdir).name}",
-            )
-            progress = Progress(num_steps, title, unit="step", stream=talking_stream())
-            stack.enter_context(progress)
-        run = stack.enter_context(Run(config, workdir, dataset, progress))
+    num_steps, title = count_steps(config, len(dataset.train)), f"train {Path(workdir).name}"
+    with (
+        Progress(num_steps, title, unit="step", stream=talking_stream()) as progress,
+        Run(config, workdir, dataset, progress) as run,
+    ):
         network, optimizer = build(config, dataset)
         state = run.restore(first_state(config, dataset, network, optimizer))
         progress.skip(run.start)

@@ -36,8 +36,8 @@ def build(config, dataset):
 
 def first_state(config, dataset, network, optimizer):
     """The TrainState before the first step."""
-    given = {"seed": config.seed, "ema_decay": config.ema_decay}
-    return create_state(network, optimizer, image_size=dataset.image_size, **given)
+    given = {"image_size": dataset.image_size, "has_ema": bool(config.ema_decay)}
+    return create_state(config.seed, network=network, optimizer=optimizer, **given)
 
 
 def train_attack(config):

@@ -22,13 +22,9 @@ class TrainState(NamedTuple):
     key: jax.Array  # the run's base key; a step folds its number in
 
 
-def create_state(network, optimizer, *, image_size, seed, ema_decay=0.0):
-    """The state before the first step, a function of `seed` alone."""
-    return _create(seed, network, optimizer, image_size, bool(ema_decay))
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))  # once for all seeds of a suite
-def _create(seed, network, optimizer, image_size, has_ema):
+@functools.partial(jax.jit, static_argnames=("network", "optimizer", "image_size", "has_ema"))
+def create_state(seed, *, network, optimizer, image_size, has_ema=False):
+    """The state before the first step, a function of `seed` alone: compiled once for all seeds."""
     key_init, key_steps = jax.random.split(jax.random.PRNGKey(seed))
     variables = network.init(key_init, jnp.zeros((1, image_size, image_size, 3)))
     ema = jax.tree.map(jnp.copy, variables) if has_ema else {}
@@ -59,12 +55,10 @@ def make_schedule(config, num_train):
     else:
         every = config.decay_epochs * steps_per_epoch
         boundaries = [round(every * k) for k in range(1, int(num_steps / every) + 1)]
-        main = optax.piecewise_constant_schedule(
-            peak, {b - warmup: config.decay_factor for b in boundaries if b > warmup}
-        )
-    if not warmup:
-        return main
-    return optax.join_schedules([optax.linear_schedule(0, peak, warmup), main], [warmup])
+        drops = {b - warmup: config.decay_factor for b in boundaries if b > warmup}
+        main = optax.piecewise_constant_schedule(peak, drops)
+    rise = optax.linear_schedule(0, peak, warmup)
+    return optax.join_schedules([rise, main], [warmup]) if warmup else main
 
 
 def make_optimizer(config, schedule):

@@ -42,30 +42,22 @@ def make_eval_step(network, **options):
     return jax.pmap(step, axis_name="batch", in_axes=(None, 0, None), out_axes=None)
 
 
-def make_suite_step(network, optimizer, *, num_devices, **options):
-    """`train_step` of several models at once: (states, batches, budgets) -> (states, metrics).
+def over_models(step, num_devices, *, donate_argnums=(), **options):
+    """`train_step` or `eval_step`, given its options, of several models at once.
 
-    All have the axes [devices, models a device]; the states are donated. A device's models are
+    All arguments and results have the axes [devices, models a device]. A device's models are
     vmapped; a single one is not, so that the attack that is not its own costs nothing.
     """
-    step = functools.partial(train_step, network=network, optimizer=optimizer, **options)
-    return _over_models(step, num_devices, donate_argnums=0)
+    step = functools.partial(step, **options)
 
-
-def make_suite_eval_step(network, *, num_devices, **options):
-    """`eval_step` of several models at once: (variables, batches, budgets) -> counts."""
-    return _over_models(functools.partial(eval_step, network=network, **options), num_devices)
-
-
-def _over_models(step, num_devices, **options):
     def of_device(*args):
         if len(jax.tree.leaves(args)[0]) > 1:
             return jax.vmap(step)(*args)
         result = step(*jax.tree.map(lambda x: x[0], args))
         return jax.tree.map(lambda x: x[None], result)
 
-    devices = jax.local_devices()[:num_devices]
-    return jax.pmap(of_device, axis_name="batch", devices=devices, **options)
+    call = {"devices": jax.local_devices()[:num_devices], "donate_argnums": donate_argnums}
+    return jax.pmap(of_device, axis_name="batch", **call)
 
 
 def train_step(

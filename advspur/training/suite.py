@@ -28,7 +28,7 @@ from advspur.training.parts import (
 )
 from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
-from advspur.training.step import make_suite_eval_step, make_suite_step
+from advspur.training.step import eval_step, over_models, train_step
 
 DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
 # Keys in which models may differ that one program trains.
@@ -128,21 +128,21 @@ def _train_group(runs, per_device):
     network, optimizer = build(config, dataset)
     num_devices = min(jax.local_device_count(), len(runs))
     slots = _Slots(num_devices, num_devices * (per_device or math.ceil(len(runs) / num_devices)))
-    facts = {"mean": dataset.mean, "std": dataset.std, "num_devices": num_devices}
+    facts = {"network": network, "mean": dataset.mean, "std": dataset.std}
     attack, eval_attack = (
         AnyAttack(tuple(dict.fromkeys([None, *(attack_of(run.config)[0] for run in runs)])))
         for attack_of in (train_attack, validation_attack)
     )
-    options = step_options(config) | facts
-    train_step = make_suite_step(network, optimizer, attack=attack, **options)
-    eval_step = make_suite_eval_step(network, attack=eval_attack, **facts)
+    options = step_options(config) | facts | {"attack": attack, "optimizer": optimizer}
+    train = over_models(train_step, num_devices, donate_argnums=0, **options)
+    evaluate = over_models(eval_step, num_devices, attack=eval_attack, **facts)
 
     def train_round(members):
         budget = _budgets(members, slots, attack, train_attack)
         eval_budget = _budgets(members, slots, eval_attack, validation_attack)
         program = Program(
-            step=lambda state, batch: train_step(state, batch, budget),
-            evaluate=lambda variables, batch: eval_step(variables, batch, eval_budget),
+            step=lambda state, batch: train(state, batch, budget),
+            evaluate=lambda variables, batch: evaluate(variables, batch, eval_budget),
             place=slots.place,
             fetch=lambda tree: slots.fetch(tree, len(members)),
         )

@@ -44,7 +44,7 @@ def measure(together):
             assert not train_suite(runs, progress=dict.fromkeys(runs, progress))
         else:
             for path, config in runs.items():
-                train(config, path, progress=progress)
+                train(config, path)
         return time.perf_counter() - start
 
 

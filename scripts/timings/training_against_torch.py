@@ -71,7 +71,7 @@ def our_step(args, arch, stem, classes, size, num_steps, images, labels):
     dtype = "bfloat16" if args.bf16 else "float32"
     network = build_network(arch, classes, stem=stem, dtype=dtype)
     optimizer = make_optimizer(default.get_config(), RATE)
-    state = replicate(create_state(network, optimizer, image_size=size, seed=0))
+    state = replicate(create_state(0, network=network, optimizer=optimizer, image_size=size))
     attack = Attack(2.0, num_steps, RELATIVE_STEP)
     step = make_train_step(network, optimizer, attack=attack, mean=MEAN, std=STD)
     nothing = np.ones((len(labels), 1, 1, 1), np.uint8)

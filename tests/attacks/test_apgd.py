@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from advspur.attacks import apgd, check_perturbation
-from advspur.attacks.apgd import _checkpoints, run_apgd
+from advspur.attacks.apgd import _checkpoints
 from advspur.attacks.parts import image_keys, start_points
 from tests.attacks.oracles import (
     NORMS,
@@ -39,11 +39,9 @@ pytestmark = [
 
 @functools.partial(jax.jit, static_argnames=("p", "loss"))
 def run(params, images, labels, keys, epsilon, targets=None, *, p, loss):
+    call = {"num_steps": NUM_STEPS, "loss": loss, "targets": targets, "with_vanished": True}
     logits_fn = functools.partial(network, params)
-    return run_apgd(
-        logits_fn, images, labels, keys, p=p, epsilon=epsilon, num_steps=NUM_STEPS, loss=loss,
-        targets=targets, num_samples=None, bounds=(0.0, 1.0),
-    )  # fmt: skip
+    return apgd(logits_fn, images, labels, keys, p=p, epsilon=epsilon, **call)
 
 
 def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None, **options):
@@ -103,9 +101,8 @@ def search(params, image, x, label, p, epsilon, num_steps):
                 back = rises <= 0.75 * interval or (not halved and loss_then >= best_loss)
                 step = step / 2 if back else step
                 halved, loss_then, rises = back, best_loss, 0
-                interval = max(
-                    interval - max(int(0.03 * num_steps), 1), max(int(0.06 * num_steps), 1)
-                )
+                less, least = (max(int(share * num_steps), 1) for share in (0.03, 0.06))
+                interval = max(interval - less, least)
             x, grad = (best, best_grad) if back else (x, grad)
             next_check += interval
     return best
@@ -121,10 +118,8 @@ def test_the_search_is_that_of_the_papers(p):
     params = PARAMS | {"b": np.float32([0, 25, 0, 0]), "B": RUGGED * PARAMS["B"]}
     labels, epsilon = np.ones(N, int), (2.5 if p == math.inf else 1) * EPSILON[p]
     scales, counts = ((3, 2, 1), (8, 8, 9)) if p == 1 else ((1,), (NUM_STEPS,))
-    starts = start_points(
-        KEYS, jnp.asarray(IMAGES), p=p, epsilon=jnp.full(N, scales[0] * epsilon),
-        bounds=(0.0, 1.0), kind="sphere",
-    )  # fmt: skip
+    ball = {"p": p, "epsilon": jnp.full(N, scales[0] * epsilon), "bounds": (0.0, 1.0)}
+    starts = start_points(KEYS, jnp.asarray(IMAGES), kind="sphere", **ball)
     got, success, _ = attack(p, params, labels=labels, epsilon=epsilon)
     assert not success.any()
     exact = jax.tree.map(np.float64, params)
@@ -148,10 +143,8 @@ def test_a_target_is_the_class_that_is_reached():
     params = linear_params((N, *SHAPE), PARAMS["A"], [90.0, 0, 0, 0])  # no way out of class 0
     targets = np.array([1, 2, 3, 1, 2, 3])
     for epsilon in (0.05, 0.3):
-        got, success, _ = attack(
-            math.inf, params, labels=np.zeros(N, int), epsilon=epsilon, targets=targets,
-            loss="margin",
-        )  # fmt: skip
+        call = {"labels": np.zeros(N, int), "epsilon": epsilon, "targets": targets}
+        got, success, _ = attack(math.inf, params, **call)
         way = np.sign(PARAMS["A"][:, targets].T - PARAMS["A"][:, 0]).reshape(N, *SHAPE)
         np.testing.assert_allclose(got, np.clip(IMAGES + epsilon * way, 0, 1), rtol=0, atol=1e-6)
         assert not success.any()
@@ -162,9 +155,7 @@ def test_a_success_is_kept_though_other_points_have_a_higher_loss():
     weights = np.zeros((SIZE, CLASSES))
     weights[:, 0], weights[:, 1] = 1, 3
     params = linear_params((N, *SHAPE), weights, [-9, -127, -0.01, -999])
-    got, success, _ = attack(
-        math.inf, params, GREY, np.zeros(N, int), targets=np.ones(N, int), loss="margin"
-    )
+    got, success, _ = attack(math.inf, params, GREY, np.zeros(N, int), targets=np.ones(N, int))
     assert 0 < success.sum() < N  # those whose random start is darker
     np.testing.assert_array_equal(np.argmax(logits_of(params, got), axis=1) == 2, success)
 
@@ -192,9 +183,7 @@ def test_checkpoints_come_at_the_published_iterations(num_steps, expected):
     intervals = _checkpoints(num_steps, 2)
     np.testing.assert_array_equal(np.flatnonzero(intervals) + 1, expected)
     np.testing.assert_array_equal(intervals[np.array(expected) - 1], np.diff(expected, prepend=0))
-
-
-def test_l1_checkpoints_come_every_25th_of_a_stage():
+    # l1: every 25th of a stage.
     np.testing.assert_array_equal(np.flatnonzero(_checkpoints(100, 1)) + 1, np.arange(4, 101, 4))
     np.testing.assert_array_equal(_checkpoints(30, 1), np.ones(30))
 
@@ -208,13 +197,9 @@ def test_a_random_model_is_attacked_in_expectation():
         score = x.reshape(len(x), -1) @ (weights + noise)
         return jnp.stack([jnp.full_like(score, 50), score], axis=1)
 
-    call = jax.jit(
-        lambda images, samples: apgd(
-            noisy, images, np.zeros(N, int), KEYS, p=math.inf, epsilon=0.1, num_steps=10,
-            loss="margin", num_samples=samples,
-        ), static_argnums=1,
-    )  # fmt: skip
-    got = np.asarray(call(GREY, 64))
+    call = {"p": math.inf, "epsilon": 0.1, "num_steps": 10, "loss": "margin", "num_samples": 64}
+    run = jax.jit(lambda images: apgd(noisy, images, np.zeros(N, int), KEYS, **call))
+    got = np.asarray(run(GREY))
     check_perturbation(got, GREY, p=math.inf, epsilon=0.1)
     gain = (got - GREY).reshape(N, -1) @ weights / (0.1 * SIZE)
     assert np.all(gain > 0.85)
@@ -222,7 +207,6 @@ def test_a_random_model_is_attacked_in_expectation():
 
 @pytest.mark.parametrize("num_steps", (1, 2, 3))
 def test_stages_of_l1_may_have_no_steps(num_steps):
-    found = jax.eval_shape(lambda x: apgd(
-        functools.partial(network, PARAMS), x, LABELS, KEYS, p=1, epsilon=0.2, num_steps=num_steps
-    ), IMAGES)  # fmt: skip
-    assert found.shape == IMAGES.shape
+    logits_fn, call = functools.partial(network, PARAMS), {"p": 1, "epsilon": 0.2}
+    attack = functools.partial(apgd, logits_fn, num_steps=num_steps, **call)
+    assert jax.eval_shape(attack, IMAGES, LABELS, KEYS).shape == IMAGES.shape

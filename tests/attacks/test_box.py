@@ -50,19 +50,15 @@ class Problems:
         return np.resize(np.float32(RADII[p]), COUNT)
 
 
-def for_each(oracle, *arrays):
+def for_each(oracle, *arrays, **options):
     """oracle(row of each array), in float64."""
-    return np.stack([oracle(*map(np.float64, row)) for row in zip(*arrays, strict=True)])
+    return np.stack([oracle(*map(np.float64, row), **options) for row in zip(*arrays, strict=True)])
 
 
 def on_batch(function, p, *arrays):
-    """function(..., p=p[, radius]) on the rows of arrays; the fourth is the radius."""
-    names = ("radius",) if len(arrays) == 4 else ()
-
-    def one(a, b, c, *rest):
-        return function(a, b, c, p=p, **dict(zip(names, rest, strict=True)))
-
-    return np.asarray(jax.jit(jax.vmap(one))(*arrays), np.float64)
+    """function(..., p=p, radius=) on the rows of arrays, the last of which is the radius."""
+    batched = jax.vmap(lambda a, b, c, radius: function(a, b, c, p=p, radius=radius))
+    return np.asarray(jax.jit(batched)(*arrays), np.float64)
 
 
 def in_box(z):
@@ -72,10 +68,9 @@ def in_box(z):
 @pytest.mark.parametrize("p", NORMS)
 def test_the_projection_is_the_nearest_point_of_ball_and_box(p):
     radii, low, high = Problems.radii(p), Problems.low, Problems.high
-    got = on_batch(project_ball, p, Problems.vector, low, high, radii)
-    expected = for_each(
-        lambda d, lo, hi, r: project(d, lo, hi, p=p, radius=r), Problems.vector, low, high, radii
-    )
+    problem = Problems.vector, low, high, radii
+    got = on_batch(project_ball, p, *problem)
+    expected = for_each(lambda *row: project(*row[:3], p=p, radius=row[3]), *problem)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
     assert in_box(got)
     assert np.all(np.linalg.norm(got, ord=p, axis=1) <= radii * (1 + 2e-6))
@@ -99,12 +94,11 @@ def test_the_projection_is_exact_in_many_dimensions_and_in_float64(p, x64):
 def test_ascend_goes_as_far_as_ball_and_box_allow(p):
     radii, low, high = Problems.radii(p), Problems.low, Problems.high
     weights = Problems.vector
-    got = on_batch(ascend, p, weights, low, high, radii)
+    problem = weights, low, high, radii
+    got = on_batch(ascend, p, *problem)
     assert in_box(got)
     assert np.all(np.linalg.norm(got, ord=p, axis=1) <= radii * (1 + 2e-6))
-    expected = for_each(
-        lambda w, lo, hi, r: largest_gain(w, lo, hi, p=p, radius=r), weights, low, high, radii
-    )
+    expected = for_each(lambda *row: largest_gain(*row[:3], p=p, radius=row[3]), *problem)
     np.testing.assert_allclose(np.sum(weights * got, axis=1), expected, rtol=0, atol=1e-5)
     assert np.all(got[weights == 0] == 0)
 
@@ -132,10 +126,8 @@ def test_the_hyperplane_is_reached_by_the_least_norm(p):
     got = np.asarray(nearest(weights, gain, low, high), np.float64)
     assert in_box(got) and np.all(got[weights == 0] == 0)
     np.testing.assert_allclose(np.sum(weights * got, axis=1), gain, rtol=1e-5, atol=1e-6)
-    expected = for_each(
-        lambda w, g, lo, hi: least_norm(w * np.sign(g), abs(g), lo, hi, p=p),
-        weights, gain, low, high,
-    )  # fmt: skip
+    towards = weights * np.sign(gain)[:, None]
+    expected = for_each(least_norm, towards, np.abs(gain), low, high, p=p)
     np.testing.assert_allclose(np.linalg.norm(got, ord=p, axis=1), expected, rtol=1e-4, atol=1e-5)
     beyond = np.asarray(nearest(weights, np.float32(sign[:, 0] * (1.5 * largest + 1)), low, high))
     np.testing.assert_array_equal(beyond, sign * np.sign(weights) * room)
@@ -159,10 +151,11 @@ def test_fill_finds_the_time_at_which_vessels_hold_the_target():
     held = np.sum(capacities * (rates > 0), axis=1)
     target = np.float32(held * np.linspace(0.02, 0.98, 30))
     got = jax.jit(jax.vmap(fill))(rates, capacities, target)
-    expected = for_each(
-        lambda r, c, t: brentq(lambda s: np.minimum(s * r, c).sum() - t, 0, 1e6, xtol=1e-12),
-        rates, capacities, target,
-    )  # fmt: skip
+
+    def solve(r, c, t):
+        return brentq(lambda s: np.minimum(s * r, c).sum() - t, 0, 1e6, xtol=1e-12)
+
+    expected = for_each(solve, rates, capacities, target)
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=0)
     assert np.all(np.isinf(jax.jit(jax.vmap(fill))(rates, capacities, held * 1.01 + 0.01)))
     np.testing.assert_array_equal(jax.jit(jax.vmap(fill))(rates, capacities, 0 * target), 0)

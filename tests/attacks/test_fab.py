@@ -36,10 +36,8 @@ pytestmark = [
 
 @functools.partial(jax.jit, static_argnames=("p", "restarts"))
 def run(params, images, labels, epsilon, targets=None, key=None, *, p, restarts):
-    return fab(
-        functools.partial(network, params), images, labels, key, p=p, epsilon=epsilon,
-        num_steps=30, targets=targets, restarts=restarts, bounds=(0.0, 1.0),
-    )  # fmt: skip
+    call = {"p": p, "epsilon": epsilon, "num_steps": 30, "targets": targets, "restarts": restarts}
+    return fab(functools.partial(network, params), images, labels, key, **call)
 
 
 def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, epsilon=FAR, restarts=1, **options):
@@ -80,15 +78,13 @@ def test_distances_are_the_least_there_are_on_a_binary_linear_model(p):
     # A budget between the distances keeps the nearer ones, and the others as they were.
     half = np.median(exact)
     limited = attack(p, params, labels=labels, epsilon=half)
-    np.testing.assert_array_equal(
-        limited, np.where((exact < half)[:, None, None, None], got, IMAGES)
-    )
+    expected = np.where((exact < half)[:, None, None, None], got, IMAGES)
+    np.testing.assert_array_equal(limited, expected)
 
 
 def test_without_epsilon_any_distance_counts():
-    got = jax.jit(lambda x: fab(
-        functools.partial(network, PARAMS), x, LABELS, p=2, epsilon=None, num_steps=30
-    ))(IMAGES)  # fmt: skip
+    logits_fn = functools.partial(network, PARAMS)
+    got = jax.jit(lambda x: fab(logits_fn, x, LABELS, p=2, num_steps=30))(IMAGES)
     np.testing.assert_allclose(got, attack(2), rtol=0, atol=1e-5)
     assert np.all(is_lost(np.asarray(got)))
 
@@ -132,8 +128,7 @@ def test_restarts_begin_half_an_epsilon_away_and_are_a_union():
         logits = network(params, x)
         return logits.at[:, 1].add(2 * jnp.sum((x - GREY) ** 2, axis=(1, 2, 3)))
 
-    got = jax.jit(lambda x: fab(
-        bowl, x, np.zeros(N, int), jax.random.key(0), p=2, epsilon=1.0, num_steps=30, restarts=2
-    ))(GREY)  # fmt: skip
+    call = {"p": 2, "epsilon": 1.0, "num_steps": 30, "restarts": 2}
+    got = jax.jit(lambda x: fab(bowl, x, np.zeros(N, int), jax.random.key(0), **call))(GREY)
     check_perturbation(got, GREY, p=2, epsilon=1.0)
     np.testing.assert_allclose(norms(got, GREY, 2), math.sqrt(0.5), rtol=5e-3, atol=0)

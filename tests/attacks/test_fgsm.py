@@ -46,9 +46,8 @@ def test_fgsm_rs_projects_a_step_of_a_quarter_more(key):
 
 
 def test_l2_keeps_the_lengths(key):
-    rs, n = (
-        np.asarray(run(key, p=2, method=m) - GREY).reshape(64, -1) for m in ("fgsm_rs", "n_fgsm")
-    )
+    methods = "fgsm_rs", "n_fgsm"
+    rs, n = (np.asarray(run(key, p=2, method=m) - GREY).reshape(64, -1) for m in methods)
     assert np.linalg.norm(rs, axis=1).max() <= 0.1
     direction = WEIGHTS / np.linalg.norm(WEIGHTS)
     start = np.linalg.norm(n - 0.1 * direction, axis=1)

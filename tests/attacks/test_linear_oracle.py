@@ -1,14 +1,20 @@
-"""The exact attack on linear classifiers against SciPy's solvers and against chance."""
+"""The exact attack on linear classifiers against SciPy's solvers and against chance.
+
+Every gradient attack finds what there is to be found there, to a percent or three.
+"""
 
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from advspur.attacks import check_perturbation
-from advspur.attacks.linear_oracle import linear_logits, worst_case
+from advspur.attacks.linear_oracle import ATTACKS, calibrate, linear_logits, worst_case
+from advspur.norms import project_lp_ball
 from tests.attacks.oracles import NORMS, images_with_corners, largest_gain
+from tests.refusals import refused
 
 N, SHAPE, SIZE = 6, (2, 2, 2), 8
 BOUNDS = (-1.0, 2.0)
@@ -20,18 +26,14 @@ WEIGHTS = RNG.normal(size=(*SHAPE, 4)).astype(np.float32)
 WEIGHTS[0, 0, 0], WEIGHTS[1, 1, 1] = 0, 1  # pixels that do not matter
 BIAS = 4 * RNG.normal(size=4).astype(np.float32)
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:epsilon = "),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 
 def attack(num_classes, p):
-    run = jax.jit(lambda x: worst_case(
-        WEIGHTS[..., :num_classes], BIAS[:num_classes], x, LABELS, p=p, epsilon=EPSILON,
-        bounds=BOUNDS,
-    ))  # fmt: skip
-    return np.asarray(run(IMAGES))
+    model, ball = (WEIGHTS[..., :num_classes], BIAS[:num_classes]), {"p": p, "epsilon": EPSILON}
+    return np.asarray(
+        jax.jit(lambda x: worst_case(*model, x, LABELS, bounds=BOUNDS, **ball))(IMAGES)
+    )
 
 
 def margins(images, labels, num_classes):
@@ -80,3 +82,46 @@ def test_linear_logits_by_hand():
     weights = np.float32([[[[1.0, 0.0]], [[3.0, -1.0]]]])  # [1, 2, 1, 2]
     got = linear_logits(weights, np.float32([0.5, 0.0]))(images)
     np.testing.assert_array_equal(got, [[7.5, -2.0], [3.5, -1.0]])
+
+
+LEAST = {1: 0.97, 2: 0.99, math.inf: 0.99}  # of what is possible
+
+
+def weak(logits_fn, images, labels, key, *, p, epsilon):
+    """Four steps of textbook gradient ascent: project on the ball, then cut to the box."""
+
+    def loss(x):
+        log_p = jax.nn.log_softmax(logits_fn(x))
+        return -jnp.sum(jnp.take_along_axis(log_p, labels[:, None], axis=1))
+
+    def step(_, x):
+        grad = jax.grad(loss)(x)
+        way = jnp.sign(grad) if p == math.inf else grad / jnp.max(jnp.abs(grad))
+        delta = x + epsilon / 8 * way - images
+        delta = jax.vmap(lambda d: project_lp_ball(d, p=p, radius=epsilon))(delta)
+        return jnp.clip(images + delta, 0, 1)
+
+    return jax.lax.fori_loop(0, 4, step, images)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_attacks_find_nearly_all_that_is_possible_and_a_weak_one_does_not(p):
+    attacks = {name: attack for name, attack in ATTACKS.items() if name != "square"}
+    options = {"num_images": 256, "size": 10, "num_classes": 4}
+    attacks |= {"weak": weak}
+    _, possible, found = calibrate(jax.random.key(0), p=p, attacks=attacks, **options)
+    assert 100 < possible < 156  # about half of the images can be attacked
+    assert max(found.values()) <= possible  # the oracle is the best there is
+    assert found.pop("weak") < 0.9 * possible
+    assert len(found) == 4 and min(found.values()) >= LEAST[p] * possible, found
+
+
+def test_two_classes_are_too_few_for_dlr():
+    _, possible, found = calibrate(jax.random.key(0), p=2, num_images=20, size=4, num_classes=2)
+    assert possible > 0 and "apgd-dlr" not in found
+
+
+@pytest.mark.parametrize("change", ({"num_images": 0}, {"size": -3}, {"num_classes": 1}))
+def test_problems_without_images_or_classes_are_refused(change):
+    (name,) = change
+    refused(f"{name} = ", calibrate, jax.random.key(0), p=2, **change)

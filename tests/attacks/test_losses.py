@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur._checks import InputError
 from advspur.attacks.losses import LOSSES, cross_entropy, dlr, loss_function, margin
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 RNG = np.random.default_rng(0)
@@ -19,28 +19,24 @@ GAPS = OTHERS.max(axis=1) - LOGITS[ROWS, LABELS]
 TARGET_GAPS = LOGITS[ROWS, TARGETS].astype(float) - LOGITS[ROWS, LABELS]
 
 
-def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+LOG_PROBABILITY = LOGITS - np.log(np.exp(LOGITS.astype(float)).sum(axis=1, keepdims=True))
+SPREAD = ORDERED[:, 0] - (ORDERED[:, 2] + ORDERED[:, 3]) / 2
 
 
-def test_cross_entropy_is_minus_the_log_probability_of_the_label():
-    log_probability = LOGITS - np.log(np.exp(LOGITS.astype(float)).sum(axis=1, keepdims=True))
-    close(cross_entropy(LOGITS, LABELS), -log_probability[ROWS, LABELS])
-    close(cross_entropy(LOGITS, LABELS, TARGETS), log_probability[ROWS, TARGETS])
-
-
-def test_the_margin_is_the_largest_other_logit_minus_the_labels():
-    close(margin(LOGITS, LABELS), GAPS)
-    close(margin(LOGITS, LABELS, TARGETS), TARGET_GAPS)
-
-
-def test_dlr_divides_the_margin_by_first_minus_third():
-    close(dlr(LOGITS, LABELS), GAPS / (ORDERED[:, 0] - ORDERED[:, 2]))
-
-
-def test_targeted_dlr_divides_by_first_minus_the_mean_of_third_and_fourth():
-    spread = ORDERED[:, 0] - (ORDERED[:, 2] + ORDERED[:, 3]) / 2
-    close(dlr(LOGITS, LABELS, TARGETS), TARGET_GAPS / spread)
+@pytest.mark.parametrize(
+    "loss, expected, targeted",
+    [
+        (cross_entropy, -LOG_PROBABILITY[ROWS, LABELS], LOG_PROBABILITY[ROWS, TARGETS]),
+        (margin, GAPS, TARGET_GAPS),
+        (dlr, GAPS / (ORDERED[:, 0] - ORDERED[:, 2]), TARGET_GAPS / SPREAD),
+    ],
+)
+def test_losses_are_their_formulas(loss, expected, targeted):
+    for found, wanted in (
+        (loss(LOGITS, LABELS), expected),
+        (loss(LOGITS, LABELS, TARGETS), targeted),
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("targets", (None, TARGETS))
@@ -65,18 +61,12 @@ def test_the_margin_is_positive_exactly_where_the_label_is_lost():
     np.testing.assert_array_equal(dlr(LOGITS, LABELS) > 0, lost)
 
 
-@pytest.mark.parametrize(
-    "name, num_classes, targeted, needed",
-    [("dlr", 2, False, 3), ("dlr", 3, True, 4), ("dlr", 1, False, 3), ("margin", 1, True, 2)],
-)
-def test_too_few_classes_are_refused_with_the_way_out(name, num_classes, targeted, needed):
-    with pytest.raises(InputError, match=f"{needed} classes, the model has {num_classes}: use"):
-        loss_function(name, num_classes, targeted=targeted)
-
-
-def test_enough_classes_give_the_loss():
-    assert loss_function("dlr", 3) is dlr and loss_function("dlr", 4, targeted=True) is dlr
-    assert loss_function("margin", 2, targeted=True) is margin
+def test_too_few_classes_are_refused_with_the_way_out_and_enough_give_the_loss():
+    for name, count, targeted, needed in (
+        ("dlr", 2, False, 3), ("dlr", 3, True, 4), ("dlr", 1, False, 3), ("margin", 1, True, 2),
+    ):  # fmt: skip
+        message = f"{needed} classes, the model has {count}: use"
+        refused(message, loss_function, name, count, targeted=targeted)
+        assert loss_function(name, needed, targeted=targeted) is LOSSES[name]
     assert loss_function("cross_entropy", 2) is cross_entropy
-    with pytest.raises(InputError, match="loss = 'ce' is not known"):
-        loss_function("ce", 10)
+    refused("loss = 'ce' is not known", loss_function, "ce", 10)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from advspur.attacks import pgd
+from tests.attacks.oracles import NORMS, images_with_corners
 
 N, SHAPE = 4, (4, 4, 3)
-NORMS = (1, 2, math.inf)
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(48, 3)).astype(np.float32)
 GREY = jnp.full((N, *SHAPE), 0.5)
@@ -42,21 +42,13 @@ def attack(logits_fn, images, labels, key=None, **options):
     return pgd(logits_fn, images, labels, key, **({"num_steps": 5} | options))
 
 
-def images_with_corners(seed=0):
-    """A third of the pixels exactly 0, a third exactly 1."""
-    rng = np.random.default_rng(seed)
-    values = np.stack([np.zeros((N, *SHAPE)), np.ones((N, *SHAPE)), rng.random((N, *SHAPE))])
-    return jnp.asarray(rng.permuted(values, axis=0)[0], jnp.float32)
-
-
 @pytest.mark.parametrize("epsilon", (0.1, 0.6))
 @pytest.mark.parametrize("label", (0, 1))
 def test_linf_in_the_box_reaches_the_exact_optimum_of_a_binary_model(label, epsilon):
-    images = images_with_corners()
-    labels = jnp.full(N, label)
-    adversarial = attack(binary, images, labels, p=math.inf, epsilon=epsilon)
+    images = images_with_corners((N, *SHAPE))
+    adversarial = attack(binary, images, jnp.full(N, label), p=math.inf, epsilon=epsilon)
     up = (1 if label == 0 else -1) * np.sign(WEIGHTS[:, 0]).reshape(SHAPE)
-    expected = np.clip(np.asarray(images) + epsilon * up, 0, 1)
+    expected = np.clip(images + epsilon * up, 0, 1)
     np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
 
 
@@ -78,10 +70,8 @@ def test_random_starts_lie_where_they_should(p, random_start, key):
     def constant(x):
         return jnp.zeros((len(x), 3))
 
-    epsilon = 0.2
-    adversarial = attack(
-        constant, GREY, LABELS, key, p=p, epsilon=epsilon, random_start=random_start
-    )
+    epsilon, call = 0.2, {"p": p, "random_start": random_start}
+    adversarial = attack(constant, GREY, LABELS, key, epsilon=epsilon, **call)
     delta = flat_delta(adversarial, GREY)
     norms = np.linalg.norm(delta, ord=p, axis=1)
     assert np.all(norms <= epsilon * (1 + 1e-5) + 1e-6)
@@ -90,6 +80,16 @@ def test_random_starts_lie_where_they_should(p, random_start, key):
     else:
         assert np.all((norms > 0.5 * epsilon) & (norms < epsilon))
     assert np.abs(delta[0] - delta[1]).max() > 1e-3  # every image has a start of its own
+
+
+def single_starts(logits_fn, key, restarts):
+    """(results of the single starts, that of all at once), with labels of 0."""
+    options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
+    first, labels = jax.random.split(key, N), jnp.zeros(N, int)
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    starts = [first, *(fold(first, restart) for restart in range(1, restarts))]
+    single = [np.asarray(attack(logits_fn, GREY, labels, own, **options)) for own in starts]
+    return single, attack(logits_fn, GREY, labels, key, restarts=restarts, **options)
 
 
 def test_restarts_keep_the_best_start_of_each_image(key):
@@ -102,13 +102,7 @@ def test_restarts_keep_the_best_start_of_each_image(key):
     def score(x):
         return np.asarray(binary(x)[:, 1])
 
-    options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
-    labels = jnp.zeros(N, int)
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-    first = jax.random.split(key, N)
-    starts = [first, *(fold(first, restart) for restart in range(1, 4))]
-    single = [attack(frozen, GREY, labels, own, **options) for own in starts]
-    union = attack(frozen, GREY, labels, key, restarts=4, **options)
+    single, union = single_starts(frozen, key, 4)
     scores = np.stack([score(x) for x in single])
     assert len(set(scores.argmax(axis=0))) > 1  # else one start would do for all images
     np.testing.assert_allclose(score(union), scores.max(axis=0), rtol=0, atol=1e-6)
@@ -123,16 +117,10 @@ def test_a_success_beats_a_failure_of_higher_loss(key):
         failure = jnp.array([0.01, 0.0, 0.0, 0.0])
         return jnp.where(high, success, failure)
 
-    options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
-    labels = jnp.zeros(N, int)
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-    first = jax.random.split(key, N)
-    starts = [first, *(fold(first, restart) for restart in range(1, 5))]
-    singles = [attack(uneven, GREY, labels, own, **options) for own in starts]
-    means = np.stack([np.asarray(x).mean(axis=(1, 2, 3)) for x in singles])
+    single, union = single_starts(uneven, key, 5)
+    means = np.stack([x.mean(axis=(1, 2, 3)) for x in single])
     can_succeed = np.any(means > 0.5, axis=0)
     assert np.any(means[0] <= 0.5) and np.any(can_succeed)
-    union = np.asarray(attack(uneven, GREY, labels, key, restarts=5, **options))
     np.testing.assert_array_equal(union.mean(axis=(1, 2, 3)) > 0.5, can_succeed)
 
 
@@ -144,10 +132,8 @@ def test_the_best_iterate_is_returned_not_the_last(peak, num_steps, expected):
         value = -((x - peak) ** 2).sum(axis=(1, 2, 3))
         return jnp.stack([jnp.zeros_like(value), value], axis=1)
 
-    adversarial = attack(
-        parabola, GREY, jnp.zeros(N, int), p=math.inf, epsilon=0.4, step_size=0.3,
-        num_steps=num_steps,
-    )  # fmt: skip
+    call = {"p": math.inf, "epsilon": 0.4, "step_size": 0.3, "num_steps": num_steps}
+    adversarial = attack(parabola, GREY, jnp.zeros(N, int), **call)
     np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
 
 
@@ -155,9 +141,8 @@ def test_the_best_iterate_is_returned_not_the_last(peak, num_steps, expected):
 def test_a_mask_confines_the_perturbation_and_gets_all_of_the_budget(p, key):
     mask = np.zeros((N, *SHAPE[:2], 1), np.float32)
     mask[:, 1:3, 2:] = 1
-    adversarial = attack(
-        linear, GREY, LABELS, key, p=p, epsilon=0.2, mask=mask, random_start="sphere"
-    )
+    call = {"p": p, "epsilon": 0.2, "mask": mask, "random_start": "sphere"}
+    adversarial = attack(linear, GREY, LABELS, key, **call)
     off = np.broadcast_to(mask == 0, GREY.shape)
     np.testing.assert_array_equal(np.asarray(adversarial)[off], 0.5)
     norms = np.linalg.norm(flat_delta(adversarial, GREY), ord=p, axis=1)

@@ -49,10 +49,8 @@ LABELS = predict(PARAMS, IMAGES)
 
 @functools.partial(jax.jit, static_argnames="p")
 def run(params, images, labels, keys, epsilon, *, p):
-    return run_square(
-        functools.partial(rounded, params), images, labels, keys, p=p, epsilon=epsilon,
-        num_queries=QUERIES, bounds=(0.0, 1.0),
-    )  # fmt: skip
+    call = {"p": p, "epsilon": epsilon, "num_queries": QUERIES, "bounds": (0.0, 1.0)}
+    return run_square(functools.partial(rounded, params), images, labels, keys, **call)
 
 
 def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None):
@@ -69,18 +67,17 @@ def smooth_params(bias):
     return linear_params((N, *SHAPE), weights.reshape(SIZE, CLASSES), [bias, 0, -99, -99])
 
 
-def gains(adversarial, params):
-    """Of logit 1, as a share of what the ball allows far from the box."""
-    return (adversarial - GREY).reshape(len(adversarial), -1) @ params["A"][:, 1]
-
-
 @pytest.mark.parametrize("p", NORMS)
-def test_queries_are_those_until_success(p):
+def test_queries_are_those_until_success_and_end_when_all_images_are_lost(p):
     epsilon = EPSILON[p] * np.float32([0, 0.2, 0.5, 1, 2, 3])
     got, success, queries = attack(p, epsilon=epsilon)
     assert 0 < success.sum() < N
     np.testing.assert_array_equal(got[0], IMAGES[0])
     assert np.all(queries[~success] == QUERIES) and np.all(queries[success] <= QUERIES)
+    params = linear_params((N, *SHAPE), 0 * PARAMS["A"], [0, 9, 0, 0])
+    got, success, queries = attack(p, params, labels=np.full(N, 3))
+    assert success.all() and np.all(queries == 0)
+    check_perturbation(got, IMAGES, p=p, epsilon=EPSILON[p])
 
 
 @pytest.mark.parametrize("p, least", ((1, 0.5), (2, 0.5), (math.inf, 0.9)))
@@ -93,17 +90,8 @@ def test_the_whole_ball_is_used_and_most_of_what_it_allows_is_gained(p, least):
     if p == math.inf:
         np.testing.assert_allclose(np.abs(got - 0.5), epsilon, rtol=1e-5, atol=0)
     dual = np.linalg.norm(params["A"][:, 1], ord={1: math.inf, 2: 2, math.inf: 1}[p])
-    share = gains(got, params) / (epsilon * dual)
+    share = (got - GREY).reshape(N, -1) @ params["A"][:, 1] / (epsilon * dual)
     assert np.all((share > least) & (share < 1.0001))
-
-
-@pytest.mark.parametrize("p", NORMS)
-def test_queries_end_when_all_images_are_lost(p):
-    lost = np.full(N, 3)
-    params = linear_params((N, *SHAPE), 0 * PARAMS["A"], [0, 9, 0, 0])
-    got, success, queries = attack(p, params, labels=lost)
-    assert success.all() and np.all(queries == 0)
-    check_perturbation(got, IMAGES, p=p, epsilon=EPSILON[p])
 
 
 @pytest.mark.parametrize("p", (2, math.inf))  # l1 has the windows of l2
@@ -128,10 +116,8 @@ def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
     delta = np.random.default_rng(1).normal(size=SHAPE)
     delta *= 0.8 * radius / np.linalg.norm(delta)
     bumps, image, box = _bumps(size, 2), jnp.zeros(SHAPE), (-9.0, 9.0)  # a box far away
-    move = jax.jit(jax.vmap(
-        lambda k: _move_budget(k, jnp.float32(delta), image, radius, bumps=bumps, p=2, bounds=box)
-    ))  # fmt: skip
-    got = np.float64(move(KEYS[:3]))
+    move = jax.jit(functools.partial(_move_budget, bumps=bumps, p=2, bounds=box))
+    got = np.float64([move(key, jnp.float32(delta), image, radius) for key in KEYS[:3]])
     corners = list(itertools.product(range(height - size + 1), range(width - size + 1)))
     turns_and_signs = list(itertools.product(bumps, itertools.product((-1, 1), repeat=channels)))
     nearest = np.full(3, np.inf)
@@ -140,12 +126,10 @@ def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
         union = np.zeros(SHAPE, bool)
         union[first] = union[second] = True
         rest = np.where(union, 0, delta)
-        outside = ~union
-        if not np.any([np.allclose(g[outside], delta[outside], atol=1e-5) for g in got]):
+        if not np.any([np.allclose(g[~union], delta[~union], atol=1e-5) for g in got]):
             continue
-        budget = np.sqrt(
-            0.36 * radius**2 / channels + np.sum(np.where(union, delta, 0) ** 2, axis=(0, 1))
-        )
+        had = np.sum(np.where(union, delta, 0) ** 2, axis=(0, 1))
+        budget = np.sqrt(0.36 * radius**2 / channels + had)
         own = delta[first] / np.linalg.norm(delta[first], axis=(0, 1))
         for bump, signs in turns_and_signs:
             new = bump[:, :, None] * np.array(signs) + own
@@ -181,9 +165,7 @@ def test_windows_of_linf_shrink_as_published():
     assert sides(window_sizes(6001, (32, 32), smallest=1)) == expected
     late = window_sizes(9000, (32, 32), smallest=1)
     assert (late[6000], late[6001], late[8000], late[8001]) == (3, 2, 2, 1)
-
-
-def test_windows_of_l2_and_l1_are_odd_and_at_least_3():
+    # Those of l2 and l1 are odd and at least 3.
     expected = [(29, 11), (21, 40), (15, 150), (11, 300), (7, 500), (5, 3000), (3, 999)]
     assert sides(window_sizes(5000, (32, 32), smallest=3)) == expected
 

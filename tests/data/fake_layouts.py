@@ -7,6 +7,7 @@ transform to do something, small enough to be written in milliseconds.
 import base64
 import csv
 import io
+import itertools
 import pickle
 
 import jax.numpy as jnp
@@ -183,12 +184,21 @@ def write_rival10(root, per_class=2):
     return root
 
 
-def write_salient(root, image_dir, classes=(0, 7)):
+ANSWERS = ["WorkerId", "Input.wordnet_id", "Input.class_index", "Input.feature_index"]
+ANSWERS += ["Input.feature_rank", "Answer.main", "Answer.confidence", "Answer.reasons"]
+
+
+def write_table(file, *rows):
+    """A csv file."""
+    with file.open("w", newline="") as content:
+        csv.writer(content).writerows(rows)
+
+
+def write_salient(root):
     """Two classes, two features each; feature 11 of the second is spurious; image ..._2 has only
-    that one, so it has no core mask."""
-    rng = np.random.default_rng(4)
-    wnids = {index: imagenet_wnids()[index] for index in classes}
-    answers = []
+    that one, so it has no core mask. The images lie in ImageNet beside it."""
+    rng, answers, image_dir = np.random.default_rng(4), [], root.parent / "imagenet" / "train"
+    wnids = {index: imagenet_wnids()[index] for index in (0, 7)}
     for number, (index, wnid) in enumerate(wnids.items()):
         stems = [f"{wnid}_{i}" for i in range(3)]
         for stem in stems:
@@ -203,33 +213,19 @@ def write_salient(root, image_dir, classes=(0, 7)):
             spurious = 3 if (number, feature) == (1, 11) else 2
             for worker in range(5):
                 kinds = ("background", "separate_object") if worker < spurious else ("main_object",)
-                answers.append(
-                    {
-                        "WorkerId": worker,
-                        "Input.wordnet_id": wnid,
-                        "Input.class_index": index,
-                        "Input.feature_index": feature,
-                        "Input.feature_rank": feature - 9,
-                        "Answer.main": kinds[worker % len(kinds)],
-                        "Answer.confidence": 5,
-                        "Answer.reasons": "focus, on the red area",
-                    }
-                )
-        with (root / wnid / "image_names_map.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["", *of_feature])
-            columns = zip(*of_feature.values(), strict=True)
-            table.writerows([i, *row] for i, row in enumerate(columns))
+                answer = kinds[worker % len(kinds)]
+                place = [wnid, index, feature, feature - 9]
+                answers.append([worker, *place, answer, 5, "focus, on the red area"])
+        rows = enumerate(zip(*of_feature.values(), strict=True))
+        names = root / wnid / "image_names_map.csv"
+        write_table(names, ["", *of_feature], *([i, *row] for i, row in rows))
     (root / "wordnet_dict.py").write_text(f"wordnet_dict = {wnids!r}\n")
     (root / "mturk_results").mkdir()
-    with (root / "mturk_results" / "discover_spurious_features.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(answers[0]))
-        table.writeheader()
-        table.writerows(answers)
+    write_table(root / "mturk_results" / "discover_spurious_features.csv", ANSWERS, *answers)
     return root
 
 
-def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
+def write_imagenet9(root, per_class=1):
     """All variants at 224 x 224, folders with spaces, and boolean masks.
 
     Mixed images are named for object and background, fg_<id>_bg_<id>, the others for one of them.
@@ -239,7 +235,7 @@ def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
         for i in range(per_class):
             image, mask = picture(rng, (224, 224))
             stem = f"n{number:08d}_{i + 1}"
-            for variant in variants:
+            for variant in imagenet9.VARIANTS:
                 other, _ = picture(rng, (224, 224))
                 shown = Image.composite(image, other, mask)
                 behind = f"n{rng.integers(10**8):08d}_{rng.integers(50_000)}"
@@ -254,19 +250,14 @@ def write_imagenet9(root, per_class=1, variants=imagenet9.VARIANTS):
 def write_waterbirds(root, per_group=2):
     """metadata.csv with 1-based ids, and images of several sizes."""
     rng = np.random.default_rng(6)
-    rows = []
-    for split in range(3):
-        for group in range(4):
-            for _ in range(per_group):
-                number = len(rows) + 1
-                name = f"{number:03d}.Some_Bird/Some_Bird_{number:04d}_{split}.jpg"
-                save(picture(rng, (60 + number, 50))[0], root / name, format="JPEG")
-                place = ("/b/bamboo_forest/1.jpg", "/o/ocean/2.jpg")[group % 2]
-                rows.append([number, name, group // 2, split, group % 2, place])
-    with (root / "metadata.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["img_id", "img_filename", "y", "split", "place", "place_filename"])
-        table.writerows(rows)
+    rows = [["img_id", "img_filename", "y", "split", "place", "place_filename"]]
+    for split, group, _ in itertools.product(range(3), range(4), range(per_group)):
+        number = len(rows)
+        name = f"{number:03d}.Some_Bird/Some_Bird_{number:04d}_{split}.jpg"
+        save(picture(rng, (60 + number, 50))[0], root / name, format="JPEG")
+        place = ("/b/bamboo_forest/1.jpg", "/o/ocean/2.jpg")[group % 2]
+        rows.append([number, name, group // 2, split, group % 2, place])
+    write_table(root / "metadata.csv", *rows)
     return root
 
 
@@ -289,16 +280,12 @@ def write_cifar10(root, num=12, split="test", name="cifar10", side=32):
     return root
 
 
-def _write_salient(root):
-    return write_salient(root, root.parent / "imagenet" / "train")
-
-
 WRITERS = {
     "imagenet": write_imagenet,
     "imagenet_c": write_imagenet_c,
     "objectnet": write_objectnet,
     "rival10": write_rival10,
-    "salient_imagenet": _write_salient,
+    "salient_imagenet": write_salient,
     "imagenet9": write_imagenet9,
     "waterbirds": write_waterbirds,
 }

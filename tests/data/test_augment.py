@@ -113,10 +113,8 @@ def test_a_crop_is_resized_alone():
         found = _cropped(image, np.random.default_rng(seed), 8)[0]
         rng = np.random.default_rng(seed)
         while True:  # the same draws
-            pixels, ratio = (
-                2400 * rng.uniform(0.08, 1),
-                np.exp(rng.uniform(*np.log([3 / 4, 4 / 3]))),
-            )
+            pixels = 2400 * rng.uniform(0.08, 1)
+            ratio = np.exp(rng.uniform(*np.log([3 / 4, 4 / 3])))
             width, height = round(np.sqrt(pixels * ratio)), round(np.sqrt(pixels / ratio))
             if width <= 60 and height <= 40:
                 break

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 from advspur._checks import InputError
@@ -30,32 +31,27 @@ def take(count, **change):
 def assert_equal(one, other):
     for a, b in zip(one, other, strict=True):
         for name, x, y in zip(a._fields, a, b, strict=True):
-            np.testing.assert_array_equal(x, y, err_msg=name)
+            assert_array_equal(x, y, err_msg=name)
 
 
 @pytest.mark.parametrize("batch_size", (1, 4, 16))
-def test_evaluation_sees_every_example_once_in_order(batch_size):
-    batches = list(eval_batches(SOURCE, batch_size=batch_size, image_size=SIZE))
+@pytest.mark.parametrize("limit, count", ((None, 11), (5, 5), (11, 11), (50, 11)))
+def test_evaluation_sees_every_example_once_in_order(batch_size, limit, count):
+    """Up to a limit, which takes the first."""
+    batches = list(eval_batches(SOURCE, batch_size=batch_size, image_size=SIZE, limit=limit))
     assert {len(b.label) for b in batches} == {batch_size}
-    assert len(batches) == -(-11 // batch_size)
-    np.testing.assert_array_equal(np.concatenate([b.label[b.valid] for b in batches]), range(11))
-    np.testing.assert_array_equal(np.concatenate([b.image[b.valid] for b in batches]), IMAGES)
+    assert len(batches) == -(-count // batch_size)
+    assert_array_equal(np.concatenate([b.label[b.valid] for b in batches]), range(count))
+    assert_array_equal(np.concatenate([b.image[b.valid] for b in batches]), IMAGES[:count])
 
 
 def test_padding_repeats_the_first_example_of_its_batch():
     *_, last = eval_batches(SOURCE, batch_size=4, image_size=SIZE)
-    np.testing.assert_array_equal(last.valid, [True, True, True, False])
-    np.testing.assert_array_equal(last.label, [8, 9, 10, 8])
-    np.testing.assert_array_equal(last.image[3], IMAGES[8])
+    assert_array_equal(last.valid, [True, True, True, False])
+    assert_array_equal(last.label, [8, 9, 10, 8])
+    assert_array_equal(last.image[3], IMAGES[8])
     types = [np.uint8, np.int32, np.uint8, bool]
     assert [field.dtype for field in last] == types
-
-
-@pytest.mark.parametrize("limit, count", ((5, 5), (11, 11), (50, 11)))
-def test_a_limit_takes_the_first_examples(limit, count):
-    batches = list(eval_batches(SOURCE, batch_size=4, image_size=SIZE, limit=limit))
-    labels = np.concatenate([b.label[b.valid] for b in batches])
-    np.testing.assert_array_equal(labels, range(count))
 
 
 def test_examples_stay_in_order_whatever_the_work_for_each():
@@ -70,10 +66,10 @@ def test_examples_stay_in_order_whatever_the_work_for_each():
     source = Table(40, load, label=np.arange(40))
     batches = list(eval_batches(source, batch_size=7, image_size=SIZE))
     labels = np.concatenate([b.label[b.valid] for b in batches])
-    np.testing.assert_array_equal(labels, range(40))
+    assert_array_equal(labels, range(40))
     for batch in batches:
-        np.testing.assert_array_equal(batch.image, IMAGES[batch.label % 11])
-        np.testing.assert_array_equal(batch.mask[:, 0, 0, 0], batch.label)
+        assert_array_equal(batch.image, IMAGES[batch.label % 11])
+        assert_array_equal(batch.mask[:, 0, 0, 0], batch.label)
 
 
 @pytest.mark.parametrize("bad", (0, 5, 10))
@@ -95,12 +91,11 @@ def test_a_damaged_file_is_one_error_with_its_name(bad):
 def test_images_of_several_sizes_become_one_batch():
     sizes = ((8, 8), (9, 30), (50, 11))
     images = [np.full((h, w, 3), 10 * i, np.uint8) for i, (h, w) in enumerate(sizes)]
-    (batch,) = eval_batches(
-        Table(3, image=images, label=np.arange(3)), batch_size=3, image_size=SIZE
-    )
+    table = Table(3, image=images, label=np.arange(3))
+    (batch,) = eval_batches(table, batch_size=3, image_size=SIZE)
     assert batch.image.shape == (3, SIZE, SIZE, 3)
-    np.testing.assert_array_equal(batch.image[:, 4, 4, 0], [0, 10, 20])
-    np.testing.assert_array_equal(batch.mask, np.full((3, 1, 1, 1), 255))
+    assert_array_equal(batch.image[:, 4, 4, 0], [0, 10, 20])
+    assert_array_equal(batch.mask, np.full((3, 1, 1, 1), 255))
 
 
 def test_masks_are_eight_bit_whatever_they_were():
@@ -110,7 +105,7 @@ def test_masks_are_eight_bit_whatever_they_were():
         source = array_source(IMAGES, np.arange(11), num_classes=11, mask=given)
         (batch,) = eval_batches(source, batch_size=11, image_size=SIZE)
         assert batch.mask.dtype == np.uint8
-        np.testing.assert_array_equal(batch.mask, expected)
+        assert_array_equal(batch.mask, expected)
 
 
 @pytest.mark.parametrize("processes", (2, 5))
@@ -125,23 +120,20 @@ def test_processes_share_the_batches_and_leave_none_out(processes, monkeypatch):
     assert shares == [whole[index::processes] for index in range(processes)]
 
 
-def test_the_training_stream_is_a_function_of_the_seed():
-    first = take(4)
-    assert_equal(first, take(4))
-    other = take(4, seed=1)
+def test_the_training_stream_is_a_function_of_the_seed_and_can_be_resumed():
+    first, other = take(9), take(9, seed=1)
+    for batch in take(3, augmentation="none"):
+        assert_array_equal(batch.image, IMAGES[batch.label])
+    for start in (0, 1, 7):
+        assert_equal(first[start:], take(9 - start, start_step=start))
     assert any(np.any(a.label != b.label) for a, b in zip(first, other, strict=True))
     assert all(np.all(b.valid) for b in first)
     assert {b.image.shape for b in first} == {(4, SIZE, SIZE, 3)}
 
 
-@pytest.mark.parametrize("start_step", (1, 7))
-def test_a_resumed_stream_is_the_tail_of_the_whole_one(start_step):
-    assert_equal(take(9)[start_step:], take(9 - start_step, start_step=start_step))
-
-
 def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
     labels = np.concatenate([b.label for b in take(9)])[:33].reshape(3, 11)
-    np.testing.assert_array_equal(np.sort(labels, axis=1), np.tile(np.arange(11), (3, 1)))
+    assert_array_equal(np.sort(labels, axis=1), np.tile(np.arange(11), (3, 1)))
     assert len({tuple(range(11)), *map(tuple, labels)}) == 4
     of_one = np.concatenate([b.image[b.label == 5] for b in take(9)])
     assert len(np.unique(of_one, axis=0)) > 1  # augmented anew
@@ -151,9 +143,8 @@ def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
 @pytest.mark.parametrize("augmentation", ("none", "cifar"))
 def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, monkeypatch):
     """Whether its images are arrays or are decoded one by one."""
-    source = SOURCE
-    if encoded:
-        source = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
+    other = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
+    source = other if encoded else SOURCE
     options = OPTIONS | {"batch_size": 6, "augmentation": augmentation, "start_step": 1}
     whole = list(itertools.islice(train_batches(source, **options), 4))
     parts = []
@@ -164,11 +155,10 @@ def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, mo
             parts.append(list(itertools.islice(train_batches(source, **options), 4)))
     for step, batch in enumerate(whole):
         for name, field, *of_parts in zip(batch._fields, batch, *(p[step] for p in parts)):  # noqa: B905
-            np.testing.assert_array_equal(np.concatenate(of_parts), field, err_msg=name)
-    if not encoded:  # what the two ways have in common is the order
-        other = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
-        labels = [b.label for b in itertools.islice(train_batches(other, **options), 4)]
-        np.testing.assert_array_equal(labels, [b.label for b in whole])
+            assert_array_equal(np.concatenate(of_parts), field, err_msg=name)
+    # What the two ways have in common is the order.
+    labels = [b.label for b in itertools.islice(train_batches(other, **options), 4)]
+    assert_array_equal(labels, [b.label for b in whole])
 
 
 def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
@@ -177,17 +167,12 @@ def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
         train_batches(SOURCE, **OPTIONS)
 
 
-def test_images_stay_with_their_labels():
-    for batch in take(3, augmentation="none"):
-        np.testing.assert_array_equal(batch.image, IMAGES[batch.label])
-
-
 def test_shards_split_the_leading_axis_of_every_field():
     (batch,) = take(1)
     sharded = shard(batch, 2)
     assert sharded.image.shape == (2, 2, SIZE, SIZE, 3)
     for whole, parts in zip(batch, sharded, strict=True):
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        assert_array_equal(np.concatenate(parts), whole)
     with pytest.raises(InputError, match="4 does not divide by 3 devices; .* 3 and 6"):
         shard(batch, 3)
 

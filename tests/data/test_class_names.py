@@ -1,6 +1,7 @@
 """The map between a model's classes and the data's."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -24,12 +25,7 @@ def test_the_english_names_are_those_of_the_facts(shared):
         (("cat", "dog"), 2, [0, 1], "by number, .*: 0 cat, 1 dog"),
         (("cat", "dog"), ("0", "1"), [0, 1], "by number, .*: 0 cat, 1 dog"),
         (("cat", "dog"), ("cat", "dog"), [0, 1], "by name, the model's 2 in the same order"),
-        (
-            ("cat", "dog"),
-            ("dog", "cat"),
-            [1, 0],
-            "in another order: cat = output 1, dog = output 0",
-        ),
+        (("cat", "dog"), ("dog", "cat"), [1, 0], "another order: cat = output 1, dog = output 0"),
         (
             ("sea_lion", "Brown Bear"),
             ("brown bear", "wolf", "Sea-Lion"),
@@ -41,9 +37,7 @@ def test_the_english_names_are_those_of_the_facts(shared):
 )
 def test_classes_are_mapped_and_said(data, model, classes, line):
     found, said = class_map(data, model)
-    assert found.tolist() == classes
-    with pytest.raises(AssertionError, match=f"classes: .*{line}"):
-        raise AssertionError(said)
+    assert found.tolist() == classes and re.match(f"classes: .*{line}", said)
 
 
 @pytest.mark.parametrize("form", ("wnid", "wnid_name", "name", "folder"))
@@ -73,11 +67,7 @@ def test_all_of_imagenet_is_the_identity():
         (("tench", "crane"), 1000, r"1 of .* 2 classes .* 1000 of ImageNet: crane \(near 'crane'"),
         (("tench", "n00000000"), 1000, "none of the 1000 of ImageNet: n00000000"),
         (("cat", "cow", "dog", "pig"), ("cat", "dog"), "2 .* none of the 2 of the model: cow, pig"),
-        (
-            ("cat", "dog"),
-            3,
-            r"the data have 2 classes \(cat, dog\), the model 3, and without names",
-        ),
+        (("cat", "dog"), 3, r"data have 2 classes \(cat, dog\), the model 3, and without names"),
         (tuple("012345678"), 1000, "the data have 9 classes .* or give num_classes"),
         (("tench", "n01440764"), 1000, "classes tench, n01440764 are one"),
     ),

@@ -31,22 +31,18 @@ BIRDS = {"label": ("landbird", "waterbird"), "place": ("land", "water")}
 @pytest.fixture(scope="module")
 def waterbirds(tmp_path_factory):
     """(folder with the released metadata.csv and one tiny file for each image, its facts)."""
-    shared = os.path.join(os.path.dirname(__file__), "..", "..", "..", "shared")
-    source = os.path.join(shared, "data", "waterbirds", "metadata.csv")
-    if not os.path.isfile(source):
+    shared = Path(__file__).resolve().parents[3] / "shared"
+    source = shared / "data" / "waterbirds" / "metadata.csv"
+    if not source.is_file():
         pytest.skip(f"{source} is absent: this test reads Waterbirds' released metadata")
     root = tmp_path_factory.mktemp("waterbirds")
-    with open(source) as lines:
-        put(root / "metadata.csv", lines.read())
-        lines.seek(0)
-        rows = list(csv.DictReader(lines))
+    rows = list(csv.DictReader(source.read_text().splitlines()))
+    put(root / "metadata.csv", source.read_text())
     image = put(root / "image.jpg", png())
-    for folder in {os.path.dirname(row["img_filename"]) for row in rows}:
-        (root / folder).mkdir()
     for row in rows:
+        (root / row["img_filename"]).parent.mkdir(exist_ok=True)
         os.link(image, root / row["img_filename"])
-    with open(os.path.join(shared, "facts", "waterbirds_groups.json")) as file:
-        return root, rows, json.load(file)
+    return root, rows, json.loads((shared / "facts" / "waterbirds_groups.json").read_text())
 
 
 def test_waterbirds_has_its_published_groups_and_majority(waterbirds):
@@ -82,10 +78,8 @@ def test_waterbirds_has_its_published_groups_and_majority(waterbirds):
 def test_subpopbench_reads_the_same_waterbirds(waterbirds, tmp_path):
     root, rows, _ = waterbirds
     (tmp_path / "waterbird_complete95_forest2water2").symlink_to(root)
-    lines = [
-        f"{row['img_id']},{row['img_filename']},{row['split']},{row['y']},{row['place']}"
-        for row in rows
-    ]
+    names = ("img_id", "img_filename", "split", "y", "place")
+    lines = [",".join(row[name] for name in names) for row in rows]
     put(tmp_path / "metadata_waterbirds.csv", "\n".join(["id,filename,split,y,a", *lines]))
     parts, said = read_own(tmp_path)
     assert "is read as the metadata of SubpopBench: image = filename, label = y" in said[0]
@@ -133,15 +127,10 @@ def test_names_and_numbers_any_number_of_attributes_and_empty_groups(tmp_path):
     table(tmp_path, METASHIFT, "metadata.csv")
     parts = own(tmp_path)
     test = parts["test"]
-    assert names(test) == {
-        "label": ("cat", "dog"),
-        "a": ("at the beach", "indoor", "outdoor"),
-        "breed": ("7", "8"),
-    }
-    assert columns(parts, "label", "a", "breed") == {
-        "train": [[0, 1], [1, 2], [0, 1]],
-        "test": [[1, 0], [0, 2], [0, 1]],
-    }
+    a = ("at the beach", "indoor", "outdoor")
+    assert names(test) == {"label": ("cat", "dog"), "a": a, "breed": ("7", "8")}
+    found = {"train": [[0, 1], [1, 2], [0, 1]], "test": [[1, 0], [0, 2], [0, 1]]}
+    assert columns(parts, "label", "a", "breed") == found
     assert group_names(test)[5] == "cat, outdoor, breed 8" and len(group_names(test)) == 12
     assert group_counts(test).tolist() == [0] * 5 + [1, 1] + [0] * 5
     assert group_codes(test).tolist() == [6, 5]
@@ -191,11 +180,8 @@ def test_the_attribute_lists_of_celeba(tmp_path, form):
     parts, said = read_own(celeba(tmp_path, form), columns=CHOICE)
     expected = {"label": ("not Blond_Hair", "Blond_Hair"), "Male": ("not Male", "Male")}
     assert all(names(part) == expected for part in parts.values())
-    assert columns(parts, "label", "Male") == {
-        "train": [[1, 0], [0, 1]],
-        "val": [[0], [1]],
-        "test": [[1], [1]],
-    }
+    found = {"train": [[1, 0], [0, 1]], "val": [[0], [1]], "test": [[1], [1]]}
+    assert columns(parts, "label", "Male") == found
     assert parts["test"].columns["path"] == [tmp_path / "img_align_celeba" / "000004.jpg"]
     assert any("attribute list of CelebA: label = Blond_Hair" in text for text in said)
     for chosen, text in (({}, ""), ({"label": "blond"}, ", and 'blond' is none")):
@@ -245,9 +231,8 @@ def test_class_folders_with_and_without_parts(tmp_path):
         "no split is named: all rows are test",
     ]
     put(tmp_path / "deep" / "labels.csv", "label")
-    deep = folders(
-        tmp_path / "deep", ("valid/0/a.png", "valid/10/b.png", "mixed/2/c.png", "train/1/d.png")
-    )
+    files = ("valid/0/a.png", "valid/10/b.png", "mixed/2/c.png", "train/1/d.png")
+    deep = folders(tmp_path / "deep", files)
     parts, said = read_own(deep, num_classes=11)
     assert said[1] == f"not read: 1 files such as {deep / 'labels.csv'}"
     assert list(parts) == ["train", "val", "mixed"]

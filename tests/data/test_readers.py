@@ -1,5 +1,6 @@
 """All readers: what is there, what is missing or unreadable, and what is said of it."""
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 from PIL import Image
 
 from advspur._checks import InputError
+from advspur._progress import Progress
 from advspur.data import imagenet, imagenet9, imagenet_c, objectnet, rival10, waterbirds
 from advspur.data.label_maps import OBJECTNET, imagenet_wnids, rival10_labels
 from advspur.data.layouts import MissingData
-from advspur.data.readers import READERS
+from advspur.data.readers import READERS, check_directory
 from tests.data.fake_layouts import cut_short, read
 
 WRITTEN = {
@@ -172,39 +174,19 @@ DAMAGED = {
     "in the last": ("imagenet_c", remove(f"{LAST}/{ONE}"), f"{LAST} {LACKS}", CELLS),
     "severity": ("imagenet_c", remove("pixelate/4"), "pixelate/4 is missing", None),
     "corruption": ("imagenet_c", remove("pixelate"), "pixelate/1 is missing", None),
-    "none shared": (
-        "imagenet_c",
-        rename("snow/1/*/*", "ILS", "X"),
-        "snow/1 lacks 4",
-        "no image is in",
-    ),
+    "none shared": ("imagenet_c", rename("snow/1/*/*", "ILS", "X"), "snow/1 lacks 4", "no image"),
     "mask": ("imagenet9", remove(MASK), "1 of 18 masks .*n00000006_2.npy", {"original": 17}),
     "a dog": ("imagenet9", remove("no_fg/val/00_dog"), "no_fg.val is incom", {"no_fg": 16}),
-    "a Dog": (
-        "imagenet9",
-        rename("no_fg/val/00*", "dog", "Dog"),
-        "1 .* no class, first 00_Dog",
-        None,
-    ),
+    "a Dog": ("imagenet9", rename("no_fg/val/00*", "dog", "Dog"), "no class, first 00_Dog", None),
     "a variant": ("imagenet9", remove("no_fg"), "no_fg.val is missing", {"no_fg": None}),
     "original": ("imagenet9", remove("original"), "val is missing", "has no original, which"),
     "mixed": ("imagenet9", remove("mixed_rand"), "val is missing", "has no mixed_rand, which"),
     "scenes": ("imagenet9", remove("only_bg_t"), "val is missing", "has no only_bg_t, which"),
     "pickle": ("rival10", remove(f"test/*/{PICKLED}_attr_dict.pkl"), NO_MASK, {"test": 39}),
-    "of no class": (
-        "rival10",
-        another_image,
-        "n00000001_x.JPEG is named for no RIVAL10 class",
-        None,
-    ),
+    "of no class": ("rival10", another_image, "n00000001_x.JPEG is named for no RIVAL10", None),
     "split": ("rival10", remove("test"), "test/ordinary is missing: both splits are needed", None),
     "both": ("rival10", in_both_splits, "41 images", f"1 images are in both .* {PICKLED}.JPEG"),
-    "bird": (
-        "waterbirds",
-        remove("004.*/*"),
-        "1 of 24 rows .* line 5: .*Bird_0004_0.jpg",
-        {"train": 7},
-    ),
+    "bird": ("waterbirds", remove("004.*/*"), "1 of 24 .* line 5: .*Bird_0004_0", {"train": 7}),
     "birds": ("waterbirds", without_val, "groups of val have", "no val images"),
     "salient": ("salient_imagenet", remove(f"*/feature_10/{TENCH}_1.*"), FEW, {"images": 4}),
     "photographs": ("salient_imagenet", remove("../imagenet"), FEW, "no complete images in"),
@@ -302,3 +284,76 @@ def test_the_digest_of_a_part_is_of_the_bytes_of_its_files(name, file, part, lef
 def test_options_are_refused_by_name(name, options, message, written):
     with pytest.raises(InputError, match=message):
         read(name, written / name, **options)
+
+
+# Checking a directory.
+
+
+@pytest.fixture
+def check(published, monkeypatch):
+    """check(...) -> (whether complete, the lines said)."""
+    for split in waterbirds.SIZES:
+        monkeypatch.setitem(waterbirds.SIZES, split, 8)
+
+    def call(name, directory, **options):
+        said, stream = [], io.StringIO()
+        complete = check_directory(
+            name,
+            directory,
+            line=said.append,
+            progress_of=lambda total: Progress(total, "check", stream=stream),
+            **options,
+        )
+        return complete, said
+
+    return call
+
+
+def test_a_complete_directory_has_no_fault(check, written):
+    complete, said = check("waterbirds", written / "waterbirds")
+    assert complete
+    assert said == [f"waterbirds {split}: 8 of 8 images" for split in ("train", "val", "test")]
+
+
+def test_the_first_missing_file_is_named(check, copy):
+    root = copy("waterbirds")
+    gone = sorted(root.glob("003.*/*.jpg"))[0]
+    gone.unlink()
+    complete, said = check("waterbirds", root)
+    assert not complete
+    assert said[0] == "waterbirds train: 7 of 8 images"
+    assert "1 of 24 rows lack a file" in said[-1] and gone.name in said[-1]
+
+
+def test_the_first_unreadable_file_is_named_unless_the_sample_passes_it_by(check, copy):
+    root = copy("waterbirds")
+    cut = sorted(root.glob("002.*/*.jpg"))[0]
+    cut.write_bytes(cut.read_bytes()[:200])
+    complete, said = check("waterbirds", root)
+    assert not complete
+    assert "1 of 8 images of train are unreadable" in said[-1] and cut.name in said[-1]
+    assert check("waterbirds", root, sample=2)[0]  # the first and the last of each split
+
+
+def test_parts_that_are_not_there_are_said(check, copy, monkeypatch):
+    root = copy("imagenet9")
+    shutil.rmtree(root / "only_fg")
+    complete, said = check("imagenet9", root)
+    assert not complete
+    assert "imagenet9 original: 18 of 4,050 images" in said
+    assert "imagenet9 only_fg: nothing of 4,050 images" in said
+
+
+def test_records_of_arrays_are_checked_and_data_made_of_others_are_not(check, written):
+    complete, said = check("cifar10", written / "cifar10")
+    assert not complete and said[0] == "cifar10 test: 60 of 10,000 images"
+    for name in ("cifar_color_shift", "spurious_shapes"):
+        with pytest.raises(InputError, match=f"NAME = '{name}' is not known; .* 'cifar10'"):
+            check(name, written / "cifar10")
+
+
+def test_nothing_there_and_no_such_data_set(check, tmp_path):
+    with pytest.raises(MissingData, match=r"no Waterbirds in .*: expected metadata.csv"):
+        check("waterbirds", tmp_path)
+    with pytest.raises(InputError, match="NAME = 'mnist' is not known; allowed: 'imagenet'"):
+        check("mnist", tmp_path)

@@ -49,9 +49,8 @@ def test_labels_are_rival10s_and_masks_no_images(written, shared):
         assert len(table) == 40 and not any("merged" in stem for stem in stems(table))
         of_names = [expected[stem.split("_")[0]] for stem in stems(table)]
         assert of_names == table.columns["label"].tolist()
-        assert {path.parent for path in table.columns["path"]} == {
-            written / "rival10" / split / "ordinary"
-        }
+        folders = {path.parent for path in table.columns["path"]}
+        assert folders == {written / "rival10" / split / "ordinary"}
     counts = [sum(c[f"n_{split}"] for c in facts["classes"]) for split in parts]
     assert counts == list(READERS["rival10"].sizes.values())
 
@@ -67,11 +66,10 @@ def test_image_and_mask_are_squeezed_alike(written, transform):
         with Image.open(path) as image, Image.open(mask_path) as mask:
             assert image.size == (60, 48) and image.mode == ("L" if stem[-1] == "0" else "RGB")
             image, mask = image.convert("RGB"), mask.convert("L")
-        if transform == "resize":
-            image, mask = (np.asarray(x.resize((224, 224), BILINEAR)) for x in (image, mask))
-        else:
-            image, mask = (np.asarray(x.resize((256, 256), BILINEAR)) for x in (image, mask))
-            image, mask = (x[16:240, 16:240] for x in (image, mask))
+        side = 224 if transform == "resize" else 256
+        images = (np.asarray(x.resize((side, side), BILINEAR)) for x in (image, mask))
+        first, last = (side - 224) // 2, (side + 224) // 2
+        image, mask = (x[first:last, first:last] for x in images)
         np.testing.assert_array_equal(table[i]["image"], image)
         np.testing.assert_array_equal(table[i]["mask"][..., 0], mask)
 
@@ -104,12 +102,8 @@ class Gadget:
 def test_a_hostile_pickle_is_not_executed(root, tmp_path, place):
     mark = tmp_path / "executed"
     gadget = Gadget(os.system, f"touch {mark}")
-    for hostile in (
-        gadget,
-        {"entire-object": gadget},
-        {gadget: "x"},
-        [{"entire-object": "AAAA"}, gadget],
-    ):
+    in_list = [{"entire-object": "AAAA"}, gadget]
+    for hostile in (gadget, {"entire-object": gadget}, {gadget: "x"}, in_list):
         for protocol in (0, 2, 4):
             place.write_bytes(pickle.dumps(hostile, protocol))
             with pytest.raises(InputError, match=f"{place.name} holds no mask 'entire-") as error:

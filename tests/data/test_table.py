@@ -45,9 +45,8 @@ def arrays(images=IMAGES, labels=LABELS, masks=MASKS, **columns):
 
 def test_a_subset_keeps_numbers_names_and_facts():
     columns = {"label": np.arange(5), "mask_path": list("abcde")}
-    table = Table(
-        2, lambda row: {"x": row["label"]}, names={"label": "ab"}, image_size=9, **columns
-    )
+    columns |= {"names": {"label": "ab"}, "image_size": 9}
+    table = Table(2, lambda row: {"x": row["label"]}, **columns)
     table.facts["share"], table.order = 0.5, "tfds"
     assert table.digest != table.subset([4, 0, 3]).digest
     part = table.subset([4, 0, 3], skipped=2).subset([2, 1])
@@ -101,13 +100,8 @@ def test_what_else_is_measured_on_is_in_the_digest(photographs):
         "with masks": masked(photographs),
         "of two kinds": masked(photographs, spurious_mask_path=[None] * NUM),
     }
-    for transform in (
-        SQUARED,
-        Transform(160),
-        Transform(side=255),
-        Transform(interpolation=BICUBIC),
-    ):
-        changes[transform] = photos(photographs, transform=transform)
+    others = (SQUARED, Transform(160), Transform(side=255), Transform(interpolation=BICUBIC))
+    changes |= {transform: photos(photographs, transform=transform) for transform in others}
     assert len({table.digest for table in changes.values()}) == len(changes)
     moved = IMAGES.copy()
     moved[5, 3, 2, 1] ^= 1

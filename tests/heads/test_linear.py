@@ -102,17 +102,6 @@ def test_the_first_of_equal_epochs_is_kept():
     assert np.mean(predicted(found, features) == labels) == 1
 
 
-def test_the_epoch_is_chosen_on_the_validation_examples():
-    """With validation labels turned round, the worst epoch on the true ones is kept."""
-    turned = (VALIDATION[1] + 1) % K
-    found, _ = fit(validation=(VALIDATION[0], turned), learning_rates=(0.02, 1e-3))
-    usual, _ = fit(learning_rates=(0.02, 1e-3))
-    accuracy = np.mean(predicted(found, VALIDATION[0]) == turned)
-    assert accuracy == pytest.approx(found.validation_accuracy.max(), abs=1e-6)
-    assert found.epoch == 1 + np.argmax(found.validation_accuracy)
-    assert found.epoch != usual.epoch
-
-
 def logistic_loss(flat, features, labels, weight_decay):
     weights = flat.reshape(-1, K)
     x = np.c_[np.float64(features), np.ones(len(labels))]
@@ -157,7 +146,7 @@ def test_without_convergence_the_logistic_regression_warns():
         (np.where(FEATURES > 2, np.inf, FEATURES), LABELS, "the features hold NaN or infinity"),
         (FEATURES, np.where(LABELS == 0, K, LABELS), r"labels lie in \[1, 3\]; expected \[0, 2\]"),
         (FEATURES, LABELS - 1, r"labels lie in \[-1, 1\]"),
-        (FEATURES, LABELS + 0.5, "labels are float64; whole numbers are needed"),
+        (FEATURES, LABELS + 0.5, "labels have .* dtype float64; expected 37 integers"),
     ),
 )
 def test_bad_examples_are_refused(features, labels, message):
@@ -170,14 +159,9 @@ def test_bad_examples_are_refused(features, labels, message):
             call()
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    (
-        ({"validation": (VALIDATION[0][:, :-1], VALIDATION[1])}, r"have widths \(5, 4\)"),
-        ({"num_epochs": 0}, "num_epochs = 0"),
-        ({"batch_size": 0}, "batch_size of the head = 0"),
-    ),
-)
-def test_fits_that_make_no_sense_are_refused_in_words(change, message):
-    with pytest.raises(InputError, match=message):
-        fit(**change)
+def test_fits_that_make_no_sense_are_refused_in_words():
+    """See also test_probes.py."""
+    with pytest.raises(InputError, match=r"have widths \(5, 4\)"):
+        fit(validation=(VALIDATION[0][:, :-1], VALIDATION[1]))
+    with pytest.raises(InputError, match="num_epochs = 0"):
+        fit(num_epochs=0)

@@ -6,7 +6,6 @@ import re
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -89,21 +88,20 @@ def test_robust_accuracy_is_the_linear_optimum(first):
     images, labels = np.float32(columns["image"]) / np.float32(255), columns["label"]
     weights = np.asarray(model().params[0], np.float64).reshape(192, -1)
 
-    def accuracy_records(images):
+    def accuracy(images):
         logits = np.asarray(images, np.float64).reshape(NUM, -1) @ weights
         return np.mean(np.argmax(logits, axis=1) == labels)
 
     (clean,) = of(records, "autoattack_clean_accuracy")
     assert clean.options == {"part": "test", "images": "test[:20]"}
-    assert (clean.value, clean.num_examples) == (accuracy_records(images), NUM)
+    assert (clean.value, clean.num_examples) == (accuracy(images), NUM)
     found = []
     for epsilon in EPSILONS:
-        worst = linear_oracle.worst_case(
-            model().params[0], jnp.zeros(4), images, labels, p=math.inf, epsilon=epsilon
-        )
+        ball = {"p": math.inf, "epsilon": epsilon}
+        worst = linear_oracle.worst_case(*model().params, images, labels, **ball)
         robust = robust_of(records, p="inf", epsilon=epsilon)
         assert robust.options["version"] == "standard" and robust.options["images"] == "test[:20]"
-        assert robust.value == accuracy_records(worst)
+        assert robust.value == accuracy(worst)
         assert robust.low < robust.value < robust.high and robust.num_examples == NUM
         found.append(robust.value)
     assert 0 < found[0] < found[1] < clean.value
@@ -178,7 +176,7 @@ def test_a_killed_evaluation_goes_on_with_the_batch_it_was_in(first, tmp_path, m
 
 
 def test_shares_of_a_long_list_add_up(first, tmp_path, monkeypatch):
-    """Three shares, of 7, 7 and 6 images, each kept in a file of its own; a folder a model."""
+    """Of 7, 7 and 6 images, each kept in a file of its own; a folder a model."""
     monkeypatch.setattr(autoattack, "SHARE", 8)
     monkeypatch.setitem(members.VERSIONS, "standard", ("apgd-ce", "square"))
     progress = Passes()
@@ -204,10 +202,10 @@ def test_shares_of_a_long_list_add_up(first, tmp_path, monkeypatch):
     ],
 )
 def test_options_that_cannot_be_meant(options, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        measure(**options)
-    with pytest.raises(InputError, match=re.escape(message)):
-        plan_autoattack(parts(), **DEFAULTS | OPTIONS | options)
+    call = DEFAULTS | OPTIONS | options
+    for function in (lambda: measure(**options), lambda: plan_autoattack(parts(), **call)):
+        with pytest.raises(InputError, match=re.escape(message)):
+            function()
 
 
 @pytest.fixture
@@ -225,31 +223,27 @@ def attacks_seen(monkeypatch):
     return seen
 
 
-def evaluate(name, classifier, root, key=0, data=None, **options):
+def evaluate(name, classifier, root, key=0, **options):
     """The records of a whole row, measured by AutoAttack alone."""
     read(name, root)  # what is there now
-    return BENCHMARKS[name].evaluate(
-        classifier, root, batch_size=4, key=jax.random.key(key), measures=("autoattack",),
-        data={"allow_partial": True} | (data or {}), **options,
-    )  # fmt: skip
+    call = {"batch_size": 4, "key": jax.random.key(key), "measures": ("autoattack",)}
+    call["data"] = {"allow_partial": True}
+    return BENCHMARKS[name].evaluate(classifier, root, **call, **options)
 
 
 def test_a_list_that_changed_under_its_name_is_measured_anew(tmp_path, attacks_seen):
     root = fake_layouts.write_imagenet(tmp_path / "imagenet")
     names = [f"{f.parent.name}/{f.name}" for f in sorted((root / "val").glob("*/*.JPEG"))]
-    facts = {
-        "model": "own", "arch": "x", "train_p": None, "train_epsilon": None, "seed": 0,
-        "num_classes": 1000, "checksum": "abc",
-    }  # fmt: skip
+    facts = {"model": "own", "arch": "x", "train_p": None, "train_epsilon": None, "seed": 0}
+    facts |= {"num_classes": 1000, "checksum": "abc"}
     opened = OpenModel(facts, functools.partial(coded, {}, 1000))
     listing, counts = tmp_path / "list.txt", []
+    options = {"data": {"allow_partial": True}, "autoattack": {"images": str(listing)}}
+    call = {"measures": ("autoattack",), "batch_size": 4, "options": options, "directory": root}
     for wanted in (names[:2], names[:2], names[1:3]):
         listing.write_text("\n".join(wanted))
-        options = {"data": {"allow_partial": True}, "autoattack": {"images": str(listing)}}
-        measured = evaluate_model(
-            opened, BENCHMARKS["imagenet"], path=tmp_path / "records.jsonl", directory=root,
-            measures=("autoattack",), batch_size=4, options=options,
-        )  # fmt: skip
+        path = tmp_path / "records.jsonl"
+        measured = evaluate_model(opened, BENCHMARKS["imagenet"], path=path, **call)
         counts.append(len(measured))
         assert {r.options["images"] for r in measured} <= {"list.txt"}
     assert counts[0] == counts[2] > counts[1] == 0
@@ -263,17 +257,14 @@ def test_rival10_has_the_head_of_its_own_row(tmp_path, attacks_seen):
     (clean, *_) = evaluate("rival10", coded({}, 7), root, 5, progress=progress, **options)
     named = {"head": "adam", "part": "test", "images": "test[::5]"}
     assert clean.options == named | head and clean.num_examples == 4
-    attacked = attacks_seen[0]["logits_fn"].__self__
-    parts = read("rival10", root)
-    row, running = BENCHMARKS["rival10"], {"batch_size": 4}
-    given = row.complete({"head": head})["head"]
-    ((_, headed), *_), key = row.head(
-        coded({}, 7), parts, key=jax.random.key(5), running=running, **given
-    )
+    attacked, row = attacks_seen[0]["logits_fn"].__self__, BENCHMARKS["rival10"]
+    call = row.complete({"head": head})["head"] | {"running": {"batch_size": 4}}
+    parts, key = read("rival10", root), jax.random.key(5)
+    ((_, headed), *_), _ = row.head(coded({}, 7), parts, key=key, **call)
     jax.tree.map(np.testing.assert_array_equal, attacked.params, headed.params)
     assert attacked.num_classes == 10
-    planned = row.plan(root, ("autoattack",), {"data": {"allow_partial": True}} | {
-        name: options[name] for name in ("autoattack", "head")}).passes  # fmt: skip
+    given = {"data": {"allow_partial": True}, "autoattack": {"num_images": 4}, "head": head}
+    planned = row.plan(root, ("autoattack",), given).passes
     assert planned["head"] == 20 and progress.done + progress.skipped == sum(planned.values())
     (tmp_path / "list.txt").write_text("n01498041_none.JPEG")
     options["autoattack"] = {"images": str(tmp_path / "list.txt")}

@@ -116,15 +116,13 @@ def test_the_same_models_are_numbers_where_they_are_finite(kind):
 @pytest.mark.parametrize("head", ("superclasses", "mapped only", "objectnet", "probes"))
 def test_heads_do_not_hide_what_is_not_finite(head):
     parts = {"train": TABLE, "val": TABLE, "test": TABLE}
-    running = {"batch_size": 16}
+    call = {"key": jax.random.key(0), "running": {"batch_size": 16}}
+    function = {"objectnet": objectnet_scorings, "probes": probes}.get(head, superclasses)
+    if function is superclasses:
+        call["mapped_only"] = head == "mapped only"
     model = broken("features" if head == "probes" else "one logit", 1000)
     with pytest.raises(InputError, match="are not finite for 13 of 13 images"):
-        if head == "probes":
-            probes(model, parts, key=jax.random.key(0), running=running)
-        elif head == "objectnet":
-            heads, _ = objectnet_scorings(model, parts, key=None)
-        else:
-            heads, _ = superclasses(model, parts, key=None, mapped_only=head == "mapped only")
+        heads, _ = function(model, parts, **call)
         measure("accuracy", heads[-1][1])
 
 

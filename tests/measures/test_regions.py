@@ -1,5 +1,6 @@
 """Noise, attacks and gradients on a region: a linear model, whose every number is known."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,13 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from advspur import theory
 from advspur._checks import InputError
 from advspur.data import array_source
 from advspur.data.masks import mask_regions
 from advspur.measures import Regions, region_records
-from advspur.measures.regions import plan_regions
+from advspur.measures.regions import (
+    correct_under_noise,
+    gaussian_noise,
+    gradient_share,
+    plan_regions,
+    region_noise,
+)
+from advspur.predict import for_each_example
 from tests.data.fake_layouts import Passes
-from tests.measures.linear import margins, of_two_classes, worst_images
+from tests.measures.linear import linear, margins, of_two_classes, worst_images
 
 SIZE, NUM = 8, 13
 RNG = np.random.default_rng(0)
@@ -288,3 +297,108 @@ def test_the_passes_told_are_made_once(change, tmp_path):
     assert other.done == NUM * Regions(**OPTIONS | change).passes
     if change.get("num_attacked") == 0:
         assert not any("attack" in r.metric for r in found)
+
+
+# Gradients: the share on a region, against the theory's for linear models.
+
+REST = RNG.random((NUM, SIZE, SIZE, 1)) < np.linspace(0, 1, NUM)[:, None, None, None]
+REST[0], REST[-1] = False, True
+
+
+@pytest.mark.parametrize("scale", (1.0, 1e-25, 1e25))
+def test_deep_nfs_of_a_linear_model_is_the_theorys(scale):
+    """Squares of gradients of 1e-25 and 1e25 are no float32 numbers."""
+    is_spurious = np.broadcast_to(REST, IMAGES.shape).reshape(NUM, -1)
+    expected = [theory.norm_fraction_spurious(WEIGHT.ravel(), s) for s in is_spurious]
+    by_hand = [np.sum(WEIGHT.ravel()[s] ** 2) / np.sum(WEIGHT**2) for s in is_spurious]
+    model = of_two_classes(scale * WEIGHT, 0.1)
+    got, has_share = gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
+    assert np.all(has_share) and (got[0], got[-1]) == (0, 1) and 0 < got[5] < 1
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(got, by_hand, rtol=1e-5, atol=1e-7)
+
+
+def test_the_margin_is_to_the_largest_of_the_others():
+    """Of three classes: the gradient of the label's weight minus that of the runner-up."""
+    weights = RNG.normal(0, 1, (SIZE, SIZE, 3, 3))
+    model = linear(weights, np.zeros(3))
+    scores = np.tensordot(IMAGES / 255, weights, axes=3)
+    scores[np.arange(NUM), LABELS] = -np.inf
+    grads = weights[..., LABELS] - weights[..., scores.argmax(axis=1)]
+    energy = np.moveaxis(grads, -1, 0) ** 2
+    expected = np.sum(energy * REST, axis=(1, 2, 3)) / np.sum(energy, axis=(1, 2, 3))
+    got, _ = gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+def sighted(params, images):
+    """Sees images whose first pixel is bright, of the others nothing."""
+    weights, bias = params
+    logits = jax.numpy.tensordot(images, weights, axes=3) + bias
+    return logits * (images[:, :1, 0, 0] > 0.5), None
+
+
+def test_where_the_gradient_is_0_there_is_no_share():
+    model = dataclasses.replace(of_two_classes(WEIGHT, 0.1), forward=sighted)
+    _, has_share = gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
+    bright = IMAGES[:, 0, 0, 0] / 255 > 0.5
+    assert has_share.tolist() == bright.tolist() and 0 < bright.sum() < NUM
+
+
+# Noise: confined, of its size, the same for all regions, batches and subsets.
+
+SIDE, NUMBERS = 16, np.arange(8)
+GREY = np.full((8, SIDE, SIDE, 3), 128, np.uint8)
+DISC = np.hypot(*(np.indices((SIDE, SIDE)) - 6)) < 5
+DISCS = np.broadcast_to(DISC[None, :, :, None], (8, SIDE, SIDE, 1)).astype(np.float32)
+
+
+def noise_on(region, numbers, key, *, family):
+    z = gaussian_noise(GREY[: len(numbers)], numbers, key)
+    return region_noise(z, region, family=family)
+
+
+@pytest.mark.parametrize("inverted", (False, True))
+def test_noise_is_confined_to_its_region_and_has_its_size(inverted, key):
+    region = 1 - DISCS if inverted else DISCS
+    for family in ("linf", "l2"):
+        assert not np.any(noise_on(0 * region, NUMBERS, key, family=family))
+    on = np.broadcast_to(region == 1, GREY.shape)
+    z = np.asarray(noise_on(region, NUMBERS, key, family="linf"))
+    assert not np.any(z[~on]) and np.all(z[on])
+    # one standard deviation, within 4 standard errors of a standard deviation
+    assert abs(z[on].std() - 1) < 4 / np.sqrt(2 * on.sum())
+    unit = np.asarray(noise_on(region, NUMBERS, key, family="l2")).reshape(8, -1)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+    flat = z.reshape(8, -1)
+    np.testing.assert_allclose(unit, flat / np.linalg.norm(flat, axis=1)[:, None], atol=1e-6)
+
+
+def test_a_subset_has_the_noise_of_the_whole(key):
+    table = array_source(GREY, NUMBERS, num_classes=8)
+    rows = np.array([6, 1, 3, 7, 0])
+
+    def noise(batch, numbers):
+        return {"z": gaussian_noise(batch.image, numbers, key)}
+
+    gaussian_noise.clear_cache()  # another test may have compiled one batch size with other flags
+    whole = for_each_example(noise, table, batch_size=4)["z"]
+    some = for_each_example(noise, table.subset(rows), batch_size=4)["z"]
+    fewer = for_each_example(noise, table.subset(rows).subset([2, 4]), batch_size=8)["z"]
+    np.testing.assert_array_equal(some, whole[rows])
+    np.testing.assert_array_equal(fewer, whole[[3, 0]])
+    assert len(np.unique(whole.reshape(8, -1), axis=0)) == 8
+
+
+def test_noisy_pixels_are_clipped_to_the_box():
+    """Black and white images, whose noise leads out of the box, stay what they are.
+
+    Of a mean brightness m the logits are 0.3, -m and m - 0.9: the first is largest for 0 and 1, one
+    of the others for -1/2 and 3/2.
+    """
+    images = np.stack([np.zeros_like(GREY[0]), np.full_like(GREY[0], 255)] * 4)
+    noise = np.where(images == 0, -1.0, 1.0).astype(np.float32)
+    mean = np.full((SIDE, SIDE, 3), 1 / GREY[0].size)
+    model = linear(np.stack([0 * mean, -mean, mean], axis=-1), [0.3, 0, -0.9])
+    right = correct_under_noise(model, images, np.zeros(8, int), noise, 0.5)
+    np.testing.assert_array_equal(right, np.ones(8))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur._checks import InputError
 from advspur.models import Classifier, from_resnet, pool, with_class_map, with_head
+from tests.refusals import refused
 
 PIXELS = np.random.default_rng(0).random((8, 16, 16, 3), np.float32)
 
@@ -62,24 +62,15 @@ def test_the_gradient_at_pixels_of_0_and_1_is_whole(tiny_classifier):
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    "images, message",
-    [
-        (PIXELS * 255, r"images lie in .*the model owns its normalisation"),
-        (PIXELS - 0.5, "images lie in"),
-        (np.where(PIXELS > 0.5, np.nan, PIXELS), "images contain NaN"),
-        (np.zeros((8, 16, 16, 3), np.uint8), "images have dtype uint8"),
-        (PIXELS[0], "images have shape"),
-    ],
-)
-def test_bad_images_are_refused(tiny_classifier, images, message):
+def test_bad_images_are_refused(tiny_classifier):
+    """As attacks refuse them, where each message is tested."""
     for method in (tiny_classifier.logits, tiny_classifier.features):
-        with pytest.raises(InputError, match=message):
-            method(images)
+        refused("images lie in .*the model owns its normalisation", method, PIXELS * 255)
 
 
 ROWS = np.random.default_rng(1).normal(-5, 2, (40, 9)).astype(np.float32)  # most are negative
 GROUPS = np.array([2, -1, 0, 0, 2, -1, 3, 0, 3])  # group 1 has no class
+PARTS = (0, [2, 3, 7]), (2, [0, 4]), (3, [6, 8]), (4, [1, 5])  # the last is the rest
 
 
 def test_a_pooled_prediction_is_the_group_of_the_prediction():
@@ -88,7 +79,7 @@ def test_a_pooled_prediction_is_the_group_of_the_prediction():
     groups = GROUPS[ROWS.argmax(axis=1)]
     np.testing.assert_array_equal(logits.argmax(axis=1), np.where(groups < 0, 4, groups))
     assert set(groups) == {-1, 0, 2, 3}
-    for group, classes in ((0, [2, 3, 7]), (2, [0, 4]), (3, [6, 8]), (4, [1, 5])):
+    for group, classes in PARTS:
         np.testing.assert_array_equal(logits[:, group], ROWS[:, classes].max(axis=1))
     mapped = np.asarray(pool(ROWS, jnp.asarray(GROUPS), 4, with_rest=False))
     np.testing.assert_array_equal(mapped, logits[:, :4])  # the other classes are no choice
@@ -104,8 +95,8 @@ def test_gradients_go_to_the_largest_class_of_a_group(with_rest):
 
     grad = np.asarray(jax.jit(jax.grad(loss))(ROWS))
     expected = np.zeros_like(ROWS)
-    parts = [(0, [2, 3, 7]), (2, [0, 4]), (3, [6, 8])] + [(4, [1, 5])] * with_rest
     for i, row in enumerate(ROWS):
+        parts = PARTS[: 3 + with_rest]
         largest = {group: classes[np.argmax(row[classes])] for group, classes in parts}
         shares = np.exp([row[k] for k in largest.values()])
         for (group, k), share in zip(largest.items(), shares / shares.sum(), strict=True):
@@ -147,7 +138,5 @@ def test_a_digest_tells_models_apart(tiny_classifier):
 def test_what_needs_features_says_that_there_are_none():
     plain = Classifier({}, lambda params, x: (x.mean((1, 2)), None), 3, has_features=False)
     assert plain.logits(PIXELS).shape == (8, 3)
-    with pytest.raises(InputError, match="the model has no features"):
-        plain.features(PIXELS)
-    with pytest.raises(InputError, match="has no features for a head"):
-        with_head(plain, np.zeros((3, 2)), np.zeros(2))
+    refused("the model has no features", plain.features, PIXELS)
+    refused("has no features for a head", with_head, plain, np.zeros((3, 2)), np.zeros(2))

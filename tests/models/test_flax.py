@@ -9,12 +9,12 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from advspur._checks import InputError
 from advspur.models import check_model, from_flax
+from tests.refusals import refused
 
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-NORMALIZED = (IMAGES - np.float32(MEAN)) / np.float32(STD)
+NORMALISER = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+NORMALIZED = (IMAGES - np.float32(NORMALISER["mean"])) / np.float32(NORMALISER["std"])
 
 
 class Plain(nn.Module):
@@ -67,8 +67,8 @@ def test_a_linen_module_in_evaluation_mode(as_dict):
     module = Net(as_dict)
     variables = variables_of(module)
     logits, features = ("scores", "embedding") if as_dict else (0, 1)
-    parts = {"logits": logits, "features": features}
-    model = from_flax(module, variables, mean=MEAN, std=STD, image_size=8, **parts)
+    options = NORMALISER | {"image_size": 8, "logits": logits, "features": features}
+    model = from_flax(module, variables, **options)
     expected = module.apply(variables, NORMALIZED, train=False, deterministic=True)
     assert_outputs(model, [expected[logits], expected[features]])
     assert model.num_classes == 5 and model.name == "Net"
@@ -78,7 +78,7 @@ def test_a_linen_module_in_evaluation_mode(as_dict):
 def test_an_nnx_module_in_evaluation_mode_leaves_the_users_as_it_is():
     module = Nnx(0)
     module.norm.mean[...], module.norm.var[...] = jnp.full(3, 0.2), jnp.full(3, 2.0)
-    model = from_flax(module, mean=MEAN, std=STD, image_size=8, logits=0, features=1)
+    model = from_flax(module, image_size=8, logits=0, features=1, **NORMALISER)
     assert not module.dropout.deterministic and "eval()" in model.note
     module.eval()
     assert_outputs(model, module(NORMALIZED))
@@ -90,7 +90,7 @@ def test_two_of_each_kind_in_turn_keep_their_own_answers(traced_logits):
     made, wanted = [], []
     for seed in (0, 1):
         linen, module = variables_of(Net(), seed), Nnx(seed)
-        options = {"mean": MEAN, "std": STD, "image_size": 8, "logits": 0}
+        options = NORMALISER | {"image_size": 8, "logits": 0}
         made += [from_flax(Net(), linen, **options), from_flax(module, **options)]
         module.eval()
         wanted += [Net().apply(linen, NORMALIZED, train=False, deterministic=True)[0]]
@@ -103,7 +103,7 @@ def test_two_of_each_kind_in_turn_keep_their_own_answers(traced_logits):
 
 def test_a_plain_module_has_no_features():
     names = tuple("abcde")
-    options = {"mean": MEAN, "std": STD, "num_classes": 5, "class_names": names}
+    options = NORMALISER | {"num_classes": 5, "class_names": names}
     model = from_flax(Plain(), Plain().init(jax.random.key(0), NORMALIZED), **options)
     assert model.class_names == names and not model.has_features and "nothing to set" in model.note
     assert model.logits(IMAGES).shape == (4, 5)
@@ -127,13 +127,5 @@ def test_a_plain_module_has_no_features():
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options, message):
-    call = {
-        "module": Net(),
-        "variables": variables_of(Net()),
-        "mean": MEAN,
-        "std": STD,
-        "image_size": 8,
-    }
-    with pytest.raises(InputError, match=message) as caught:
-        from_flax(**(call | {"image_size": 8} | options))
-    assert "\n" not in str(caught.value)
+    call = NORMALISER | {"module": Net(), "variables": variables_of(Net()), "image_size": 8}
+    refused(message, from_flax, **(call | options))

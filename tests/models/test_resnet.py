@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from advspur._checks import InputError
 from advspur.models import build_network, resnet18, resnet50, resnet_small
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
+CAPTURE = {"capture_intermediates": True, "mutable": ["intermediates"]}
 
 
 def describe(network, size):
@@ -19,10 +20,7 @@ def describe(network, size):
 
     def initialize(x):
         variables = network.init(jax.random.key(0), x)
-        _, state = network.apply(
-            variables, x, capture_intermediates=True, mutable=["intermediates"]
-        )
-        return variables, state["intermediates"]
+        return variables, network.apply(variables, x, **CAPTURE)[1]["intermediates"]
 
     return jax.eval_shape(initialize, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))
 
@@ -31,14 +29,11 @@ def spatial(intermediates, name):
     return intermediates[name]["__call__"][0].shape[1:]
 
 
-@pytest.mark.parametrize(
-    "arch, num_parameters, width",
-    (
-        ("resnet18", 11_689_512, 512),
-        ("resnet50", 25_557_032, 2048),
-        ("wide_resnet50_2", 68_883_240, 2048),
-    ),
-)
+PUBLISHED = ("resnet18", 11_689_512, 512), ("resnet50", 25_557_032, 2048)
+PUBLISHED += (("wide_resnet50_2", 68_883_240, 2048),)
+
+
+@pytest.mark.parametrize("arch, num_parameters, width", PUBLISHED)
 def test_parameter_counts_and_feature_sizes_are_the_published_ones(arch, num_parameters, width):
     variables, intermediates = describe(build_network(arch, 1000, stem="imagenet"), 224)
     logits, features = intermediates["__call__"][0]
@@ -83,9 +78,12 @@ def windows(x, side, stride):
     return sliding_window_view(x, (side, side), axis=(1, 2))[:, ::stride, ::stride]
 
 
-def reference_conv(x, kernel, *, stride, padding):
+def check_conv(output, x, kernel, *, stride, padding):
+    """Raise unless `output` is the convolution in NumPy, and return that."""
     patches = windows(pad(np.asarray(x, np.float64), padding), kernel.shape[0], stride)
-    return np.einsum("nhwcij,ijco->nhwo", patches, np.asarray(kernel, np.float64))
+    expected = np.einsum("nhwcij,ijco->nhwo", patches, np.asarray(kernel, np.float64))
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
+    return expected
 
 
 @functools.cache
@@ -96,9 +94,7 @@ def small_forward(stem):
     @jax.jit
     def forward(x):
         variables = network.init(jax.random.key(0), x)
-        out, state = network.apply(
-            variables, x, capture_intermediates=True, mutable=["intermediates"]
-        )
+        out, state = network.apply(variables, x, **CAPTURE)
         return variables, out, state["intermediates"]
 
     variables, out, intermediates = forward(x)
@@ -109,56 +105,49 @@ def small_forward(stem):
 
 def test_strided_3x3_convolutions_pad_both_sides_and_features_are_the_last_averages():
     _, x, variables, (logits, features), layers = small_forward("small")
-    kernel = variables["params"]["conv1"]["kernel"]
-    expected = reference_conv(x, kernel, stride=2, padding=1)
-    np.testing.assert_allclose(layers["conv1"], expected, rtol=1e-4, atol=1e-4)
-    kernel = variables["params"]["layer3_0_conv1"]["kernel"]
+    params = variables["params"]
+    check_conv(layers["conv1"], x, params["conv1"]["kernel"], stride=2, padding=1)
     before = np.maximum(layers["layer2_0_bn2"] + layers["layer2_0_downsample_bn"], 0)
-    expected = reference_conv(before, kernel, stride=2, padding=1)
-    np.testing.assert_allclose(layers["layer3_0_conv1"], expected, rtol=1e-4, atol=1e-4)
+    kernel = params["layer3_0_conv1"]["kernel"]
+    check_conv(layers["layer3_0_conv1"], before, kernel, stride=2, padding=1)
     last = np.maximum(layers["layer3_0_bn2"] + layers["layer3_0_downsample_bn"], 0)
     np.testing.assert_allclose(features, last.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
-    head = variables["params"]["fc"]
+    head = params["fc"]
     expected = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_imagenet_stem_pads_convolution_and_pooling_on_both_sides():
     _, x, variables, _, layers = small_forward("imagenet")
-    kernel = variables["params"]["conv1"]["kernel"]
-    expected = reference_conv(x, kernel, stride=2, padding=3)
-    np.testing.assert_allclose(layers["conv1"], expected, rtol=1e-4, atol=1e-4)
+    params = variables["params"]
+    check_conv(layers["conv1"], x, params["conv1"]["kernel"], stride=2, padding=3)
     pooled = windows(pad(np.maximum(layers["bn1"], 0), 1, -np.inf), 3, 2).max(axis=(-2, -1))
-    kernel = variables["params"]["layer1_0_conv1"]["kernel"]
-    expected = reference_conv(pooled, kernel, stride=1, padding=1)
-    np.testing.assert_allclose(layers["layer1_0_conv1"], expected, rtol=1e-4, atol=1e-4)
+    kernel = params["layer1_0_conv1"]["kernel"]
+    check_conv(layers["layer1_0_conv1"], pooled, kernel, stride=1, padding=1)
 
 
 def test_batch_statistics_move_under_training_only():
-    network, x, variables, (logits, _), _ = small_forward("small")
-    apply = jax.jit(
-        functools.partial(network.apply, mutable=["batch_stats"]), static_argnames="train"
-    )
+    network, x, variables, (logits, _), layers = small_forward("small")
+    apply = functools.partial(network.apply, mutable=["batch_stats"])
+    apply = jax.jit(apply, static_argnames="train")
     (frozen, _), state = apply(variables, x, train=False)
     np.testing.assert_allclose(frozen, logits, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
     (trained, _), state = apply(variables, x, train=True)
     assert np.abs(trained - frozen).max() > 1e-3
     # One step of momentum 0.9 from mean 0 and variance 1.
-    output = reference_conv(x, variables["params"]["conv1"]["kernel"], stride=2, padding=1)
+    kernel = variables["params"]["conv1"]["kernel"]
+    output = check_conv(layers["conv1"], x, kernel, stride=2, padding=1)
+    mean, variance = 0.1 * output.mean((0, 1, 2)), 0.9 + 0.1 * output.var((0, 1, 2))
     stats = state["batch_stats"]["bn1"]
-    np.testing.assert_allclose(stats["mean"], 0.1 * output.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        stats["var"], 0.9 + 0.1 * output.var((0, 1, 2)), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(stats["mean"], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stats["var"], variance, rtol=1e-4, atol=1e-5)
 
 
 def test_networks_are_built_by_name():
     assert build_network("resnet18", 10, stem="cifar") == resnet18(10, stem="cifar")
     assert build_network("resnet_small", 4, stem="small", dtype="bfloat16").dtype == jnp.bfloat16
-    with pytest.raises(InputError, match="arch = 'vgg' is not known; allowed: 'resnet18'"):
-        build_network("vgg", 10, stem="cifar")
-    with pytest.raises(InputError, match="stem = 'tiny' is not known"):
-        build_network("resnet18", 10, stem="tiny")
-    with pytest.raises(InputError, match="num_classes = 1"):
-        resnet50(1)
+    message = "arch = 'vgg' is not known; allowed: 'resnet18'"
+    refused(message, build_network, "vgg", 10, stem="cifar")
+    refused("stem = 'tiny' is not known", build_network, "resnet18", 10, stem="tiny")
+    refused("num_classes = 1", resnet50, 1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import warnings
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import pytest
 from seeded import state_dict
 
 from advspur import models
-from advspur._checks import InputError
 from advspur.benchmarks import open_model
 from advspur.models import convert as converting
 from advspur.models import store
 from advspur.models.classifier import record_facts
 from advspur.models.convert import convert
+from tests.refusals import refused
 
 NORMALISER = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -59,10 +58,8 @@ def test_names_find_directories_and_files(folder, monkeypatch):
 
 def test_facts_say_what_a_record_needs(folder):
     facts = store.model_facts("resnet18_l2_eps3", models_dir=folder)
-    assert record_facts(facts) == {
-        "model": "resnet18_l2_eps3", "arch": "resnet_small", "train_p": 2.0, "train_epsilon": 3.0,
-        "seed": 0,
-    }  # fmt: skip
+    expected = {"model": "resnet18_l2_eps3", "arch": "resnet_small", "seed": 0}
+    assert record_facts(facts) == expected | {"train_p": 2.0, "train_epsilon": 3.0}
     assert facts["source"]["file"] == "resnet18_l2_eps3.ckpt" and len(facts["checksum"]) == 64
     facts = store.model_facts("resnet18_linf_eps4", models_dir=folder)
     assert (facts["model"], facts["train_p"]) == ("resnet18_linf_eps4.0", "inf")
@@ -100,29 +97,22 @@ def test_what_cannot_be_loaded_is_named_with_where_to_get_it(folder, tmp_path, m
         ("resnet18_l2_eps3", {"weights": "ema"}, "no training run: it has neither averaged"),
         (folder / "resnet18_l2_eps3", half, "has its normalisation already: mean and std"),
     ):
-        with pytest.raises(InputError, match=words):
-            models.load(name, models_dir=folder, **options)
+        refused(words, models.load, name, models_dir=folder, **options)
     monkeypatch.delenv("ADVSPUR_MODELS", raising=False)
-    with pytest.raises(InputError, match=r"\$ADVSPUR_MODELS or models_dir"):
-        models.load("resnet50_linf_eps8")
+    refused(r"\$ADVSPUR_MODELS or models_dir", models.load, "resnet50_linf_eps8")
 
 
 def test_damage_of_a_converted_model_is_noticed(folder, tmp_path):
-    for change in ("flip", "truncate", "facts"):
-        directory = tmp_path / change
-        shutil.copytree(folder / "resnet18_l2_eps3", directory)
-        file = directory / "model.safetensors"
-        content = bytearray(file.read_bytes())
-        if change == "flip":
-            content[len(content) // 2] ^= 1
-        elif change == "truncate":
-            content = content[: len(content) // 2]
-        else:
-            facts = json.loads((directory / "model.json").read_text()) | {"num_classes": 11}
-            (directory / "model.json").write_text(json.dumps(facts))
-        file.write_bytes(content)
-        with pytest.raises(InputError, match="damaged: .*; convert it again"):
-            models.load(directory)
+    directory = folder / "resnet18_l2_eps3"
+    weights = (directory / "model.safetensors").read_bytes()
+    middle = len(weights) // 2
+    flipped = weights[:middle] + bytes([weights[middle] ^ 1]) + weights[middle + 1 :]
+    facts = (directory / "model.json").read_text()
+    other = json.dumps(json.loads(facts) | {"num_classes": 11})
+    for content, text in ((flipped, facts), (weights[:middle], facts), (weights, other)):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        (tmp_path / "model.json").write_text(text)
+        refused("damaged: .*; convert it again", models.load, tmp_path)
 
 
 def test_conversion_replaces_whole_or_not_at_all(folder, tmp_path, monkeypatch):
@@ -149,17 +139,14 @@ def test_conversion_replaces_whole_or_not_at_all(folder, tmp_path, monkeypatch):
     assert models.load(out) and sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     assert (out / "model.json").read_bytes() != before
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="exists and holds no converted model"):
-        store.save_converted(conversion, source, tmp_path / "mine")
+    message = "exists and holds no converted model"
+    refused(message, store.save_converted, conversion, source, tmp_path / "mine")
 
 
-@pytest.mark.parametrize(
-    "content", (b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"arch": "resnet18", "mean": 3}')
-)
-def test_a_damaged_description_is_named(content, tmp_path):
-    (tmp_path / "model.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"model.json is damaged"):
-        models.load(tmp_path)
+def test_a_damaged_description_is_named(tmp_path):
+    for content in (b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"arch": "resnet18", "mean": 3}'):
+        (tmp_path / "model.json").write_bytes(content)
+        refused("model.json is damaged", models.load, tmp_path)
 
 
 def test_a_name_that_tells_no_budget_leaves_it_open_and_says_so(folder, tmp_path):
@@ -190,8 +177,7 @@ def test_a_checkpoint_file_is_converted_once_in_an_evaluation(folder, monkeypatc
     assert leaves_equal(model.classifier(), expected) and leaves_equal(model.classifier(), expected)
     assert len(filled) == len(set(filled)) == 47
     averaged = open_model(path, weights="ema")
-    with pytest.raises(InputError, match="is no training run: it has neither averaged"):
-        averaged.classifier()
+    refused("is no training run: it has neither averaged", averaged.classifier)
 
 
 def test_an_assumed_normalisation_is_said_where_a_model_is_loaded(tmp_path):

@@ -16,11 +16,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'advspur[torch]')")
 
 from advspur import models  # noqa: E402
-from advspur._checks import InputError  # noqa: E402
 from advspur.attacks import pgd  # noqa: E402
 from advspur.measures.robust import correct_under_pgd  # noqa: E402
 from advspur.models import check_is_model, check_model, from_torch, with_head  # noqa: E402
 from advspur.models.classifier import classifier_facts  # noqa: E402
+from tests.refusals import refused  # noqa: E402
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
@@ -87,8 +87,7 @@ def test_logits_features_and_gradients_are_torchs():
 def test_a_step_costs_one_forward_and_one_backward(monkeypatch):
     model = small()
     calls = counted(model, monkeypatch)
-    jitted = jax.jit(lambda x: pgd(model.logits, x, LABELS, None, p=2, epsilon=1, num_steps=7,
-                                   random_start="none"))  # fmt: skip
+    jitted = jax.jit(lambda x: pgd(model.logits, x, LABELS, p=2, epsilon=1, num_steps=7))
     jax.block_until_ready(jitted(IMAGES))
     share = jax.local_device_count()  # each device has its own part of the batch
     assert sorted(calls) == share * ["forward"] + 7 * share * ["graph"] + 7 * share * ["pull_back"]
@@ -165,34 +164,28 @@ def test_a_digest_is_of_weights_and_normalisation():
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options, message):
-    with pytest.raises(InputError, match=message) as caught:
-        small(**options)
-    assert "\n" not in str(caught.value)
+    refused(message, small, **options)
 
 
 def test_what_a_model_must_not_be():
     deep = torch.nn.Sequential(Net(), torch.nn.Unflatten(1, (5, 1)))
-    with pytest.raises(InputError, match=r"logits of Sequential have shape \(2, 5, 1\)"):
-        from_torch(deep, mean=MEAN, std=STD, image_size=8)
-    with pytest.raises(InputError, match="no model; make one with advspur.models.from_torch"):
-        check_is_model(Net())
-    with pytest.raises(InputError, match="a function is no torch module"):
-        from_torch(lambda x: x, mean=MEAN, std=STD, image_size=8)
-    with pytest.raises(InputError, match="takes 8 x 8 images, got 9 x 9"):
-        small().logits(np.zeros((2, 9, 9, 3), "float32"))
-    with pytest.raises(InputError, match="logits_fn is a torch module: .*from_torch"):
-        pgd(Net(), IMAGES, LABELS, None, p=2, epsilon=1, num_steps=1, random_start="none")
+    call = {"mean": MEAN, "std": STD, "image_size": 8}
+    refused(r"logits of Sequential have shape \(2, 5, 1\)", from_torch, deep, **call)
+    refused("no model; make one with advspur.models.from_torch", check_is_model, Net())
+    refused("a function is no torch module", from_torch, lambda x: x, **call)
+    larger = np.zeros((2, 9, 9, 3), "float32")
+    refused("takes 8 x 8 images, got 9 x 9", small().logits, larger)
+    message, ball = "logits_fn is a torch module: .*from_torch", {"p": 2, "epsilon": 1}
+    refused(message, pgd, Net(), IMAGES, LABELS, num_steps=1, **ball)
 
     class Noisy(Net):
         def forward(self, x):
             return super().forward(x) + torch.rand(5)
 
-    with pytest.raises(InputError, match="Noisy is random: two calls"):
-        check_model(from_torch(Noisy(), mean=MEAN, std=STD, image_size=8))
+    refused("Noisy is random: two calls", check_model, from_torch(Noisy(), **call))
     broken = small()
     broken.forward.network.module.fc.bias.data[0] = torch.nan
-    with pytest.raises(InputError, match="logits of Net are not finite"):
-        check_model(broken)
+    refused("logits of Net are not finite", check_model, broken)
 
 
 def test_too_little_memory_is_said_as_jax_says_it(monkeypatch):
@@ -273,8 +266,8 @@ def test_a_resnet_goes_to_flax_and_says_so(library):
     assert one.digest == other.digest
     facts = classifier_facts(one)
     assert (facts["arch"], facts["train_p"], facts["train_epsilon"]) == ("resnet18", None, None)
-    with pytest.raises(InputError, match=f"{library} has no model 'resnet81'; near it: resnet18"):
-        models.load(f"{library}:resnet81")
+    message = f"{library} has no model 'resnet81'; near it: resnet18"
+    refused(message, models.load, f"{library}:resnet81")
 
 
 def test_a_network_with_the_same_names_but_another_function_stays_in_torch():

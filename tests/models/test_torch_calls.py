@@ -49,47 +49,45 @@ def of(network):
     return lambda images: call(network, images)[0]
 
 
+def gradients(network, column):
+    """(images -> the gradient of a column of logits, by the calls; the exact one of IMAGES)."""
+    found = jax.grad(lambda x: of(network)(x)[:, column].sum())
+    return found, jax.grad(lambda x: exact(x)[:, column].sum())(IMAGES)
+
+
 @pytest.mark.parametrize("count, split", ((8, False), (8, True), (3, False)))
 def test_values_and_gradients_under_jit(count, split):
     """3 cannot be split over the four devices."""
     network = Quadratic()
     images = split_batch(IMAGES) if split else IMAGES[:count]
+    gradient, expected = gradients(network, 1)
     for wrap in (lambda f: f, jax.jit):
         np.testing.assert_allclose(wrap(of(network))(images), exact(IMAGES[:count]), rtol=1e-4)
-        gradient = wrap(jax.grad(lambda x: of(network)(x)[:, 1].sum()))(images)
-        expected = jax.grad(lambda x: exact(x)[:, 1].sum())(IMAGES[:count])
-        np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+        np.testing.assert_allclose(wrap(gradient)(images), expected[:count], rtol=1e-4)
 
 
 def test_a_batch_is_split_over_the_devices_and_called_once_each():
     network = Quadratic()
-    jitted = jax.jit(lambda x: jax.lax.scan(
-        lambda x, _: (x - 0.01 * jax.grad(lambda x: of(network)(x).sum())(x), None), x, length=5
-    )[0])  # fmt: skip
+    gradient, _ = gradients(network, 0)
+    jitted = jax.jit(lambda x: jax.lax.fori_loop(0, 5, lambda _, x: x - 0.01 * gradient(x), x))
     jax.block_until_ready(jitted(split_batch(IMAGES)))
     share = 8 // jax.local_device_count()
-    assert sorted(network.calls) == sorted(
-        5 * jax.local_device_count() * [("graph", share), ("back", share)]
-    )
+    expected = 5 * jax.local_device_count() * [("graph", share), ("back", share)]
+    assert sorted(network.calls) == sorted(expected)
 
 
 def test_single_images_under_vmap_keep_their_own_graphs():
-    network = Quadratic()
-    of_each = jax.vmap(jax.grad(lambda x: of(network)(x[None])[0, 2]))(IMAGES)
-    expected = jax.grad(lambda x: exact(x)[:, 2].sum())(IMAGES)
+    gradient, expected = gradients(Quadratic(), 2)
+    of_each = jax.vmap(lambda image: gradient(image[None])[0])(IMAGES)
     np.testing.assert_allclose(of_each, expected, rtol=1e-4)
 
 
 def test_each_device_calls_with_its_own_part_inside_shard_map():
     """As AutoAttack runs, where each device has loops of its own."""
     network = Quadratic()
-
-    def gradient(images):
-        return jax.grad(lambda x: of(network)(x)[:, 0].sum())(images)
-
+    gradient, expected = gradients(network, 0)
     split = {"mesh": device_mesh(), "in_specs": SPLIT, "out_specs": SPLIT, "check_vma": False}
     found = jax.jit(jax.shard_map(gradient, **split))(split_batch(IMAGES))
-    expected = jax.grad(lambda x: exact(x)[:, 0].sum())(IMAGES)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     devices = jax.local_device_count()
     assert {number for _, number in network.calls} == {8 // devices}

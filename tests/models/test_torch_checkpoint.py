@@ -1,5 +1,6 @@
 """The reader of checkpoints: real files of torch, and files that try to break or abuse it."""
 
+import functools
 import os
 import pickle
 import struct
@@ -16,6 +17,7 @@ from advspur import _inert_pickle
 from advspur._checks import InputError
 from advspur.models.convert import convert
 from advspur.models.torch_checkpoint import read_checkpoint
+from tests.refusals import refused
 
 GOLDEN = Path(__file__).parent / "golden"
 REAL = tuple(f"tensors_{how}.pt" for how in ("pickle", "dill", "pickle_legacy", "dill_legacy"))
@@ -100,8 +102,7 @@ def entries(*named, how=zipfile.ZIP_STORED):
     return write
 
 
-def packed(*named, how=zipfile.ZIP_DEFLATED):
-    return entries(*named, how=how)
+packed = functools.partial(entries, how=zipfile.ZIP_DEFLATED)
 
 
 GOOD = dumps({"a": 1})
@@ -112,9 +113,8 @@ OBJECTS = b"\x93NUMPY\x01\x00v\x00" + OBJECTS + b"N."
 FLOAT8 = b'{"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}'
 FLOAT8 = struct.pack("<Q", len(FLOAT8)) + FLOAT8 + b"\0"
 # A list of 10,000 that a call is made of 100 times.
-AGAIN = (
-    b"\x80\x02](" + b"K\x01" * 10_000 + b"eq\x00%sq\x010" + b"h\x01h\x00\x85R0" * 100 + b"h\x00."
-)
+AGAIN = b"K\x01" * 10_000 + b"eq\x00%sq\x010" + b"h\x01h\x00\x85R0" * 100
+AGAIN = b"\x80\x02](" + AGAIN + b"h\x00."
 LEGACY = (GOLDEN / "tensors_pickle_legacy.pt").read_bytes()
 MARK = "touch {}"  # the file that an executed gadget would leave
 GADGETS = {
@@ -182,20 +182,14 @@ BROKEN = {
     ),
     "legacy protocol": (written(LEGACY[:15] + b"\x80\x02K\x05." + LEGACY[15:]), "is not 1001"),
     "npz header": (entries(("a.npy", b"\x93NUMPY\x01\x00\x04\x00{'a\n")), "arrays are damaged"),
-    "npz packed strangely": (
-        packed(("a.npy", b"\x93NUMPY"), how=zipfile.ZIP_LZMA),
-        "arrays are damaged",
-    ),
+    "npz by LZMA": (packed(("a.npy", b"\x93NUMPY"), how=zipfile.ZIP_LZMA), "arrays are damaged"),
     "safetensors of a strange dtype": (written(FLOAT8), "safetensors are damaged|holds no"),
     "safetensors header": (written(struct.pack("<Q", 2**40) + b"{" + bytes(50)), "safetensors"),
 }
 
 
-def one_line(path, read=read_checkpoint, words=None):
-    with pytest.raises(InputError, match=words) as caught:
-        read(path)
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text and len(text) < 400
+def one_line(path, read=read_checkpoint, words=""):
+    refused(f"(?=.*{path})(?=.*({words})).{{,399}}$", read, path)
 
 
 @pytest.mark.parametrize("name", GADGETS)

@@ -15,11 +15,9 @@ HALF_WIDTH = 0.02
 
 
 def model(p, epsilon, metric="background_gap", value=0.0, seed=0, **options):
-    name = f"{p}_{epsilon}_{seed}"
-    interval = (value - HALF_WIDTH, value + HALF_WIDTH)
-    about = {"benchmark": "spurious_shapes", "arch": "a", "seed": seed}
-    about |= {"train_p": p, "train_epsilon": epsilon, "seconds": 1.0, "model": name}
-    return Record(metric, value, *interval, 100, options, **about)
+    about = {"benchmark": "spurious_shapes", "arch": "a", "seed": seed, "seconds": 1.0}
+    about |= {"train_p": p, "train_epsilon": epsilon, "model": f"{p}_{epsilon}_{seed}"}
+    return Record(metric, value, value - HALF_WIDTH, value + HALF_WIDTH, 100, options, **about)
 
 
 def verdicts(l2, linf=(), base=0.1):
@@ -51,9 +49,8 @@ def test_verdicts(gaps, larger, grows):
 
 
 def test_norms_are_compared_on_their_means():
-    assert verdicts((0.3, 0.4), (0.1, 0.2))[STRONGER] == "holds"
-    assert verdicts((0.1, 0.2), (0.3, 0.4))[STRONGER] == "fails"
-    assert verdicts((0.3, 0.4), (0.34, 0.36))[STRONGER] == "open"
+    cases = ((0.3, 0.4), (0.1, 0.2)), ((0.1, 0.2), (0.3, 0.4)), ((0.3, 0.4), (0.34, 0.36))
+    assert [verdicts(*case)[STRONGER] for case in cases] == ["holds", "fails", "open"]
 
 
 def test_smaller_sensitivity_is_more_reliance():

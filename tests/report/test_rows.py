@@ -20,7 +20,7 @@ from advspur.predict import correct_clean
 from advspur.report import claims, headlines
 from advspur.report.color_shift import arms_of
 from advspur.report.figures import FIGURES
-from advspur.report.own import own_headlines
+from advspur.report.headlines import own_headlines
 from advspur.report.suite import suite_of
 
 NAME = "m"

@@ -22,58 +22,32 @@ def theta_of(nfs):
 def write_nfs(directory, l1, l2=(0.1, 0.2, 0.3), linf=(0.0, 0.0, 0.0)):
     """One eta besides eta = 0, three budgets."""
     nfs = np.array([[[0.0, 0.0, NAN], curve] for curve in (l1, l2, linf)])
-    np.savez(
-        directory / "theory_nfs.npz",
-        norms=[1, 2, math.inf],
-        etas=[0.0, 0.5],
-        epsilons=np.tile([0.1, 0.2, 0.3], (3, 1)),
-        theta=theta_of(nfs),
-        nfs=nfs,
-        collapse_radius=np.full((3, 2), 0.4),
-        limit_nfs=np.full((3, 2), 0.5),
-        plateau_onset=[NAN, 0.2],
-        is_spurious=SPURIOUS,
-    )
+    axes = {"norms": [1, 2, math.inf], "etas": [0.0, 0.5], "is_spurious": SPURIOUS}
+    axes |= {"epsilons": np.tile([0.1, 0.2, 0.3], (3, 1)), "plateau_onset": [NAN, 0.2]}
+    ends = {"collapse_radius": np.full((3, 2), 0.4), "limit_nfs": np.full((3, 2), 0.5)}
+    np.savez(directory / "theory_nfs.npz", nfs=nfs, theta=theta_of(nfs), **axes, **ends)
 
 
 def write_scale(directory, of_scales, used_from=((NAN, 0.0),), critical=1.5):
     """[scales 1 and 2, budgets 0.1 and 0.2] at eta = 0.5."""
-    nfs = np.array([of_scales])
-    np.savez(
-        directory / "theory_scale.npz",
-        etas=[0.5],
-        scales=[1.0, 2.0],
-        epsilons=[0.1, 0.2],
-        theta=theta_of(nfs),
-        nfs=nfs,
-        critical_scale=[critical],
-        is_spurious=SPURIOUS,
-        phase_etas=[0.5],
-        phase_scales=[1.0, 2.0],
-        phase_used_from=used_from,
-        phase_one_from=used_from,
-        phase_collapse_radius=np.ones((1, 2)),
-        phase_critical_scale=[critical],
-    )
+    nfs, axes = np.array([of_scales]), {"etas": [0.5], "scales": [1.0, 2.0]}
+    phase = axes | {"used_from": used_from, "one_from": used_from, "critical_scale": [critical]}
+    phase = {f"phase_{name}": x for name, x in phase.items()}
+    axes |= {"epsilons": [0.1, 0.2], "is_spurious": SPURIOUS, "critical_scale": [critical]}
+    arrays = axes | phase | {"phase_collapse_radius": np.ones((1, 2))}
+    np.savez(directory / "theory_scale.npz", nfs=nfs, theta=theta_of(nfs), **arrays)
 
 
 def write_shift(directory, total, improved=0.4, core=(0.5, 0.5)):
     """l2 models at one reading and shifts 0 and 1; `total`, `core`: [budget, shift] of the loss."""
     loss = np.stack(np.broadcast_arrays(core, total), axis=-1)[None, None]
     budgets = loss.shape[2]
-    np.savez(
-        directory / "theory_shift.npz",
-        norms=[2.0],
-        scales=[1.0],
-        eta=0.25,
-        epsilons=[np.arange(1.0, budgets + 1)],
-        shift_stds=[0.0, 1.0],
-        readings=["R1"],
-        theta=np.tile([[1.0, 0.0], [0.8, 0.6]], (1, budgets, 1, 1)),
-        improved=np.full(loss.shape[:-1], improved),
-        num_draws=100,
-        **{name: loss for name in ("loss", "mc_mean", "mc_error", "mc_low", "mc_high")},
-    )
+    facts = {"norms": [2.0], "scales": [1.0], "eta": 0.25, "readings": ["R1"], "num_draws": 100}
+    facts |= {"epsilons": [np.arange(1.0, budgets + 1)], "shift_stds": [0.0, 1.0]}
+    facts |= {"theta": np.tile([[1.0, 0.0], [0.8, 0.6]], (1, budgets, 1, 1))}
+    facts |= {"improved": np.full(loss.shape[:-1], improved)}
+    losses = dict.fromkeys(("loss", "mc_mean", "mc_error", "mc_low", "mc_high"), loss)
+    np.savez(directory / "theory_shift.npz", **facts, **losses)
 
 
 def verdict(directory, part):

@@ -6,12 +6,12 @@ import re
 import matplotlib.pyplot as plt
 import pytest
 
-from advspur.intervals import Estimate, wilson
+from advspur.intervals import wilson
 from advspur.records import append_records, record
 from advspur.report import headlines, write_report
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
-from advspur.report.figures import _robustness, draw_figures
-from advspur.report.own import own_figures, own_headlines
+from advspur.report.figures import _robustness, own_figures, save_figures, suite_figures
+from advspur.report.headlines import own_headlines
 from advspur.report.panels import COLORS, bars, by_accuracy, by_budget, by_model
 from advspur.report.suite import STANDARD, UNKNOWN, suite_of
 
@@ -80,13 +80,10 @@ def test_unknown_models_change_no_curve_and_no_verdict(synthetic, unknown, judge
 
 def test_a_budget_without_a_norm_is_unknown_and_no_budget_is_standard(unknown):
     first = unknown[0]
-    for change, kind in (
-        ({"train_epsilon": 0.25}, UNKNOWN),
-        ({"train_p": "inf"}, UNKNOWN),
-        ({"train_epsilon": 0.0}, STANDARD),
-        ({"train_p": "inf", "train_epsilon": 0.25}, math.inf),
-    ):
-        assert suite_of([first._replace(**change)]).models[0].p == kind
+    cases = (None, 0.25, UNKNOWN), ("inf", None, UNKNOWN), (None, 0.0, STANDARD)
+    for p, epsilon, kind in (*cases, ("inf", 0.25, math.inf)):
+        change = first._replace(train_p=p, train_epsilon=epsilon)
+        assert suite_of([change]).models[0].p == kind
 
 
 def of_color(artists, color=COLORS[UNKNOWN]):
@@ -115,7 +112,7 @@ def test_every_kind_of_panels_shows_unknown_models(synthetic, unknown):
 
 def test_a_suite_of_unknown_models_has_all_figures(unknown, tmp_path, rendered):
     suite = suite_of([r for r in unknown if r.benchmark in ("imagenet", "objectnet", "rival10")])
-    drawn = {path.stem for _, path, _ in draw_figures(suite, tmp_path)}
+    drawn = {path.stem for _, path, _ in save_figures(suite_figures(suite), tmp_path)}
     paper = {"figure1_snapshot", "figure5_shifts", "figure6_sensitivity"}
     assert drawn == paper | {"masks_rival10"}
 
@@ -131,37 +128,24 @@ def test_unknown_models_are_lines_of_the_robustness_figure(tmp_path):
     plt.close("all")
 
 
-def test_the_page_tabulates_unknown_models(synthetic, unknown, tmp_path):
-    kept = [r for r in unknown + synthetic() if r.metric == "background_gap"]
-    page = page_of(kept, tmp_path)
-    assert page.count("<td>vit</td><td>unknown</td>") == 2
-    assert "Models of unknown training are not compared." in page
-    assert "24 models" in page
-
-
-def test_standard_models_of_one_architecture_are_averaged_and_tabulated(synthetic, tmp_path):
-    records = [r for r in synthetic() if r.metric == "background_gap"]
+def test_the_page_tabulates_unknown_and_averages_standard_models(synthetic, unknown, tmp_path):
+    records = [r for r in unknown + synthetic() if r.metric == "background_gap"]
     (first,) = (r for r in records if r.model == "resnet18_2.0_0")
     other = first._replace(model="timm:resnet18", value=first.value + 0.02, train_p=None)
-    suite = suite_of([*records, other])
-    mean = suite.baseline(headlines.BACKGROUND_GAP, "resnet18").value
+    mean = suite_of([*records, other]).baseline(headlines.BACKGROUND_GAP, "resnet18").value
     assert mean == pytest.approx(first.value + 0.01)
     page = page_of([*records, other], tmp_path)
     assert f"<td>{other.model}</td><td>resnet18</td><td>standard</td>" in page
+    assert page.count("<td>vit</td><td>unknown</td>") == 2 and "25 models" in page
+    assert "Models of unknown training are not compared." in page
 
 
 def test_the_headlines_of_own_data_come_from_the_records(birds):
     (found,) = own_headlines(suite_of(birds)).values()
     values = {m.name: suite_of(birds).estimate(m, UNKNOWNS[0]).value for m in found}
-    assert values == {
-        "accuracy: test": 0.9,
-        "accuracy: other": 0.8,
-        "worst group accuracy": 0.6,
-        "majority-minority gap": 0.3,
-        "relative core sensitivity": 0.25,
-        "deep NFS": 0.5,
-        "PGD accuracy: ℓ∞ 2/255": 0.4,
-    }
+    expected = {"accuracy: test": 0.9, "accuracy: other": 0.8, "worst group accuracy": 0.6}
+    expected |= {"majority-minority gap": 0.3, "relative core sensitivity": 0.25}
+    assert values == expected | {"deep NFS": 0.5, "PGD accuracy: ℓ∞ 2/255": 0.4}
     assert [m.even.metric for m in found if m.even] == ["spurious_area"]
     groups = list(own_figures(suite_of(birds)))[1][3]
     assert [m.name for m in groups] == ["group accuracy: aa", "group accuracy: ab"]
@@ -188,21 +172,14 @@ def test_own_data_alone_make_a_page_without_trends(birds, tmp_path):
     assert re.findall("<h3>(.*)</h3>", page) == ["my birds: by model", "my birds: by group"]
 
 
-def test_own_data_show_models_of_every_norm_and_of_no_number(birds, tmp_path):
+def test_own_data_show_models_of_every_norm_and_of_no_number(birds):
     l1 = birds[0]._replace(model="l1", train_p=1.0, train_epsilon=3.0)
     nan = birds[0]._replace(model="nan", value=math.nan, low=math.nan, high=math.nan)
     suite = suite_of([l1, nan])
     (chosen,) = own_headlines(suite).values()
-    figure = by_model(suite, chosen)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["l1"]
-    plt.close("all")
-    assert draw_figures(suite_of([nan]), tmp_path) == []
-
-
-def test_intervals_of_bars_are_those_of_the_records(birds):
-    suite = suite_of(birds)
-    (chosen,) = own_headlines(suite).values()
-    axis = by_model(suite, chosen[:1]).axes[0]
+    axis = by_model(suite, chosen).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["l1"]
     ends = axis.collections[0].get_segments()[0][:, 0]
-    assert list(ends) == pytest.approx([100 * x for x in Estimate(*birds[0][1:5])[1:3]])
+    assert list(ends) == pytest.approx([100 * l1.low, 100 * l1.high])
     plt.close("all")
+    assert list(suite_figures(suite_of([nan]))) == []

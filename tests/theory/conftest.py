@@ -17,8 +17,7 @@ def _solver(p, features):
     def one(model, epsilon):
         return minimize_adversarial_loss(model, epsilon, p=p, features=features)
 
-    # Half the time to compile, which is most of what these tests take.
-    return jax.jit(jax.vmap(one), compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(jax.vmap(one))
 
 
 def _solve(models, epsilons, *, p, features="all"):
@@ -35,9 +34,8 @@ def _solve(models, epsilons, *, p, features="all"):
 @jax.jit
 @jax.vmap
 def _paper_model(eta, scale, theta_opt, noise_std):
-    return gaussian_linear_model(
-        eta, spurious_scale=scale, theta_opt=theta_opt, noise_std=noise_std
-    )
+    facts = {"theta_opt": theta_opt, "noise_std": noise_std}
+    return gaussian_linear_model(eta, spurious_scale=scale, **facts)
 
 
 def _paper_models(etas, *, scales=1.0, theta_opts=(1, 1, 0, 0, 0), noise_stds=0.1):
@@ -69,6 +67,23 @@ def _random_problems(count, m, *, p, condition=100.0, seed=0, fractions=(1e-3, 0
     models = GaussianLinearModel(covariance, theta_opt, noise_std, is_spurious)
     low, high = np.log(fractions)
     return models, _radius(models, p) * np.exp(rng.uniform(low, high, count))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick(quick_programs):
+    """Half the time to compile, which is most of what these tests take."""
+
+
+@pytest.fixture(params=(1, 1.5, 2, 3, math.inf))
+def p(request):
+    """The norm of the attack, for tests of all of them."""
+    return request.param
+
+
+@pytest.fixture
+def q(p):
+    """The dual norm of p."""
+    return {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
 
 
 @pytest.fixture

@@ -4,14 +4,10 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from advspur.theory import adversarial_loss, duality_gap
 from advspur.theory.linear_model import C2
-
-ALL_P = (1, 1.5, 2, 3, math.inf)
 
 
 @functools.cache
@@ -22,7 +18,6 @@ def gap_and_loss(p):
     return jax.jit(jax.vmap(both))
 
 
-@pytest.mark.parametrize("p", ALL_P)
 def test_gap_bounds_the_excess_loss_and_the_distance(p, solve, random_problems, numpy_radius):
     for fractions in ((1e-3, 0.999), (1.0, 3.0)):  # below the collapse and beyond it
         models, epsilons = random_problems(120, 5, p=p, seed=11, fractions=fractions)
@@ -45,7 +40,6 @@ def test_gap_bounds_the_excess_loss_and_the_distance(p, solve, random_problems, 
                 assert np.all(gap <= 1000 * loss * (scale / reach) ** order)
 
 
-@pytest.mark.parametrize("p", ALL_P)
 def test_gap_is_tight_at_the_minimiser(p, solve, paper_models, numpy_radius):
     models = paper_models(np.repeat([0.0, 0.25, 0.5, 1.0], 6))
     epsilons = np.tile([1e-3, 0.1, 0.5, 0.99, 1.0001, 3.0], 4) * numpy_radius(models, p)
@@ -57,19 +51,17 @@ def test_gap_is_tight_at_the_minimiser(p, solve, paper_models, numpy_radius):
     assert np.all(gap[np.arange(24) % 6 >= 4] <= 1e-15 * loss[np.arange(24) % 6 >= 4])
 
 
-@pytest.mark.parametrize("p", ALL_P)
 def test_gap_at_epsilon_zero_is_the_excess(p, random_problems):
-    models, _ = random_problems(20, 5, p=p, seed=2)
-    theta = np.random.default_rng(0).normal(size=(20, 5))
-    gap, loss = gap_and_loss(p)(theta, models, np.zeros(20))
+    models, _ = random_problems(24, 5, p=p, seed=2)
+    theta = np.random.default_rng(0).normal(size=(24, 5))
+    gap, loss = gap_and_loss(p)(theta, models, np.zeros(24))
     np.testing.assert_allclose(gap, loss - models.noise_std**2, rtol=1e-9, atol=0)
-    gap, _ = gap_and_loss(p)(models.theta_opt, models, np.zeros(20))
+    gap, _ = gap_and_loss(p)(models.theta_opt, models, np.zeros(24))
     np.testing.assert_array_equal(gap, 0)
 
 
-@pytest.mark.parametrize("p", ALL_P)
 def test_gap_at_the_kink_without_noise(p, paper_models):
     """theta_opt without noise is optimal for small budgets: a gap of 0 although s = 0."""
-    models = paper_models([0.25, 0.5], noise_stds=0.0)
-    gap, loss = gap_and_loss(p)(jnp.asarray(models.theta_opt), models, np.full(2, 0.1))
+    models = paper_models(np.tile([0.25, 0.5], 12), noise_stds=0.0)
+    gap, loss = gap_and_loss(p)(models.theta_opt, models, np.full(24, 0.1))
     assert np.all(gap <= 1e-12 * loss)

@@ -21,16 +21,8 @@ from advspur.theory import (
 )
 from advspur.theory.linear_model import mixing_matrix, residual_std
 
-ALL_P = (1, 1.5, 2, 3, math.inf)
 
-
-def dual_norm(theta, p):
-    q = {1: math.inf, math.inf: 1}.get(p) or p / (p - 1)
-    return np.linalg.norm(theta, ord=q)
-
-
-@pytest.mark.parametrize("p", ALL_P)
-def test_adversarial_loss_agrees_with_simulation(p, x64, key):
+def test_adversarial_loss_agrees_with_simulation(p, q, x64, key):
     """Eq. 2 in standard errors; Eq. 3 is feasible, attains its maximum and is not beaten."""
     model = gaussian_linear_model(0.5, spurious_scale=2.0)
     theta, epsilon, n = np.array([0.8, -0.4, 0.3, 0.1, -0.2]), 0.7, 200_000
@@ -41,7 +33,7 @@ def test_adversarial_loss_agrees_with_simulation(p, x64, key):
     assert np.all(np.linalg.norm(delta, ord=p, axis=1) <= epsilon * (1 + 1e-12))
     residual = np.asarray(y - x @ theta)
     attacked = (residual - delta @ theta) ** 2
-    expected = (np.abs(residual) + epsilon * dual_norm(theta, p)) ** 2
+    expected = (np.abs(residual) + epsilon * np.linalg.norm(theta, ord=q)) ** 2
     np.testing.assert_allclose(attacked, expected, rtol=1e-12, atol=0)
 
     other = np.array(jax.random.normal(keys[2], (n, 5)))
@@ -64,28 +56,20 @@ def test_the_papers_covariance_by_hand(x64):
     """eta = 1/2: spurious rows (1/2, 1/2, 1, 0, 0) have length sqrt(3/2)."""
     assert mixing_matrix(0.5, normalize=False)[3, :].tolist() == [0.5, 0.5, 0, 1, 0]
     rho = 0.75 / math.sqrt(1.25 * 1.5)
-    expected = np.array(
-        [
-            [1, 0.8, rho, rho, rho],
-            [0.8, 1, rho, rho, rho],
-            [rho, rho, 1, 1 / 3, 1 / 3],
-            [rho, rho, 1 / 3, 1, 1 / 3],
-            [rho, rho, 1 / 3, 1 / 3, 1],
-        ]
-    )
+    core, spurious = np.full((2, 2), 0.8), np.full((3, 3), 1 / 3)
+    cross = np.full((2, 3), rho)
+    expected = np.block([[core, cross], [cross.T, spurious]])
+    np.fill_diagonal(expected, 1)
     model = gaussian_linear_model(0.5)
     np.testing.assert_allclose(model.covariance, expected, rtol=0, atol=1e-15)
     scale = np.array([1, 1, 3, 3, 3])
-    scaled = gaussian_linear_model(0.5, spurious_scale=3.0)
-    np.testing.assert_allclose(
-        scaled.covariance, expected * scale[:, None] * scale, rtol=0, atol=1e-14
-    )
+    scaled = gaussian_linear_model(0.5, spurious_scale=3.0).covariance
+    np.testing.assert_allclose(scaled, expected * scale[:, None] * scale, rtol=0, atol=1e-14)
     assert model.theta_opt.tolist() == [1, 1, 0, 0, 0]
     assert float(model.noise_std) == 0.1
     assert model.is_spurious.tolist() == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("p", ALL_P)
 def test_loss_at_epsilon_zero_is_the_standard_loss(p, x64):
     model = gaussian_linear_model(0.5)
     theta = jnp.array([0.3, 0.2, -0.1, 0.0, 0.7])
@@ -96,7 +80,6 @@ def test_loss_at_epsilon_zero_is_the_standard_loss(p, x64):
     np.testing.assert_allclose(expected, v @ np.asarray(model.covariance) @ v + 0.01, rtol=1e-14)
 
 
-@pytest.mark.parametrize("p", ALL_P)
 def test_the_loss_is_convex_on_random_midpoints(p, x64):
     model = gaussian_linear_model(0.7)
     loss = jax.vmap(lambda theta: adversarial_loss(theta, model, 0.6, p=p))
@@ -106,17 +89,9 @@ def test_the_loss_is_convex_on_random_midpoints(p, x64):
 
 def test_reliance_by_hand():
     spurious = np.array([False, False, True])
-    for theta, expected in (
-        ([3.0, 0.0, 4.0], 16 / 25),
-        ([1.0, 2.0, 0.0], 0.0),
-        ([0.0, 0.0, -2.0], 1.0),
-        ([1.0, -1.0, 1.0], 1 / 3),
-    ):
-        nfs = norm_fraction_spurious(jnp.array(theta), spurious)
-        assert float(nfs) == pytest.approx(expected, abs=1e-6)
-    assert math.isnan(norm_fraction_spurious(jnp.zeros(3), spurious))
-    tiny = norm_fraction_spurious(jnp.array([3e-30, 0.0, 4e-30], jnp.float32), spurious)
-    assert float(tiny) == pytest.approx(0.64, abs=1e-6)
+    thetas = [[3, 0, 4], [1, 2, 0], [0, 0, -2], [1, -1, 1], [3e-30, 0, 4e-30], [0, 0, 0]]
+    nfs = [norm_fraction_spurious(jnp.array(t, jnp.float32), spurious) for t in thetas]
+    np.testing.assert_allclose(nfs, [0.64, 0, 1, 1 / 3, 0.64, math.nan], atol=1e-6)
 
 
 @pytest.mark.parametrize("theta_opt", ([1, 0.4, 0, 0, 0], [1, -0.4, 0.5, 0, -0.3]))
@@ -171,18 +146,17 @@ BAD_MODELS = {
     "noise_std = -0.1": {"noise_std": -0.1},
     "noise_std = nan": {"noise_std": math.nan},
     r"noise_std has shape \(2,\)": {"noise_std": np.ones(2)},
-    "theta_opt = .*nan.*finite": {"theta_opt": np.array([1.0, math.nan, 0])},
-    "covariance = .*inf.*finite": {"covariance": np.diag([1.0, 1.0, math.inf])},
+    "theta_opt contains NaN or infinity": {"theta_opt": np.array([1.0, math.nan, 0])},
+    "covariance contains NaN or infinity": {"covariance": np.diag([1.0, 1.0, math.inf])},
 }
 
 
 @pytest.mark.parametrize("message", BAD_MODELS)
 def test_bad_models_are_refused_by_name(message, x64):
     model = GOOD._replace(**BAD_MODELS[message])
-    match = f"(?s){message}"
-    with pytest.raises(InputError, match=match):
+    with pytest.raises(InputError, match=message):
         minimize_adversarial_loss(model, 0.5, p=2)
-    with pytest.raises(InputError, match=match):
+    with pytest.raises(InputError, match=message):
         duality_gap(np.ones(3), model, 0.5, p=2)
 
 
@@ -210,18 +184,28 @@ def test_bad_budgets_and_norms_are_refused_by_name(arguments, message, x64):
             call()
 
 
-def test_other_bad_arguments_are_refused_by_name(x64):
-    with pytest.raises(InputError, match=r"epsilon has shape \(2,\).*vmap"):
-        minimize_adversarial_loss(GOOD, np.ones(2), p=2)
-    with pytest.raises(InputError, match="features = 'spurious'.*'all', 'core'"):
-        minimize_adversarial_loss(GOOD, 0.5, p=2, features="spurious")
-    with pytest.raises(InputError, match="eta = nan"):
-        gaussian_linear_model(math.nan)
-    for scale in (0.0, -1.0):
-        with pytest.raises(InputError, match="spurious_scale = .*> 0"):
-            gaussian_linear_model(0.5, spurious_scale=scale)
-    with pytest.raises(InputError, match="spurious_scale = nan"):
-        gaussian_linear_model(0.5, spurious_scale=math.nan)
+@pytest.mark.parametrize(
+    ("function", "arguments", "options", "message"),
+    [
+        (
+            minimize_adversarial_loss,
+            (GOOD, np.ones(2)),
+            {"p": 2},
+            r"epsilon has shape \(2,\).*vmap",
+        ),
+        (minimize_adversarial_loss, (GOOD, 1), {"p": 2, "features": "x"}, "'x'.*'all', 'core'"),
+        (gaussian_linear_model, (math.nan,), {}, "eta = nan"),
+        (gaussian_linear_model, (np.ones(1),), {}, r"eta has shape \(1,\)"),
+        (gaussian_linear_model, (0.5,), {"theta_opt": (1, 1)}, r"theta_opt has shape \(2,\)"),
+        *(
+            (gaussian_linear_model, (0.5,), {"spurious_scale": scale}, "spurious_scale = " + text)
+            for scale, text in ((0.0, "0.0.*> 0"), (-1.0, "-1.0.*> 0"), (math.nan, "nan"))
+        ),
+    ],
+)
+def test_other_bad_arguments_are_refused_by_name(function, arguments, options, message, x64):
+    with pytest.raises(InputError, match=message):
+        function(*arguments, **options)
 
 
 def test_models_closed_over_by_jit_are_checked_and_solved(x64):

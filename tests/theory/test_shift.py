@@ -9,12 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from advspur.theory import (
-    expected_shifted_loss,
-    gaussian_linear_model,
-    minimize_adversarial_loss,
-    standard_loss,
-)
+from advspur.theory import expected_shifted_loss, gaussian_linear_model, standard_loss
 from advspur.theory.shift import _mean_direction, sample_shifted_loss
 
 
@@ -41,9 +36,9 @@ def test_mean_direction_against_the_hypergeometric_function(x64, length):
         (math.inf, 1.18, 3.0, "all", "R3", 1.0, 3.5604),
     ],
 )
-def test_examples(x64, p, epsilon, scale, features, reading, std, loss):
-    model = gaussian_linear_model(0.25, spurious_scale=scale)
-    theta = minimize_adversarial_loss(model, epsilon, p=p, features=features).theta
+def test_examples(solve, paper_models, p, epsilon, scale, features, reading, std, loss):
+    models = paper_models([0.25], scales=scale)
+    theta = solve(models, [epsilon], p=p, features=features).theta[0]
     found = expected_shifted_loss(theta, std, eta=0.25, spurious_scale=scale, reading=reading)
     assert abs(found - loss) < 6e-5
 

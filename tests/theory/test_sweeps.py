@@ -8,49 +8,34 @@ import numpy as np
 import pytest
 
 from advspur._checks import InputError
-from advspur.theory import (
-    collapse_radius,
-    gaussian_linear_model,
-    minimize_adversarial_loss,
-    sweep_distribution_shift,
-    sweep_nfs,
-    sweep_nfs_over_scale,
-)
 from advspur.theory import grid as grid_module
+from advspur.theory import phase_diagram, sweep_distribution_shift, sweep_nfs, sweep_nfs_over_scale
 
 ETAS = (0.0, 0.25, 1.0)
 EPSILONS = np.array([0.0, 0.01, 0.5, 1.0, 1.5, 3.0, 6.0])
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
-def test_cell_equals_single_solve(x64, p):
-    sweep = sweep_nfs(ETAS, EPSILONS, p=p, spurious_scale=1.5)
-    models = [gaussian_linear_model(eta, spurious_scale=1.5) for eta in ETAS]
-    solve = jax.jit(lambda model, epsilon: minimize_adversarial_loss(model, epsilon, p=p))
-    for i, model in enumerate(models):
-        for j in (0, 2, 3):
-            single = solve(model, EPSILONS[j])
-            np.testing.assert_allclose(sweep.theta[i, j], single.theta, atol=1e-12)
-            np.testing.assert_allclose(sweep.loss[i, j], single.loss, rtol=1e-13)
-        radius = collapse_radius(model, p=p)
-        np.testing.assert_allclose(sweep.collapse_radius[i], radius, rtol=1e-14)
-        assert np.all((EPSILONS >= radius) == np.isnan(sweep.nfs[i]))
+def test_cell_equals_single_solve(p, solve, paper_models, numpy_radius):
+    scales = [1.5, 1.5, 3.0]
+    models = paper_models(ETAS, scales=scales)
+    radius = numpy_radius(models, p)
+    epsilons = np.append(EPSILONS, radius * (1 + 1e-15))
+    sweep = sweep_nfs(ETAS, epsilons, p=p, spurious_scale=scales)
+    np.testing.assert_allclose(sweep.collapse_radius, radius, rtol=1e-14)
+    each = jax.tree.map(lambda x: np.repeat(x, len(epsilons), axis=0), models)
+    single = solve(each, np.tile(epsilons, 3), p=p)
+    np.testing.assert_allclose(sweep.theta, single.theta.reshape(sweep.theta.shape), atol=1e-12)
+    np.testing.assert_allclose(sweep.loss, single.loss.reshape(sweep.loss.shape), rtol=1e-13)
+    np.testing.assert_array_equal(np.isnan(sweep.nfs), epsilons >= radius[:, None])
     assert np.all(sweep.gap <= 1e-12 * sweep.loss)
 
 
-def test_epsilon_at_the_collapse_radius_gives_zero(x64):
-    for p in (1.0, 2.0, math.inf):
-        radius = collapse_radius(gaussian_linear_model(1.0), p=p)
-        sweep = sweep_nfs([1.0], [float(radius)], p=p)
-        assert np.all(sweep.theta == 0) and np.isnan(sweep.nfs[0, 0])
-
-
-def test_scale_rows_are_models_of_that_scale(x64):
+def test_rows_of_a_scale_sweep_are_models_of_that_scale(x64):
     sweep = sweep_nfs_over_scale([1.0, 3.0], [0.5, 1.0], eta=0.5)
-    model = gaussian_linear_model(0.5, spurious_scale=3.0)
-    single = minimize_adversarial_loss(model, 1.0, p=math.inf)
-    np.testing.assert_allclose(sweep.theta[1, 1], single.theta, atol=1e-12)
     assert sweep.nfs[0].max() == 0 and sweep.nfs[1, 1] == 1  # thresholds 1.643 and 0.9297
+    same = sweep_nfs([0.5, 0.5], [0.5, 1.0], p=math.inf, spurious_scale=[1.0, 3.0])
+    assert all(np.array_equal(a, b) for a, b in zip(sweep, same, strict=True))
 
 
 def test_one_program_serves_all_small_grids(x64):
@@ -89,7 +74,7 @@ def test_core_features_only(x64):
     assert np.all(sweep.theta[..., 2:] == 0) and np.all(sweep.nfs == 0)
 
 
-def test_shift_against_its_own_draws_and_single_solves(x64, key):
+def test_shift_against_its_own_draws_and_single_solves(solve, paper_models, key):
     stds = np.array([0.0, 0.3, 1.0])
     zs = []
     for p, scale in ((2.0, 1.0), (math.inf, 3.0)):
@@ -106,10 +91,9 @@ def test_shift_against_its_own_draws_and_single_solves(x64, key):
             key, _ = jax.random.split(key)
     zs = np.concatenate(zs)
     assert np.abs(zs).max() < 4.5 and abs(zs.mean()) < 4 / math.sqrt(zs.size)
-    core = minimize_adversarial_loss(
-        gaussian_linear_model(0.25, spurious_scale=3.0), 1.15, p=math.inf, features="core"
-    )
-    np.testing.assert_allclose(sweep.theta[1, 0], core.theta, atol=1e-12)
+    model = paper_models([0.25], scales=3.0)
+    core = solve(model, [1.15], p=math.inf, features="core")
+    np.testing.assert_allclose(sweep.theta[1, 0], core.theta[0], atol=1e-12)
 
 
 def test_float32_follows_the_input_and_stays_close(x64):
@@ -120,23 +104,28 @@ def test_float32_follows_the_input_and_stays_close(x64):
     np.testing.assert_allclose(single.nfs, exact.nfs, atol=1e-4)
 
 
+def shift(stds, **options):
+    return sweep_distribution_shift([0.1], stds, p=2, spurious_scale=1.0, key=None, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: sweep_nfs([], [0.1], p=2), "etas has shape"),
         (lambda: sweep_nfs([0.1], [[0.1]], p=2), "epsilons has shape"),
-        (lambda: sweep_nfs([math.nan], [0.1], p=2), "etas contains NaN"),
+        (lambda: sweep_nfs([math.nan], [0.1], p=2), "eta contains NaN"),
         (lambda: sweep_nfs([0.1], [-1.0], p=2), "epsilons"),
         (lambda: sweep_nfs([0.1], [0.1], p=0.5), "norm must be a number"),
         (lambda: sweep_nfs([0.1], [0.1], p=2, features="spurious"), "allowed: 'all', 'core'"),
-        (lambda: sweep_nfs_over_scale([0.0], [0.1], eta=1.0), "scales must be > 0"),
+        (lambda: sweep_nfs_over_scale([0.0], [0.1], eta=1.0), "spurious_scale = .*must be > 0"),
+        (lambda: phase_diagram([0.1], [[1.0]]), "must be lists of numbers"),
+        (lambda: phase_diagram([math.nan], [1.0]), "eta contains NaN"),
+        (lambda: phase_diagram([0.1], [1.0], noise_std=-1), "noise_std = -1"),
         (lambda: sweep_nfs([0.1], [0.1], p=2, spurious_scale=[1.0, 2.0]), "one for each eta"),
-        (
-            lambda: sweep_distribution_shift(
-                [0.1], [0.1], p=2, spurious_scale=1.0, key=None, reading="R4"
-            ),
-            "'R1', 'R2', 'R3'",
-        ),
+        (lambda: shift([0.1], reading="R4"), "'R1', 'R2', 'R3'"),
+        (lambda: shift([-0.1]), "shift_stds = "),
+        (lambda: shift(0.1), "shift_stds = 0.1: expected a list"),
+        (lambda: shift([0.1], num_draws=1), "num_draws = 1.*>= 2"),
     ],
 )
 def test_mistakes_are_named(call, message):

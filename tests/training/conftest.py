@@ -29,7 +29,7 @@ def programs_of_a_module(quick_programs):
     with pytest.MonkeyPatch.context() as patch:
         for module, *makers in (
             (loop, "make_train_step", "make_eval_step"),
-            (suite, "make_suite_step", "make_suite_eval_step"),
+            (suite, "over_models"),
         ):
             patch.setattr(module, "build", build_once)
             for name in makers:

@@ -38,7 +38,7 @@ EPSILON = 0.5
 
 @pytest.fixture(scope="module")
 def state():
-    start = create_state(NETWORK, OPTIMIZER, image_size=16, seed=0, ema_decay=0.5)
+    start = create_state(0, network=NETWORK, optimizer=OPTIMIZER, image_size=16, has_ema=True)
     # Running statistics that differ from every batch's: mixing the two up would show.
     stats = jax.tree.map(lambda x: x + 0.3, start.variables["batch_stats"])
     return start._replace(variables={**start.variables, "batch_stats": stats})
