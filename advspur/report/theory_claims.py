@@ -133,7 +133,46 @@ def _shift_claims(a):
         yield _everywhere("4", worse + ", in every draw", improved[:, i] == 0, judged, axes, note)
 
 
-CLAIMS = {"nfs": _nfs_claims, "scale": _scale_claims, "shift": _shift_claims}
+def _weight_claims(a):
+    """What docs/theory.md derives of weights, cell by cell; none of it is in the paper."""
+    weights, one = a["weights"], int(np.flatnonzero(a["weights"] == 1)[0])
+    finite, spurious = np.isfinite(weights), a["is_spurious"]
+    for i, p in enumerate(a["norms"]):
+        norm, budgets, nfs = norm_label(p), a["epsilons"][i], a["nfs"][i]
+        axes = (("w", weights), ("ε", budgets))
+        uses, alive = _uses(a["theta"][i], spurious), ~np.isnan(nfs)
+        if p == math.inf:
+            least = a["protective_weight"][i]
+            apart = np.abs(weights[:, None] / least - 1) > TOLERANCE
+            exact = f"{norm}: spurious features are used below the weight w*, and not from it on"
+            note = f" w* is {_span(least)}."
+            good = uses == (weights[:, None] < least)
+            yield _everywhere("w", exact, good, alive & apart, axes, note)
+        else:
+            always = f"{norm}: spurious features are used at every finite weight"
+            # Below rounding nothing can be told: NFS falls as w^(-2 p).
+            told = alive & (a["protective_weight"][i] == math.inf) & finite[:, None]
+            yield _everywhere("w", always, np.nan_to_num(nfs) > 0, told, axes)
+        fewer = f"{norm}: more weight never makes the model more reliant"
+        rises = np.diff(np.sqrt(np.nan_to_num(nfs)), axis=0, prepend=math.inf) > TOLERANCE
+        yield _everywhere("w", fewer, ~rises, alive, axes)
+        clean = a["clean_loss"][i]
+        both = (clean < clean[one] * (1 - TOLERANCE)) & (nfs < nfs[one] - TOLERANCE)
+        better = (both & (weights > 1)[:, None]).any(axis=0)
+        gain = f"{norm}: some weight above 1 lowers reliance and clean loss at once"
+        verdict = _verdict(better.sum(), 0, len(better))
+        detail = f"At {better.sum()} of {len(better)} budgets, ε {_span(budgets[better])}"
+        core = clean[-1] <= clean[one]
+        detail += f"; w = ∞ has the lower clean loss at ε {_span(budgets[core])}."
+        yield Finding("w", gain, verdict, detail)
+
+
+CLAIMS = {
+    "nfs": _nfs_claims,
+    "scale": _scale_claims,
+    "shift": _shift_claims,
+    "weights": _weight_claims,
+}
 
 
 def _verdict(toward, against, count):

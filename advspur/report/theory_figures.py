@@ -1,4 +1,4 @@
-"""Figures of the linear theory in the layouts of the paper's Figures 2, 3 and 4."""
+"""Figures of the linear theory: the layouts of the paper's Figures 2, 3 and 4, and weights."""
 
 import math
 
@@ -88,9 +88,7 @@ def _phase(a):
 
 
 def _shift(a):
-    both = zip(a["norms"], a["scales"], strict=True)
-    titles = [f"{norm_label(p)} adversary, scale {scale:g}" for p, scale in both]
-    figure, axes = _panels(titles, "standard deviation σ of the shift")
+    figure, axes = _panels(_titles_with_scale(a), "standard deviation σ of the shift")
     for i, axis in enumerate(axes):
         alive = np.flatnonzero(np.any(a["theta"][i, :, 1] != 0, axis=-1))
         chosen = _spread(alive, 3)
@@ -137,7 +135,69 @@ def _readings(a):
     )
 
 
-FIGURES = {"nfs": (_nfs,), "scale": (_scale, _phase), "shift": (_shift, _readings)}
+def _weights(a):
+    finite = np.isfinite(a["weights"])
+    w, one = a["weights"][finite], np.flatnonzero(a["weights"] == 1)
+    figure, axes = _panels(_titles_with_scale(a), "budget ε / core-only collapse")
+    for i, axis in enumerate(axes):
+        share, clean = a["epsilons"][i] / a["epsilons"][i].max(), a["clean_loss"][i]
+        # Collapsed models use nothing.
+        nfs = np.nan_to_num(a["nfs"][i][finite])
+        shown = {"cmap": "viridis_r", "shading": "nearest", "vmin": -6, "vmax": 0}
+        mesh = axis.pcolormesh(share, w, np.log10(np.maximum(nfs, 1e-12)), **shown)
+        ratio = clean[finite] / clean[one]
+        axis.contour(share, w, ratio, [1 - 1e-6], colors="white", linewidths=1)
+        axis.plot(share, a["protective_weight"][i], color=COLORS[0.0], linestyle="--")
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_yscale("log")
+        axis.set_ylim(w.min(), w.max())
+    axes[0].set_ylabel("weight w of the spurious features")
+    figure.colorbar(mesh, ax=axes, label="log10 NFS")
+    return figure, (
+        "NFS over the training budget and the weight of the spurious features in it, η = "
+        f"{a['eta']:g}; w = 1 (line) is the paper's attack. Dashed: the least weight at which they "
+        "are not used, in closed form; ℓ1 and ℓ2 have none below the collapse. White: the "
+        "border of where the clean loss is below that of w = 1."
+    )
+
+
+def _price(a):
+    figure, axes = _panels(_titles_with_scale(a), "weight w of the spurious features", sharey=True)
+    finite, one = np.isfinite(a["weights"]), np.flatnonzero(a["weights"] == 1)
+    w, end = a["weights"][finite], a["weights"][finite].max() * 1.6
+    for i, axis in enumerate(axes):
+        chosen = _spread(np.arange(len(a["epsilons"][i]) - 1), 4)
+        for n, color in zip(chosen, _shades(chosen), strict=True):
+            share = a["epsilons"][i, n] / a["epsilons"][i].max()
+            for name, style in (("clean_loss", "-"), ("core_loss", "--")):
+                loss = a[name][i, :, n] / a[name][i, one, n]
+                label = f"{share:.2f}" if style == "-" else None
+                axis.plot(w, loss[finite], style, color=color, label=label)
+                axis.plot(end, loss[~finite], "o", color=color, markersize=4, clip_on=False)
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+    axes[0].set_ylabel("loss / loss at w = 1")
+    legend = {"loc": "outside right upper", "title": "ε, share of\ncollapse"}
+    figure.legend(*axes[0].get_legend_handles_labels(), **legend)
+    return figure, (
+        "What leaving the spurious features costs: clean loss (lines) and loss under the attack on "
+        "the core features alone (dashed), against the model trained at w = 1. Dots: w = ∞, the "
+        "best model of the core features. Below 1 the weight gains."
+    )
+
+
+def _titles_with_scale(a):
+    both = zip(a["norms"], a["scales"], strict=True)
+    return [f"{norm_label(p)} adversary, scale {scale:g}" for p, scale in both]
+
+
+FIGURES = {
+    "nfs": (_nfs,),
+    "scale": (_scale, _phase),
+    "shift": (_shift, _readings),
+    "weights": (_weights, _price),
+}
 
 
 def _panels(titles, xlabel, **options):

@@ -35,12 +35,13 @@ def collapse_radius(model, *, p, budget_weights=None):
     model = check_model(model)
     b = model.covariance @ model.theta_opt
     variance = model.theta_opt @ b + model.noise_std**2
-    endless = False
-    if budget_weights is not None:
-        weights, _ = check_weights(budget_weights, *b.shape, b.dtype)
-        endless = jnp.any((weights == 0) & (b != 0))
-        b = jnp.where(weights > 0, b / jnp.where(weights > 0, weights, 1), 0)
-    return jnp.where(endless, jnp.inf, lp_norm(b, p) / (C1 * jnp.sqrt(variance)))
+    size = C1 * jnp.sqrt(variance)
+    if budget_weights is None:
+        return lp_norm(b, p) / size
+    weights, _ = check_weights(budget_weights, *b.shape, b.dtype)
+    attacked = weights > 0
+    b = jnp.where(attacked, b / jnp.where(attacked, weights, 1), jnp.where(b != 0, jnp.inf, 0))
+    return jnp.where(jnp.all(jnp.isfinite(b)), lp_norm(b, p) / size, jnp.inf)
 
 
 def limit_nfs(model, *, p, budget_weights=None):

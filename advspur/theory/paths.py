@@ -35,8 +35,9 @@ class RegularizationPath(NamedTuple):
 def regularization_path(model, *, p, max_breakpoints=None, budget_weights=None):
     """The RegularizationPath of a model: its minimisers for all epsilon at once, p = 1 or inf.
 
-    At most `max_breakpoints` (static; 4 m + 8 if not given) are followed. With `budget_weights` [m],
-    positive and finite, `kappa` is ||D^-1 covariance (theta_opt - theta)||_p, `norm` ||D theta||_q.
+    At most `max_breakpoints` (static; 4 m + 8 if not given) are followed. `budget_weights` [m] are
+    positive and finite; `kappa` is then ||D^-1 covariance (theta_opt - theta)||_p and `norm`
+    ||D theta||_q.
     """
     check_norm(p, (1.0, math.inf))
     model, weights = weighted_model(check_model(model), budget_weights)

@@ -50,7 +50,7 @@ def protective_weight(model, epsilon, *, p):
     """
     check_norm(p)
     model = check_model(model)
-    h, multiplier, collapsed = _of_core(model, epsilon, p)
+    theta, h, multiplier = _of_core(model, epsilon, p)
     spurious = model.is_spurious
     excess = jnp.max(jnp.where(spurious, jnp.abs(h), 0)) / multiplier
     if p == math.inf:
@@ -60,7 +60,7 @@ def protective_weight(model, epsilon, *, p):
     room = 1 - jnp.sum(jnp.where(spurious, 0, size) ** p)
     weight = (jnp.sum(jnp.where(spurious, size, 0) ** p) / jnp.maximum(room, 0)) ** (1 / p)
     rounding = jnp.finfo(h.dtype).eps ** 0.6
-    return jnp.where(excess <= rounding, 0, jnp.where(collapsed, weight, jnp.inf))
+    return jnp.where(excess <= rounding, 0, jnp.where(jnp.any(theta != 0), jnp.inf, weight))
 
 
 def nfs_rate(model, epsilon, *, p):
@@ -73,55 +73,38 @@ def nfs_rate(model, epsilon, *, p):
     check_norm(p)
     require(p < math.inf, "p = inf has no rate: from protective_weight on NFS is 0")
     model = check_model(model)
-    theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
-    h, multiplier, collapsed = _of_core(model, epsilon, p)
+    theta, h, multiplier = _of_core(model, epsilon, p)
     size = jnp.where(model.is_spurious, jnp.abs(h) / multiplier, 0)
     used = size > jnp.finfo(h.dtype).eps ** 0.6
     total = jnp.sum(jnp.where(used, jnp.where(used, size, 1) ** (2 * p - 2), 0))
-    squares = jnp.where(collapsed, jnp.nan, theta @ theta)
-    return lp_norm(theta, dual_exponent(p)) ** 2 * total / squares
+    return lp_norm(theta, dual_exponent(p)) ** 2 * total / (theta @ theta)
 
 
 def _of_core(model, epsilon, p):
-    """(h, K, whether it is 0) of the best core-only model."""
+    """(theta_c, h, K) of the best core-only model."""
     check_nonnegative("epsilon", epsilon)
     theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
     s = residual_std(theta, model)
     y = epsilon * lp_norm(theta, dual_exponent(p)) / s
     multiplier = s * epsilon * (C1 + y) / (1 + C1 * y)
-    return model.covariance @ (model.theta_opt - theta), multiplier, ~jnp.any(theta != 0)
+    return theta, model.covariance @ (model.theta_opt - theta), multiplier
 
 
 class WeightSweep(NamedTuple):
-    """Minimisers over w weights of the spurious features and e budgets.
+    """Minimisers over w weights of the spurious features (0: not attacked, inf: not used)."""
 
-    Attributes:
-      weights: [w]; 0: not attacked, inf: not used.
-      epsilons: [e].
-      theta: [w, e, m].
-      loss: [w, e] adversarial loss under the weights.
-      clean_loss: [w, e] standard loss.
-      uniform_loss: [w, e] adversarial loss under the attack without weights.
-      core_loss: [w, e] adversarial loss under the attack on the core features alone.
-      nfs: [w, e]; NaN from the collapse radius on.
-      gap: [w, e] upper bound of loss - least loss.
-      converged: [w, e] bool, the gap certifies theta.
-      collapse_radius: [w].
-      protective_weight: [e].
-    """
-
-    weights: np.ndarray
-    epsilons: np.ndarray
-    theta: np.ndarray
-    loss: np.ndarray
-    clean_loss: np.ndarray
-    uniform_loss: np.ndarray
-    core_loss: np.ndarray
-    nfs: np.ndarray
-    gap: np.ndarray
-    converged: np.ndarray
-    collapse_radius: np.ndarray
-    protective_weight: np.ndarray
+    weights: np.ndarray  # [w]
+    epsilons: np.ndarray  # [e]
+    theta: np.ndarray  # [w, e, m]
+    loss: np.ndarray  # [w, e] adversarial loss under the weights
+    clean_loss: np.ndarray  # [w, e] standard loss
+    uniform_loss: np.ndarray  # [w, e] adversarial loss under the attack without weights
+    core_loss: np.ndarray  # [w, e] adversarial loss under the attack on the core features alone
+    nfs: np.ndarray  # [w, e]; NaN from the collapse radius on
+    gap: np.ndarray  # [w, e] upper bound of loss - least loss
+    converged: np.ndarray  # [w, e] bool, the gap certifies theta
+    collapse_radius: np.ndarray  # [w]
+    protective_weight: np.ndarray  # [e]
 
 
 def sweep_budget_weights(model, weights, epsilons, *, p, progress=None):

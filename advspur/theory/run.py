@@ -1,4 +1,4 @@
-"""The sweeps of a config, as files: theory_nfs.npz, theory_scale.npz, theory_shift.npz.
+"""The sweeps of a config, as files theory_<figure>.npz: nfs, scale, shift, weights.
 
 Every file holds its axes beside its arrays; `advspur.report` draws them.
 """
@@ -12,6 +12,8 @@ import numpy as np
 
 from advspur._checks import check_choice, check_count, check_nonnegative, check_seed, require
 from advspur.theory import limits
+from advspur.theory.linear_model import gaussian_linear_model, restrict_to_core
+from advspur.theory.prescription import sweep_budget_weights
 from advspur.theory.shift import READINGS
 from advspur.theory.sweeps import (
     paper_models,
@@ -56,10 +58,14 @@ def check_config(config):
     ranges = {}  # (from, to, how many)
     if config.figure == "scale":
         ranges = {"scales": config.scales, **{f"phase.{k}": v for k, v in config.phase.items()}}
+    elif config.figure == "weights":
+        ranges = {"weights": config.weights}
+        require(config.weights[0] > 0, f"weights = {config.weights}: from and to must be > 0")
     elif config.figure == "shift":
         ranges = {"shift_stds": config.shift_stds}
         check_count("num_draws", config.num_draws)
         check_seed("seed", config.seed)
+    if config.figure in ("shift", "weights"):
         norms, scales = len(config.norms), len(config.scales)
         require(norms == scales, f"{norms} norms and {scales} scales: give one scale for each norm")
     for name, value in ranges.items():
@@ -71,7 +77,8 @@ def num_problems(config):
     """How many minimisers the sweep of `config` needs: the units of its progress."""
     if config.figure == "scale":
         return len(config.etas) * config.scales[2] * config.num_epsilons
-    rows = len(config.etas) if config.figure == "nfs" else 2
+    rows = {"nfs": lambda: len(config.etas), "weights": lambda: len(_weight_axis(config))}
+    rows = rows.get(config.figure, lambda: 2)()
     return len(config.norms) * rows * config.num_epsilons
 
 
@@ -147,7 +154,24 @@ def _shift(config, progress):
     }
 
 
-FIGURES = {"nfs": _nfs, "scale": _scale, "shift": _shift}
+def _weights(config, progress):
+    weights, parts = _weight_axis(config), []
+    for p, scale in zip(config.norms, config.scales, strict=True):
+        model = gaussian_linear_model(config.eta, spurious_scale=scale, **_facts(config))
+        radius = float(limits.collapse_radius(restrict_to_core(model), p=p))
+        epsilons = np.linspace(0, radius, config.num_epsilons + 1)[1:]
+        parts.append(sweep_budget_weights(model, weights, epsilons, p=p, progress=progress))
+    known = {name: config[name] for name in ("norms", "scales", "eta")}
+    return _stack([part._asdict() for part in parts]) | known | {"weights": weights}
+
+
+def _weight_axis(config):
+    """The weights of the config, 1 and inf among them."""
+    low, high, count = config.weights
+    return np.append(np.unique(np.append(np.geomspace(low, high, int(count)), 1)), math.inf)
+
+
+FIGURES = {"nfs": _nfs, "scale": _scale, "shift": _shift, "weights": _weights}
 
 
 def _facts(config):

@@ -18,7 +18,9 @@ def weighted_model(model, budget_weights):
     """
     if budget_weights is None:
         return model, 1
-    weights, has_limits = check_weights(budget_weights, *model.theta_opt.shape, float)
+    weights, has_limits = check_weights(
+        budget_weights, *model.theta_opt.shape, model.theta_opt.dtype
+    )
     require(
         not has_limits or not is_concrete(weights),
         f"budget_weights = {budget_weights}: here they must be positive and finite; "
