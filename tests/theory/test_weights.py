@@ -247,6 +247,15 @@ def test_a_sweep_holds_the_table_of_the_price():
     np.testing.assert_allclose(sweep.collapse_radius, radii, rtol=1e-12)
 
 
+def test_nfs_can_rise_with_the_weight():
+    """The counterexample of docs/theory.md: the core features drop out first."""
+    covariance = np.array([[1, 0, 1.6], [0, 1, 0.4], [1.6, 0.4, 4]])
+    is_spurious = np.array([False, False, True])
+    model = GaussianLinearModel(covariance, np.array([1.0, -1, 0]), 0.1, is_spurious)
+    sweep = theory.sweep_budget_weights(model, [0.25, 0.5, 0.8], [0.95], p=math.inf)
+    np.testing.assert_allclose(sweep.nfs[:, 0], [0.701990, 0.827761, 1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
