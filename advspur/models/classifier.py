@@ -39,7 +39,7 @@ class Classifier:
     >>> import advspur.models as models
     >>> network = models.resnet_small(8)
     >>> x = jnp.zeros((2, 16, 16, 3))
-    >>> variables = network.init(jax.random.key(0), x)
+    >>> variables = jax.jit(network.init)(jax.random.key(0), x)
     >>> classifier = models.from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
     >>> classifier.logits(x).shape, classifier.features(x).shape
     ((2, 8), (2, 64))
