@@ -99,7 +99,7 @@ FITTING = {
     "training": ["quickstart", *(f.stem for f in (ROOT / "configs").glob("[ls]*.py"))],
     "suite": ["quickstart", "cifar10_color_shift"],
     "evaluation": ["evaluate"],
-    "theory": ["theory_nfs", "theory_scale", "theory_shift"],
+    "theory": ["theory_nfs", "theory_scale", "theory_shift", "theory_weights"],
 }
 FILES = [f.stem for f in (ROOT / "configs").glob("*.py") if f.stem not in ("l2_eps1", "l2_eps5")]
 
@@ -301,6 +301,8 @@ THEORY = [  # figure, change -> what is said
     ("shift", {"num_draws": 0}, "num_draws = 0"),
     ("shift", {"scales": (1.0, 2.0)}, "3 norms and 2 scales: give one scale for each norm"),
     ("shift", {"shift_stds": (0.0, 1.0)}, "shift_stds = .*: give .from, to, how many."),
+    ("weights", {"weights": (0.0, 1.0, 9.0)}, "weights = .*: from and to must be > 0"),
+    ("weights", {"weights": (0.1, 1.0)}, "weights = .*: give .from, to, how many."),
     ("scale", {"scales": (1.0,)}, "scales = .*: give .from, to, how many."),
     ("scale", {"scales": (0.5, 5.0, 2.5)}, "scales = .*: give .from, to, how many."),
     ("scale", {"scales": (0.5, 5.0, 0)}, "scales = .*: give .from, to, how many."),

@@ -50,6 +50,48 @@ def write_shift(directory, total, improved=0.4, core=(0.5, 0.5)):
     np.savez(directory / "theory_shift.npz", **facts, **losses)
 
 
+def write_weights(directory, l2, linf, clean=((2.0, 2.0), (1.2, 2.0), (1.0, 3.0), (1.5, 4.0))):
+    """Weights 0.5, 1, 2 and inf, two budgets; w* of linf is 1.5."""
+    nfs, weights = np.array([l2, linf]), [0.5, 1.0, 2.0, math.inf]
+    facts = {"norms": [2, math.inf], "scales": [1.0, 3.0], "eta": 0.5, "weights": weights}
+    facts |= {"epsilons": [[0.1, 0.2]] * 2, "protective_weight": [[math.inf] * 2, [1.5] * 2]}
+    losses = dict.fromkeys(("clean_loss", "core_loss"), np.array([clean] * 2))
+    arrays = facts | losses | {"nfs": nfs, "theta": theta_of(nfs), "is_spurious": SPURIOUS}
+    np.savez(directory / "theory_weights.npz", **arrays)
+
+
+L2_WEIGHTS = ((0.6, 0.7), (0.4, 0.5), (0.2, 0.3), (0.0, NAN))
+LINF_WEIGHTS = ((0.6, 0.7), (0.4, 0.5), (0.0, 0.0), (0.0, NAN))
+
+
+def test_weights_that_do_as_the_theory_says(tmp_path):
+    write_weights(tmp_path, L2_WEIGHTS, LINF_WEIGHTS)
+    assert verdict(tmp_path, "ℓ2: spurious features are used at every finite") == (
+        "holds",
+        "So in 6 of 6 cells.",
+    )
+    said = verdict(tmp_path, "ℓ∞: spurious features are used below the weight w*")
+    assert said == ("holds", "So in 7 of 7 cells. w* is 1.5 to 1.5.")
+    for norm in ("ℓ2", "ℓ∞"):
+        assert verdict(tmp_path, f"{norm}: more weight never")[0] == "holds"
+        found, detail = verdict(tmp_path, f"{norm}: some weight above 1")
+        assert found == "holds in part" and detail.startswith("At 1 of 2 budgets, ε 0.1 to 0.1;")
+        assert detail.endswith("w = ∞ has the lower clean loss at ε nowhere.")
+    write_report(tmp_path)
+    assert {p.stem for p in tmp_path.glob("figures/*.png")} == {"theory_weights", "theory_price"}
+
+
+def test_weights_that_do_not(tmp_path):
+    l2 = ((0.6, 0.7), (0.4, 0.5), (0.45, 0.0), (0.0, NAN))
+    linf = ((0.6, 0.7), (0.0, 0.5), (0.1, 0.0), (0.0, NAN))
+    write_weights(tmp_path, l2, linf)
+    found, detail = verdict(tmp_path, "ℓ2: spurious features are used at every finite")
+    assert found == "fails" and "So in 5 of 6 cells, not at w 2, ε 0.2" in detail
+    found, detail = verdict(tmp_path, "ℓ∞: spurious features are used below")
+    assert found == "fails" and "not at w 1, ε 0.1" in detail
+    assert "not at w 2, ε 0.1" in verdict(tmp_path, "ℓ2: more weight never")[1]
+
+
 def verdict(directory, part):
     (found,) = [c for c in theory_findings(read_theory(directory)) if part in c.statement]
     return found.verdict, found.detail

@@ -137,8 +137,7 @@ def test_linf_leaves_the_spurious_features_from_the_protective_weight_on(theta_o
 
 
 @pytest.mark.parametrize(
-    ("p", "limit", "at_weight"),
-    [(1, 3 / 2, 100), (2, 5 / 9, 1000), (3, 0.2057613, 100)],
+    ("p", "limit", "at_weight"), [(1, 3 / 2, 100), (2, 5 / 9, 1000), (3, 0.2057613, 100)]
 )
 def test_nfs_falls_as_a_power_of_the_weight(p, limit, at_weight):
     """Below the collapse no weight is enough; beyond it one is."""
