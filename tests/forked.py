@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SHALLOW = {"resnet_small": ((1,), False, 16, 1)}  # one block of three: most of the time is tracing
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["advspur.benchmarks", "advspur.report", "advspur.theory.run", "advspur.training", "grain"]
 )
 
 
-def start(folder, script, *arguments, devices=None):
+def start(folder, script, *arguments, devices=None, networks=SHALLOW):
     """A running Process of a script; what it says goes to `folder`/out and `folder`/err."""
-    given = (Path(folder), script, list(map(str, arguments)), devices)
+    given = (Path(folder), script, list(map(str, arguments)), devices, networks)
     process = SERVER.Process(target=_call, args=given)
     process.start()
     return process
@@ -28,14 +29,17 @@ def run(folder, script, *arguments, **options):
     return (process.exitcode, *((Path(folder) / name).read_text() for name in ("out", "err")))
 
 
-def _call(folder, script, arguments, devices):
+def _call(folder, script, arguments, devices, networks):
     import jax
+
+    from advspur.models import resnet
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
-    # Compiled quickly: what is tested is not how fast the programs are.
+    # Compiled quickly: what is tested is not how fast the programs are, nor the networks.
+    resnet.ARCHITECTURES.update(networks)
     jax.config.update("jax_disable_most_optimizations", True)
     if devices is not None:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"

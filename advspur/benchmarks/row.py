@@ -22,50 +22,31 @@ PROTOCOL = frozenset(
 )
 
 
-def any_model(facts):
-    """("", {}): every model can be measured, with the options of the row."""
-    return "", {}
-
-
 class Plan(NamedTuple):
-    """What is measured on a row.
+    """What is measured on a row."""
 
-    Attributes:
-      parts: {part: Table}, all of them.
-      options: nested as `Benchmark.defaults`, complete.
-      measures: {measure: ({part: Table} that it is made on, its options)}.
-      passes: {"head" and each measure: forward passes over an image}.
-    """
-
-    parts: dict
-    options: dict
-    measures: dict
-    passes: dict
+    parts: dict  # {part: Table}, all of them
+    options: dict  # nested as `Benchmark.defaults`, complete
+    measures: dict  # {measure: ({part: Table} that it is made on, its options)}
+    passes: dict  # {"head" and each measure: forward passes over an image}
 
 
 class Benchmark(NamedTuple):
-    """One row: what data, which head, which measures.
+    """One row: what data, which head, which measures."""
 
-    Attributes:
-      name: of the row, in records and configs.
-      reader: a `Reader` of the data.
-      measures: names of MEASURES that the protocol has, in order; others can be asked for.
-      options: {"data", "head" or a measure: {option: value}}, where they differ from the defaults.
-        The option `parts` of a measure names the parts that it is measured on.
-      parts: {part: Table} -> names of the parts that are measured on; default all.
-      head: (model, parts, *, key, running, **options) -> ([(what records say, model)], key).
-      plan_head: (parts, **options) -> forward passes over an image that the head takes.
-      fits: facts of a model -> (why it cannot be measured, or "", options that depend on it).
-    """
-
-    name: str
+    name: str  # in records and configs
     reader: Reader
-    measures: tuple
+    measures: tuple  # names of MEASURES that the protocol has; others can be asked for
+    # {"data", "head" or a measure: {option: value}}, where they differ from the defaults. The
+    # option `parts` of a measure names the parts that it is measured on.
     options: dict
-    parts: Callable = tuple
+    parts: Callable = tuple  # {part: Table} -> names of the parts that are measured on
+    # (model, parts, *, key, running, **options) -> ([(what records say, model)], key)
     head: Callable = as_it_is
+    # (parts, **options) -> forward passes over an image that the head takes
     plan_head: Callable = lambda parts, **options: 0
-    fits: Callable = any_model
+    # facts of a model -> (why it cannot be measured, or "", options that depend on it)
+    fits: Callable = lambda facts: ("", {})
 
     def defaults(self):
         """{"data", "head" and each measure: {option: value}} of this row."""
@@ -91,15 +72,15 @@ class Benchmark(NamedTuple):
 
     def changed(self, options):
         """Those of nested options that are not this row's defaults."""
-        own, found = self.defaults(), {}
-        for group, given in options.items():
-            known = {name: _plain(value) for name, value in own.get(group, {}).items()}
-            found[group] = {
-                name: value
-                for name, value in dict(given).items()
-                if name not in known or _plain(value) != known[name]
-            }
-        return found
+        own = _plain(self.defaults())
+
+        def is_own(group, name, value):
+            return name in own.get(group, ()) and _plain(value) == own[group][name]
+
+        return {
+            group: {n: value for n, value in dict(given).items() if not is_own(group, n, value)}
+            for group, given in options.items()
+        }
 
     def chosen(self, options, measure):
         """The options of the protocol that are not this row's own: its records carry them."""
@@ -112,11 +93,10 @@ class Benchmark(NamedTuple):
 
     def load(self, directory=None, options=None):
         """{part: Table}; `options`: of the reader, see `defaults`."""
-        require(
-            directory is not None or not self.reader.directories,
-            f"{self.name} needs the directory of its data",
-        )
-        return self.reader.read(*([] if directory is None else [directory]), **dict(options or {}))
+        given = () if directory is None else (directory,)
+        is_there = given or not self.reader.directories
+        require(is_there, f"{self.name} needs the directory of its data")
+        return self.reader.read(*given, **dict(options or {}))
 
     def able(self, parts, options):
         """The measures of the protocol that {part: Table} allow."""
@@ -135,7 +115,7 @@ class Benchmark(NamedTuple):
         parts = self.load(directory, full["data"])
         passes = {"head": self.plan_head(parts, **full["head"])}
         for name, of_measure in asked.items():
-            chosen = self._parts(name, parts, full[name]["parts"], of_measure)
+            chosen = self._parts(name, parts, full[name])
             passes[name] = MEASURES[name].plan(chosen, **of_measure)
             asked[name] = chosen, of_measure
         return Plan(parts, full, asked, passes)
@@ -180,8 +160,7 @@ class Benchmark(NamedTuple):
     def steps(self, model, plan, measures, *, key, running):
         """Yield (measure, its records) of some measures of a `Plan`, one after the other."""
         check_count("batch_size", running["batch_size"])
-        head = plan.options["head"]
-        heads, key = self.head(model, plan.parts, key=key, running=running, **head)
+        heads, key = self.head(model, plan.parts, key=key, running=running, **plan.options["head"])
         for name in measures:
             measure, (parts, options), records = MEASURES[name], plan.measures[name], []
             for about, headed in heads if measure.every_head else heads[:1]:
@@ -193,22 +172,17 @@ class Benchmark(NamedTuple):
                 records += [_unreadable(part, t) for part, t in plan.parts.items() if t.skipped]
             yield name, [r._replace(benchmark=self.name, measure=name) for r in records]
 
-    def _parts(self, name, parts, asked, options):
+    def _parts(self, name, parts, options):
         """The parts that a measure is made on."""
+        cannot = f"{self.name} cannot be measured by {name}"
         lacking = MEASURES[name].lacks(parts, options)
-        require(not lacking, f"{self.name} cannot be measured by {name}: it lacks {lacking}")
-        missing = [part for part in asked if part not in parts]
-        require(
-            not missing,
-            f"{self.name} has no part {', '.join(missing)}; its parts are {', '.join(parts)}",
-        )
-        named = {part: parts[part] for part in asked or self.parts(parts)}
-        found = {part: table for part, table in named.items() if MEASURES[name].fits(table)}
-        require(
-            found,
-            f"{self.name} cannot be measured by {name} on {', '.join(named)}: choose other parts "
-            f"with {name}.parts",
-        )
+        require(not lacking, f"{cannot}: it lacks {lacking}")
+        asked = options["parts"] or self.parts(parts)
+        missing = ", ".join(part for part in asked if part not in parts)
+        require(not missing, f"{self.name} has no part {missing}; its parts are {', '.join(parts)}")
+        found = {part: parts[part] for part in asked if MEASURES[name].fits(parts[part])}
+        on = ", ".join(asked)
+        require(found, f"{cannot} on {on}: choose other parts with {name}.parts")
         return found
 
 

@@ -48,28 +48,21 @@ class OpenModel(NamedTuple):
 
     @property
     def name(self):
-        """As records call it."""
         return self.facts["model"]
 
 
 def open_model(spec, *, weights="raw", models_dir=None, pretrained=True):
-    """The OpenModel of what `models.load` takes.
+    """The OpenModel of what `models.load` takes; `pretrained`: of timm:NAME and torchvision:NAME.
 
     The weights of our own models are read when they are first needed; a model of somebody else's is
     made at once, and asked for two images.
-
-    Args:
-      spec: as `models.load` takes it.
-      weights: "raw" or "ema".
-      models_dir: where the suite's models are; default $ADVSPUR_MODELS.
-      pretrained: False: random weights for timm:NAME and torchvision:NAME.
     """
     if models.is_spec(spec):
         of_library = str(spec).startswith(("timm:", "torchvision:"))
         made = models.load(spec, weights=weights, pretrained=pretrained or not of_library)
         models.check_model(made)
-        facts, opened = classifier_facts(made), functools.partial(_replicated, made)
-        return OpenModel(facts, functools.cache(opened), made.note)
+        opened = functools.cache(lambda: _replicated(made))
+        return OpenModel(classifier_facts(made), opened, made.note)
 
     @functools.cache
     def classifier():
@@ -110,12 +103,8 @@ def evaluate_model(
     Args:
       row: a Benchmark.
       path: the records.jsonl to append to.
-      directory: where the row's data are.
-      measures: names of measures; (): those of the row.
       seed: of heads, noise and attacks.
-      options: of the row, see `Benchmark.defaults`.
-      cache_dir: where outcomes of single images are kept.
-      progress: advanced by the forward passes over an image.
+      options: nested as `Benchmark.defaults`; this and the others as in `Benchmark.evaluate`.
     Returns: the records measured; [] where all were there before.
     """
     fault, of_model = row.fits(model.facts)
@@ -145,14 +134,14 @@ def evaluate_model(
 def _identity(model, plan, measure, seed):
     """What a measurement depends on, as JSON has it: with the same, it is not made again."""
     digests = [f"{part} {table.digest}" for part, table in plan.parts.items()]
-    known = {key: model.facts.get(key) for key in ("step", "checksum", "mean", "std", "dtype")}
-    content = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    groups = {group: plan.options[group] for group in ("data", "head", measure)}
-    same = known | {"content": content, "seed": seed, "advspur": __version__}
+    same = {"measure": measure} | {g: plan.options[g] for g in ("data", "head", measure)}
+    same |= {key: model.facts.get(key) for key in ("step", "checksum", "mean", "std", "dtype")}
+    same["content"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    same |= {"seed": seed, "advspur": __version__}
     images = plan.options[measure].get("images", "first")
     if images not in NAMED:  # a file of names, which may change under its own
         same["list"] = hashlib.sha256(read_bytes(Path(images).expanduser())).hexdigest()
-    return json.loads(json.dumps({"measure": measure} | groups | same))
+    return json.loads(json.dumps(same))
 
 
 class Job(NamedTuple):
@@ -168,17 +157,16 @@ class Job(NamedTuple):
 def plan_jobs(opened, rows, options, *, measures, data_dir, directories, required, line):
     """([Job] of each model on each row that fits it and is there, whether one is damaged).
 
-    Lines say what is there, what is missing, and what a model cannot be measured on.
-
     Args:
       opened: OpenModels.
-      rows: the Benchmarks that are wanted.
+      rows: Benchmarks.
       options: {row's name: its options}.
       measures: names of measures; (): those of each row.
       data_dir: the folder with the data sets' folders, named as their readers' `directories`.
       directories: {row's name: directory} of those that are elsewhere.
-      required: whether a missing data set is an error; else `line` is told of it.
-      line: function of a text.
+      required: whether a missing data set is an error.
+      line: function of a text that says what is there, what is missing, and what a model cannot be
+        measured on.
     """
     jobs, damaged = [], False
     for row in rows:
@@ -219,17 +207,12 @@ def plan_jobs(opened, rows, options, *, measures, data_dir, directories, require
     return sorted(jobs, key=lambda job: opened.index(job.model)), damaged
 
 
-def run_jobs(jobs, *, measures, path, seed, batch_size, cache_dir, progress_of):
+def run_jobs(jobs, *, path, progress_of, **call):
     """Measure what is not recorded yet; whether all could be measured.
 
-    A line tells of each job; one that fails is skipped.
-
-    Args:
-      jobs: of `plan_jobs`.
-      progress_of: total -> a Progress.
-      measures, path, seed, batch_size, cache_dir: of `evaluate_model`.
+    A line tells of each job of `plan_jobs`; one that fails is skipped. `progress_of`: total -> a
+    Progress; `call`: other arguments of `evaluate_model`.
     """
-    call = {"measures": measures, "path": path, "seed": seed, "batch_size": batch_size}
     complete, last = True, None
     with progress_of(sum(job.passes for job in jobs)) as progress:
         for model, row, options, directory, passes in jobs:
@@ -237,9 +220,9 @@ def run_jobs(jobs, *, measures, path, seed, batch_size, cache_dir, progress_of):
                 last.classifier.cache_clear()  # its weights are not needed any more
             last, title, start = model, f"{model.name} on {row.name}", time.monotonic()
             part = progress.part(title, total=passes)
-            given = {"directory": directory, "options": options, "cache_dir": cache_dir}
+            call |= {"directory": directory, "options": options, "progress": part}
             try:
-                found = evaluate_model(model, row, progress=part, **given, **call)
+                found = evaluate_model(model, row, path=path, **call)
             except (InputError, jax.errors.JaxRuntimeError) as error:
                 text = first_line(error)
                 if OUT_OF_MEMORY in str(error):

@@ -1,5 +1,6 @@
 """The inner maximisation of adversarial training: what a step does to its images."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,8 +16,7 @@ class Attack(NamedTuple):
     """The inner maximisation of a step; epsilon is given at each call.
 
     The loss "kl" is that of TRADES: away from what the network predicts on the image, whatever the
-    label. `method` is "pgd", or one of `fgsm.FGSM_METHODS`, which take no notice of what follows
-    `p` but the loss.
+    label. A `method` of `fgsm.FGSM_METHODS` takes no notice of what follows `p` but the loss.
     """
 
     p: float
@@ -56,11 +56,9 @@ class AnyAttack(NamedTuple):
         which, epsilon = budget
 
         def branch(attack):
-            if attack is None:
-                return lambda: images
-            return lambda: attack(logits_fn, images, labels, key, epsilon)
+            return images if attack is None else attack(logits_fn, images, labels, key, epsilon)
 
-        return jax.lax.switch(which, list(map(branch, self.attacks)))
+        return jax.lax.switch(which, [functools.partial(branch, a) for a in self.attacks])
 
 
 class FreeAttack(NamedTuple):

@@ -1,10 +1,8 @@
 """Checkpoints: the last few and the best, each with everything that a run needs to go on.
 
 One orbax step directory holds three items: `model` (params, batch_stats, and their average),
-`training` (optimiser, step, key) and `facts` (seconds spent, checksums of the other two). The
-position in the data is the step. A directory appears under its final name only when it is
-complete, so a kill during a save leaves the checkpoint before it; one that is damaged later is
-set aside and named.
+`training` (optimiser, step, key) and `facts` (seconds spent, checksums of the other two). It
+appears under its final name only when it is complete; one that is damaged later is set aside.
 """
 
 import errno
@@ -24,13 +22,7 @@ from advspur.training.state import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run directory.
-
-    Args:
-      directory: ``<run>/checkpoints``.
-      keep_last: how many of the latest to keep.
-      best_metric: the name, in the metrics of `save`, of the one to keep the best by.
-    """
+    """The `keep_last` latest checkpoints of a run, and the best by a metric of `save`."""
 
     def __init__(self, directory, *, keep_last, best_metric):
         self.directory = Path(directory).absolute()
@@ -54,10 +46,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state, *, seconds, metrics):
-        """Begin to write a checkpoint of `state`, on the host; `wait` until it is on disk.
-
-        All processes call it, and the first one writes.
-        """
+        """Begin to write `state`, on the host; all processes call it, and the first one writes."""
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -75,10 +64,8 @@ class Checkpoints:
     def restore(self, template, *, report):
         """(state, seconds) of the latest checkpoint that can be read, or None if there is none.
 
-        Args:
-          template: a TrainState of the right shapes.
-          report: called with one line for each damaged checkpoint, which is moved to
-            ``<run>/damaged_checkpoints``.
+        `template` has the shapes; damaged checkpoints are moved to ``<run>/damaged_checkpoints``,
+        and `report` is called with a line of each.
         """
         steps = self.steps()[::-1]
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
@@ -99,7 +86,7 @@ class Checkpoints:
                     f"checkpoint {self.directory / str(bad)} is damaged ({reason}); moved to "
                     f"{self._set_aside(bad)}, going back to step {step}"
                 )
-            # Copied, so that no array shares memory with the reader that is closed by now.
+            # Copied: no array shares memory with the reader, which is closed by now.
             return jax.tree.map(jnp.array, state), seconds
         require(
             not steps,
@@ -135,8 +122,7 @@ class Checkpoints:
             )
 
     def _set_aside(self, step):
-        aside = self.directory.parent / "damaged_checkpoints"
-        target = None
+        aside, target = self.directory.parent / "damaged_checkpoints", None
         if is_first_process():
             aside.mkdir(exist_ok=True)
             number = len(list(aside.iterdir()))
@@ -151,7 +137,6 @@ class Checkpoints:
 
 
 def _items(state):
-    """The two trees that a checkpoint keeps of a TrainState."""
     return {
         "model": {"raw": state.variables, "ema": state.ema},
         "training": {"opt_state": state.opt_state, "step": state.step, "key": state.key},

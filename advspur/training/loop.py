@@ -1,8 +1,7 @@
 """train(config, workdir): the straight path from a config to a trained model on disk.
 
-data source -> batches on the devices -> pmapped step with PGD inside -> checkpoints, metrics.jsonl,
-events. A run that is called again goes on from its last checkpoint and ends with the same
-parameters, bit for bit, as one that was never stopped (same machine, same number of devices).
+A run that is called again goes on from its last checkpoint and ends with the same parameters, bit
+for bit, as one that was never stopped (same machine, same number of devices).
 """
 
 import collections
@@ -10,6 +9,7 @@ import contextlib
 import itertools
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,19 +41,12 @@ class TrainingStopped(Exception):
 
 
 class Program(NamedTuple):
-    """What is compiled for runs that are trained together; `fit` is the same for one and for many.
+    """What is compiled for runs that are trained together; `fit` is the same for all."""
 
-    Attributes:
-      step: (state, batch) -> (state, metrics), all on the devices.
-      evaluate: (variables, batch) -> the counts of `eval_step`.
-      place: [a batch of each run] -> a batch on the devices.
-      fetch: a tree on the devices -> [the tree of each run, on the host].
-    """
-
-    step: object
-    evaluate: object
-    place: object
-    fetch: object
+    step: Callable  # (state, batch) -> (state, metrics), all on the devices
+    evaluate: Callable  # (variables, batch) -> the counts of `eval_step`
+    place: Callable  # [a batch of each run] -> a batch on the devices
+    fetch: Callable  # a tree on the devices -> [the tree of each run, on the host]
 
 
 def train(config, workdir):

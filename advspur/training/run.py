@@ -15,8 +15,8 @@ from advspur.training.attack import FGSM_METHODS
 from advspur.training.checkpoint import Checkpoints
 from advspur.training.run_dir import (
     SUITE_KEYS,
-    MetricsLog,
     describe_attack,
+    metrics_log,
     open_run,
     read_metrics,
     write_json,
@@ -33,17 +33,14 @@ class TrainingDiverged(ArithmeticError):
 class Run:
     """The run of `config` in `workdir`; while it is entered, it holds the directory's lock.
 
-    Of several processes the first one writes; all save, as orbax wants it.
-
-    Args:
-      progress: a `Progress` to advance by 1 a step.
-    Raises: InputError where the directory holds a run of another config, or is being written to.
+    Of several processes the first one writes; all save, as orbax wants it. `progress` is advanced
+    by 1 a step. Entering raises InputError as `open_run` does.
     """
 
     def __init__(self, config, workdir, dataset, progress):
         self.config, self.workdir, self.dataset = config, Path(workdir), dataset
         self.progress, self.num_steps = progress, count_steps(config, len(dataset.train))
-        self.start = self._done = 0
+        self.start, self._done, self._seconds_before = 0, 0, 0.0
         self.values, self.results = {}, {}  # of the last step logged, of the last validation
         self.has_ended = False  # before the last step, while others go on
         self.fault = None  # the TrainingDiverged that ended it
@@ -74,8 +71,9 @@ class Run:
     def restore(self, state):
         """`state`, or that of the latest checkpoint if there is one."""
         found = self.checkpoints.restore(state, report=self.progress.line)
-        state, self._seconds_before = found or (state, 0.0)
-        self.start = self._done = int(state.step) if found else 0
+        if found:
+            state, self._seconds_before = found
+            self.start = self._done = int(state.step)
         lines = read_metrics(self.workdir) if is_first_process() else []
         name = self.config.best_metric
         self._validations = gather([x for x in lines if name in x and x["step"] <= self.start])[0]
@@ -96,26 +94,22 @@ class Run:
         return len(scores) - 1 - int(np.argmax(scores)) >= patience
 
     def begin(self, *, devices=None):
-        """Open the log, start the clock and report what is about to be done.
+        """Start the clock, open the log and say what is about to be done.
 
-        Args:
-          devices: how many the batches are split over, where that matters.
+        `devices`: how many the batches are split over, where that matters.
         """
-        config, report = self.config, self.progress.line
+        config, steps = self.config, f"{self.num_steps} steps"
         self._clock = time.monotonic()
-        before = devices
-        if is_first_process():
-            self._log = MetricsLog(self.workdir, self.start)
-            self._stack.callback(self._log.close)
-            before = len(self._environment["devices"])
-        going_on = f"going on at step {self.start} of {self.num_steps}"
-        report(
-            f"{self.workdir}: {config.arch} on {config.dataset}, "
-            f"{describe_attack(**config.attack)}, "
-            + (going_on if self.start else f"{self.num_steps} steps")
-        )
+        if not is_first_process():
+            return
+        self._log = self._stack.enter_context(metrics_log(self.workdir, self.start))
+        before = len(self._environment["devices"])
+        if self.start:
+            steps = f"going on at step {self.start} of {self.num_steps}"
+        attack = describe_attack(**config.attack)
+        self.progress.line(f"{self.workdir}: {config.arch} on {config.dataset}, {attack}, {steps}")
         if self.start and devices and before != devices:
-            report(
+            self.progress.line(
                 f"{self.workdir} was begun on {before} devices and goes on on {devices}: the same "
                 "batches and attacks, but sums in another order, so the weights will not be the "
                 "same to the last bit"
@@ -139,7 +133,7 @@ class Run:
     def log(self, step, **values):
         """One line of metrics.jsonl, with the seconds spent so far."""
         if self._log is not None:
-            self._log.write(step, **values, seconds=round(self.seconds, 3))
+            self._log(step, **values, seconds=round(self.seconds, 3))
 
     def validated(self, step, results):
         """Keep and log the results of a validation; warn once if PGD accuracy collapsed."""

@@ -125,14 +125,8 @@ def open_run(config, workdir, *, free=FREE_KEYS):
     """Make `workdir`, or see that it holds a run of this very config; write config.json.
 
     A context manager that holds the directory's lock, and gives the `environment` of the call that
-    began the run.
-
-    Args:
-      config: dict.
-      workdir: directory.
-      free: top-level keys that may differ from those of an earlier call.
-    Raises: InputError with the differences where the directory holds another config, or where
-      another process writes to it.
+    began the run. `free` are top-level keys of the config, a dict, that may differ from before.
+    Raises InputError with the differences, or where another process writes to the directory.
     """
     workdir = Path(workdir)
     require(
@@ -193,56 +187,48 @@ def jsonable(value):
     return "inf" if value == math.inf else value
 
 
-class MetricsLog:
-    """Appends to metrics.jsonl and TensorBoard; lines past `step` of an earlier call are cut."""
+@contextlib.contextmanager
+def metrics_log(workdir, step):
+    """A function (step, **numbers) that appends a line to metrics.jsonl, and to TensorBoard.
 
-    def __init__(self, workdir, step):
-        from tensorboardX import SummaryWriter
+    Lines past `step`, of an earlier call, are cut.
+    """
+    from tensorboardX import SummaryWriter
 
-        self.path = Path(workdir) / "metrics.jsonl"
-        if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [x for x in lines if (_parse(x) or {"step": math.inf})["step"] <= step]
-            write_whole(self.path, "".join(kept))
-        self._events = SummaryWriter(
-            str(Path(workdir) / "tensorboard"), purge_step=step + 1, flush_secs=10
-        )
+    path = Path(workdir) / "metrics.jsonl"
+    if path.exists():
+        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def write(self, step, **values):
-        """One line {"step": step, ...}; numbers go to TensorBoard too."""
-        with self.path.open("a") as file:
+    def write(step, **values):
+        with path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            events.add_scalar(name, value, step)
 
-    def close(self):
-        """Flush the event file."""
-        self._events.close()
+    folder = str(Path(workdir) / "tensorboard")
+    with SummaryWriter(folder, purge_step=step + 1, flush_secs=10) as events:
+        yield write
 
 
 def read_metrics(workdir):
-    """The lines of metrics.jsonl, as dicts; [] where there is none."""
-    path = Path(workdir) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return list(filter(None, map(_parse, lines)))
+    """The lines of metrics.jsonl, as dicts, but for the half-written last one of a killed run."""
+    path, found = Path(workdir) / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 def record_training(workdir, path):
     """Append what a run cost so far to a records.jsonl that lacks it: seconds, peak_memory_mb."""
     last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
-    options, facts = {"step": last["step"]}, record_facts(directory_facts(workdir))
-    records = [
-        Record(n, last[n], last[n], last[n], 1, options, benchmark="training", **facts)
-        for n in ("seconds", "peak_memory_mb")
-    ]
+    about = {"benchmark": "training", **record_facts(directory_facts(workdir))}
     recorded = {r.identity for r in read_records(path)}
-    append_records(path, [r for r in records if r.identity not in recorded])
-
-
-def _parse(line):
-    """The line as a dict; None for the half-written last line of a killed run."""
-    with contextlib.suppress(json.JSONDecodeError):
-        return json.loads(line)
+    for name in ("seconds", "peak_memory_mb"):
+        new = Record(name, *[last[name]] * 3, 1, {"step": last["step"]}, **about)
+        if new.identity not in recorded:
+            append_records(path, [new])
 
 
 def _flatten(tree, prefix=""):

@@ -43,8 +43,7 @@ def train_suite(configs, *, per_device=None, progress):
 
     Args:
       configs: {run directory: ConfigDict}.
-      per_device: how many models a device trains at once; None: 1 on CPU, else as many as there
-        are.
+      per_device: models that a device trains at once; None: 1 on CPU, else all.
       progress: {run directory: a `Progress` to advance by 1 a step}.
     Returns: {run directory: the TrainingDiverged} of those that diverged; all others are trained.
     Raises: as `train`.
@@ -54,10 +53,8 @@ def train_suite(configs, *, per_device=None, progress):
         check_count("per_device", per_device)
     elif jax.default_backend() == "cpu":
         per_device = 1
-    data, groups = {}, {}
-    for config in configs.values():
-        if _text(config, DATA_KEYS) not in data:
-            data[_text(config, DATA_KEYS)] = open_training_data(config)
+    by_data, groups = {_text(config, DATA_KEYS): config for config in configs.values()}, {}
+    data = {text: open_training_data(config) for text, config in by_data.items()}
     for workdir, config in configs.items():
         run = Run(config, workdir, data[_text(config, DATA_KEYS)], progress[workdir])
         if not _is_trained(run):
@@ -97,28 +94,25 @@ def _is_trained(run):
 
 
 class _Slots(NamedTuple):
-    """The places for the models of a round: `number` of them, as many on each device."""
+    """The places for the models of a round; arrays have the axes [devices, models a device]."""
 
     num_devices: int
-    number: int
+    per_device: int
 
     def place(self, trees, filler=None):
-        """The trees of some models on their devices, with the axes [devices, models a device].
-
-        Slots that no model is left for hold `filler`, or the first tree once more.
-        """
-        fill = [trees[0] if filler is None else filler] * (self.number - len(trees))
+        """Trees of models on the devices; free places hold `filler`, or the first once more."""
+        free = math.prod(self) - len(trees)
 
         def stack(*leaves):
             stacked = np.stack(leaves)
-            return stacked.reshape(self.num_devices, -1, *stacked.shape[1:])
+            return stacked.reshape(*self, *stacked.shape[1:])
 
-        return split_batch(jax.tree.map(stack, *trees, *fill), self.num_devices)
+        trees = [*trees, *[filler or trees[0]] * free]
+        return split_batch(jax.tree.map(stack, *trees), self.num_devices)
 
     def fetch(self, tree, number):
         """[the tree of each of the first `number` models], on the host."""
-        places = [divmod(i, self.number // self.num_devices) for i in range(number)]
-        tree = jax.device_get(tree)
+        tree, places = jax.device_get(tree), itertools.islice(np.ndindex(*self), number)
         return [jax.tree.map(lambda x, at=at: x[at], tree) for at in places]
 
 
@@ -127,7 +121,7 @@ def _train_group(runs, per_device):
     config, dataset = runs[0].config, runs[0].dataset
     network, optimizer = build(config, dataset)
     num_devices = min(jax.local_device_count(), len(runs))
-    slots = _Slots(num_devices, num_devices * (per_device or math.ceil(len(runs) / num_devices)))
+    slots = _Slots(num_devices, per_device or math.ceil(len(runs) / num_devices))
     facts = {"network": network, "mean": dataset.mean, "std": dataset.std}
     attack, eval_attack = (
         AnyAttack(tuple(dict.fromkeys([None, *(attack_of(run.config)[0] for run in runs)])))
@@ -164,8 +158,8 @@ def _train_group(runs, per_device):
     runs.sort(key=lambda run: (run.start, -step_passes(run.config)))
     for _, alike in itertools.groupby(runs, key=lambda run: run.start):
         alike = list(alike)
-        for first in range(0, len(alike), slots.number):
-            train_round(alike[first : first + slots.number])
+        for first in range(0, len(alike), math.prod(slots)):
+            train_round(alike[first : first + math.prod(slots)])
 
 
 def _budgets(runs, slots, attack, attack_of):

@@ -6,7 +6,9 @@ import gc
 import jax
 import pytest
 
+from advspur.models import resnet
 from advspur.training import loop, suite
+from tests.forked import SHALLOW
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,6 +29,7 @@ def programs_of_a_module(quick_programs):
         return built[key]
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "ARCHITECTURES", resnet.ARCHITECTURES | SHALLOW)
         for module, *makers in (
             (loop, "make_train_step", "make_eval_step"),
             (suite, "over_models"),

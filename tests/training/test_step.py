@@ -12,8 +12,8 @@ import pytest
 
 from advspur.attacks import pgd
 from advspur.data.batches import Batch, shard
-from advspur.models import resnet_small
 from advspur.models.classifier import normalize
+from advspur.models.resnet import ResNet
 from advspur.training import (
     Attack,
     FreeAttack,
@@ -29,7 +29,7 @@ from advspur.training.run import Run
 from advspur.training.state import create_state, make_optimizer, make_schedule
 from tests.training.tiny_config import get_config
 
-NETWORK = resnet_small(8, width=4)
+NETWORK = ResNet((1,), False, 8, 4, "small")
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 FACTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 ATTACK = Attack(p=2.0, num_steps=2, relative_step_size=0.7)

@@ -39,6 +39,7 @@ class Silent:
 def model(seed=0, p=2.0, epsilon=0.25, **change):
     config = get_config()
     config.seed, config.attack.p, config.attack.epsilon = seed, p, epsilon
+    config.validation.epsilon = -1.0
     config.update_from_flattened_dict({"num_steps": 3, "checkpoint_every_steps": 1, **change})
     return config
 
@@ -165,14 +166,16 @@ def test_models_that_differ_in_seed_and_attack_alone_share_a_program(tmp_path, m
     assert [[run.workdir.name for run in group] for group in groups] == [["a", "b", "c"], ["slow"]]
 
 
-def test_bad_values_are_refused_before_anything_is_written(tmp_path):
-    configs = {tmp_path / "a": model(), tmp_path / "b": model(p=3.0)}
-    with pytest.raises(InputError, match="the norm must be one of"):
-        train_suite(configs, progress={path: Silent() for path in configs})
-    configs = {tmp_path / "a": model()}
-    with pytest.raises(InputError, match="per_device = 0"):
-        train_suite(configs, per_device=0, progress={tmp_path / "a": Silent()})
-    configs = {tmp_path / "a": model(**{"attack.method": "free"})}
-    with pytest.raises(InputError, match="'free' is not for suites"):
-        train_suite(configs, progress={tmp_path / "a": Silent()})
+@pytest.mark.parametrize(
+    ("change", "per_device", "message"),
+    [
+        ({"attack.p": 3.0}, None, "the norm must be one of"),
+        ({}, 0, "per_device = 0"),
+        ({"attack.method": "free"}, None, "'free' is not for suites"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_written(tmp_path, change, per_device, message):
+    configs = {tmp_path / "a": model(), tmp_path / "b": model(**change)}
+    with pytest.raises(InputError, match=message):
+        train_suite(configs, per_device=per_device, progress={})
     assert not list(tmp_path.iterdir())

@@ -21,5 +21,6 @@ def get_config():
     config.checkpoint_every_steps = 4
     config.log_every_steps = 1
     config.validation.every_steps = 6
+    config.validation.epsilon = 0.0
     config.validation.num_steps = 1
     return config
