@@ -144,7 +144,9 @@ def _check_kind(config, file, kind):
     name, free = KINDS[kind]
     name = name.format(figure=config.get("figure", "nfs"))
     if not (ROOT / "configs" / f"{name}.py").is_file():
-        fail(f"config file {file}: figure = {config.figure!r}; allowed: 'nfs', 'scale', 'shift'")
+        names = (path.stem.removeprefix("theory_") for path in ROOT.glob("configs/theory_*.py"))
+        allowed = ", ".join(map(repr, sorted(names)))
+        fail(f"config file {file}: figure = {config.figure!r}; allowed: {allowed}")
     wanted = _flat_keys(importlib.import_module(f"configs.{name}").get_config())
     given = _flat_keys(config)
     lacking = [key for key in wanted if key not in given and not key.startswith(free)]

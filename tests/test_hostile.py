@@ -124,7 +124,7 @@ def test_a_figure_that_is_none_of_the_papers(figure, capsys):
     with config.unlocked(), config.ignore_type():
         config.figure = figure
     said = one_line(capsys, _cli._check_kind, config, "theory_nfs.py", "theory")
-    assert "figure = " in said and "allowed: 'nfs', 'scale', 'shift'" in said
+    assert "figure = " in said and "allowed: 'nfs', 'scale', 'shift', 'weights'" in said
 
 
 def test_a_figure_whose_keys_the_file_lacks(capsys):
