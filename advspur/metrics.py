@@ -36,9 +36,12 @@ def accuracy(correct):
 
 
 def group_accuracy(correct, groups, *, num_groups, level=CONFIDENCE):
-    """[num_groups] Estimates: the accuracy within each group; NaN for an empty one."""
+    """[num_groups] Estimates at `level`: the accuracy within each group; NaN for an empty one."""
     correct = _outcomes("correct", correct)
-    of_groups = [correct[_same_length(groups, correct) == g] for g in range(num_groups)]
+    groups = _same_length(groups, correct)
+    is_known = np.all((groups >= 0) & (groups < num_groups))
+    require(is_known, f"groups must lie in [0, {num_groups - 1}]")
+    of_groups = [correct[groups == g] for g in range(num_groups)]
     return [wilson(of_group.sum(), len(of_group), level) for of_group in of_groups]
 
 

@@ -70,7 +70,7 @@ def apgd(
     bounds=(0.0, 1.0),
     with_vanished=False,
 ):
-    """Adversarial images in the l_p ball of radius `epsilon` around `images`.
+    """Adversarial images in the l_p ball around `images`; see `pgd` for the rest.
 
     Args:
       logits_fn: with `num_samples`, (images, key) -> logits.
@@ -83,8 +83,9 @@ def apgd(
       with_vanished: return also whether a first gradient vanished [n], rather than warn: it is not
         finite, or is 0 under a loss other than cross entropy, which may saturate.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss. A
-      gradient that is not finite counts as 0.
+      [n, h, w, c]: a misclassified image where one was found, else that of the largest loss; with
+      `with_vanished` (images, [n] bool). A gradient that is not finite counts as 0.
+    Warns: outside of jit, where a first gradient vanished.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_steps", num_steps)

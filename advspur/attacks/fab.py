@@ -47,7 +47,7 @@ def fab(
     restarts=1,
     bounds=(0.0, 1.0),
 ):
-    """The misclassified images nearest to `images` in l_p, of those that are found.
+    """The misclassified images nearest to `images` in l_p that are found; see `pgd` for the rest.
 
     Args:
       key: needed for restarts only, the first start is the image.

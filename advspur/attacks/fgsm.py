@@ -37,7 +37,7 @@ def fgsm(
     loss="cross_entropy",
     bounds=(0.0, 1.0),
 ):
-    """Images [n, h, w, c] one step of the gradient's sign from `images` with noise, in `bounds`.
+    """Images [n, h, w, c] one step of the gradient's sign from `images` with noise; see `pgd`.
 
     Args:
       p: 2 or inf.

@@ -3,7 +3,7 @@
 For logits = <weights, x> + bias the largest margin inside ball and box is the largest over the
 other classes k of max <w_k - w_label, d>, and each of those is solved exactly by `box.ascend`:
 coordinate by coordinate for linf, by filling up to a level for l2, greedily for l1. The share of
-what is possible that an attack finds is its calibration.
+what is possible that an attack finds is its calibration (scripts/calibrate.py).
 """
 
 import functools
@@ -36,6 +36,8 @@ def linear_logits(weights, bias):
 
 def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     """The images of largest margin max_{k != label} logits_k - logits_label in ball and box.
+
+    Other arguments as of `pgd`.
 
     Args:
       weights: [h, w, c, num_classes].

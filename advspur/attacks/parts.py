@@ -41,7 +41,7 @@ def image_keys(key, count):
 
 
 def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
-    """Random points uniform in the ball or on the `kind` "sphere", cut to mask and box."""
+    """Random points, uniform in the ball or epsilon [n] away ("sphere"), cut to mask and box."""
     ball = {"p": p, "dtype": images.dtype}
     draw = jax.vmap(lambda k, r: sample_lp_ball(k, images.shape[1:], radius=r, **ball))
     delta = draw(keys, epsilon)
@@ -72,7 +72,10 @@ def better_run(best, new):
 
 
 def finished(adversarial, is_finite):
-    """What an attack returns, without gradients; NaN, outside of jit an error, unless finite."""
+    """What an attack returns, without gradients; NaN where not `is_finite` [n].
+
+    Outside of jit that is an error.
+    """
     if is_concrete(is_finite):
         values = np.where(is_finite, 0, np.nan)
         require_finite("the model's logits or gradients", range(len(values)), values)

@@ -26,7 +26,7 @@ TINY = 1e-12
 
 
 def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, bounds=(0.0, 1.0)):
-    """Adversarial images in the l_p ball of radius `epsilon`, found by random search.
+    """Adversarial images in the l_p ball, found by random search; see `pgd` for the rest.
 
     Args:
       logits_fn: need not be differentiable.
@@ -81,7 +81,10 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
 
 
 def window_sizes(num_queries, shape, *, smallest):
-    """The side of each query's window in images of `shape` (h, w); odd if `smallest` is 3."""
+    """The side of each query's window in images of `shape` (h, w).
+
+    `smallest` is 3 for l1 and l2, whose bumps have a middle: their sides are odd.
+    """
     height, width = shape
     sizes = []
     for query in range(num_queries):

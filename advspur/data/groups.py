@@ -57,7 +57,7 @@ def majority_groups(table, chosen=()):
     names = group_names(table)
     unknown = ", ".join(repr(name) for name in chosen if name not in names)
     known = "; ".join([*names[:20], *["..."] * (len(names) > 20)])
-    require(not unknown, f"majority names {unknown}, which is no group; the groups: {known}")
+    require(not unknown, f"majority names {unknown}: no group of these; the groups: {known}")
     if chosen:
         return np.isin(names, chosen)
     counts = group_counts(table).reshape(table.num_classes, -1)

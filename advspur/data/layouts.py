@@ -34,6 +34,7 @@ def reader(read, *, together=False):
     # Whoever asks for the options is told those of both functions.
     directory, *shared, _ = inspect.signature(cached).parameters.values()
     _, _, *options = inspect.signature(read).parameters.values()
+    cached.__doc__ = read.__doc__
     cached.__signature__ = inspect.Signature([directory, *options, *shared])
     return cached
 

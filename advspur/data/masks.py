@@ -27,7 +27,8 @@ def mask_regions(masks, *, mask="soft", dilation_rounds=0, spurious_region="comp
       masks: [n, h, w, 1], of the core; or [n, h, w, 2], of the core and of spurious features.
       mask: "soft", as the masks are; "threshold" at 1/2; "nonzero": every value above 0 is core.
       dilation_rounds: see `dilate`; 0: none, and no division.
-      spurious_region: the rest is the "complement" of the core, or the spurious "masks".
+      spurious_region: the rest is the "complement" of the core, or the spurious "masks" of the
+        images that have them; the others have no core then.
     """
     masks, spurious = masks[..., :1], masks[..., 1:]
     if mask != "soft":
@@ -38,7 +39,6 @@ def mask_regions(masks, *, mask="soft", dilation_rounds=0, spurious_region="comp
     core = dilate(to_unit(masks), dilation_rounds) if dilation_rounds else to_unit(masks)
     if spurious_region == "complement":
         return core, 1 - core
-    # Without a spurious mask an image does not take part: as if it had no core.
     return core * jnp.any(spurious > 0, axis=(1, 2, 3), keepdims=True), to_unit(spurious)
 
 

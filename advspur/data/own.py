@@ -62,9 +62,11 @@ def read_own(
       names: {"label" or attribute: the names of its numbers 0, 1, ...}.
       num_classes: where labels are numbers and some class may be without an image.
       majority: names of the majority groups, as the lines have them; (): see `majority_groups`.
-      image_dir: the folder that the table's names of files are relative to; "": the table's.
+      image_dir: the folder that the table's names of files are relative to; "": the table's, or an
+        image folder in it.
       resize: "short" side to 256/224 of `image_size`, or both sides ("square"), then the central
         `image_size`; "none": the images have this size.
+      interpolation: "bilinear" or "bicubic".
       allow_partial: leave out rows whose image or mask is missing.
       skip_unreadable: leave out rows whose image or mask cannot be read; all are read for it.
       look_for_files: False: only tell what a table says, whether or not its images are there.
@@ -196,11 +198,11 @@ def _name_codes(rows, name, names):
 
 def _refuse_missing(rows, name):
     """Raise InputError with the line of a cell without a value."""
-    cells, is_role = rows.cells[name], name in ("label", "pair")
+    cells, advice = rows.cells[name], "give every row a value"
     bad = [i for i, text in enumerate(cells) if text.casefold() in MISSING]
-    advice = "" if is_role else ", or name the attributes as columns.attributes"
-    what = "give every row a value" + advice
-    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", what)
+    if name not in ("label", "pair"):
+        advice += ", or name the attributes as columns.attributes"
+    rows.refuse(bad, lambda i: f"{name} is {cells[i] or 'empty'}", advice)
 
 
 def _whole_number(text):

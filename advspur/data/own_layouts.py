@@ -23,7 +23,8 @@ MASK_ENDS = {"mask": "_mask", "spurious_mask": "_spurious_mask"}
 def read_layout(path, columns, image_dir=""):
     """Rows of a table, of the table in a folder, or of class folders; the files are not looked for.
 
-    Of `columns`, see `table_rows`, those that are empty count as not given.
+    Of `columns`, see `table_rows`, those that are empty count as not given; `image_dir` "": the
+    table's own folder, or the one of IMAGE_FOLDERS in it that holds the images.
     """
     path = Path(path).expanduser()
     columns = {role: name for role, name in columns.items() if name}
@@ -121,7 +122,10 @@ def _without_masks(files):
 
 
 def with_masks_beside(rows):
-    """Rows with the masks beside the images, x_mask.npy beside x.jpg, where no table names any."""
+    """Rows with the masks beside the images, where no table names any.
+
+    x_mask.png or .npy, and x_spurious_mask, beside x.jpg.
+    """
     images, cells = rows.cells["image"], dict(rows.cells)
     places = {os.path.dirname(name) for name in images}
     held = {f: os.listdir(rows.root / f) for f in places if (rows.root / f).is_dir()}

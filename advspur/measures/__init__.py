@@ -1,7 +1,7 @@
 """What can be measured of a model on a data set, by the columns that the data set has.
 
 Each measure is a function (model, {part: Table}, *, key, batch_size, cache_dir, progress, its
-options) -> [Record]; `running` are the arguments between of `predict.outcomes`.
+options) -> [Record]; `running` are batch_size, cache_dir and progress, as of `predict.outcomes`.
 """
 
 import inspect
@@ -24,7 +24,7 @@ class Measure(NamedTuple):
     """One kind of measurement."""
 
     run: Callable
-    plan: Callable = _one_pass  # (parts, **options) -> forward passes an image; it checks options
+    plan: Callable = _one_pass  # (parts, **options) -> forward passes, in images; it checks options
     fits: Callable = lambda table: True  # Table -> whether it is measured on this part
     needs: str = ""  # what no part has where none fits
     named: tuple = ()  # options that each name a part that must be there

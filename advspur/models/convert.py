@@ -191,7 +191,8 @@ def torch_name(path):
     """
     collection, module, leaf = path
     module = re.sub(r"^(layer\d)_(\d+)_", r"\1.\2.", module)
-    module = module.replace("sample_conv", "sample.0").replace("sample_bn", "sample.1")
+    for ours, theirs in (("downsample_conv", "downsample.0"), ("downsample_bn", "downsample.1")):
+        module = module.replace(ours, theirs)
     return f"{module}.{LEAVES[collection, leaf]}"
 
 

@@ -132,14 +132,14 @@ def _feature_layer(network, name, size):
         return name, layers[name], False
     seen = []
     with contextlib.ExitStack() as hooks:
-        for name, layer in module.named_modules():
+        for place, layer in module.named_modules():
             if isinstance(layer, torch.nn.Linear):
-                note = functools.partial(lambda *called: seen.append(called), name)
+                note = functools.partial(lambda *called: seen.append(called), place)
                 hooks.enter_context(layer.register_forward_hook(note))
         (logits,) = _tried(network, size)
-    for name, layer, _, result in reversed(seen):
+    for place, layer, _, result in reversed(seen):
         if result.shape == logits.shape and torch.equal(result, logits):
-            return name, layer, True
+            return place, layer, True
     return None, None, True
 
 

@@ -94,7 +94,10 @@ class Suite(NamedTuple):
         return found
 
     def curve(self, headline, arch, p):
-        """{budget: mean over seeds, and of their intervals: they share their test images}."""
+        """{budget: mean over seeds}; its interval is the mean of theirs, which share their images.
+
+        The spread over seeds is not in it.
+        """
         return {e: mean_estimate(s) for e, s in self.seeds(headline, arch, p).items()}
 
     def curves(self, headline, p):
@@ -181,7 +184,8 @@ def training_label(p):
 
 def span(values, form=","):
     """The least and the most of some values as shown: 500, or 100 to 1,000."""
-    least, most = min(values := list(values)), max(values)
+    values = list(values)
+    least, most = min(values), max(values)
     return f"{least:{form}}" if least == most else f"{least:{form}} to {most:{form}}"
 
 

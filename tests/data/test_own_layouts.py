@@ -276,7 +276,7 @@ def test_a_path_without_data_is_missing_data(tmp_path):
         ({"names": {"label": ("cat", "cow")}}, "line 3: label is 'dog'.*; allowed: cat, cow"),
         ({"names": {"breed": ("x", "y")}}, "line 2: breed is 7 .*; allowed: 0 to 1"),
         ({"num_classes": 3}, "num_classes = 3, but the 2 classes have names: cat, dog"),
-        ({"majority": "cat, mars"}, "majority names 'cat, mars', which is no group; the groups: "),
+        ({"majority": "cat, mars"}, "majority names 'cat, mars': no group of these; the groups: "),
         ({"resize": "long"}, "resize = 'long' is not known; allowed: 'short', 'square', 'none'"),
         ({"interpolation": "box"}, "interpolation = 'box' is not known"),
         ({"names": {"label": ("cat", "cat")}}, "names.label has a name twice: cat, cat"),

@@ -296,12 +296,8 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
 
 def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypatch, finished):
     usage = shutil.disk_usage(tmp_path)
-
-    def almost_full(_):
-        saved = (tmp_path / "run" / "checkpoints" / "4").exists()
-        return usage._replace(free=10_000 if saved else usage.free)
-
-    monkeypatch.setattr(shutil, "disk_usage", almost_full)
+    found = iter((usage, usage._replace(free=10_000)))  # before the first save and the second
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: next(found))
     with pytest.raises(OSError, match=r"No space left on the disk .* \(0 MiB free\)"):
         train(get_config(), tmp_path / "run")
     monkeypatch.undo()
