@@ -21,8 +21,8 @@ READINGS = {
 def theory_figures(theory):
     """(file name, title, figure, caption) of what `read_theory` has the arrays for."""
     for source, arrays in theory.items():
-        for draw in FIGURES[source]:
-            yield f"theory{draw.__name__}", None, *draw(arrays)
+        for name, draw in FIGURES[source].items():
+            yield f"theory_{name}", None, *draw(arrays)
 
 
 def _nfs(a):
@@ -192,11 +192,11 @@ def _titles_with_scale(a):
     return [f"{norm_label(p)} adversary, scale {scale:g}" for p, scale in both]
 
 
-FIGURES = {
-    "nfs": (_nfs,),
-    "scale": (_scale, _phase),
-    "shift": (_shift, _readings),
-    "weights": (_weights, _price),
+FIGURES = {  # of each file of arrays, by the names of their own files
+    "nfs": {"nfs": _nfs},
+    "scale": {"scale": _scale, "phase": _phase},
+    "shift": {"shift": _shift, "readings": _readings},
+    "weights": {"weights": _weights, "price": _price},
 }
 
 
