@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_nonnegative, check_norm, require
+from advspur._checks import check_nonnegative, check_norm, is_concrete, require
 from advspur.norms import dual_exponent, lp_norm
 from advspur.theory.grid import solve_grid
 from advspur.theory.limits import collapse_radius
@@ -83,6 +83,8 @@ def nfs_rate(model, epsilon, *, p):
 def _of_core(model, epsilon, p):
     """(theta_c, h, K) of the best core-only model."""
     check_nonnegative("epsilon", epsilon)
+    is_attack = not is_concrete(epsilon) or np.all(np.asarray(epsilon) > 0)
+    require(is_attack, "epsilon must be > 0: without an attack weights do nothing")
     theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
     s = residual_std(theta, model)
     y = epsilon * lp_norm(theta, dual_exponent(p)) / s

@@ -282,5 +282,7 @@ def test_closed_forms_that_have_no_limits_say_so():
             theory.regularization_path(model, p=1, budget_weights=np.array(weights))
     with pytest.raises(InputError, match="p = inf has no rate"):
         theory.nfs_rate(model, 0.5, p=math.inf)
+    with pytest.raises(InputError, match="epsilon must be > 0"):
+        theory.protective_weight(model, 0.0, p=2)
     with pytest.raises(InputError, match="epsilons must be > 0"):
         theory.sweep_budget_weights(model, [1.0], [0.0], p=2)
