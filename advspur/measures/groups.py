@@ -30,7 +30,7 @@ def group_records(model, parts, *, key=None, **running):
             average = metrics.adjusted_average_accuracy(right, codes, weights=weights)
             estimates["adjusted_average_accuracy"] = average
         records += [record(name, e, options=about) for name, e in estimates.items()]
-        each = metrics.group_accuracy(right, codes, num_groups=len(names))
+        each = metrics.group_accuracy(right, codes, num_groups=len(known)) if names else []
         for name, estimate in zip(names, each, strict=True):
             records.append(record("group_accuracy", estimate, options=about | {"group": name}))
     return records
