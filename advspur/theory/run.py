@@ -77,8 +77,11 @@ def num_problems(config):
     """How many minimisers the sweep of `config` needs: the units of its progress."""
     if config.figure == "scale":
         return len(config.etas) * config.scales[2] * config.num_epsilons
-    rows = {"nfs": lambda: len(config.etas), "weights": lambda: len(_weight_axis(config))}
-    rows = rows.get(config.figure, lambda: 2)()
+    rows = 2
+    if config.figure == "nfs":
+        rows = len(config.etas)
+    elif config.figure == "weights":
+        rows = len(_weight_axis(config))
     return len(config.norms) * rows * config.num_epsilons
 
 

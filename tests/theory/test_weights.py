@@ -1,7 +1,6 @@
 """Budgets that differ by feature: reference rows, thresholds, rates, limits, the worst case."""
 
 import itertools
-import json
 import math
 
 import jax
@@ -13,6 +12,7 @@ from advspur import theory
 from advspur._checks import InputError
 from advspur.theory import GaussianLinearModel, adversarial_loss, minimize_adversarial_loss
 from advspur.theory.weights import reweight
+from tests.theory.test_solve import reference as read_reference
 
 C1 = math.sqrt(2 / math.pi)
 NORMS = (1, 1.25, 1.5, 2, 3, 4, math.inf)
@@ -28,15 +28,10 @@ def weigh(model, weight):
     return np.where(model.is_spurious, weight, 1.0)
 
 
-@pytest.fixture(scope="module")
-def reference():
+@pytest.fixture
+def reference(shared):
     """The rows of theory_weights.json: solved to 50 digits, in theta, by another method."""
-    from pathlib import Path
-
-    path = Path(__file__).resolve().parents[3] / "shared" / "reference" / "theory_weights.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent: this test compares with its rows")
-    return [row | {"p": float(row["p"])} for row in json.loads(path.read_text())["rows"]]
+    return read_reference(shared, "weights")
 
 
 def padded(rows):
