@@ -3,14 +3,17 @@
 python scripts/reproduce.py --config configs/quickstart.py
 
 Everything goes to --workdir (runs/<config name>): one run directory a model, records.jsonl,
-figures/, report.html. A second call goes on where the first was stopped.
+figures/, report.html. A second call goes on where the first was stopped. A suite of several
+settings of the data has a directory for each, and predictions.json, written before it trains.
 """
 
 import copy
 import importlib
+import itertools
 import math
 
 import _cli
+import _predictions
 
 BENCHMARK_OF = {"spurious_shapes": "spurious_shapes", "cifar10": "cifar_color_shift"}
 
@@ -35,7 +38,7 @@ def main(flags):
     config, workdir = flags.config, _cli.workdir()
     require(config.dataset in BENCHMARK_OF, f"a suite is of {' or '.join(BENCHMARK_OF)}")
     _cli.use_compile_cache(workdir)
-    path, evaluation = workdir / "records.jsonl", config.evaluation.to_dict()
+    evaluation = config.evaluation.to_dict()
     runs = {workdir / name: model for name, model in suite_configs(config)}
     check_suite(runs.values())
     figures = _cli.words(config.suite.theory)
@@ -45,10 +48,14 @@ def main(flags):
     check_count("evaluation.batch_size", batch_size)
     row = BENCHMARKS[BENCHMARK_OF[config.dataset]]
     data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
-    num_steps = count_steps(config, len(open_training_data(config).train))
+    first = next(iter(runs.values()))
+    num_steps = count_steps(first, len(open_training_data(first).train))
     passes = sum(row.plan(data_dir, measures, evaluation).passes.values())
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
+        if config.suite.get("dials"):
+            _predictions.write(runs, workdir)
+        name_of = {run: str(run.relative_to(workdir)) for run in runs}
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
         total = sum(num_steps * weight + passes for weight in weights.values())
         measured = 0
@@ -56,11 +63,12 @@ def main(flags):
             faults = train_suite(
                 runs,
                 per_device=config.suite.per_device or None,
-                progress={run: progress.part(run.name, weights[run]) for run in runs},
+                progress={run: progress.part(name_of[run], weights[run]) for run in runs},
             )
             for run in (run for run in runs if run not in faults):
+                path = run.parent / "records.jsonl"
                 record_training(run, path)
-                part = progress.part(f"{run.name} on {row.name}", total=passes)
+                part = progress.part(f"{name_of[run]} on {row.name}", total=passes)
                 found = evaluate_model(
                     open_model(run),
                     row,
@@ -76,7 +84,8 @@ def main(flags):
                 measured += len(found)
         sweeps = [sweep_theory(name, workdir) for name in figures]
         page = workdir / "report.html"
-        newest = max((p.stat().st_mtime for p in (path, *sweeps) if p.exists()), default=0)
+        records = {run.parent / "records.jsonl" for run in runs}
+        newest = max((p.stat().st_mtime for p in (*records, *sweeps) if p.exists()), default=0)
         is_old = not page.exists() or page.stat().st_mtime < newest
         note = f'<meta name="note" content="{escape(config.note)}">'
         if is_old or note not in page.read_text():
@@ -86,20 +95,26 @@ def main(flags):
 
 
 def suite_configs(config):
-    """(name, config) of each model of the suite."""
-    from advspur._checks import norm_name
+    """(name, config) of each model of the suite, "<setting>/<model>" where it has settings."""
+    from advspur._checks import check_choice, norm_name
 
     budgets = [(2.0, 0.0), *((2.0, e) for e in config.suite.l2_epsilons)]
     budgets += [(math.inf, e) for e in config.suite.linf_epsilons]
-    for seed in config.suite.seeds:
-        for rho in config.suite.get("rhos", (0.0,)):
-            for p, epsilon in budgets:
-                model = copy.deepcopy(config)
-                model.seed, model.attack.p, model.attack.epsilon = seed, p, epsilon
-                model.color_shift.rho = rho
-                size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
-                name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
-                yield f"{name}{f'_rho{rho:g}' if rho else ''}_seed{seed}", model
+    dials = config.suite.get("dials", {"": {}})
+    settings, rhos = config.suite.get("settings", ("",)), config.suite.get("rhos", (0.0,))
+    settings = settings if "" in dials else _cli.words(settings)
+    for setting in settings:
+        check_choice("suite.settings", setting, tuple(dials))
+    for setting, seed, rho in itertools.product(settings, config.suite.seeds, rhos):
+        for p, epsilon in budgets:
+            model = copy.deepcopy(config)
+            model.seed, model.attack.p, model.attack.epsilon = seed, p, epsilon
+            model.color_shift.rho = rho
+            model.shapes.update(dials[setting])
+            size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
+            name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
+            name += f"{f'_rho{rho:g}' if rho else ''}_seed{seed}"
+            yield f"{setting}/{name}" if setting else name, model
 
 
 def sweep_theory(name, workdir):

@@ -11,6 +11,7 @@ tells nothing of the class. The same seed, split and index always give the same 
 """
 
 import functools
+import inspect
 import math
 
 import numpy as np
@@ -99,14 +100,13 @@ def spurious_shapes(
     masks = np.empty((num_examples, image_size, image_size, 1), bool)
     of_objects = functools.partial(_generator, seed, "test" if "mixed" in split else split)
     dials = (image_size, object_size, size_jitter, position_jitter, color_jitter)
+    scales = (core_scale, spurious_scale, num_classes)
     for i, label in enumerate(labels):
-        mask, color = _draw_object(of_objects("object", i), label, *dials)
         backgrounds[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
-        background = spurious_scale * _texture(backgrounds[i], phases, num_classes, image_size)
-        pixels = 0.5 + np.where(mask, core_scale * color, background)
+        object_ = _draw_object(of_objects("object", i), label, *dials)
+        pixels, masks[i] = _scene(object_, backgrounds[i], phases, *scales), object_[0]
         pixels += noise_std * of_objects("noise", i).standard_normal(pixels.shape)
         images[i] = np.rint(255 * np.clip(pixels, 0, 1))
-        masks[i] = mask
     is_majority = backgrounds == labels
     columns = {
         "background": backgrounds,
@@ -118,6 +118,40 @@ def spurious_shapes(
     for array in (images, labels, *columns.values()):
         array.setflags(write=False)  # the source is cached and shared
     return array_source(images, labels, num_classes=num_classes, **columns)
+
+
+def cue_changes(num_examples=500, **shapes):
+    """How images of "train" change where the object, or the background, is of another class.
+
+    The other class is drawn uniformly; place, size, colour and phases stay. Before noise and
+    clipping, in [0, 1] pixel units.
+
+    Args:
+      shapes: options of `spurious_shapes`.
+    Returns: (core, spurious), [num_examples, s, s, 3] each.
+    """
+    columns = spurious_shapes("train", num_examples=num_examples, **shapes).columns
+    given = inspect.signature(spurious_shapes).bind("train", **shapes)
+    given.apply_defaults()
+    o = given.arguments
+    names = ("image_size", "object_size", "size_jitter", "position_jitter", "color_jitter")
+    dials, num_classes = [o[name] for name in names], o["num_classes"]
+    of_train = functools.partial(_generator, o["seed"], "train")
+    changes = [], []
+    for i, (label, background) in enumerate(
+        zip(columns["label"], columns["background"], strict=True)
+    ):
+        _, phases = _draw_background(o["seed"], "train", i, label, num_classes, o["correlation"])
+
+        def draw(label, background, i=i, phases=phases):
+            object_ = _draw_object(of_train("object", i), label, *dials)
+            scales = (o["core_scale"], o["spurious_scale"], num_classes)
+            return _scene(object_, background, phases, *scales)
+
+        steps, image = of_train("swap", i).integers(1, num_classes, 2), draw(label, background)
+        changes[0].append(draw((label + steps[0]) % num_classes, background) - image)
+        changes[1].append(draw(label, (background + steps[1]) % num_classes) - image)
+    return tuple(map(np.stack, changes))
 
 
 def read(directory=None, *, num_examples=2000, shapes=None):
@@ -146,6 +180,13 @@ def _draw_background(seed, split, index, label, num_classes, correlation):
     if rng.uniform() < correlation:
         return label, phases
     return (label + rng.integers(1, num_classes)) % num_classes, phases
+
+
+def _scene(object_, background, phases, core_scale, spurious_scale, num_classes):
+    """The pixels [s, s, 3] of an image without noise, of an object (mask, colour)."""
+    mask, color = object_
+    texture = spurious_scale * _texture(background, phases, num_classes, len(mask))
+    return 0.5 + np.where(mask, core_scale * color, texture)
 
 
 def _draw_object(rng, label, image_size, object_size, size_jitter, position_jitter, color_jitter):

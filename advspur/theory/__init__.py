@@ -1,6 +1,10 @@
 """The linear theory of section 3 of the paper: exact minimisers, closed forms, sweeps."""
 
 from advspur.theory.certificate import duality_gap as duality_gap
+from advspur.theory.cues import CueReliance as CueReliance
+from advspur.theory.cues import cue_sizes as cue_sizes
+from advspur.theory.cues import predict_reliance as predict_reliance
+from advspur.theory.cues import two_cue_model as two_cue_model
 from advspur.theory.limits import collapse_radius as collapse_radius
 from advspur.theory.limits import critical_spurious_scale as critical_spurious_scale
 from advspur.theory.limits import epsilon_of_first_reliance as epsilon_of_first_reliance

@@ -31,15 +31,16 @@ from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.step import eval_step, over_models, train_step
 
 DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
-# Keys in which models may differ that one program trains.
-OWN_KEYS = ("seed", "attack", "color_shift", *SUITE_KEYS)
+# Keys in which models may differ that one program trains, and of `shapes` those in which not.
+OWN_KEYS = ("seed", "attack", "color_shift", "shapes", *SUITE_KEYS)
+SIZES = ("num_train", "num_validation", "num_classes", "image_size")
 
 
 def train_suite(configs, *, per_device=None, progress):
     """Train the models of several configs, as many at once as there is room for.
 
-    Models that differ in seed, attack and colour shift only are trained by one program. Those that
-    are trained already are left alone.
+    Models that differ in seed, attack, colour shift and the looks of their shapes only are trained
+    by one program. Those that are trained already are left alone.
 
     Args:
       configs: {run directory: ConfigDict}.
@@ -59,7 +60,7 @@ def train_suite(configs, *, per_device=None, progress):
         run = Run(config, workdir, data[_text(config, DATA_KEYS)], progress[workdir])
         if not _is_trained(run):
             shared = _text(config, [key for key in config if key not in OWN_KEYS])
-            groups.setdefault(shared, []).append(run)
+            groups.setdefault((shared, _text(config.shapes, SIZES)), []).append(run)
     for group in groups.values():
         _train_group(group, per_device)
     return {run.workdir: run.fault for group in groups.values() for run in group if run.fault}

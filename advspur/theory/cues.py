@@ -1,0 +1,111 @@
+"""Two cues of an image as a Gaussian linear model: what an attack makes of them, before training.
+
+Two classes, Y = 1 and -1. A change v of the input turns its core cue, or its spurious one, from
+that of one class into that of the other. Read off by <x, 2 v / ||v||_2^2>, the cue is +-1; noise of
+standard deviation s in each entry adds one of 2 s / ||v||_2, and an attack of l_p budget epsilon
+moves it by 2 epsilon ||v||_q / ||v||_2^2. Cues that lie in different entries share the budget as
+`budget_weights` of those sizes do. Derivation and limits in docs/theory.md.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advspur._checks import check_nonnegative, require
+from advspur.norms import dual_exponent, lp_norm
+from advspur.theory.limits import collapse_radius
+from advspur.theory.linear_model import GaussianLinearModel, norm_fraction_spurious
+from advspur.theory.solve import minimize_adversarial_loss
+
+NUM_BUDGETS = 256  # up to the collapse, at which the reliance is looked up
+
+
+class CueReliance(NamedTuple):
+    """What is predicted of models trained at e budgets."""
+
+    theta: jax.Array  # [e, 2] of the core and of the spurious cue
+    nfs: jax.Array  # [e]: theta_S^2 / |theta|^2; NaN where theta is 0
+    gradient_share: jax.Array  # [e]: the same of the gradient of <x, .>: theta_i / ||v_i||_2
+    half_budget: jax.Array  # the least budget at which NFS is 1/2; NaN if none below the collapse
+    collapse_radius: jax.Array  # the budget from which theta is 0
+
+
+def cue_sizes(changes, *, p):
+    """(root mean square of ||v||_2, mean of ||v||_q) of changes v [n, ...], 1/p + 1/q = 1."""
+    changes = jnp.reshape(changes, (len(changes), -1))
+    q = dual_exponent(p)
+    length = jnp.sqrt(jnp.mean(jnp.sum(changes**2, axis=1)))
+    return length, jnp.mean(jax.vmap(lambda v: lp_norm(v, q))(changes))
+
+
+def two_cue_model(lengths, *, noise_std, correlation, num_classes=2):
+    """The GaussianLinearModel of a core and a spurious cue.
+
+    The core cue is that of the class; the spurious one too with probability `correlation`, else
+    that of another of `num_classes` classes, of which one is the other of the two told apart, and
+    the rest speak for neither. With a = P(own) + P(other of the two), r = P(own) - P(other):
+    covariance [[1 + n_C^2, r], [r, a + n_S^2]], n_i = 2 noise_std / lengths_i, and theta_opt, the
+    noise are those of the regression of Y.
+
+    Args:
+      lengths: [2], l2 lengths of the changes of the core and of the spurious cue, > 0.
+      noise_std: of the noise in each entry of the input, in the units of the lengths.
+    """
+    lengths = jnp.asarray(lengths, float)
+    require(lengths.shape == (2,), f"lengths has shape {lengths.shape}; expected (2,)")
+    require(0 <= correlation <= 1, f"correlation = {correlation}: a probability is needed")
+    require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
+    check_nonnegative("noise_std", noise_std)
+    other = (1 - correlation) / (num_classes - 1)
+    covariance = jnp.array([[1.0, correlation - other], [correlation - other, correlation + other]])
+    moment = covariance[0]  # E[Y z]
+    covariance = covariance + jnp.diag((2 * noise_std / lengths) ** 2)
+    theta_opt = jnp.linalg.pinv(covariance, hermitian=True) @ moment
+    variance = jnp.maximum(1 - moment @ theta_opt, 0)
+    is_spurious = jnp.array([False, True])
+    return GaussianLinearModel(covariance, theta_opt, jnp.sqrt(variance), is_spurious)
+
+
+def predict_reliance(core, spurious, epsilons, *, p, noise_std, correlation, num_classes=2):
+    """The CueReliance of models trained against l_p attacks, from the data's cues alone.
+
+    Args:
+      core, spurious: [n, ...] changes of inputs whose cue becomes that of another class.
+      epsilons: [e] training budgets >= 0, in the units of the inputs.
+      noise_std, correlation, num_classes: of `two_cue_model`.
+    """
+    check_nonnegative("epsilons", epsilons)
+    lengths, duals = jnp.array([cue_sizes(changes, p=p) for changes in (core, spurious)]).T
+    require(
+        bool(jnp.all((lengths > 0) & jnp.isfinite(lengths))),
+        f"the cues change inputs by l2 lengths of {lengths.tolist()}: both must be finite and > 0",
+    )
+    model = two_cue_model(
+        lengths, noise_std=noise_std, correlation=correlation, num_classes=num_classes
+    )
+    weights = 2 * duals / lengths**2
+    radius = collapse_radius(model, p=p, budget_weights=weights)
+
+    @jax.vmap
+    def solve(epsilon):
+        theta = minimize_adversarial_loss(model, epsilon, p=p, budget_weights=weights).theta
+        shares = (norm_fraction_spurious(t, model.is_spurious) for t in (theta, theta / lengths))
+        return theta, *shares
+
+    budgets = radius * jnp.arange(NUM_BUDGETS) / NUM_BUDGETS
+    count = len(epsilons)
+    theta, nfs, share = solve(jnp.concatenate([jnp.asarray(epsilons, budgets.dtype), budgets]))
+    return CueReliance(
+        theta[:count], nfs[:count], share[:count], first_crossing(budgets, nfs[count:]), radius
+    )
+
+
+def first_crossing(budgets, values, level=0.5):
+    """The least budget at which values reach a level, between budgets linearly; NaN if none."""
+    at = jnp.argmax(values >= level)
+    before = jnp.maximum(at - 1, 0)
+    rise = values[at] - values[before]
+    part = jnp.where(rise > 0, (level - values[before]) / jnp.where(rise > 0, rise, 1), 1)
+    found = budgets[before] + part * (budgets[at] - budgets[before])
+    return jnp.where(jnp.any(values >= level), found, jnp.nan)

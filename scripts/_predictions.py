@@ -1,0 +1,72 @@
+"""predictions.json: what the linear theory says of a suite, written before it is trained."""
+
+import hashlib
+import json
+
+NUM_IMAGES = 500  # whose cues are measured
+DIGITS = 6  # kept, so that the file is the same on every machine
+
+
+def write(runs, workdir):
+    """Write `workdir`/predictions.json for {run directory: config}, before the first of them is.
+
+    Its SHA-256 joins each config. A file that is there must be the same: it is never rewritten.
+    """
+    from advspur._checks import require
+    from advspur._files import write_whole
+
+    path, content = workdir / "predictions.json", predictions(runs)
+    if path.exists():
+        require(
+            path.read_text() == content,
+            f"{path} says something else than would be predicted now: predictions are not changed "
+            "afterwards; begin anew with --workdir=DIR",
+        )
+    else:
+        early = [run for run in runs if run.exists()]
+        require(
+            not early,
+            f"{path} is missing, but {early[0] if early else ''} is there: a prediction comes "
+            "first; begin anew with --workdir=DIR",
+        )
+        write_whole(path, content)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    for config in runs.values():
+        config.suite.predictions = digest
+
+
+def predictions(runs):
+    """The text of the file: for each setting its cues, for each kind of training its reliance."""
+    import jax
+    import numpy as np
+
+    from advspur.data.spurious_shapes import cue_changes
+    from advspur.theory import predict_reliance
+    from advspur.training.run_dir import jsonable
+
+    by_setting, found = {}, {}
+    for run, config in runs.items():
+        by_setting.setdefault(run.parent.name, {})[config.attack.p, config.attack.epsilon] = config
+    for setting, models in by_setting.items():
+        dials = next(iter(models.values())).shapes.to_dict()
+        options = {name: dials[name] for name in ("noise_std", "correlation", "num_classes")}
+        del dials["num_train"], dials["num_validation"]
+        changes = cue_changes(NUM_IMAGES, **dials)
+        facts = found[setting] = {"dials": dials, "norms": [], "models": []}
+        for p in dict.fromkeys(p for p, _ in models):
+            epsilons = [epsilon for q, epsilon in models if q == p]
+            with jax.enable_x64(True):
+                of_norm = predict_reliance(*changes, np.array(epsilons), p=p, **options)
+            radius, half = map(_short, (of_norm.collapse_radius, of_norm.half_budget))
+            facts["norms"].append({"p": p, "collapse_radius": radius, "half_budget": half})
+            for epsilon, nfs, share in zip(
+                epsilons, of_norm.nfs, of_norm.gradient_share, strict=True
+            ):
+                model = {"p": p, "epsilon": epsilon, "nfs": _short(nfs)}
+                facts["models"].append(model | {"gradient_share": _short(share)})
+    return json.dumps(jsonable({"settings": found}), indent=1) + "\n"
+
+
+def _short(value):
+    """A number of DIGITS digits; None where it is NaN."""
+    return float(f"{value:.{DIGITS}g}") if value == value else None
