@@ -12,6 +12,13 @@ from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
 from advspur.report.figures import save_figures, suite_figures
 from advspur.report.headlines import HEADLINES, own_headlines, title_of
+from advspur.report.predictions import (
+    model_label,
+    prediction_figure,
+    prediction_findings,
+    prediction_table,
+    read_predictions,
+)
 from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
@@ -20,14 +27,15 @@ from advspur.report.theory_figures import theory_figures
 def write_report(directory):
     """Draw figures/ and report.html of a directory with results; return the page's path.
 
-    Reads records.jsonl, theory_*.npz and config.json, whichever are there. Raises InputError
-    where there are neither records nor theory.
+    Reads records.jsonl, theory_*.npz, config.json, and predictions.json with the records of its
+    settings, whichever are there. Raises InputError where there are none of the first two and no
+    network that was foretold.
     """
     directory = Path(directory)
     records = read_records(directory / "records.jsonl")
-    theory = read_theory(directory)
+    theory, foretold = read_theory(directory), read_predictions(directory)
     require(
-        records or theory,
+        records or theory or foretold,
         f"{directory / 'records.jsonl'} holds no records: run scripts/reproduce.py or "
         "scripts/evaluate.py first",
     )
@@ -35,13 +43,19 @@ def write_report(directory):
     suite = suite_of(numbers)
     figures = save_figures(suite_figures(suite), directory / "figures")
     drawn = save_figures(theory_figures(theory), directory / "figures")
+    compared = save_figures(prediction_figure(foretold) if foretold else (), directory / "figures")
     config = directory / "config.json"
     run = read_json(config) if config.exists() else None
     note = (run or {}).get("config", {}).get("note", "")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
     )
-    shown = {"percent": _percent, "options_label": options_label, "title_of": title_of}
+    shown = {
+        "percent": _percent,
+        "options_label": options_label,
+        "title_of": title_of,
+        "model_label": model_label,
+    }
     environment.globals.update(shown, counts=COUNTS)
     page = environment.get_template("page.html").render(
         title=directory.name,
@@ -55,6 +69,10 @@ def write_report(directory):
         figures=[_image(title, path, f"{caption} {note}") for title, path, caption in figures],
         claims=theory_findings(theory),
         theory_figures=[_image(*figure) for figure in drawn],
+        foretold=foretold,
+        prediction_findings=list(prediction_findings(foretold)) if foretold else [],
+        prediction_table=prediction_table(foretold) if foretold else [],
+        prediction_figures=[_image(*figure) for figure in compared],
         numbers=[(m.name, [r for r in numbers if r.model == m.name]) for m in suite.models],
         num_records=len(numbers),
         directory=directory,

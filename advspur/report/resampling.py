@@ -1,13 +1,14 @@
 """Intervals of counts and rank correlations over the models of a suite.
 
-A parametric bootstrap: each number is drawn from a normal distribution with the standard
-deviation its interval implies, a baseline once for all models held against it.
+In a suite, a parametric bootstrap: each number is drawn from a normal distribution with the
+standard deviation its interval implies, a baseline once for all models held against it. Over several suites,
+one a setting of the data, settings and seeds are resampled.
 """
 
 import numpy as np
 from scipy import special, stats
 
-from advspur.intervals import CONFIDENCE, percentile
+from advspur.intervals import CONFIDENCE, NUM_RESAMPLES, percentile
 
 NUM_DRAWS = 10_000
 
@@ -39,6 +40,66 @@ def rank_correlation(curve):
     correlation = np.divide(values @ budgets, spread, out=np.zeros(len(spread)), where=known)
     correlation[0] = correlation[0] if known[0] else np.nan
     return percentile(correlation, len(curve))
+
+
+def resampled(statistic, measured, predicted):
+    """The Estimate of a statistic of measures [s, m, r] and predictions [s, m].
+
+    Settings and seeds are resampled. The statistic takes the resamples at once, [b, s, m, r] and
+    [b, s, m], and gives [b].
+    """
+    rng, (s, m, r) = np.random.default_rng(0), measured.shape
+    settings, seeds = (
+        np.vstack([np.arange(n), rng.integers(n, size=(NUM_RESAMPLES, n))]) for n in (s, r)
+    )
+    of_model = np.arange(m)[:, None]
+    drawn = measured[settings[:, :, None, None], of_model, seeds[:, None, None]]
+    return percentile(statistic(drawn, predicted[settings]), measured.size)
+
+
+def over_all(measured, predicted):
+    """[b]: Spearman's correlation of measures [b, s, m, r] with predictions [b, s, m]."""
+    x, y = np.broadcast_arrays(predicted[..., None], measured)
+    return _spearman(*(a.reshape(len(a), -1) for a in (x, y)))
+
+
+def within(measured, predicted):
+    """[b]: the mean of the correlations over the m models of each setting and seed."""
+    return mean_known(_spearman(predicted[:, :, None], measured.swapaxes(-1, -2)))
+
+
+def across(measured, predicted):
+    """[b]: the mean of the correlations over the s settings of each model and seed."""
+    return mean_known(
+        _spearman(predicted.swapaxes(1, 2)[:, :, None], measured.transpose(0, 2, 3, 1))
+    )
+
+
+def _spearman(x, y):
+    """Spearman's correlation along the last axis; NaN where one side is all equal.
+
+    Places where one is NaN, as the NFS of a model that is 0, are left out.
+    """
+    x, y = np.broadcast_arrays(x, y)
+    known = np.isfinite(x) & np.isfinite(y)
+    count = np.maximum(np.sum(known, axis=-1, keepdims=True), 1)
+
+    def centred(values):
+        ranks = stats.rankdata(np.where(known, values, np.inf), axis=-1)  # the last places
+        ranks = np.where(known, ranks, 0)
+        return np.where(known, ranks - np.sum(ranks, axis=-1, keepdims=True) / count, 0)
+
+    x, y = centred(x), centred(y)
+    size = np.sqrt(np.sum(x**2, axis=-1) * np.sum(y**2, axis=-1))
+    return np.where(size > 0, np.sum(x * y, axis=-1) / np.where(size > 0, size, 1), np.nan)
+
+
+def mean_known(values):
+    """[b]: means of the values [b, ...] that are known; NaN where none is."""
+    values = values.reshape(len(values), -1)
+    known = np.isfinite(values)
+    total, count = np.sum(np.where(known, values, 0), axis=1), np.sum(known, axis=1)
+    return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
 def _draws(estimates):

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 
 from advspur._checks import check_nonnegative, require
 from advspur.norms import dual_exponent, lp_norm
+from advspur.theory.grid import solve_grid
 from advspur.theory.limits import collapse_radius
 from advspur.theory.linear_model import GaussianLinearModel, norm_fraction_spurious
-from advspur.theory.solve import minimize_adversarial_loss
+from advspur.theory.weights import reweight
 
 NUM_BUDGETS = 256  # up to the collapse, at which the reliance is looked up
 
@@ -87,25 +88,26 @@ def predict_reliance(core, spurious, epsilons, *, p, noise_std, correlation, num
     weights = 2 * duals / lengths**2
     radius = collapse_radius(model, p=p, budget_weights=weights)
 
-    @jax.vmap
-    def solve(epsilon):
-        theta = minimize_adversarial_loss(model, epsilon, p=p, budget_weights=weights).theta
-        shares = (norm_fraction_spurious(t, model.is_spurious) for t in (theta, theta / lengths))
-        return theta, *shares
+    inside, _ = reweight(model, weights, has_limits=False)
+    inside = jax.tree.map(lambda x: x[None], inside)
 
+    def solve(budgets):
+        return jnp.asarray(solve_grid(inside, budgets, p=p)["theta"][0]) / weights
+
+    def fraction(theta):
+        return jax.vmap(norm_fraction_spurious, in_axes=(0, None))(theta, model.is_spurious)
+
+    theta = solve(jnp.asarray(epsilons, weights.dtype))
     budgets = radius * jnp.arange(NUM_BUDGETS) / NUM_BUDGETS
-    count = len(epsilons)
-    theta, nfs, share = solve(jnp.concatenate([jnp.asarray(epsilons, budgets.dtype), budgets]))
-    return CueReliance(
-        theta[:count], nfs[:count], share[:count], first_crossing(budgets, nfs[count:]), radius
-    )
+    half = _first_half(budgets, fraction(solve(budgets)))
+    return CueReliance(theta, fraction(theta), fraction(theta / lengths), half, radius)
 
 
-def first_crossing(budgets, values, level=0.5):
-    """The least budget at which values reach a level, between budgets linearly; NaN if none."""
-    at = jnp.argmax(values >= level)
+def _first_half(budgets, nfs):
+    """The least budget at which NFS reaches 1/2, between budgets linearly; NaN if none."""
+    at = jnp.argmax(nfs >= 0.5)
     before = jnp.maximum(at - 1, 0)
-    rise = values[at] - values[before]
-    part = jnp.where(rise > 0, (level - values[before]) / jnp.where(rise > 0, rise, 1), 1)
+    rise = nfs[at] - nfs[before]
+    part = jnp.where(rise > 0, (0.5 - nfs[before]) / jnp.where(rise > 0, rise, 1), 1)
     found = budgets[before] + part * (budgets[at] - budgets[before])
-    return jnp.where(jnp.any(values >= level), found, jnp.nan)
+    return jnp.where(jnp.any(nfs >= 0.5), found, jnp.nan)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from advspur._checks import InputError
 from advspur.data import spurious_shapes
-from advspur.data.spurious_shapes import SHAPES, SPLITS, read
+from advspur.data.spurious_shapes import SHAPES, SPLITS, cue_changes, read
 
 small = functools.partial(spurious_shapes, image_size=16)
 MANY = 800
@@ -160,3 +160,35 @@ def test_position_and_size_dials_fix_the_object():
 def test_dials_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"{name} = {value!r}"):
         spurious_shapes(**{"split": "train"} | {name: value})
+
+
+def test_cue_changes_swap_the_object_or_the_background_alone():
+    core, spurious = cue_changes(24, image_size=16)
+    source = small("train", num_examples=24, noise_std=0).columns
+    masks = source["mask"]
+    assert core.shape == spurious.shape == (24, 16, 16, 3)
+    assert np.all(np.any(core != 0, axis=(1, 2, 3)) & np.any(spurious != 0, axis=(1, 2, 3)))
+    assert not np.any(np.where(masks, spurious, 0))  # the object stays
+    # Off the old object the image changes where the new one is, into one colour of its pixels.
+    image = source["image"] / 255
+    for i in range(24):
+        swapped = image[i] + core[i]
+        new = np.any(core[i] != 0, axis=-1) & ~masks[i, ..., 0]
+        colors = {tuple(np.round(c, 2)) for c in image[i][masks[i, ..., 0]]}
+        assert len(colors) == 1
+        np.testing.assert_allclose(
+            swapped[new], image[i][masks[i, ..., 0]][0] + 0 * swapped[new], atol=3e-3
+        )
+
+
+def test_cue_changes_follow_the_dials():
+    core, spurious = cue_changes(12, image_size=16, spurious_scale=0)
+    assert np.any(core) and not np.any(spurious)
+    core, spurious = cue_changes(12, image_size=16, object_size=0)
+    assert not np.any(core) and np.any(spurious)
+    one, two = (cue_changes(6, image_size=16, spurious_scale=s)[1] for s in (0.1, 0.2))
+    np.testing.assert_allclose(two, 2 * one, atol=1e-12)
+    again = cue_changes(12, image_size=16, spurious_scale=0.1)[1][:6]
+    np.testing.assert_array_equal(again, one)  # of seed and index alone
+    with pytest.raises(InputError, match="num_classes"):
+        cue_changes(4, num_classes=1)
