@@ -1,6 +1,7 @@
 """The scripts as a user calls them: exit codes, single lines, going on, doing nothing twice."""
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -159,6 +160,54 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(run, tmp_path):
     assert code == 0 and "l2_eps0.25_seed0 on spurious_shapes: 8 new numbers" in err, err
     code, out, err = run("report", tmp_path / "evaluation")
     assert code == 0 and out.strip().endswith("report.html"), err
+
+
+def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp_path):
+    workdir = tmp_path / "told"
+    small = {
+        "suite.settings": "fixed_base,varied_all",
+        "suite.seeds": "0,",
+        "suite.l2_epsilons": "0.25,",
+        "suite.linf_epsilons": "2/255,",
+        "shapes.num_train": 64,
+        "shapes.num_validation": 16,
+        "shapes.image_size": 16,
+        "batch_size": 16,
+        "num_steps": 3,
+        "validation.num_steps": 1,
+        "evaluation.batch_size": 16,
+        "evaluation.data.num_examples": 24,
+    }
+    arguments = ["--config=configs/theory_to_networks.py", f"--workdir={workdir}"]
+    arguments += [f"--config.{key}={value}" for key, value in small.items()]
+    code, out, err = run("reproduce", *arguments)
+    assert code == 0, err
+    assert "report.html: 6 models, 72 new numbers" in out, out
+    path = workdir / "predictions.json"
+    settings = json.loads(path.read_text())["settings"]
+    assert list(settings) == ["fixed_base", "varied_all"]
+    assert settings["varied_all"]["dials"]["correlation"] == 0.9
+    assert [len(facts["models"]) for facts in settings.values()] == [3, 3]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    networks = list(workdir.glob("*/*/config.json"))
+    assert len(networks) == 6
+    for network in networks:
+        assert path.stat().st_mtime_ns <= network.stat().st_mtime_ns
+        assert json.loads(network.read_text())["config"]["suite"]["predictions"] == digest
+    page = (workdir / "report.html").read_text()
+    assert digest in page and "2 settings, 3 kinds of training, 1 seeds" in page
+
+    code, out, _ = run("reproduce", *arguments)
+    assert code == 0 and "6 models, no new numbers" in out
+    told = path.read_text()
+    path.write_text(told.replace('"nfs": ', '"nfs": 1'))
+    code, _, err = run("reproduce", *arguments)
+    assert code == 2 and "predictions are not changed afterwards" in err, err
+    path.unlink()
+    code, _, err = run("reproduce", *arguments)
+    assert code == 2 and "a prediction comes first" in err and not path.exists(), err
+    code, _, err = run("reproduce", *arguments[:1], "--config.suite.settings=base")
+    assert code == 2 and "suite.settings = 'base'" in err and "'fixed_base'" in err, err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Intervals of counts and rank correlations over the models of a suite.
 
 In a suite, a parametric bootstrap: each number is drawn from a normal distribution with the
-standard deviation its interval implies, a baseline once for all models held against it. Over several suites,
-one a setting of the data, settings and seeds are resampled.
+standard deviation its interval implies, a baseline once for all models held against it. Of suites
+in several settings of the data, settings and seeds are resampled.
 """
 
 import numpy as np
