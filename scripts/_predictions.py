@@ -7,15 +7,16 @@ NUM_IMAGES = 500  # whose cues are measured
 DIGITS = 6  # kept, so that the file is the same on every machine
 
 
-def write(runs, workdir):
-    """Write `workdir`/predictions.json for {run directory: config}, before the first of them is.
+def write(runs, every, workdir):
+    """Write `workdir`/predictions.json before the first of {run directory: config} is there.
 
-    Its SHA-256 joins each config. A file that is there must be the same: it is never rewritten.
+    It is of (name, config) of `every` setting, so that more can be run later. Its SHA-256 joins
+    each config. A file that is there must be the same: it is never rewritten.
     """
     from advspur._checks import require
     from advspur._files import write_whole
 
-    path, content = workdir / "predictions.json", predictions(runs)
+    path, content = workdir / "predictions.json", predictions(every)
     if path.exists():
         require(
             path.read_text() == content,
@@ -35,8 +36,8 @@ def write(runs, workdir):
         config.suite.predictions = digest
 
 
-def predictions(runs):
-    """The text of the file: for each setting its cues, for each kind of training its reliance."""
+def predictions(every):
+    """The text of the file: the dials of each setting, the reliance of each kind of training."""
     import jax
     import numpy as np
 
@@ -45,8 +46,9 @@ def predictions(runs):
     from advspur.training.run_dir import jsonable
 
     by_setting, found = {}, {}
-    for run, config in runs.items():
-        by_setting.setdefault(run.parent.name, {})[config.attack.p, config.attack.epsilon] = config
+    for name, config in every:
+        models = by_setting.setdefault(name.split("/")[0], {})
+        models[config.attack.p, config.attack.epsilon] = config
     for setting, models in by_setting.items():
         dials = next(iter(models.values())).shapes.to_dict()
         options = {name: dials[name] for name in ("noise_std", "correlation", "num_classes")}

@@ -40,6 +40,7 @@ def main(flags):
     _cli.use_compile_cache(workdir)
     evaluation = config.evaluation.to_dict()
     runs = {workdir / name: model for name, model in suite_configs(config)}
+    require(runs, "the suite has no model: suite.seeds or suite.settings is empty")
     check_suite(runs.values())
     figures = _cli.words(config.suite.theory)
     for name in figures:
@@ -54,7 +55,7 @@ def main(flags):
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         if config.suite.get("dials"):
-            _predictions.write(runs, workdir)
+            _predictions.write(runs, suite_configs(config, tuple(config.suite.dials)), workdir)
         name_of = {run: str(run.relative_to(workdir)) for run in runs}
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
         total = sum(num_steps * weight + passes for weight in weights.values())
@@ -94,17 +95,28 @@ def main(flags):
     require(not faults, "; ".join(f"{run}: {fault}" for run, fault in faults.items()))
 
 
-def suite_configs(config):
-    """(name, config) of each model of the suite, "<setting>/<model>" where it has settings."""
-    from advspur._checks import check_choice, norm_name
+def suite_configs(config, settings=None):
+    """(name, config) of each model of the suite, "<setting>/<model>" where it has settings.
+
+    None: of the settings that are run.
+    """
+    from advspur._checks import check_choice, norm_name, require
 
     budgets = [(2.0, 0.0), *((2.0, e) for e in config.suite.l2_epsilons)]
     budgets += [(math.inf, e) for e in config.suite.linf_epsilons]
     dials = config.suite.get("dials", {"": {}})
-    settings, rhos = config.suite.get("settings", ("",)), config.suite.get("rhos", (0.0,))
-    settings = settings if "" in dials else _cli.words(settings)
+    rhos = config.suite.get("rhos", (0.0,))
+    if settings is None:
+        settings = ("",) if "" in dials else _cli.words(config.suite.settings)
     for setting in settings:
         check_choice("suite.settings", setting, tuple(dials))
+        for name, value in dials[setting].items():
+            check_choice(f"a dial of suite.dials.{setting}", name, tuple(config.shapes))
+            kind = type(config.shapes[name])
+            fault = f"suite.dials.{setting}.{name} = {value!r}: expected {kind.__name__}"
+            require(isinstance(value, kind), fault)
+    is_shapes = "" in dials or config.dataset == "spurious_shapes"
+    require(is_shapes, "suite.dials are of spurious_shapes: set dataset = 'spurious_shapes'")
     for setting, seed, rho in itertools.product(settings, config.suite.seeds, rhos):
         for p, epsilon in budgets:
             model = copy.deepcopy(config)
