@@ -36,7 +36,6 @@ def get_config():
     with config.unlocked():
         config.suite.dials = ConfigDict(varied | fixed)  # what each setting changes in `shapes`
         config.suite.settings = tuple(config.suite.dials)  # those that are run
-        config.suite.predictions = ""  # SHA-256 of predictions.json, in the configs of the models
     regions = config.evaluation.regions
     config.evaluation.measures = ("accuracy", "groups", "background_gaps", "regions")
     regions.linf_noise_levels = regions.l2_noise_levels = ()  # of regions, deep NFS alone

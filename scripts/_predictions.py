@@ -1,6 +1,5 @@
 """predictions.json: what the linear theory says of a suite, written before it is trained."""
 
-import hashlib
 import json
 
 NUM_IMAGES = 500  # whose cues are measured
@@ -8,10 +7,10 @@ DIGITS = 6  # kept, so that the file is the same on every machine
 
 
 def write(runs, every, workdir):
-    """Write `workdir`/predictions.json before the first of {run directory: config} is there.
+    """Write `workdir`/predictions.json before the first of the run directories is there.
 
-    It is of (name, config) of `every` setting, so that more can be run later. Its SHA-256 joins
-    each config. A file that is there must be the same: it is never rewritten.
+    It is of (name, config) of `every` setting, so that more can be run later. A file that is there
+    must be the same: it is never rewritten.
     """
     from advspur._checks import require
     from advspur._files import write_whole
@@ -31,9 +30,6 @@ def write(runs, every, workdir):
             "first; begin anew with --workdir=DIR",
         )
         write_whole(path, content)
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    for config in runs.values():
-        config.suite.predictions = digest
 
 
 def predictions(every):

@@ -193,7 +193,6 @@ def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp
     assert len(networks) == 6
     for network in networks:
         assert path.stat().st_mtime_ns <= network.stat().st_mtime_ns
-        assert json.loads(network.read_text())["config"]["suite"]["predictions"] == digest
     page = (workdir / "report.html").read_text()
     assert digest in page and "2 settings, 3 kinds of training, 1 seeds" in page
     assert "Left out, since networks are missing: varied_base, " in page
