@@ -18,6 +18,7 @@ from advspur.theory.linear_model import worst_case_perturbation as worst_case_pe
 from advspur.theory.paths import RegularizationPath as RegularizationPath
 from advspur.theory.paths import regularization_path as regularization_path
 from advspur.theory.prescription import WeightSweep as WeightSweep
+from advspur.theory.prescription import break_even_budget as break_even_budget
 from advspur.theory.prescription import nfs_rate as nfs_rate
 from advspur.theory.prescription import protective_weight as protective_weight
 from advspur.theory.prescription import sweep_budget_weights as sweep_budget_weights

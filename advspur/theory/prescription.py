@@ -80,6 +80,55 @@ def nfs_rate(model, epsilon, *, p):
     return lp_norm(theta, dual_exponent(p)) ** 2 * total / (theta @ theta)
 
 
+def break_even_budget(model, *, p, weight=math.inf):
+    """The budget below which attacking S more lowers the clean loss, and above which it does not.
+
+    epsilon at which the minimisers under `weight` on S and under the uniform attack have the same
+    `standard_loss`. NaN where the former is never lower, as where theta_opt is not 0 on S or robust
+    training uses no spurious feature anyway.
+
+    Args:
+      p: norm of the attack, in [1, inf].
+      weight: of the spurious features, > 1; inf: the best core-only model. At a weight just above 1
+        it is where d clean loss / d weight changes its sign.
+
+    The last of 64 budgets up to the collapse radius at which the loss is lower, and of 64 up to the
+    next, and so on; where the sign changes more than once, that is the last change.
+    """
+    check_norm(p)
+    require(weight > 1, f"weight = {weight}: it must be > 1")
+    return _break_even(check_model(model), jnp.asarray(weight, float), float(p))
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def _break_even(model, weight, p):
+    def clean_loss(epsilon, weight):
+        call = {"p": p, "budget_weights": spurious_weights(model, weight)}
+        return standard_loss(minimize_adversarial_loss(model, epsilon, **call).theta, model)
+
+    def gain(epsilon):
+        uniform, weighted = jax.vmap(clean_loss, in_axes=(None, 0))(epsilon, weights)
+        return (uniform - weighted) / uniform
+
+    def refine(_, carry):
+        low, width, exists = carry
+        width = width / 64
+        steps = jnp.arange(64, dtype=width.dtype)
+        is_lower = jax.vmap(gain)(low + width * steps) > rounding
+        last = jnp.max(jnp.where(is_lower, steps, 0))
+        return low + width * last, width, exists | jnp.any(is_lower)
+
+    radius = collapse_radius(model, p=p)
+    weights = jnp.stack([jnp.ones_like(radius), weight.astype(radius.dtype)])
+    rounding = jnp.finfo(radius.dtype).eps ** 0.8
+    rounds = math.ceil(jnp.finfo(radius.dtype).nmant / 6)
+    low, width, exists = jax.lax.fori_loop(
+        0, rounds, refine, (jnp.zeros_like(radius), radius, jnp.zeros((), bool))
+    )
+    is_known = exists & ~jnp.any((model.theta_opt != 0) & model.is_spurious)
+    return jnp.where(is_known, low + width / 2, jnp.nan)
+
+
 def _of_core(model, epsilon, p):
     """(theta_c, h, K) of the best core-only model."""
     check_nonnegative("epsilon", epsilon)
