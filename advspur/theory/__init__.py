@@ -1,6 +1,10 @@
 """The linear theory of section 3 of the paper: exact minimisers, closed forms, sweeps."""
 
 from advspur.theory.certificate import duality_gap as duality_gap
+from advspur.theory.estimate import CoreTest as CoreTest
+from advspur.theory.estimate import GaussianFit as GaussianFit
+from advspur.theory.estimate import Normality as Normality
+from advspur.theory.estimate import fit_gaussian_linear_model as fit_gaussian_linear_model
 from advspur.theory.limits import collapse_radius as collapse_radius
 from advspur.theory.limits import critical_spurious_scale as critical_spurious_scale
 from advspur.theory.limits import epsilon_of_first_reliance as epsilon_of_first_reliance
@@ -22,6 +26,8 @@ from advspur.theory.prescription import break_even_budget as break_even_budget
 from advspur.theory.prescription import nfs_rate as nfs_rate
 from advspur.theory.prescription import protective_weight as protective_weight
 from advspur.theory.prescription import sweep_budget_weights as sweep_budget_weights
+from advspur.theory.reliance import Reliance as Reliance
+from advspur.theory.reliance import estimate_reliance as estimate_reliance
 from advspur.theory.sampling import (
     minimize_empirical_adversarial_loss as minimize_empirical_adversarial_loss,
 )

@@ -50,16 +50,21 @@ def protective_weight(model, epsilon, *, p):
     """
     check_norm(p)
     model = check_model(model)
-    theta, h, multiplier = _of_core(model, epsilon, p)
+    theta = _core_minimizer(model, epsilon, p)
+    return least_weight(model, epsilon, theta, p=p)
+
+
+def least_weight(model, epsilon, theta, *, p):
+    """`protective_weight`, given theta_c."""
     spurious = model.is_spurious
-    excess = jnp.max(jnp.where(spurious, jnp.abs(h), 0)) / multiplier
+    size = jnp.abs(core_ratios(model, epsilon, theta, p=p))
+    excess = jnp.max(jnp.where(spurious, size, 0))
     if p == math.inf:
         return excess
-    # Beyond the collapse h = b and the multiplier is c1 epsilon s0.
-    size = jnp.abs(h) / multiplier
+    # Beyond the collapse h = b and K = c1 epsilon s0.
     room = 1 - jnp.sum(jnp.where(spurious, 0, size) ** p)
     weight = (jnp.sum(jnp.where(spurious, size, 0) ** p) / jnp.maximum(room, 0)) ** (1 / p)
-    rounding = jnp.finfo(h.dtype).eps ** 0.6
+    rounding = jnp.finfo(size.dtype).eps ** 0.6
     return jnp.where(excess <= rounding, 0, jnp.where(jnp.any(theta != 0), jnp.inf, weight))
 
 
@@ -73,9 +78,10 @@ def nfs_rate(model, epsilon, *, p):
     check_norm(p)
     require(p < math.inf, "p = inf has no rate: from protective_weight on NFS is 0")
     model = check_model(model)
-    theta, h, multiplier = _of_core(model, epsilon, p)
-    size = jnp.where(model.is_spurious, jnp.abs(h) / multiplier, 0)
-    used = size > jnp.finfo(h.dtype).eps ** 0.6
+    theta = _core_minimizer(model, epsilon, p)
+    ratios = core_ratios(model, epsilon, theta, p=p)
+    size = jnp.where(model.is_spurious, jnp.abs(ratios), 0)
+    used = size > jnp.finfo(size.dtype).eps ** 0.6
     total = jnp.sum(jnp.where(used, jnp.where(used, size, 1) ** (2 * p - 2), 0))
     return lp_norm(theta, dual_exponent(p)) ** 2 * total / (theta @ theta)
 
@@ -129,16 +135,20 @@ def _break_even(model, weight, p):
     return jnp.where(is_known, low + width / 2, jnp.nan)
 
 
-def _of_core(model, epsilon, p):
-    """(theta_c, h, K) of the best core-only model."""
-    check_nonnegative("epsilon", epsilon)
-    is_attack = not is_concrete(epsilon) or np.all(np.asarray(epsilon) > 0)
-    require(is_attack, "epsilon must be > 0: without an attack weights do nothing")
-    theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
+def core_ratios(model, epsilon, theta, *, p):
+    """[m]: h / K of `protective_weight` at theta = theta_c, for p = inf the weights needed on S."""
     s = residual_std(theta, model)
     y = epsilon * lp_norm(theta, dual_exponent(p)) / s
     multiplier = s * epsilon * (C1 + y) / (1 + C1 * y)
-    return theta, model.covariance @ (model.theta_opt - theta), multiplier
+    return model.covariance @ (model.theta_opt - theta) / multiplier
+
+
+def _core_minimizer(model, epsilon, p):
+    """theta_c, the best with theta_S = 0."""
+    check_nonnegative("epsilon", epsilon)
+    is_attack = not is_concrete(epsilon) or np.all(np.asarray(epsilon) > 0)
+    require(is_attack, "epsilon must be > 0: without an attack weights do nothing")
+    return minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
 
 
 class WeightSweep(NamedTuple):
