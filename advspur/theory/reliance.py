@@ -179,22 +179,25 @@ def largest(values, parts, n):
 def reliant(values, theta, spurious, n):
     """Estimate of NFS, `values` [1 + resamples], from theta [1 + resamples, d].
 
-    NFS is a ratio of squares: where |theta_S| is of the size of its error it is biased up, and
-    cannot be 0. So the interval joins two: `corrected`, and the t^2 NFS / (1 - NFS), as odds, for
-    which the spurious part t theta_S could have given what was found: with the resamples' errors
-    added to (theta_C, t theta_S), at least 2.5% of the ratios |theta_S| / |theta_C| are above that
-    found, and 2.5% below. Joined, they are cautious.
+    NFS is a ratio of squares: where |theta_S| is of the size of its error it is biased up and
+    cannot be 0, and where |theta_C| is, it cannot be 1. So the interval joins two: `corrected`, and
+    that of the factors t of the smaller part of theta with which it could have given what was
+    found: with the resamples' errors added to theta, so changed, at least 2.5% of the ratios of
+    the two parts' lengths are above that found, and 2.5% below. Joined, they are cautious.
     """
     first = corrected(values, n)
-    spurious_part, core_part = np.sum(theta[0, spurious] ** 2), np.sum(theta[0, ~spurious] ** 2)
-    if not spurious_part > 0 or not core_part > 0:
+    if not 0 < first.value < 1:
         return first
-    odds = spurious_part / core_part
-    # |t theta_S + error|^2 < odds |theta_C*|^2 for t between the roots `below` and `above`.
-    change = theta[1:, spurious] - theta[0, spurious]
-    half = change @ theta[0, spurious] / spurious_part
-    rest = np.sum(change**2, axis=1) - odds * np.sum(theta[1:, ~spurious] ** 2, axis=1)
-    room = half**2 - rest / spurious_part
+    is_less = first.value <= 0.5
+    is_part = spurious == is_less
+    theta = theta[np.any(theta != 0, axis=1)]  # without collapsed ones
+    part, size = theta[0, is_part], np.sum(theta[0, is_part] ** 2)
+    odds = size / np.sum(theta[0, ~is_part] ** 2)
+    # |t part + error|^2 < odds |rest*|^2 for t between the roots `below` and `above`.
+    change = theta[1:, is_part] - part
+    half = change @ part / size
+    rest = np.sum(change**2, axis=1) - odds * np.sum(theta[1:, ~is_part] ** 2, axis=1)
+    room = half**2 - rest / size
     root = np.sqrt(room[room > 0])
     below, above = np.sort(-half[room > 0] - root), np.sort(-half[room > 0] + root)
     factors = np.unique(np.clip(np.concatenate([[0], below, above]), 0, None))
@@ -202,9 +205,9 @@ def reliant(values, theta, spurious, n):
     share = between / len(change)
     low = np.min(factors[share <= 1 - TAIL], initial=math.inf) ** 2 * odds
     high = np.max(factors[share >= TAIL], initial=0) ** 2 * odds
-    return Estimate(
-        first.value, min(first.low, low / (1 + low)), max(first.high, high / (1 + high)), n
-    )
+    low, high = low / (1 + low), high / (1 + high)
+    low, high = (low, high) if is_less else (1 - high, 1 - low)
+    return Estimate(first.value, min(first.low, low), max(first.high, high), n)
 
 
 def _stack(estimates):
