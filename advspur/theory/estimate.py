@@ -97,27 +97,16 @@ def fit_gaussian_linear_model(
     x, y, is_spurious, basis = _check(
         features, labels, is_spurious, spurious_directions, target_class, shrinkage
     )
-    n, d = x.shape
     options = {"core_only": bool(core_only), "shrinkage": shrinkage}
     model, amount = estimate(x, y, is_spurious, **options)
     residual = y - x @ model.theta_opt
-    used = ~is_spurious | (not core_only)
-    spread = jnp.sqrt(jnp.maximum((x**2).T @ x**2 / n - (x.T @ x / n) ** 2, 0) / n)
-    kept = jnp.where(jnp.eye(d, dtype=bool), 1, 1 - amount)
-    inverse = _inverse(model.covariance, used)
-    meat = (x * residual[:, None] ** 2).T @ x / n
-    freedom = n - 1 - _fitted(inverse, x)
-    sandwich = inverse @ meat @ inverse / jnp.maximum(freedom, 1)
-    noise_error = jnp.std(residual**2) / jnp.maximum(2 * model.noise_std, 1e-300) / n**0.5
     return GaussianFit(
         model,
-        kept * spread,
-        jnp.sqrt(jnp.diag(sandwich)),
-        noise_error,
+        *_errors(x, residual, model, amount, ~is_spurious | (not core_only)),
         amount,
         _core_test(x, y, is_spurious),
-        normality(x),
-        normality(residual[:, None]),
+        _normality(np.asarray(x)),
+        _normality(np.asarray(residual)[:, None]),
         jnp.mean(jnp.abs(residual)) / (C1 * model.noise_std),
         basis,
         x,
@@ -161,6 +150,19 @@ def _fitted(inverse, x):
     return jnp.sum(inverse * (x.T @ x)) / (len(x) - 1)
 
 
+@jax.jit
+def _errors(x, residual, model, shrinkage, used):
+    """Standard errors of covariance, theta_opt and noise_std."""
+    n, d = x.shape
+    spread = jnp.sqrt(jnp.maximum((x**2).T @ x**2 / n - (x.T @ x / n) ** 2, 0) / n)
+    kept = jnp.where(jnp.eye(d, dtype=bool), 1, 1 - shrinkage)
+    inverse = _inverse(model.covariance, used)
+    meat = (x * residual[:, None] ** 2).T @ x / n
+    freedom = jnp.maximum(n - 1 - _fitted(inverse, x), 1)
+    of_theta = jnp.sqrt(jnp.diag(inverse @ meat @ inverse) / freedom)
+    return kept * spread, of_theta, jnp.std(residual**2) / (2 * model.noise_std * n**0.5)
+
+
 def _core_test(x, y, is_spurious):
     from scipy import stats
 
@@ -172,23 +174,25 @@ def _core_test(x, y, is_spurious):
     def squares(x):
         return np.sum((y - x @ np.linalg.lstsq(x, y)[0]) ** 2)
 
-    degrees = (k, n - d - 1)
-    of_all = squares(x)
+    degrees, of_all = (k, n - d - 1), squares(x)
     statistic = (squares(x[:, core]) - of_all) / k / (of_all / degrees[1])
     return CoreTest(statistic, degrees, stats.f.sf(statistic, *degrees))
 
 
-def normality(x):
+def _normality(x):
     """The Normality of centred vectors [n, d]; NaN with n <= d."""
     from scipy import stats
 
     n, d = x.shape
-    values, vectors = np.linalg.eigh(np.asarray(x.T @ x / n))
+    values, vectors = np.linalg.eigh(x.T @ x / n)
     if n <= d or values[0] <= 1e-12 * values[-1]:
         return Normality(*[np.nan] * 4)
     z = x @ (vectors / np.sqrt(values))
-    b1 = float(jnp.mean(jax.lax.map(lambda row: jnp.mean((z @ row) ** 3), z, batch_size=256)))
-    b2 = float(jnp.mean(jnp.sum(z**2, axis=1) ** 2))
+    # The cubes <z_i, z_j>^3 summed over i and j are those of the third moments, squared.
+    parts = np.array_split(z, -(-n // 1000))
+    moments = sum((x[:, :, None] * x[:, None]).reshape(-1, d * d).T @ x for x in parts) / n
+    b1 = np.sum(moments**2)
+    b2 = np.mean(np.sum(z**2, axis=1) ** 2)
     triples, size = d * (d + 1) * (d + 2), d * (d + 2)
     distance = (b2 - size * (n - 1) / (n + 1)) / np.sqrt(8 * size / n)
     skewness_p = stats.chi2.sf(n * b1 / 6, triples / 6)
@@ -208,7 +212,7 @@ def _check(features, labels, is_spurious, directions, target_class, shrinkage):
     y = _numbers(np.asarray(labels), target_class)
     require(y.shape == (n,), f"labels have shape {y.shape}; expected ({n},), one a row of features")
     check_finite("labels", y)
-    require(np.ptp(y) > 0, f"labels are all {y[0]:g}: nothing can be fitted to them")
+    require(np.ptp(y) > 0, f"labels are all {y[0] + 0:g}: nothing can be fitted to them")
     constant = np.flatnonzero(np.ptp(np.asarray(x), axis=0) == 0)
     require(not len(constant), f"features {constant[:5].tolist()} are constant: leave them out")
     one = (is_spurious is None) != (directions is None)

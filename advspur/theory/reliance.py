@@ -182,8 +182,8 @@ def reliant(values, theta, spurious, n):
     NFS is a ratio of squares: where |theta_S| is of the size of its error it is biased up and
     cannot be 0, and where |theta_C| is, it cannot be 1. So the interval joins two: `corrected`, and
     that of the factors t of the smaller part of theta with which it could have given what was
-    found: with the resamples' errors added to theta, so changed, at least 2.5% of the ratios of
-    the two parts' lengths are above that found, and 2.5% below. Joined, they are cautious.
+    found: with the resamples' errors added to theta / |theta|, so changed, at least 2.5% of the
+    ratios of the two parts' lengths are above that found, and 2.5% below. They are cautious.
     """
     first = corrected(values, n)
     if not 0 < first.value < 1:
@@ -191,8 +191,9 @@ def reliant(values, theta, spurious, n):
     is_less = first.value <= 0.5
     is_part = spurious == is_less
     theta = theta[np.any(theta != 0, axis=1)]  # without collapsed ones
+    theta = theta / np.linalg.norm(theta, axis=1, keepdims=True)
     part, size = theta[0, is_part], np.sum(theta[0, is_part] ** 2)
-    odds = size / np.sum(theta[0, ~is_part] ** 2)
+    odds = size / (1 - size)
     # |t part + error|^2 < odds |rest*|^2 for t between the roots `below` and `above`.
     change = theta[1:, is_part] - part
     half = change @ part / size
