@@ -17,6 +17,7 @@ from absl import flags
 
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)  # budgets, of the collapse radius
 flags.DEFINE_string("data", "", "Your own data; its part `train` is read.")
+flags.DEFINE_integer("image_size", 32, "Pixels a side of your own images.")
 flags.DEFINE_list("classes", ["0", "1"], "Two classes of the spurious shapes.")
 flags.DEFINE_integer("num_images", 8000, "Spurious shapes drawn, of all classes.")
 flags.DEFINE_integer("num_components", 8, "Principal components of the features.")
@@ -76,7 +77,7 @@ def own_features(flags, model):
     from advspur.data.groups import attributes
     from advspur.predict import features_on
 
-    table = own(flags.data, resize="none", image_size=model.image_size)["train"]
+    table = own(flags.data, resize="none", image_size=flags.image_size)["train"]
     require(table.num_classes == 2, f"{flags.data} has {table.num_classes} classes; expected 2")
     names = attributes(table)
     require(names, f"{flags.data} has no attribute")

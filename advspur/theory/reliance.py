@@ -26,7 +26,7 @@ from advspur.theory.prescription import core_ratios, least_weight
 from advspur.theory.solve import minimize_adversarial_loss
 
 TAIL = (1 - CONFIDENCE) / 2
-SHARES = (0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
+SHARES = (0.001, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.999)  # of the core's collapse radius, for w*
 LEAST_SIDE = 0.02  # a bias is corrected by no more than this share of resamples on one side says
 
 
@@ -107,31 +107,38 @@ def _resample(x, y, is_spurious, keys, **options):
 @functools.partial(jax.jit, static_argnames=("p", "core_only"))
 def _predict(models, epsilons, *, p, core_only):
     """dict of arrays [1 + resamples, ...]."""
-    at_budget = jax.vmap(lambda model, e: minimize_adversarial_loss(model, e, p=p).theta, (None, 0))
+    e = len(epsilons)
 
     def one(model):
         core, spurious = restrict_to_core(model), model.is_spurious
-        more = collapse_radius(core, p=p) * jnp.array(SHARES, epsilons.dtype)
-        budgets = jnp.concatenate([epsilons, more]) if p == math.inf and core_only else epsilons
+        budgets = epsilons
+        if p == math.inf and core_only:
+            more = collapse_radius(core, p=p) * jnp.array(SHARES, epsilons.dtype)
+            budgets = jnp.concatenate([epsilons, more])
         both = jax.tree.map(lambda *parts: jnp.stack(parts), model, core)
-        theta, of_core = jax.vmap(at_budget, (0, None))(both, budgets)  # one program for the two
-        theta = theta[: len(epsilons)]
+
+        @jax.vmap  # one program for the two
+        def minimizer(which, epsilon):
+            chosen = jax.tree.map(lambda x: x[which], both)
+            return minimize_adversarial_loss(chosen, epsilon, p=p).theta
+
+        which = jnp.concatenate([jnp.zeros(e, int), jnp.ones(len(budgets), int)])
+        theta = minimizer(which, jnp.concatenate([epsilons, budgets]))
+        theta, of_core = theta[:e], theta[e:]
         b = model.covariance @ model.theta_opt
         sizes = b / (C1 * jnp.sqrt(model.theta_opt @ b + model.noise_std**2))
         nfs = jax.vmap(norm_fraction_spurious, (0, None))(theta, spurious)
         found = {"theta": theta, "nfs": nfs, "sizes": sizes, "radius": lp_norm(sizes, p)}
         of_each = functools.partial(jax.vmap, in_axes=(None, 0, 0))
         weight = of_each(functools.partial(least_weight, p=p))(model, budgets, of_core)
-        found["weight"] = weight[: len(epsilons)]
+        found["weight"] = weight[:e]
         if p == math.inf:
             ratios = of_each(functools.partial(core_ratios, p=p))(model, budgets, of_core)
             ratios = jnp.where(spurious, ratios, 0)
-            found["ratios"], profile = ratios[: len(epsilons)], ratios[len(epsilons) :]
+            found["ratios"] = ratios[:e]
             if core_only:
-                found["profile"], found["uniform"] = (
-                    profile.reshape(-1),
-                    1 / critical_spurious_scale(model),
-                )
+                found["profile"] = ratios[e:].reshape(-1)
+                found["uniform"] = 1 / critical_spurious_scale(model)
                 found["first"] = epsilon_of_first_reliance(model)
         return found
 
