@@ -2,7 +2,7 @@
 
 Data are drawn from Gaussian linear models whose parameters are known, fitted, and the 95% intervals
 compared with what the models' own parameters give. The share that holds has a Wilson interval; 0.95
-is what it should be. Truths that cannot be estimated, as w* without --core_only, are left out.
+is what it should be. An interval that is NaN, of the NFS of a fit that has collapsed, is a miss.
 """
 
 import math
@@ -99,7 +99,7 @@ def coverage(flags, model, p, n, core_only):
         for i, true in enumerate(truth):
             epsilon = f"{epsilons[i]:9.4f}" if len(truth) > 1 else " " * 9
             share = wilson(int(held[:, i].sum()), len(held))
-            numbers = f"{float(true):11.3g}{np.median(values[:, i]):11.3g}{share.value:7.3f}"
+            numbers = f"{float(true):11.3g}{np.nanmedian(values[:, i]):11.3g}{share.value:7.3f}"
             yield f"  {name:22}{epsilon}{numbers}   [{share.low:.3f}, {share.high:.3f}]"
 
 
