@@ -26,7 +26,7 @@ ALLOWED = {
     "intervals": set(),
     "records": {"_checks", "intervals"},
     "metrics": {"_checks", "intervals"},
-    "theory": {"_checks", "norms"},
+    "theory": {"_checks", "norms", "intervals"},
     "attacks": L0,
     "models": L0,
     "data": L0,

@@ -5,6 +5,10 @@ from advspur.theory.cues import CueReliance as CueReliance
 from advspur.theory.cues import cue_sizes as cue_sizes
 from advspur.theory.cues import predict_reliance as predict_reliance
 from advspur.theory.cues import two_cue_model as two_cue_model
+from advspur.theory.estimate import CoreTest as CoreTest
+from advspur.theory.estimate import GaussianFit as GaussianFit
+from advspur.theory.estimate import Normality as Normality
+from advspur.theory.estimate import fit_gaussian_linear_model as fit_gaussian_linear_model
 from advspur.theory.limits import collapse_radius as collapse_radius
 from advspur.theory.limits import critical_spurious_scale as critical_spurious_scale
 from advspur.theory.limits import epsilon_of_first_reliance as epsilon_of_first_reliance
@@ -22,9 +26,12 @@ from advspur.theory.linear_model import worst_case_perturbation as worst_case_pe
 from advspur.theory.paths import RegularizationPath as RegularizationPath
 from advspur.theory.paths import regularization_path as regularization_path
 from advspur.theory.prescription import WeightSweep as WeightSweep
+from advspur.theory.prescription import break_even_budget as break_even_budget
 from advspur.theory.prescription import nfs_rate as nfs_rate
 from advspur.theory.prescription import protective_weight as protective_weight
 from advspur.theory.prescription import sweep_budget_weights as sweep_budget_weights
+from advspur.theory.reliance import Reliance as Reliance
+from advspur.theory.reliance import estimate_reliance as estimate_reliance
 from advspur.theory.sampling import (
     minimize_empirical_adversarial_loss as minimize_empirical_adversarial_loss,
 )

@@ -142,21 +142,25 @@ def norm_fraction_spurious(theta, is_spurious):
     return jnp.sum(jnp.where(is_spurious, scaled, 0) ** 2) / jnp.sum(scaled**2)
 
 
-def restrict_to_core(model):
+def restrict_to_core(model, *, barred=None):
     """The model as seen by one that uses the core features only (theta_S = 0).
 
     Its minimisers have theta_S = 0 and its losses there are those of `model`. If theta_opt is 0
     on S, only the covariance changes: the block of C, and S made independent of everything.
     Else what X_C tells of <X_S, theta_opt> joins theta_opt, the rest joins the noise.
+
+    Args:
+      barred: [m] bool, features to bar in place of S; None: those of S.
     """
     covariance, theta_opt, noise_std, is_spurious = model
-    core = ~is_spurious
+    barred = is_spurious if barred is None else barred
+    core = ~barred
     within = jnp.where(core[:, None] & core, covariance, 0)
-    outside = jnp.where(is_spurious, theta_opt, 0)
+    outside = jnp.where(barred, theta_opt, 0)
     explained = jnp.linalg.pinv(within, hermitian=True) @ jnp.where(core, covariance @ outside, 0)
     variance = outside @ covariance @ outside - explained @ within @ explained
     noise_std = _safe_sqrt(noise_std**2 + jnp.maximum(variance, 0))
-    alone = jnp.where(is_spurious, jnp.diag(covariance), 0)
+    alone = jnp.where(barred, jnp.diag(covariance), 0)
     return GaussianLinearModel(
         within + jnp.diag(alone), jnp.where(core, theta_opt, 0) + explained, noise_std, is_spurious
     )

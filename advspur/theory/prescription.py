@@ -50,16 +50,21 @@ def protective_weight(model, epsilon, *, p):
     """
     check_norm(p)
     model = check_model(model)
-    theta, h, multiplier = _of_core(model, epsilon, p)
+    theta = _core_minimizer(model, epsilon, p)
+    return least_weight(model, epsilon, theta, p=p)
+
+
+def least_weight(model, epsilon, theta, *, p):
+    """`protective_weight`, given theta_c."""
     spurious = model.is_spurious
-    excess = jnp.max(jnp.where(spurious, jnp.abs(h), 0)) / multiplier
+    size = jnp.abs(core_ratios(model, epsilon, theta, p=p))
+    excess = jnp.max(jnp.where(spurious, size, 0))
     if p == math.inf:
         return excess
-    # Beyond the collapse h = b and the multiplier is c1 epsilon s0.
-    size = jnp.abs(h) / multiplier
+    # Beyond the collapse h = b and K = c1 epsilon s0.
     room = 1 - jnp.sum(jnp.where(spurious, 0, size) ** p)
     weight = (jnp.sum(jnp.where(spurious, size, 0) ** p) / jnp.maximum(room, 0)) ** (1 / p)
-    rounding = jnp.finfo(h.dtype).eps ** 0.6
+    rounding = jnp.finfo(size.dtype).eps ** 0.6
     return jnp.where(excess <= rounding, 0, jnp.where(jnp.any(theta != 0), jnp.inf, weight))
 
 
@@ -73,23 +78,77 @@ def nfs_rate(model, epsilon, *, p):
     check_norm(p)
     require(p < math.inf, "p = inf has no rate: from protective_weight on NFS is 0")
     model = check_model(model)
-    theta, h, multiplier = _of_core(model, epsilon, p)
-    size = jnp.where(model.is_spurious, jnp.abs(h) / multiplier, 0)
-    used = size > jnp.finfo(h.dtype).eps ** 0.6
+    theta = _core_minimizer(model, epsilon, p)
+    ratios = core_ratios(model, epsilon, theta, p=p)
+    size = jnp.where(model.is_spurious, jnp.abs(ratios), 0)
+    used = size > jnp.finfo(size.dtype).eps ** 0.6
     total = jnp.sum(jnp.where(used, jnp.where(used, size, 1) ** (2 * p - 2), 0))
     return lp_norm(theta, dual_exponent(p)) ** 2 * total / (theta @ theta)
 
 
-def _of_core(model, epsilon, p):
-    """(theta_c, h, K) of the best core-only model."""
-    check_nonnegative("epsilon", epsilon)
-    is_attack = not is_concrete(epsilon) or np.all(np.asarray(epsilon) > 0)
-    require(is_attack, "epsilon must be > 0: without an attack weights do nothing")
-    theta = minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
+def break_even_budget(model, *, p, weight=math.inf):
+    """The budget below which attacking S more lowers the clean loss, and above which it does not.
+
+    epsilon at which the minimisers under `weight` on S and under the uniform attack have the same
+    `standard_loss`. NaN where the former is never lower, as where theta_opt is not 0 on S or robust
+    training uses no spurious feature anyway.
+
+    Args:
+      p: norm of the attack, in [1, inf].
+      weight: of the spurious features, > 1; inf: the best core-only model. At a weight just above 1
+        it is where d clean loss / d weight changes its sign.
+
+    The last of 64 budgets up to the collapse radius at which the loss is lower, and of 64 up to the
+    next, and so on; where the sign changes more than once, that is the last change.
+    """
+    check_norm(p)
+    require(weight > 1, f"weight = {weight}: it must be > 1")
+    return _break_even(check_model(model), jnp.asarray(weight, float), float(p))
+
+
+@functools.partial(jax.jit, static_argnames="p")
+def _break_even(model, weight, p):
+    def clean_loss(epsilon, weight):
+        call = {"p": p, "budget_weights": spurious_weights(model, weight)}
+        return standard_loss(minimize_adversarial_loss(model, epsilon, **call).theta, model)
+
+    def gain(epsilon):
+        uniform, weighted = jax.vmap(clean_loss, in_axes=(None, 0))(epsilon, weights)
+        return (uniform - weighted) / uniform
+
+    def refine(_, carry):
+        low, width, exists = carry
+        width = width / 64
+        steps = jnp.arange(64, dtype=width.dtype)
+        is_lower = jax.vmap(gain)(low + width * steps) > rounding
+        last = jnp.max(jnp.where(is_lower, steps, 0))
+        return low + width * last, width, exists | jnp.any(is_lower)
+
+    radius = collapse_radius(model, p=p)
+    weights = jnp.stack([jnp.ones_like(radius), weight.astype(radius.dtype)])
+    rounding = jnp.finfo(radius.dtype).eps ** 0.8
+    rounds = math.ceil(jnp.finfo(radius.dtype).nmant / 6)
+    low, width, exists = jax.lax.fori_loop(
+        0, rounds, refine, (jnp.zeros_like(radius), radius, jnp.zeros((), bool))
+    )
+    is_known = exists & ~jnp.any((model.theta_opt != 0) & model.is_spurious)
+    return jnp.where(is_known, low + width / 2, jnp.nan)
+
+
+def core_ratios(model, epsilon, theta, *, p):
+    """[m]: h / K of `protective_weight` at theta = theta_c, for p = inf the weights needed on S."""
     s = residual_std(theta, model)
     y = epsilon * lp_norm(theta, dual_exponent(p)) / s
     multiplier = s * epsilon * (C1 + y) / (1 + C1 * y)
-    return theta, model.covariance @ (model.theta_opt - theta), multiplier
+    return model.covariance @ (model.theta_opt - theta) / multiplier
+
+
+def _core_minimizer(model, epsilon, p):
+    """theta_c, the best with theta_S = 0."""
+    check_nonnegative("epsilon", epsilon)
+    is_attack = not is_concrete(epsilon) or np.all(np.asarray(epsilon) > 0)
+    require(is_attack, "epsilon must be > 0: without an attack weights do nothing")
+    return minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
 
 
 class WeightSweep(NamedTuple):

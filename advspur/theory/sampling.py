@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from advspur._checks import check_nonnegative, check_norm, require
 from advspur.norms import dual_exponent, lp_norm
-from advspur.theory.linear_model import check_finite, check_model, float_arrays
+from advspur.theory.linear_model import check_finite, check_model, float_arrays, weigh
+from advspur.theory.weights import positive_weights
 
 SMOOTHINGS = 8  # each ten times sharper than the one before
 NEWTON_STEPS = 50  # of each
@@ -26,19 +27,22 @@ def sample_data(model, key, num_samples):
     return x, x @ theta_opt + noise
 
 
-def monte_carlo_adversarial_loss(theta, model, epsilon, key, *, p, num_samples=100_000):
+def monte_carlo_adversarial_loss(
+    theta, model, epsilon, key, *, p, num_samples=100_000, budget_weights=None
+):
     """(mean, standard error) of max over ||delta||_p <= epsilon of (Y - <X + delta, theta>)^2.
 
     Each sample's maximum is (|y - <x, theta>| + epsilon ||theta||_q)^2 (Eq. 3); the mean estimates
-    `adversarial_loss`.
+    `adversarial_loss`, which explains `budget_weights`.
     """
     check_nonnegative("epsilon", epsilon)
     x, y = sample_data(model, key, num_samples)
-    losses = (jnp.abs(y - x @ theta) + epsilon * lp_norm(theta, dual_exponent(p))) ** 2
+    norm = lp_norm(weigh(theta, budget_weights), dual_exponent(p))
+    losses = (jnp.abs(y - x @ theta) + epsilon * norm) ** 2
     return jnp.mean(losses), jnp.std(losses, ddof=1) / math.sqrt(num_samples)
 
 
-def minimize_empirical_adversarial_loss(x, y, epsilon, *, p):
+def minimize_empirical_adversarial_loss(x, y, epsilon, *, p, budget_weights=None):
     """argmin over theta of mean_i (|y_i - <x_i, theta>| + epsilon ||theta||_q)^2.
 
     Adversarial training on n samples. Convex with kinks wherever a residual is 0, which are
@@ -48,6 +52,8 @@ def minimize_empirical_adversarial_loss(x, y, epsilon, *, p):
     Args:
       x: [n, m].
       y: [n].
+      budget_weights: [m], positive and finite: ||D theta||_q takes the place of ||theta||_q, see
+        `adversarial_loss`.
     Returns: (theta [m], loss, smoothing: what the last smoothing can have cost; infinite where
       Newton's method did not settle).
     """
@@ -60,7 +66,12 @@ def minimize_empirical_adversarial_loss(x, y, epsilon, *, p):
     )
     check_finite("x", x)
     check_finite("y", y)
-    return _train(x, y, jnp.asarray(epsilon, x.dtype), float(p))
+    epsilon = jnp.asarray(epsilon, x.dtype)
+    if budget_weights is None:
+        return _train(x, y, epsilon, float(p))
+    weights = positive_weights(budget_weights, x.shape[1], x.dtype)
+    theta, *rest = _train(x / weights, y, epsilon, float(p))
+    return theta / weights, *rest
 
 
 @functools.partial(jax.jit, static_argnames="p")

@@ -18,15 +18,19 @@ def weighted_model(model, budget_weights):
     """
     if budget_weights is None:
         return model, 1
-    weights, has_limits = check_weights(
-        budget_weights, *model.theta_opt.shape, model.theta_opt.dtype
-    )
+    weights = positive_weights(budget_weights, *model.theta_opt.shape, model.theta_opt.dtype)
+    return reweight(model, weights, has_limits=False)[0], weights
+
+
+def positive_weights(budget_weights, num_features, dtype):
+    """The weights as an array [m]. Raises: InputError for weights that are 0 or inf."""
+    weights, has_limits = check_weights(budget_weights, num_features, dtype)
     require(
         not has_limits or not is_concrete(weights),
         f"budget_weights = {budget_weights}: here they must be positive and finite; "
         "minimize_adversarial_loss takes 0 and inf too",
     )
-    return reweight(model, weights, has_limits=False)[0], weights
+    return weights
 
 
 def reweight(model, weights, *, has_limits=True):
@@ -44,9 +48,7 @@ def reweight(model, weights, *, has_limits=True):
     if has_limits:
         barred, free = jnp.isinf(weights), weights == 0
         scale = jnp.where(barred | free, 1, weights)
-        model = restrict_to_core(model._replace(is_spurious=barred))._replace(
-            is_spurious=model.is_spurious
-        )
+        model = restrict_to_core(model, barred=barred)
         covariance, optimum = model.covariance, model.theta_opt
         among = jnp.where(free[:, None] & free, covariance, 0)
         across = jnp.where(free[:, None] & ~free, covariance, 0)

@@ -32,19 +32,23 @@ def test_samples_have_the_moments_of_the_model(x64, key):
 def test_monte_carlo_estimates_the_adversarial_loss(x64, key, p):
     model = gaussian_linear_model(0.5)
     theta = jnp.array([0.7, 0.8, 0.1, 0.2, -0.1])
-    mean, error = monte_carlo_adversarial_loss(theta, model, 0.5, key, p=p)
-    assert abs(mean - adversarial_loss(theta, model, 0.5, p=p)) < 4 * error
+    for weights in (None, np.array([1, 0.5, 2, 0, 1.5])):
+        call = {"p": p, "budget_weights": weights}
+        mean, error = monte_carlo_adversarial_loss(theta, model, 0.5, key, **call)
+        assert abs(mean - adversarial_loss(theta, model, 0.5, **call)) < 4 * error
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, math.inf])
 def test_empirical_minimum_against_simplex_search(x64, key, p, q):
     model = gaussian_linear_model(0.5, spurious_scale=2.0)
+    weights = np.array([1.0, 0.8, 2.0, 1.5, 0.5])
     x, y = sample_data(model, key, 80)
-    theta, loss, smoothing = minimize_empirical_adversarial_loss(x, y, 0.6, p=p)
+    call = {"p": p, "budget_weights": weights}
+    theta, loss, smoothing = minimize_empirical_adversarial_loss(x, y, 0.6, **call)
     x, y = np.asarray(x), np.asarray(y)
 
     def objective(t):
-        return np.mean((np.abs(y - x @ t) + 0.6 * np.linalg.norm(t, q)) ** 2)
+        return np.mean((np.abs(y - x @ t) + 0.6 * np.linalg.norm(weights * t, q)) ** 2)
 
     np.testing.assert_allclose(loss, objective(np.asarray(theta)), rtol=1e-12)
     rng = np.random.default_rng(0)
@@ -84,3 +88,9 @@ def test_many_samples_approach_the_population(x64):
 def test_mistakes_are_named(x, y, epsilon, message):
     with pytest.raises(InputError, match=message):
         minimize_empirical_adversarial_loss(x, y, epsilon, p=2)
+
+
+def test_weights_without_limits():
+    x, y = np.ones((4, 3)), np.ones(4)
+    with pytest.raises(InputError, match="must be positive and finite"):
+        minimize_empirical_adversarial_loss(x, y, 0.1, p=2, budget_weights=np.array([1, 0, 1]))

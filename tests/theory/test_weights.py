@@ -241,6 +241,31 @@ def test_a_sweep_holds_the_table_of_the_price():
     np.testing.assert_allclose(sweep.collapse_radius, radii, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("p", "eta", "scale", "theta_opt", "core_only", "slightly_more"),
+    [
+        (1, 0.25, 1, (1, 1, 0, 0, 0), 1.961381, 2.52885),
+        (2, 0.5, 1, (1, 0.5, 0, 0, 0), 1.199026, 1.37435),
+        (math.inf, 1, 3, (1, 0.5, 0, 0, 0), 0.907262, 0.66779),
+    ],
+)
+def test_the_break_even_budget(p, eta, scale, theta_opt, core_only, slightly_more):
+    """Against 50-digit solutions of both problems by another method."""
+    model = theory.gaussian_linear_model(eta, spurious_scale=scale, theta_opt=theta_opt)
+    assert theory.break_even_budget(model, p=p) == pytest.approx(core_only, abs=2e-6)
+    nearly = theory.break_even_budget(model, p=p, weight=1 + 1e-6)
+    assert nearly == pytest.approx(slightly_more, abs=2e-5)
+
+
+def test_without_a_gain_there_is_no_break_even_budget():
+    unused = theory.gaussian_linear_model(0.5)
+    assert np.isnan(theory.break_even_budget(unused, p=math.inf))
+    needed = theory.gaussian_linear_model(0.5, spurious_scale=3.0, theta_opt=(1, 1, 0.01, 0, 0))
+    assert np.isnan(theory.break_even_budget(needed, p=math.inf))
+    with pytest.raises(InputError, match="weight = 1: it must be > 1"):
+        theory.break_even_budget(unused, p=2, weight=1)
+
+
 def test_nfs_can_rise_with_the_weight():
     """The counterexample of docs/theory.md: the core features drop out first."""
     covariance = np.array([[1, 0, 1.6], [0, 1, 0.4], [1.6, 0.4, 4]])

@@ -1,0 +1,157 @@
+"""Adversarially trained heads, predicted: python scripts/predict_heads.py MODEL [--data=PATH]
+
+A Gaussian linear model is fitted to a network's features of one half of the images. What it
+predicts of the reliance of adversarially trained linear heads (NFS over the budget) is compared
+with heads trained on that half, and on the other. The attack is on the features, reduced to some
+principal components in an orthonormal basis whose last directions are the spurious ones.
+
+Without --data the images are spurious shapes of two classes, and spurious is what features of the
+same object on other backgrounds differ in. With it they are your own of two classes and an
+attribute, as a metadata.csv: spurious is what the means of its values differ in within a class.
+"""
+
+import math
+
+import _cli
+from absl import flags
+
+SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)  # budgets, of the collapse radius
+flags.DEFINE_string("data", "", "Your own data; its part `train` is read.")
+flags.DEFINE_integer("image_size", 32, "Pixels a side of your own images.")
+flags.DEFINE_list("classes", ["0", "1"], "Two classes of the spurious shapes.")
+flags.DEFINE_integer("num_images", 8000, "Spurious shapes drawn, of all classes.")
+flags.DEFINE_integer("num_components", 8, "Principal components of the features.")
+flags.DEFINE_integer("num_directions", 3, "Spurious directions, at most; those of most variance.")
+flags.DEFINE_bool("core_only", False, "Fit theta_opt = 0 on the spurious directions.")
+flags.DEFINE_integer("seed", 0, "Of the halves and the resamples.")
+
+
+def main(flags, spec):
+    import jax
+    import numpy as np
+
+    from advspur import models
+    from advspur._checks import check_seed, require
+
+    check_seed("seed", flags.seed)
+    model = models.load(spec)
+    features, labels, differences = (own_features if flags.data else shape_features)(flags, model)
+    order = np.random.default_rng(flags.seed).permutation(len(labels))
+    halves = order[::2], order[1::2]
+    first = features[halves[0]]
+    components = np.linalg.svd(first - first.mean(axis=0), full_matrices=False)[2]
+    components = components[: flags.num_components]
+    share = np.var(first @ components.T, axis=0).sum() / np.var(first, axis=0).sum()
+    directions = np.linalg.svd(differences @ components.T, full_matrices=False)[2]
+    directions = directions[: flags.num_directions]
+    require(len(directions) < len(components), "fewer directions than components are needed")
+    print(f"{len(labels)} images; {len(components)} components hold {share:.1%} of the variance")
+    with jax.enable_x64(True):
+        compare(flags, features @ components.T, labels, halves, directions)
+
+
+def shape_features(flags, model):
+    """(features [n, d], labels [n] of -1 and 1, differences [r, d] of pairs)."""
+    import numpy as np
+
+    from advspur.data import spurious_shapes
+    from advspur.predict import features_on
+
+    passes = {
+        split: features_on(model, spurious_shapes(split, num_examples=count), batch_size=500)
+        for split, count in (("test", flags.num_images), ("mixed_same", 2000), ("mixed_rand", 2000))
+    }
+    found, classes = passes["test"], [int(c) for c in flags.classes]
+    rows = np.isin(found["label"], classes)
+    labels = np.where(found["label"][rows] == classes[0], -1.0, 1.0)
+    differences = passes["mixed_same"]["features"] - passes["mixed_rand"]["features"]
+    return found["features"][rows].astype(float), labels, differences.astype(float)
+
+
+def own_features(flags, model):
+    """The same of own data; the differences are of means."""
+    import numpy as np
+
+    from advspur._checks import require
+    from advspur.data import own
+    from advspur.data.groups import attributes
+    from advspur.predict import features_on
+
+    table = own(flags.data, resize="none", image_size=flags.image_size)["train"]
+    require(table.num_classes == 2, f"{flags.data} has {table.num_classes} classes; expected 2")
+    names = attributes(table)
+    require(names, f"{flags.data} has no attribute")
+    found = features_on(model, table, batch_size=500)
+    features, label = found["features"].astype(float), found["label"]
+    differences = []
+    for name in names:
+        values = table.columns[name]
+        for y in range(2):
+            means = [features[(values == v) & (label == y)].mean(axis=0) for v in np.unique(values)]
+            differences += [mean - means[0] for mean in means[1:]]
+    return features, np.where(label == 0, -1.0, 1.0), np.array(differences)
+
+
+def compare(flags, x, y, halves, directions):
+    """Print the fit, and for each norm predicted and found NFS."""
+    import jax
+    import numpy as np
+
+    from advspur import theory
+
+    options = {"core_only": flags.core_only, "spurious_directions": directions}
+    fits = [theory.fit_gaussian_linear_model(x[rows], y[rows], **options) for rows in halves]
+    describe(fits[0])
+    for p in (2, math.inf):
+        radius = float(theory.collapse_radius(fits[0].model, p=p))
+        epsilons = np.array(SHARES) * radius
+        reliance = theory.estimate_reliance(fits[0], epsilons, jax.random.key(flags.seed), p=p)
+        print(f"p = {p}: collapse radius {text(*reliance.collapse_radius[:3])}")
+        print(f"{'epsilon':>9}  {'predicted [95%]':30}{'head':>9}   other half: predicted, head")
+        for i, epsilon in enumerate(epsilons):
+            values = [nfs_of_head(fits[0], epsilon, p), prediction(fits[1], epsilon, p)]
+            values.append(nfs_of_head(fits[1], epsilon, p))
+            interval = text(*(part[i] for part in reliance.nfs[:3]))
+            numbers = "{:9.4g}{:23.4g}{:9.4g}".format(*values)
+            print(f"{epsilon:9.4f}  {interval:30}{numbers}")
+
+
+def text(value, low, high):
+    return f"{value:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def describe(fit):
+    n, d = fit.features.shape
+    statistic, degrees, p_value = fit.core_test
+    print(f"fit to n = {n}, d = {d}, core_only = {fit.options['core_only']}")
+    print(f"theta_opt = 0 on S: F{degrees} = {statistic:.2f}, p = {p_value:.2g}")
+    for name in ("feature", "residual"):
+        found = getattr(fit, f"{name}_normality")
+        numbers = f"skewness {found.skewness:.3f} (p = {found.skewness_p:.2g})"
+        print(f"{name}s: {numbers}, kurtosis {found.kurtosis:.3f} (p = {found.kurtosis_p:.2g})")
+    explained = 1 - float(fit.model.noise_std**2 / (fit.labels @ fit.labels / (n - 1)))
+    print(
+        f"R^2 {explained:.3f}; mean |residual| / (c1 noise_std) = {float(fit.residual_ratio):.4f}"
+    )
+
+
+def prediction(fit, epsilon, p):
+    from advspur import theory
+
+    theta = theory.minimize_adversarial_loss(fit.model, epsilon, p=p).theta
+    return float(theory.norm_fraction_spurious(theta, fit.model.is_spurious))
+
+
+def nfs_of_head(fit, epsilon, p):
+    """NFS of a head trained adversarially on the examples of the fit."""
+    from advspur import theory
+
+    call = fit.features, fit.labels, epsilon
+    theta, _, smoothing = theory.minimize_empirical_adversarial_loss(*call, p=p)
+    if not math.isfinite(smoothing):
+        return math.nan
+    return float(theory.norm_fraction_spurious(theta, fit.model.is_spurious))
+
+
+if __name__ == "__main__":
+    _cli.run(main, arguments=True)
