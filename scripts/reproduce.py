@@ -102,8 +102,11 @@ def suite_configs(config, settings=None):
     """
     from advspur._checks import check_choice, norm_name, require
 
-    budgets = [(2.0, 0.0), *((2.0, e) for e in config.suite.l2_epsilons)]
-    budgets += [(math.inf, e) for e in config.suite.linf_epsilons]
+    def given(values):
+        return [value for value in values if value != ""]  # --config.KEY= is ("",)
+
+    budgets = [(2.0, 0.0), *((2.0, e) for e in given(config.suite.l2_epsilons))]
+    budgets += [(math.inf, e) for e in given(config.suite.linf_epsilons)]
     dials = config.suite.get("dials", {"": {}})
     rhos = config.suite.get("rhos", (0.0,))
     if settings is None:
@@ -117,7 +120,7 @@ def suite_configs(config, settings=None):
             require(isinstance(value, kind), fault)
     is_shapes = "" in dials or config.dataset == "spurious_shapes"
     require(is_shapes, "suite.dials are of spurious_shapes: set dataset = 'spurious_shapes'")
-    for setting, seed, rho in itertools.product(settings, config.suite.seeds, rhos):
+    for setting, seed, rho in itertools.product(settings, given(config.suite.seeds), given(rhos)):
         for p, epsilon in budgets:
             model = copy.deepcopy(config)
             model.seed, model.attack.p, model.attack.epsilon = seed, p, epsilon

@@ -13,15 +13,19 @@ import time
 from pathlib import Path
 
 import _cli
+import _predictions
 import jax
 import numpy as np
 import pytest
+import reproduce
 from seeded import state_dict
 
 from advspur import models
+from advspur._checks import InputError
 from advspur._files import locked
 from advspur.models import resnet
 from advspur.training.run_dir import describe_attack
+from configs import theory_to_networks
 from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,24 +198,48 @@ def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp
     assert all(path.stat().st_mtime_ns <= log.stat().st_mtime_ns for log in trained)
     page = (workdir / "report.html").read_text()
     assert digest in page and "2 settings, 3 kinds of training, 1 seeds" in page
-    assert "Left out, since networks are missing: varied_base, " in page
+    assert "Left out, since networks are missing: fixed_all, fixed_correlated, " in page
 
     code, out, _ = run("reproduce", *arguments)
     assert code == 0 and "6 models, no new numbers" in out
-    told = path.read_text()
-    path.write_text(told.replace('"nfs": ', '"nfs": 1'))
-    code, _, err = run("reproduce", *arguments)
-    assert code == 2 and "predictions are not changed afterwards" in err, err
+
+
+def test_predictions_are_never_made_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setattr(_predictions, "predictions", lambda every: every)
+    path, network = tmp_path / "predictions.json", tmp_path / "fixed_base" / "standard_seed0"
+    for _ in range(2):
+        _predictions.write([network], "told", tmp_path)
+        assert path.read_text() == "told"
+    with pytest.raises(InputError, match="predictions are not changed afterwards"):
+        _predictions.write([network], "told otherwise", tmp_path)
+    assert path.read_text() == "told"
     path.unlink()
-    code, _, err = run("reproduce", *arguments)
-    assert code == 2 and "a prediction comes first" in err and not path.exists(), err
-    for wrong, message in (
-        ("settings=base", "suite.settings = 'base'; allowed: 'varied_base'"),
-        ("settings=", "suite.seeds or suite.settings is empty"),
-        ("dials.fixed_all.noise_std=-1.", "noise_std = -1.0"),
-    ):
-        code, _, err = run("reproduce", *arguments, f"--config.suite.{wrong}")
-        assert code == 2 and message in err, err
+    network.mkdir(parents=True)
+    with pytest.raises(InputError, match="fixed_base/standard_seed0 is there: a prediction comes"):
+        _predictions.write([network], "told", tmp_path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"settings": ("base",)}, "suite.settings = 'base'"),
+        ({"dials": {"base": {"hue": 1.0}}}, "a dial of suite.dials.base = 'hue'"),
+        ({"dials": {"base": {"noise_std": "a"}}}, "base.noise_std = 'a': expected float"),
+    ),
+)
+def test_settings_that_cannot_be(change, message):
+    config = theory_to_networks.get_config()
+    with config.unlocked():
+        config.suite.update({"settings": ("base",)} | change)
+    with pytest.raises(InputError, match=message):
+        list(reproduce.suite_configs(config))
+
+
+def test_a_suite_without_models_is_refused(run, tmp_path):
+    given = ["--config=configs/quickstart.py", "--config.suite.seeds=", f"--workdir={tmp_path}"]
+    code, _, err = run("reproduce", *given)
+    assert code == 2 and "the suite has no model" in err, err
 
 
 @pytest.mark.parametrize(
