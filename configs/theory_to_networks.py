@@ -1,4 +1,4 @@
-"""Does the linear theory foresee networks? Predictions from the data alone, then 252 networks.
+"""Does the linear theory predict networks? Predictions from the data alone, then 252 networks.
 
 python scripts/reproduce.py --config configs/theory_to_networks.py [--config.suite.settings=...]
 

@@ -29,13 +29,13 @@ def write_report(directory):
 
     Reads records.jsonl, theory_*.npz, config.json, and predictions.json with the records of its
     settings, whichever are there. Raises InputError where there are none of the first two and no
-    network that was foretold.
+    network with a prediction.
     """
     directory = Path(directory)
     records = read_records(directory / "records.jsonl")
-    theory, foretold = read_theory(directory), read_predictions(directory)
+    theory, comparison = read_theory(directory), read_predictions(directory)
     require(
-        records or theory or foretold,
+        records or theory or comparison,
         f"{directory / 'records.jsonl'} holds no records: run scripts/reproduce.py or "
         "scripts/evaluate.py first",
     )
@@ -43,7 +43,9 @@ def write_report(directory):
     suite = suite_of(numbers)
     figures = save_figures(suite_figures(suite), directory / "figures")
     drawn = save_figures(theory_figures(theory), directory / "figures")
-    compared = save_figures(prediction_figure(foretold) if foretold else (), directory / "figures")
+    compared = save_figures(
+        prediction_figure(comparison) if comparison else (), directory / "figures"
+    )
     config = directory / "config.json"
     run = read_json(config) if config.exists() else None
     note = (run or {}).get("config", {}).get("note", "")
@@ -69,9 +71,9 @@ def write_report(directory):
         figures=[_image(title, path, f"{caption} {note}") for title, path, caption in figures],
         claims=theory_findings(theory),
         theory_figures=[_image(*figure) for figure in drawn],
-        foretold=foretold,
-        prediction_findings=list(prediction_findings(foretold)) if foretold else [],
-        prediction_table=prediction_table(foretold) if foretold else [],
+        comparison=comparison,
+        prediction_findings=list(prediction_findings(comparison)) if comparison else [],
+        prediction_table=prediction_table(comparison) if comparison else [],
         prediction_figures=[_image(*figure) for figure in compared],
         numbers=[(m.name, [r for r in numbers if r.model == m.name]) for m in suite.models],
         num_records=len(numbers),

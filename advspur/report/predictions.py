@@ -1,4 +1,4 @@
-"""What the linear theory foretold of networks, against what was measured of them.
+"""What the linear theory predicted of networks, against what was measured of them.
 
 predictions.json is written before training (scripts/reproduce.py); each of its settings has a
 directory with the records of its networks. Intervals resample settings and seeds, 2,000 times.
@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
 
 
 def read_predictions(directory):
-    """The Comparison of a directory; None where nothing was foretold, or no network is there."""
+    """The Comparison of a directory; None where nothing was predicted, or no network is there."""
     path = Path(directory) / "predictions.json"
     if not path.exists():
         return None
@@ -195,14 +195,14 @@ def _between(gap, nfs, one, other):
 
 
 def _halves(gap, nfs):
-    foretold, found = np.broadcast_to((nfs >= HALF)[..., None], gap.shape), gap >= HALF
+    predicted, found = np.broadcast_to((nfs >= HALF)[..., None], gap.shape), gap >= HALF
     statement = "Networks rely on the background more than on the object exactly where predicted."
-    both, n = int(np.sum(foretold & found)), gap.size
+    both, n = int(np.sum(predicted & found)), gap.size
     detail = (
-        f"NFS ≥ 1/2 is predicted of {foretold.sum()} of {n} networks; {found.sum()} have a gap of "
-        f"50 points or more, {both} of them foretold."
+        f"NFS ≥ 1/2 is predicted of {predicted.sum()} of {n} networks; {found.sum()} have a gap of "
+        f"50 points or more, {both} of them as predicted."
     )
-    agreed = bool(np.all(foretold == found))
+    agreed = bool(np.all(predicted == found))
     return Finding("half", statement, "holds" if agreed else "fails", detail)
 
 
@@ -215,7 +215,7 @@ def _calibration(measured, predicted):
 
 
 def prediction_table(comparison):
-    """A row a setting: NFS foretold and gap found, of each kind of training; means over seeds."""
+    """A row a setting: predicted NFS and measured gap, of each kind of training; means over seeds."""
     c = comparison
     gaps = c.measured[GAP.name].mean(axis=2)
     both = zip(c.settings.items(), c.predicted["nfs"], gaps, strict=True)
