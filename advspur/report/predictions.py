@@ -215,7 +215,7 @@ def _calibration(measured, predicted):
 
 
 def prediction_table(comparison):
-    """A row a setting: predicted NFS and measured gap, of each kind of training; means over seeds."""
+    """A row a setting: predicted NFS → measured gap (mean over seeds) of each kind of training."""
     c = comparison
     gaps = c.measured[GAP.name].mean(axis=2)
     both = zip(c.settings.items(), c.predicted["nfs"], gaps, strict=True)
