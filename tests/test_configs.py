@@ -13,11 +13,13 @@ from advspur.models import build_network
 from advspur.training.run_dir import check_config
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).resolve().parents[1] / "configs").glob("*.py"))
-TRAINING = [n for n in CONFIGS if n != "evaluate" and not n.startswith("theory_")]
 
 
 def load(name):
     return importlib.import_module(f"configs.{name}").get_config()
+
+
+TRAINING = [name for name in CONFIGS if "arch" in load(name)]
 
 
 @pytest.mark.parametrize("name", TRAINING)

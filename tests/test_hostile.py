@@ -96,8 +96,12 @@ def test_config_files_that_are_none(name, tmp_path, capsys):
 
 
 FITTING = {
-    "training": ["quickstart", *(f.stem for f in (ROOT / "configs").glob("[ls]*.py"))],
-    "suite": ["quickstart", "cifar10_color_shift"],
+    "training": [
+        "quickstart",
+        "theory_to_networks",
+        *(f.stem for f in (ROOT / "configs").glob("[ls]*.py")),
+    ],
+    "suite": ["quickstart", "cifar10_color_shift", "theory_to_networks"],
     "evaluation": ["evaluate"],
     "theory": ["theory_nfs", "theory_scale", "theory_shift", "theory_weights"],
 }
