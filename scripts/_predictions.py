@@ -1,39 +1,42 @@
 """predictions.json: what the linear theory says of a suite, written before it is trained."""
 
 import json
+import math
 
 NUM_IMAGES = 500  # whose cues are measured
-DIGITS = 6  # kept, so that the file is the same on every machine
+DIGITS = 6  # kept of a number
+ROUNDING = {"rel_tol": 1e-4, "abs_tol": 1e-6}  # between machines and versions of libraries
 
 
-def write(runs, every, workdir):
-    """Write `workdir`/predictions.json before the first of the run directories is there.
+def write(every, workdir):
+    """Write `workdir`/predictions.json before the first network of the suite is there.
 
-    It is of (name, config) of `every` setting, so that more can be run later. A file that is there
-    must be the same: it is never rewritten.
+    It is of (name, config) of every setting, so that more can be run later. A file that is there
+    must say the same: it is never rewritten.
     """
     from advspur._checks import require
-    from advspur._files import write_whole
+    from advspur._files import read_json, write_whole
 
-    path, content = workdir / "predictions.json", predictions(every)
+    every, path = list(every), workdir / "predictions.json"
+    found = predictions(every)
     if path.exists():
         require(
-            path.read_text() == content,
+            _agree(read_json(path), found),
             f"{path} says something else than would be predicted now: predictions are not changed "
             "afterwards; begin anew with --workdir=DIR",
         )
     else:
-        early = [run for run in runs if run.exists()]
+        early = [workdir / name for name, _ in every if (workdir / name).exists()]
         require(
             not early,
             f"{path} is missing, but {early[0] if early else ''} is there: a prediction comes "
             "first; begin anew with --workdir=DIR",
         )
-        write_whole(path, content)
+        write_whole(path, json.dumps(found, indent=1) + "\n")
 
 
 def predictions(every):
-    """The text of the file: the dials of each setting, the reliance of each kind of training."""
+    """What the file says: the dials of each setting, the reliance of each kind of training."""
     import jax
     import numpy as np
 
@@ -62,7 +65,18 @@ def predictions(every):
             ):
                 model = {"p": p, "epsilon": epsilon, "nfs": _short(nfs)}
                 facts["models"].append(model | {"gradient_share": _short(share)})
-    return json.dumps(jsonable({"settings": found}), indent=1) + "\n"
+    return jsonable({"settings": found})
+
+
+def _agree(a, b):
+    """Whether two contents are the same but for rounding."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_agree(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_agree, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, **ROUNDING)
+    return a == b
 
 
 def _short(value):

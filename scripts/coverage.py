@@ -13,11 +13,14 @@ from absl import flags
 SHARES = (0.05, 0.2, 0.4, 0.8)  # budgets, of the collapse radius
 flags.DEFINE_integer("num_repetitions", 200, "Data sets of each setting.")
 flags.DEFINE_integer("num_resamples", 500, "Of each data set.")
-flags.DEFINE_list("num_examples", ["200", "2000"], "Examples of a data set.")
-flags.DEFINE_list("models", ["paper", "factors"], "paper (5 features), factors (20 features).")
-flags.DEFINE_list("norms", ["2", "inf"], "Norms of the attack.")
-flags.DEFINE_list("core_only", ["1", "0"], "Whether the fit assumes theta_opt = 0 on S.")
-flags.DEFINE_float("shrinkage", 0.0, "Of the fit, in [0, 1]; -1: Ledoit and Wolf's.")
+# Of the next four, each can be given several times: --norms=2 --norms=inf.
+flags.DEFINE_multi_integer("num_examples", [200, 2000], "Of a data set.", lower_bound=3)
+MODELS = ["paper", "factors"]
+flags.DEFINE_multi_enum("models", MODELS, MODELS, "paper (5 features), factors (20 features).")
+flags.DEFINE_multi_float("norms", [2, math.inf], "Norms of the attack.")
+ASSUMED = ["yes", "no"]
+flags.DEFINE_multi_enum("core_only", ASSUMED, ASSUMED, "Whether the fit has theta_opt = 0 on S.")
+flags.DEFINE_float("shrinkage", 0.0, "Of the fit, in [0, 1]; -1: Schäfer and Strimmer's.")
 flags.DEFINE_integer("seed", 0, "Of data and resamples.")
 
 
@@ -27,17 +30,17 @@ def main(flags):
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from advspur._checks import check_choice, check_count, check_seed
+    from advspur._checks import check_count, check_norm, check_seed
 
     check_seed("seed", flags.seed)
     check_count("num_repetitions", flags.num_repetitions)
-    for name in flags.models:
-        check_choice("models", name, ("paper", "factors"))
+    for p in flags.norms:
+        check_norm(p)
     print(f"{'what':24}{'epsilon':>9}{'truth':>11}{'median':>11}{'held':>7}   95% interval")
     settings = itertools.product(flags.models, flags.norms, flags.num_examples, flags.core_only)
     for name, p, n, core_only in settings:
-        print(f"{name}, p = {p}, n = {n}, core_only = {core_only}", flush=True)
-        for row in coverage(flags, known_model(name, float(p)), float(p), int(n), core_only == "1"):
+        print(f"{name}, p = {p:g}, n = {n}, core_only = {core_only}", flush=True)
+        for row in coverage(flags, known_model(name, p), p, n, core_only == "yes"):
             print(row, flush=True)
 
 

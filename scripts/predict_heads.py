@@ -18,7 +18,7 @@ from absl import flags
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)  # budgets, of the collapse radius
 flags.DEFINE_string("data", "", "Your own data; its part `train` is read.")
 flags.DEFINE_integer("image_size", 32, "Pixels a side of your own images.")
-flags.DEFINE_list("classes", ["0", "1"], "Two classes of the spurious shapes.")
+flags.DEFINE_multi_integer("classes", [0, 1], "Two of the spurious shapes: give it twice.")
 flags.DEFINE_integer("num_images", 8000, "Spurious shapes drawn, of all classes.")
 flags.DEFINE_integer("num_components", 8, "Principal components of the features.")
 flags.DEFINE_integer("num_directions", 3, "Spurious directions, at most; those of most variance.")
@@ -31,9 +31,11 @@ def main(flags, spec):
     import numpy as np
 
     from advspur import models
-    from advspur._checks import check_seed, require
+    from advspur._checks import check_count, check_seed, require
 
     check_seed("seed", flags.seed)
+    for name in ("num_images", "num_components", "num_directions"):
+        check_count(name, getattr(flags, name))
     model = models.load(spec)
     features, labels, differences = (own_features if flags.data else shape_features)(flags, model)
     order = np.random.default_rng(flags.seed).permutation(len(labels))
@@ -54,14 +56,21 @@ def shape_features(flags, model):
     """(features [n, d], labels [n] of -1 and 1, differences [r, d] of pairs)."""
     import numpy as np
 
+    from advspur._checks import require
     from advspur.data import spurious_shapes
+    from advspur.data.spurious_shapes import SHAPES
     from advspur.predict import features_on
 
+    classes = flags.classes
+    are_two = len(set(classes)) == len(classes) == 2 and set(classes) <= set(range(len(SHAPES)))
+    require(
+        are_two, f"classes = {classes}: give two of 0 to {len(SHAPES) - 1}, each by --classes=K"
+    )
     passes = {
         split: features_on(model, spurious_shapes(split, num_examples=count), batch_size=500)
         for split, count in (("test", flags.num_images), ("mixed_same", 2000), ("mixed_rand", 2000))
     }
-    found, classes = passes["test"], [int(c) for c in flags.classes]
+    found = passes["test"]
     rows = np.isin(found["label"], classes)
     labels = np.where(found["label"][rows] == classes[0], -1.0, 1.0)
     differences = passes["mixed_same"]["features"] - passes["mixed_rand"]["features"]
@@ -77,7 +86,9 @@ def own_features(flags, model):
     from advspur.data.groups import attributes
     from advspur.predict import features_on
 
-    table = own(flags.data, resize="none", image_size=flags.image_size)["train"]
+    parts = own(flags.data, resize="none", image_size=flags.image_size)
+    require("train" in parts, f"{flags.data} has no part train, only {', '.join(parts)}")
+    table = parts["train"]
     require(table.num_classes == 2, f"{flags.data} has {table.num_classes} classes; expected 2")
     names = attributes(table)
     require(names, f"{flags.data} has no attribute")
@@ -87,8 +98,10 @@ def own_features(flags, model):
     for name in names:
         values = table.columns[name]
         for y in range(2):
-            means = [features[(values == v) & (label == y)].mean(axis=0) for v in np.unique(values)]
+            groups = [features[(values == v) & (label == y)] for v in np.unique(values)]
+            means = [group.mean(axis=0) for group in groups if len(group)]
             differences += [mean - means[0] for mean in means[1:]]
+    require(differences, f"no class of {flags.data} has images with two values of an attribute")
     return features, np.where(label == 0, -1.0, 1.0), np.array(differences)
 
 

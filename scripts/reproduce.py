@@ -55,7 +55,7 @@ def main(flags):
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         if config.suite.get("dials"):
-            _predictions.write(runs, suite_configs(config, tuple(config.suite.dials)), workdir)
+            _predictions.write(suite_configs(config, tuple(config.suite.dials)), workdir)
         name_of = {run: str(run.relative_to(workdir)) for run in runs}
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
         total = sum(num_steps * weight + passes for weight in weights.values())

@@ -205,18 +205,22 @@ def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp
 
 
 def test_predictions_are_never_made_afterwards(tmp_path, monkeypatch):
-    monkeypatch.setattr(_predictions, "predictions", lambda every: every)
+    def told(nfs):
+        monkeypatch.setattr(_predictions, "predictions", lambda every: {"a": [{"nfs": nfs}]})
+        _predictions.write([("fixed_base/standard_seed0", None)], tmp_path)
+
     path, network = tmp_path / "predictions.json", tmp_path / "fixed_base" / "standard_seed0"
-    for _ in range(2):
-        _predictions.write([network], "told", tmp_path)
-        assert path.read_text() == "told"
-    with pytest.raises(InputError, match="predictions are not changed afterwards"):
-        _predictions.write([network], "told otherwise", tmp_path)
-    assert path.read_text() == "told"
+    for nfs in (0.25, 0.250001):  # rounding
+        told(nfs)
+        assert json.loads(path.read_text()) == {"a": [{"nfs": 0.25}]}
+    for nfs in (0.26, None):
+        with pytest.raises(InputError, match="predictions are not changed afterwards"):
+            told(nfs)
+    assert "0.25" in path.read_text()
     path.unlink()
     network.mkdir(parents=True)
     with pytest.raises(InputError, match="fixed_base/standard_seed0 is there: a prediction comes"):
-        _predictions.write([network], "told", tmp_path)
+        told(0.25)
     assert not path.exists()
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from advspur._checks import InputError
+from advspur._checks import InputError, require
 from advspur._files import read_json
 from advspur.records import COMPLETE, read_records
 from advspur.report import headlines as h
@@ -32,6 +32,7 @@ GAP, BACKGROUND, DEEP_NFS = h.SHAPES_GROUPS[2], h.SHAPES_GAPS[0], h.of_masks(h.S
 MEASURED = ((GAP, "nfs"), (BACKGROUND, "nfs"), (DEEP_NFS, "gradient_share"))
 AIM = 0.9  # of Spearman's correlation over all networks
 HALF = 0.5  # of NFS; in the model, then, the minority is a toss-up and the gap 50 points
+FEW_SETTINGS = 3  # in which networks differ: with fewer nothing is clear
 JITTERS = ("position_jitter", "size_jitter", "color_jitter")
 CAPTION = (
     "One point a network, mean over seeds; filled where objects vary in place, size and colour, "
@@ -77,14 +78,19 @@ def read_predictions(directory):
         return None
     try:
         settings = read_json(path)["settings"]
-        models = [_kind(m) for m in next(iter(settings.values()))["models"]]
+        kinds = {name: [_kind(m) for m in facts["models"]] for name, facts in settings.items()}
+        models = next(iter(kinds.values()))
+        require(
+            all(of == models for of in kinds.values()),
+            f"{path} is damaged: its settings are not of the same models",
+        )
         predicted = {
             key: {
                 name: [_number(m[key]) for m in facts["models"]] for name, facts in settings.items()
             }
             for _, key in MEASURED
         }
-    except (KeyError, TypeError, StopIteration) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
     found = {name: _measures(path.parent / name / "records.jsonl", models) for name in settings}
     seeds = max(len(of) for of in found.values())
@@ -170,11 +176,17 @@ def _ranked(about, statement, correlate, measured, predicted, aim=None):
     if math.isnan(estimate.value):
         return Finding(about, statement, "open", "The predictions, or the networks, are all equal.")
     verdict = "holds" if estimate.low > 0 else "fails" if estimate.high < 0 else "open"
+    # A network that never uses the background has the same gap at every budget, and no order.
+    ordered = int(np.sum(np.any(np.ptp(measured, axis=1) > 0, axis=1)))
+    if ordered < FEW_SETTINGS:
+        verdict = "open"
     if aim and verdict == "holds" and estimate.value < aim:
         verdict = "holds in part"
     shape = "{} settings, {} kinds of training, {} seeds".format(*measured.shape)
     mean = "ρ" if correlate is over_all else "Mean ρ"
     detail = f"{mean} = {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]; {shape}."
+    if ordered < len(measured):
+        detail += f" In {len(measured) - ordered} of the settings all networks are equal."
     return Finding(about, statement, verdict, detail)
 
 

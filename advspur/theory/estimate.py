@@ -89,9 +89,10 @@ def fit_gaussian_linear_model(
         in both bases for p = 2 only; for other p it is one on those coordinates, whose basis within
         the subspace and off it is arbitrary.
       target_class: of labels of more than two classes: this one becomes 1, the rest -1.
-      shrinkage: in [0, 1]; None: that of Ledoit & Wolf (J. Multivariate Analysis 88 (2004) 365), of
-        correlations towards the identity, sum Var(r_jk) / sum r_jk^2 over j != k, so that nothing
-        depends on the features' units; 0: none, which needs n >= d + 2.
+      shrinkage: in [0, 1]; None: that of Schäfer & Strimmer (Statistical Applications in Genetics
+        and Molecular Biology 4 (2005) 32), of correlations towards the identity,
+        sum Var(r_jk) / sum r_jk^2 over j != k, so that nothing depends on the features' units; 0:
+        none, which needs n >= d + 2.
     Raises: InputError for input that makes no sense.
     """
     x, y, is_spurious, basis = _check(

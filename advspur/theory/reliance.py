@@ -149,8 +149,8 @@ def corrected(values, n):
     """Estimate of the first of [1 + resamples] values; the others make its interval.
 
     The bias-corrected percentile interval (Efron, Canadian J. Statistics 9 (1981) 139): quantiles
-    Phi(2 z0 -+ 1.96), Phi(z0) the share of resamples below the value; z0 = 0 where it is one of
-    the ends 0, 1 and inf, at which values pile up. NaN are left out.
+    Phi(2 z0 -+ 1.96), Phi(z0) the share of resamples below the value, kept within LEAST_SIDE of 0
+    and 1; z0 = 0 where the value is 0, 1 or inf, at which values pile up. NaN are left out.
     """
     from scipy import special
 
@@ -211,9 +211,10 @@ def reliant(values, theta, spurious, n):
     factors = np.unique(np.clip(np.concatenate([[0], below, above]), 0, None))
     between = np.searchsorted(below, factors) - np.searchsorted(above, factors, side="right")
     share = between / len(change)
-    low = np.min(factors[share <= 1 - TAIL], initial=math.inf) ** 2 * odds
-    high = np.max(factors[share >= TAIL], initial=0) ** 2 * odds
-    low, high = low / (1 + low), high / (1 + high)
+    low, high = (
+        t**2 * odds / (1 + t**2 * odds)
+        for t in (factors[share <= 1 - TAIL].min(initial=1), factors[share >= TAIL].max(initial=0))
+    )
     low, high = (low, high) if is_less else (1 - high, 1 - low)
     return Estimate(first.value, min(first.low, low), max(first.high, high), n)
 

@@ -104,6 +104,25 @@ def test_an_order_that_is_clear_but_misses_the_aim_holds_in_part(tmp_path):
     assert first.verdict == "holds in part" and "ρ ≥ 0.9 (our aim)" in first.statement
 
 
+def test_what_rests_on_two_settings_is_open_and_says_so(tmp_path):
+    nfs, _ = noisy(settings=4)
+    gap = 0.5 + 0.3 * np.array(nfs)[..., None] * [1, 1]
+    gap[:2] = 0
+    make(tmp_path, nfs, gap)
+    within = [
+        f for f in prediction_findings(read_predictions(tmp_path)) if f.about == "within settings"
+    ]
+    assert {f.verdict for f in within} == {"open"}
+    assert all("In 2 of the settings all networks are equal." in f.detail for f in within)
+
+
+def test_settings_of_other_models_are_refused(tmp_path):
+    path = make(tmp_path, *noisy())
+    path.write_text(path.read_text().replace('"epsilon": 0.25', '"epsilon": 0.3', 1))
+    with pytest.raises(InputError, match="its settings are not of the same models"):
+        read_predictions(tmp_path)
+
+
 def test_a_model_that_is_predicted_to_be_0_is_left_out(tmp_path):
     nfs, gap = noisy()
     nfs[1][4] = None

@@ -80,7 +80,7 @@ def test_standard_errors_are_the_spread_over_data_sets():
         assert np.all(np.abs(values.mean(axis=0) - truth) < 5 * spread / math.sqrt(2000) + bias)
 
 
-def test_shrinkage_is_that_of_ledoit_and_wolf():
+def test_shrinkage_is_that_of_schaefer_and_strimmer():
     """Formula by loops; of units nothing depends on, and of few examples much is shrunk."""
     _, x, y = sample(60)
     z = (x - x.mean(axis=0)) / x.std(axis=0)
