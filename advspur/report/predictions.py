@@ -76,14 +76,11 @@ def read_predictions(directory):
     path = Path(directory) / "predictions.json"
     if not path.exists():
         return None
+    content = read_json(path)
     try:
-        settings = read_json(path)["settings"]
+        settings = content["settings"]
         kinds = {name: [_kind(m) for m in facts["models"]] for name, facts in settings.items()}
         models = next(iter(kinds.values()))
-        require(
-            all(of == models for of in kinds.values()),
-            f"{path} is damaged: its settings are not of the same models",
-        )
         predicted = {
             key: {
                 name: [_number(m[key]) for m in facts["models"]] for name, facts in settings.items()
@@ -92,6 +89,10 @@ def read_predictions(directory):
         }
     except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
+    require(
+        all(of == models for of in kinds.values()),
+        f"{path} is damaged: its settings are not of the same models",
+    )
     found = {name: _measures(path.parent / name / "records.jsonl", models) for name in settings}
     seeds = max(len(of) for of in found.values())
     whole = [

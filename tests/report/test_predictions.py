@@ -168,5 +168,6 @@ def test_settings_with_networks_that_are_missing_are_left_out_and_named(tmp_path
 )
 def test_damaged_predictions(tmp_path, text):
     (tmp_path / "predictions.json").write_text(text)
-    with pytest.raises(InputError, match="predictions.json is damaged"):
+    with pytest.raises(InputError, match="predictions.json is damaged") as error:
         read_predictions(tmp_path)
+    assert str(error.value).count("is damaged") == 1
