@@ -57,6 +57,8 @@ def write_report(directory):
         "options_label": options_label,
         "title_of": title_of,
         "model_label": model_label,
+        "prediction_findings": prediction_findings,
+        "prediction_table": prediction_table,
     }
     environment.globals.update(shown, counts=COUNTS)
     page = environment.get_template("page.html").render(
@@ -72,8 +74,6 @@ def write_report(directory):
         claims=theory_findings(theory),
         theory_figures=[_image(*figure) for figure in drawn],
         comparison=comparison,
-        prediction_findings=list(prediction_findings(comparison)) if comparison else [],
-        prediction_table=prediction_table(comparison) if comparison else [],
         prediction_figures=[_image(*figure) for figure in compared],
         numbers=[(m.name, [r for r in numbers if r.model == m.name]) for m in suite.models],
         num_records=len(numbers),

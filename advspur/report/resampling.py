@@ -33,12 +33,8 @@ def rank_correlation(curve):
 
     NaN where all numbers are equal; a draw in which they are counts as 0.
     """
-    ranks = [stats.rankdata(x, axis=-1) for x in (list(curve), _draws(list(curve.values())))]
-    budgets, values = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
-    spread = np.sqrt(np.sum(budgets**2) * np.sum(values**2, axis=1))
-    known = spread > 0
-    correlation = np.divide(values @ budgets, spread, out=np.zeros(len(spread)), where=known)
-    correlation[0] = correlation[0] if known[0] else np.nan
+    correlation = _spearman(np.array(list(curve), float), _draws(list(curve.values())))
+    correlation[1:] = np.nan_to_num(correlation[1:])
     return percentile(correlation, len(curve))
 
 
