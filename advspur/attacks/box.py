@@ -21,12 +21,21 @@ MOST_STEPS = 60  # of a Newton iteration that ends by itself after five to ten
 ACCURACY = 5e-7  # relative, to which a norm is known in float32
 
 
-def confine(adversarial, images, *, p, epsilon, bounds):
-    """`adversarial` [n, h, w, c] brought into the box and the balls of radius epsilon [n]."""
+def confine(adversarial, images, *, p, epsilon, bounds, budget_weights=None):
+    """`adversarial` [n, h, w, c] brought into the box and the balls of radius epsilon [n].
+
+    With weights w >= 0, like `images`, the ball is ||delta / w||_p <= epsilon, 0 where w is, and
+    the point that is nearest in delta / w.
+    """
     radius = safe_radius(epsilon, p=p)
     project = jax.vmap(lambda d, low, high, r: project_ball(d, low, high, p=p, radius=r))
-    delta = project(adversarial - images, bounds[0] - images, bounds[1] - images, radius)
-    return add(images, delta, bounds=bounds)
+    room = adversarial - images, bounds[0] - images, bounds[1] - images
+    if budget_weights is None:
+        return add(images, project(*room, radius), bounds=bounds)
+    is_free = budget_weights > 0
+    scale = jnp.where(is_free, budget_weights, 1)
+    scaled = project(*(jnp.where(is_free, x / scale, 0) for x in room), radius)
+    return add(images, scaled * budget_weights, bounds=bounds)
 
 
 def safe_radius(epsilon, *, p):

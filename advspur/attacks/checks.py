@@ -19,10 +19,11 @@ from advspur._checks import (
 SEE = "See docs/attacks.md."
 
 
-def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
+def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0), budget_weights=None):
     """Raise unless every adversarial image is finite, in the box, and within epsilon (1 + 1e-6).
 
     The post-condition of every attack, checked on the host, in float64; `epsilon`: a number or [n].
+    With `budget_weights` w, as of `pgd`, it is ||delta / w||_p that must be.
     """
     adversarial, images = np.asarray(adversarial, np.float64), np.asarray(images, np.float64)
     check_norm(p, IMAGE_NORMS)
@@ -36,7 +37,7 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
         bounds[0] <= low and high <= bounds[1],
         f"the attack left the box: pixels in [{low}, {high}], allowed {list(bounds)}",
     )
-    norms = perturbation_norms(adversarial, images, p=p)
+    norms = perturbation_norms(adversarial, images, p=p, budget_weights=budget_weights)
     excess = np.max(norms - np.asarray(epsilon) * (1 + 1e-6), initial=-math.inf)
     require(
         excess <= 0,
@@ -45,9 +46,13 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0)):
     )
 
 
-def perturbation_norms(adversarial, images, *, p):
-    """||adversarial - image||_p of each image, [n], in float64."""
+def perturbation_norms(adversarial, images, *, p, budget_weights=None):
+    """||adversarial - image||_p of each image, [n], in float64; divided by weights if given."""
     difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+    if budget_weights is not None:
+        weights = np.broadcast_to(np.asarray(budget_weights, np.float64), difference.shape)
+        allowed = np.where(difference == 0, 0, math.inf)  # where the weight is 0
+        difference = np.divide(difference, weights, out=allowed, where=weights > 0)
     flat = difference.reshape(len(difference), math.prod(difference.shape[1:]))
     return np.linalg.norm(flat, ord=p, axis=1)
 

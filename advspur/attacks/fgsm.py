@@ -18,7 +18,15 @@ from advspur._checks import attack_arrays, check_choice, check_norm
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import loss_function
-from advspur.attacks.parts import count_classes, finished, image_keys, per_image, start_points
+from advspur.attacks.parts import (
+    attack_weights,
+    count_classes,
+    finished,
+    image_keys,
+    per_image,
+    start_points,
+    weighted,
+)
 from advspur.norms import steepest_ascent
 
 # (noise and step in units of epsilon, whether the result is projected on the ball)
@@ -35,6 +43,7 @@ def fgsm(
     epsilon,
     method="n_fgsm",
     loss="cross_entropy",
+    budget_weights=None,
     bounds=(0.0, 1.0),
 ):
     """Images [n, h, w, c] one step of the gradient's sign from `images` with noise; see `pgd`.
@@ -48,7 +57,8 @@ def fgsm(
     check_choice("method", method, tuple(FGSM_METHODS))
     loss = loss_function(loss, count_classes(logits_fn, images, labels))
     noise, step, projects = FGSM_METHODS[method]
-    keys, ball = image_keys(key, len(images)), {"p": p, "bounds": bounds}
+    weights = attack_weights(budget_weights, images)
+    keys, ball = image_keys(key, len(images)), {"p": p, "bounds": bounds, "budget_weights": weights}
     start = start_points(keys, images, kind="ball", epsilon=noise * epsilon, **ball)
 
     def objective(x):
@@ -57,8 +67,8 @@ def fgsm(
 
     grad, is_finite = for_loops(jax.grad(objective, has_aux=True))(start)
     is_finite &= jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
-    direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(grad)
-    moved = start + per_image(step * epsilon) * direction
+    direction = jax.vmap(lambda g: steepest_ascent(g, p=p))(weighted(grad, weights))
+    moved = start + weighted(per_image(step * epsilon) * direction, weights)
     if projects:
         moved = confine(moved, images, epsilon=epsilon, **ball)
     return finished(jnp.clip(moved, *bounds), is_finite)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_targets, is_concrete, require, require_finite
+from advspur._checks import InputError, check_targets, is_concrete, require, require_finite
 from advspur.attacks.box import confine, kth_largest
 from advspur.attacks.checks import check_logits_fn
 from advspur.norms import lp_norm, sample_lp_ball
@@ -40,15 +40,41 @@ def image_keys(key, count):
     return key if key.ndim else jax.random.split(key, count)
 
 
-def start_points(keys, images, *, p, epsilon, bounds, kind, mask=1):
-    """Random points, uniform in the ball or epsilon [n] away ("sphere"), cut to mask and box."""
+def start_points(keys, images, *, p, epsilon, bounds, kind, budget_weights=None):
+    """Random points, uniform in the ball or epsilon [n] away ("sphere"), cut to the box.
+
+    With `budget_weights`, as of `confine`, times the weights.
+    """
     ball = {"p": p, "dtype": images.dtype}
     draw = jax.vmap(lambda k, r: sample_lp_ball(k, images.shape[1:], radius=r, **ball))
     delta = draw(keys, epsilon)
     if kind == "sphere":
         length = jax.vmap(lambda d: lp_norm(d, p))(delta)
         delta = delta * per_image(epsilon / jnp.where(length > 0, length, 1))
-    return confine(images + delta * mask, images, p=p, epsilon=epsilon, bounds=bounds)
+    ball = {"p": p, "epsilon": epsilon, "bounds": bounds, "budget_weights": budget_weights}
+    return confine(images + weighted(delta, budget_weights), images, **ball)
+
+
+def attack_weights(budget_weights, images):
+    """Checked `budget_weights` as an array like `images`; None where there are none."""
+    if budget_weights is None:
+        return None
+    weights = jnp.asarray(budget_weights, images.dtype)
+    if is_concrete(weights):
+        values = np.asarray(weights)
+        is_good = np.all(np.isfinite(values) & (values >= 0))
+        require(is_good, "budget_weights must be finite and >= 0; 0 leaves a pixel alone")
+    try:
+        return jnp.broadcast_to(weights, images.shape)
+    except ValueError as error:
+        raise InputError(
+            f"budget_weights have shape {weights.shape}; images have {images.shape}"
+        ) from error
+
+
+def weighted(step, budget_weights):
+    """A step in units of the weights, or a gradient, in those of the pixels, and the reverse."""
+    return step if budget_weights is None else step * budget_weights
 
 
 def best_restart(attack, keys, restarts):

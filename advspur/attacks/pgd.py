@@ -20,18 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import (
-    attack_arrays,
-    check_choice,
-    check_count,
-    check_nonnegative,
-    is_concrete,
-    require,
-)
+from advspur._checks import attack_arrays, check_choice, check_count, check_nonnegative, require
 from advspur._convolutions import for_loops
 from advspur.attacks.box import confine
 from advspur.attacks.losses import loss_function
 from advspur.attacks.parts import (
+    attack_weights,
     best_restart,
     count_classes,
     finished,
@@ -40,6 +34,7 @@ from advspur.attacks.parts import (
     largest_signs,
     per_image,
     start_points,
+    weighted,
 )
 from advspur.norms import steepest_ascent
 
@@ -62,10 +57,13 @@ def pgd(
     random_start="none",
     restarts=1,
     loss="cross_entropy",
-    mask=None,
+    budget_weights=None,
     bounds=(0.0, 1.0),
 ):
     """Adversarial images in the l_p ball of radius `epsilon` around `images`.
+
+    With `budget_weights` w the budget differs by pixel, ||delta / w||_p <= epsilon: PGD in delta /
+    w, whose steps and projections are those of the ball.
 
     Args:
       logits_fn: [n, h, w, c] images -> [n, num_classes] logits, a pure function that JAX can trace.
@@ -82,8 +80,9 @@ def pgd(
       restarts: independent random starts; per image the first success wins, then the loss.
       loss: "cross_entropy" or "margin" (largest other logit minus the label's), or a function
         (logits, labels) -> [n], the larger the worse for the model.
-      mask: broadcastable to `images`, 1 where a pixel may be changed, else 0. A random start
-        is drawn in the whole ball and then cut to the mask.
+      budget_weights: broadcastable to `images`, finite and >= 0, what a pixel's budget is times
+        epsilon; 0: it is left alone. Of 0 and 1 they are a mask: a random start is drawn in the
+        whole ball and then cut to it.
       bounds: smallest and largest pixel value.
     Returns:
       [n, h, w, c], inside ball and box; no gradient flows through it. Under jit, NaN for images
@@ -104,12 +103,9 @@ def pgd(
         step_size = (10 if p == 1 else 2.5) * epsilon / num_steps
     check_nonnegative("step_size", step_size)
     step_size = jnp.broadcast_to(step_size, epsilon.shape)
-    mask = jnp.ones((), images.dtype) if mask is None else jnp.asarray(mask, images.dtype)
-    if is_concrete(mask):
-        values = np.asarray(mask)
-        require(np.all((values == 0) | (values == 1)), "mask must be 0 or 1 everywhere")
+    weights = attack_weights(budget_weights, images)
     keys = None if random_start == "none" else image_keys(key, images.shape[0])
-    ball = {"p": p, "epsilon": epsilon, "bounds": bounds}
+    ball = {"p": p, "epsilon": epsilon, "bounds": bounds, "budget_weights": weights}
 
     def objective(x):
         logits = logits_fn(x)
@@ -120,14 +116,15 @@ def pgd(
     gradient = for_loops(jax.grad(objective, has_aux=True))
 
     def ascend(x, grad, count):
+        grad = weighted(grad, weights)
         if p == 1:
             stuck = ((x >= bounds[1]) & (grad > 0)) | ((x <= bounds[0]) & (grad < 0))
             grad = jnp.where(stuck, 0, grad)
-            step = jax.vmap(lambda g: largest_signs(g, count))(grad * mask)
+            step = jax.vmap(lambda g: largest_signs(g, count))(grad)
         else:
-            step = jax.vmap(lambda g: steepest_ascent(g, p=p))(grad * mask)
-        moved = x + per_image(step_size) * step
-        return confine(images + (moved - images) * mask, images, **ball)
+            step = jax.vmap(lambda g: steepest_ascent(g, p=p))(grad)
+        step = weighted(per_image(step_size) * step, weights)
+        return confine(x + step, images, **ball)
 
     size = math.prod(images.shape[1:])
     counts = np.geomspace(max(L1_SHARE * size, 1), 1, num_steps).round()  # used in l1 only
@@ -135,7 +132,7 @@ def pgd(
     def one_start(keys):
         start = images
         if keys is not None:
-            start = start_points(keys, images, kind=random_start, mask=mask, **ball)
+            start = start_points(keys, images, kind=random_start, **ball)
 
         def body(carry, count):
             x, best, is_finite = carry

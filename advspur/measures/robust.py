@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from advspur import metrics
-from advspur._checks import check_choice, check_count, check_epsilon, check_numbers, require
+from advspur._checks import check_choice, check_count, check_epsilon, check_numbers
 from advspur.attacks import check_perturbation, pgd
 from advspur.data.image_lists import image_list
 from advspur.data.transforms import to_unit
@@ -90,7 +90,7 @@ def pgd_records(
 
 @functools.partial(jax.jit, static_argnames=("p", "num_steps"))
 def _attack(classifier, images, labels, keys, **call):
-    start, mask = "none" if keys is None else "ball", call["mask"]
+    start = "none" if keys is None else "ball"
     adversarial = pgd(classifier.logits, images, labels, keys, random_start=start, **call)
     # Loss, not success, decides among iterates; the clean image belongs to the ball too.
     survives = correct(classifier.logits(adversarial), labels)
@@ -99,8 +99,7 @@ def _attack(classifier, images, labels, keys, **call):
     is_image = ~jnp.any(jnp.isnan(adversarial), axis=(1, 2, 3))
     survives = jnp.where(is_image, survives, jnp.nan)
     adversarial = jnp.where(is_image[:, None, None, None], adversarial, images)
-    outside = jnp.max(jnp.abs(adversarial - images) * (1 - mask), initial=0)
-    return survives, adversarial, outside
+    return survives, adversarial
 
 
 def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys=None, mask=None):
@@ -111,12 +110,11 @@ def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys
       mask: bool, broadcastable to the images: where they may be changed.
     """
     check_epsilon(epsilon, p, num_pixels=math.prod(images.shape[1:]))
-    mask = jnp.ones((), "float32") if mask is None else mask.astype("float32")
+    weights = None if mask is None else mask.astype("float32")
     # Divided once: compiled code may round pixels / 255 in two ways.
     images = to_unit(images)
-    call = {"p": p, "epsilon": jnp.float32(epsilon), "num_steps": num_steps, "mask": mask}
-    survives, adversarial, outside = _attack(classifier, images, labels, keys, **call)
-    check_perturbation(adversarial, images, p=p, epsilon=epsilon)
-    # Half a unit of float32 is allowed.
-    require(outside <= 2**-24, f"the attack changed pixels outside of its mask by {outside}")
+    ball = {"p": p, "budget_weights": weights}
+    call = ball | {"epsilon": jnp.float32(epsilon), "num_steps": num_steps}
+    survives, adversarial = _attack(classifier, images, labels, keys, **call)
+    check_perturbation(adversarial, images, epsilon=epsilon, **ball)
     return survives

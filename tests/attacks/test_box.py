@@ -205,3 +205,21 @@ def test_add_never_moves_farther_than_asked_nor_out_of_the_box():
     limit = np.abs(delta.astype(float)) * (1 + 2.0**-23)  # half a unit in the last place hides
     assert np.all(np.abs(np.float64(got) - images) <= limit)
     assert np.mean(np.abs(np.float64(images + delta) - images) > limit) > 0.2
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_with_weights_the_nearest_point_in_their_units_is_found(p):
+    shape = 4, 4, 1
+    images = images_with_corners((5, *shape))
+    weights = np.float32([0.25, 0.5, 2, 1]).reshape(4, 1, 1) * np.ones(shape, np.float32)
+    weights[2, 1:3] = 0
+    moved = images + np.random.default_rng(8).normal(size=images.shape).astype(np.float32)
+    epsilon = np.resize(np.float32(RADII[p]), 5)
+    got = confine(moved, images, p=p, epsilon=epsilon, bounds=(0.0, 1.0), budget_weights=weights)
+    check_perturbation(got, images, p=p, epsilon=epsilon, budget_weights=weights)
+    free = weights > 0
+    for x, y, near, radius in zip(images, moved, np.asarray(got), epsilon, strict=True):
+        np.testing.assert_array_equal(near[~free], x[~free])
+        scaled = (np.float64(z[free]) / weights[free] for z in (y - x, 0 - x, 1 - x))
+        expected = x[free] + weights[free] * project(*scaled, p=p, radius=float(radius))
+        np.testing.assert_allclose(near[free], expected, rtol=0, atol=3e-6)

@@ -54,6 +54,15 @@ def test_l2_keeps_the_lengths(key):
     assert start.max() <= 0.2 + 1e-6 and start.mean() > 0.19  # of 48 dimensions, most at the rim
 
 
+def test_weights_scale_noise_and_step_alike(key):
+    weights = np.float32([0, 0.5, 1, 2])[:, None, None]
+    for method in ("fgsm_rs", "n_fgsm"):
+        plain, found = (
+            np.asarray(run(key, method=method, budget_weights=w)) - 0.5 for w in (1, weights)
+        )
+        np.testing.assert_allclose(found, weights * plain, rtol=0, atol=1e-6)
+
+
 def test_images_stay_in_the_box_and_zero_changes_nothing(key):
     corners = jnp.round(jax.random.uniform(key, GREY.shape))
     for method in ("fgsm_rs", "n_fgsm"):

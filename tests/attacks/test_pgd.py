@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advspur.attacks import pgd
+from advspur._checks import InputError
+from advspur.attacks import check_perturbation, pgd
 from tests.attacks.oracles import NORMS, images_with_corners
 
 N, SHAPE = 4, (4, 4, 3)
@@ -141,12 +142,53 @@ def test_the_best_iterate_is_returned_not_the_last(peak, num_steps, expected):
 def test_a_mask_confines_the_perturbation_and_gets_all_of_the_budget(p, key):
     mask = np.zeros((N, *SHAPE[:2], 1), np.float32)
     mask[:, 1:3, 2:] = 1
-    call = {"p": p, "epsilon": 0.2, "mask": mask, "random_start": "sphere"}
+    call = {"p": p, "epsilon": 0.2, "budget_weights": mask, "random_start": "sphere"}
     adversarial = attack(linear, GREY, LABELS, key, **call)
     off = np.broadcast_to(mask == 0, GREY.shape)
     np.testing.assert_array_equal(np.asarray(adversarial)[off], 0.5)
     norms = np.linalg.norm(flat_delta(adversarial, GREY), ord=p, axis=1)
     np.testing.assert_allclose(norms, 0.2, rtol=1e-4, atol=0)
+
+
+def weights_of(*values):
+    """[4, 4, 1] of these values, row by row; 0 in the last column."""
+    weights = np.repeat(np.float32(values), 4).reshape(4, 4, 1)
+    weights[:, 3] = 0
+    return weights
+
+
+@pytest.mark.parametrize("p, q", ((2, 2), (1, math.inf)))
+def test_with_weights_the_gain_is_epsilon_times_the_dual_norm_of_the_weighted_gradient(p, q):
+    weights, epsilon = weights_of(0.5, 1, 2, 0.1), 0.1
+    call = {"p": p, "epsilon": epsilon, "budget_weights": weights}
+    adversarial = attack(binary, GREY, jnp.zeros(N, int), **call)
+    gain = flat_delta(adversarial, GREY) @ WEIGHTS[:, 0]
+    gradient = WEIGHTS[:, 0].reshape(SHAPE).astype(float) * weights
+    expected = epsilon * np.linalg.norm(gradient.ravel(), ord=q)
+    np.testing.assert_allclose(gain, expected, rtol=1e-4, atol=0)
+
+
+def test_with_weights_linf_reaches_the_optimum_in_the_box():
+    images, weights = images_with_corners((N, *SHAPE)), weights_of(0.5, 1, 2, 0.1)
+    call = {"p": math.inf, "epsilon": 0.3, "budget_weights": weights}
+    adversarial = attack(binary, images, jnp.zeros(N, int), **call)
+    up = np.sign(WEIGHTS[:, 0]).reshape(SHAPE)
+    expected = np.clip(images + 0.3 * weights * up, 0, 1)
+    np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_with_weights_starts_and_iterates_stay_in_ball_and_box(p, key):
+    images, weights = images_with_corners((N, *SHAPE)), weights_of(0.5, 1, 2, 0.1)
+    call = {"p": p, "epsilon": 0.3, "budget_weights": weights, "random_start": "ball"}
+    adversarial = attack(linear, images, LABELS, key, **call)
+    check_perturbation(adversarial, images, p=p, epsilon=0.3, budget_weights=weights)
+    still = np.broadcast_to(weights == 0, images.shape)
+    np.testing.assert_array_equal(np.asarray(adversarial)[still], images[still])
+    off = images.copy()
+    off[0, 0, 3] += 1e-3 * (1 - 2 * (off[0, 0, 3] > 0.5))
+    with pytest.raises(InputError, match="the largest perturbation is inf"):
+        check_perturbation(off, images, p=p, epsilon=0.3, budget_weights=weights)
 
 
 def test_images_may_be_constants_of_a_jitted_function():
