@@ -34,6 +34,7 @@ class Record(NamedTuple):
     arch: str = ""
     train_p: object = None  # a number or "inf"; None: nobody said how the model was trained
     train_epsilon: float | None = None
+    recipe: dict = {}  # what its training did for its reliance beside the attack; {}: nothing
     seed: int = 0
     advspur: str = advspur.__version__
 

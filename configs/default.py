@@ -50,6 +50,7 @@ def get_config():
     config.attack.num_steps = 3  # gradient evaluations of "pgd"; replays of a batch of "free"
     config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon; "pgd" and "free"
     config.attack.random_start = "none"  # "none", "ball", "sphere"; "pgd" and "free"
+    config.attack.region_weights = (1.0, 1.0)  # times epsilon: budget on the object, on the rest
     config.attack.loss = "cross_entropy"  # or "margin", "dlr", "kl" (of TRADES)
     config.trades_beta = 0.0  # weight of the KL term of TRADES; 0: train on adversarial images only
 

@@ -35,7 +35,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert names == {
         "model", "arch", "train_p", "train_epsilon", "benchmark", "metric", "value", "low",
         "high", "num_examples", "options", "seed", "seconds", "advspur",
-        "measure",
+        "measure", "recipe",
     }  # fmt: skip
 
 

@@ -117,7 +117,8 @@ def classifier_facts(classifier):
 
 def record_facts(facts):
     """The fields of a `Record` that say which model it is about."""
-    return {k: facts[k] for k in ("model", "arch", "train_p", "train_epsilon", "seed")}
+    about = {k: facts[k] for k in ("model", "arch", "train_p", "train_epsilon", "seed")}
+    return about | {"recipe": facts.get("recipe", {})}
 
 
 def normalize(images, mean, std):

@@ -18,6 +18,7 @@ from advspur.norms import dual_exponent, lp_norm
 from advspur.theory.grid import solve_grid
 from advspur.theory.limits import collapse_radius
 from advspur.theory.linear_model import GaussianLinearModel, norm_fraction_spurious
+from advspur.theory.prescription import protective_weight
 from advspur.theory.weights import reweight
 
 NUM_BUDGETS = 256  # up to the collapse, at which the reliance is looked up
@@ -31,6 +32,7 @@ class CueReliance(NamedTuple):
     gradient_share: jax.Array  # [e]: the same of the gradient of <x, .>: theta_i / ||v_i||_2
     half_budget: jax.Array  # the least budget at which NFS is 1/2; NaN if none below the collapse
     collapse_radius: jax.Array  # the budget from which theta is 0
+    protective_weight: jax.Array  # [e]: what, times its weight, bars the spurious cue; NaN at 0
 
 
 def cue_sizes(changes, *, p):
@@ -69,13 +71,16 @@ def two_cue_model(lengths, *, noise_std, correlation, num_classes=2):
     return GaussianLinearModel(covariance, theta_opt, jnp.sqrt(variance), is_spurious)
 
 
-def predict_reliance(core, spurious, epsilons, *, p, noise_std, correlation, num_classes=2):
+def predict_reliance(
+    core, spurious, epsilons, *, p, noise_std, correlation, num_classes=2, region_weights=(1, 1)
+):
     """The CueReliance of models trained against l_p attacks, from the data's cues alone.
 
     Args:
       core, spurious: [n, ...] changes of inputs whose cue becomes that of another class.
       epsilons: [e] training budgets >= 0, in the units of the inputs.
       noise_std, correlation, num_classes: of `two_cue_model`.
+      region_weights: what the budget on the core cue and on the spurious one is times, > 0.
     """
     check_nonnegative("epsilons", epsilons)
     lengths, duals = jnp.array([cue_sizes(changes, p=p) for changes in (core, spurious)]).T
@@ -86,7 +91,12 @@ def predict_reliance(core, spurious, epsilons, *, p, noise_std, correlation, num
     model = two_cue_model(
         lengths, noise_std=noise_std, correlation=correlation, num_classes=num_classes
     )
-    weights = 2 * duals / lengths**2
+    regions = jnp.asarray(region_weights, float)
+    require(
+        regions.shape == (2,) and bool(jnp.all((regions > 0) & jnp.isfinite(regions))),
+        f"region_weights = {region_weights}: give two numbers > 0",
+    )
+    weights = 2 * duals / lengths**2 * regions
     radius = collapse_radius(model, p=p, budget_weights=weights)
 
     inside, _ = reweight(model, weights, has_limits=False)
@@ -101,7 +111,15 @@ def predict_reliance(core, spurious, epsilons, *, p, noise_std, correlation, num
     theta = solve(jnp.asarray(epsilons, weights.dtype))
     budgets = radius * jnp.arange(NUM_BUDGETS) / NUM_BUDGETS
     half = _first_half(budgets, fraction(solve(budgets)))
-    return CueReliance(theta, fraction(theta), fraction(theta / lengths), half, radius)
+    protective = _protective(reweight(model, weights, has_limits=False)[0], epsilons, p)
+    return CueReliance(theta, fraction(theta), fraction(theta / lengths), half, radius, protective)
+
+
+def _protective(model, epsilons, p):
+    """[e]: `protective_weight` of a model at each budget; NaN at budget 0, where none protects."""
+    budgets = jnp.asarray(epsilons, model.theta_opt.dtype)
+    solve = jax.vmap(lambda epsilon: protective_weight(model, epsilon, p=p))
+    return jnp.where(budgets > 0, solve(jnp.where(budgets > 0, budgets, 1)), jnp.nan)
 
 
 def _first_half(budgets, nfs):

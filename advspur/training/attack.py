@@ -8,12 +8,17 @@ import optax
 
 from advspur.attacks import fgsm, pgd
 from advspur.attacks.fgsm import FGSM_METHODS
+from advspur.data.masks import mask_regions
 
+UNIFORM = (1.0, 1.0)  # weights of the core and of the rest
 METHODS = ("pgd", *FGSM_METHODS, "free")
 
 
 class Attack(NamedTuple):
-    """The inner maximisation of a step; epsilon is given at each call.
+    """The inner maximisation of a step; its budget is given at each call.
+
+    The budget is epsilon; of an attack `by_region` it is (epsilon, core, rest), and that of a pixel
+    is epsilon times the weight of its region, of the object's mask or of the rest.
 
     The loss "kl" is that of TRADES: away from what the network predicts on the image, whatever the
     label. A `method` of `fgsm.FGSM_METHODS` takes no notice of what follows `p` but the loss.
@@ -25,8 +30,11 @@ class Attack(NamedTuple):
     random_start: str = "none"
     loss: str = "cross_entropy"
     method: str = "pgd"
+    by_region: bool = False
 
-    def __call__(self, logits_fn, images, labels, key, epsilon):
+    def __call__(self, logits_fn, images, labels, key, budget, mask=None):
+        """Adversarial images; `mask` [n, h, w, 1 or 2] is uint8, as of a Batch."""
+        epsilon, *weights = budget if self.by_region else (budget,)
         loss = self.loss
         if loss == "kl":
             predicted = jax.nn.softmax(logits_fn(images))
@@ -35,6 +43,9 @@ class Attack(NamedTuple):
                 return optax.softmax_cross_entropy(logits, predicted)
 
         given, ball = (logits_fn, images, labels, key), {"p": self.p, "epsilon": epsilon}
+        if self.by_region:
+            regions = zip(weights, mask_regions(mask), strict=True)
+            ball["budget_weights"] = sum(weight * region for weight, region in regions)
         if self.method != "pgd":
             return fgsm(*given, method=self.method, loss=loss, **ball)
         return pgd(
@@ -48,15 +59,21 @@ class Attack(NamedTuple):
 
 
 class AnyAttack(NamedTuple):
-    """One of several attacks for each model of a suite: its budget is (which, epsilon)."""
+    """One of several attacks for each model of a suite.
+
+    Its budget is (which, epsilon, core, rest), the last two used by an attack `by_region` alone.
+    """
 
     attacks: tuple  # None: no attack
 
-    def __call__(self, logits_fn, images, labels, key, budget):
-        which, epsilon = budget
+    def __call__(self, logits_fn, images, labels, key, budget, mask):
+        which, *budget = budget
 
         def branch(attack):
-            return images if attack is None else attack(logits_fn, images, labels, key, epsilon)
+            if attack is None:
+                return images
+            own = budget if attack.by_region else budget[0]
+            return attack(logits_fn, images, labels, key, own, mask)
 
         return jax.lax.switch(which, [functools.partial(branch, a) for a in self.attacks])
 

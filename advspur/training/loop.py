@@ -74,16 +74,16 @@ def train(config, workdir):
         if run.is_trained:
             return state
         run.begin(devices=jax.device_count())
-        attack, epsilon = train_attack(config)
-        eval_attack, eval_epsilon = validation_attack(config)
+        attack, budget = train_attack(config)
+        eval_attack, eval_budget = validation_attack(config)
         facts = {"mean": dataset.mean, "std": dataset.std}
         train_step = make_train_step(
             network, optimizer, attack=attack, **step_options(config), **facts
         )
         eval_step = make_eval_step(network, attack=eval_attack, **facts)
         program = Program(
-            step=lambda state, batch: train_step(state, batch, epsilon),
-            evaluate=lambda variables, batch: eval_step(variables, batch, eval_epsilon),
+            step=lambda state, batch: train_step(state, batch, budget),
+            evaluate=lambda variables, batch: eval_step(variables, batch, eval_budget),
             place=lambda batches: split_batch(shard(batches[0], jax.local_device_count())),
             fetch=lambda tree: [jax.device_get(tree)],
         )

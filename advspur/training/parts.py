@@ -1,5 +1,6 @@
 """What a run is made of, as its config says: data, network, optimiser, attacks, batches."""
 
+import itertools
 import math
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 from advspur._checks import require
 from advspur.data import eval_batches, open_dataset, train_batches
 from advspur.models import build_network
-from advspur.training.attack import Attack, FreeAttack
+from advspur.training.attack import UNIFORM, Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 
+AREA_IMAGES = 1000  # whose masks are looked at
 AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_shapes": "none"}
 
 
@@ -25,6 +27,11 @@ def open_training_data(config):
     )
     num_steps = count_steps(config, len(dataset.train))
     require(num_steps > 0, "the run has no step: raise num_epochs or num_steps")
+    require(
+        not region_weights(config) or dataset.train.has_mask,
+        f"attack.region_weights need masks of the objects, which {config.dataset} has not: see "
+        "docs/training.md for data that have",
+    )
     return dataset
 
 
@@ -41,14 +48,22 @@ def first_state(config, dataset, network, optimizer):
 
 
 def train_attack(config):
-    """(attack, epsilon) inside the training step; (None, 0) for standard training."""
-    given = config.attack
+    """(attack, its budget) inside the training step; (None, 0) for standard training."""
+    given, weights = config.attack, region_weights(config)
     if given.epsilon == 0:
         return None, 0.0
     options = (given.p, given.num_steps, given.relative_step_size, given.random_start)
     if given.method == "free":
         return FreeAttack(*options), given.epsilon
-    return Attack(*options, loss=given.loss, method=given.method), given.epsilon
+    budget = (given.epsilon, *weights) if weights else given.epsilon
+    call = {"loss": given.loss, "method": given.method, "by_region": bool(weights)}
+    return Attack(*options, **call), budget
+
+
+def region_weights(config):
+    """(core, rest), what the budget of a region's pixels is times epsilon; () where it is 1."""
+    weights = tuple(map(float, config.attack.region_weights))
+    return weights if config.attack.epsilon and weights != UNIFORM else ()
 
 
 def validation_attack(config):
@@ -92,6 +107,29 @@ def training_batches(run):
         start_step=run.start,
         num_workers=config.num_workers,
     )
+
+
+def uniform_epsilon(run):
+    """The budget without region weights that has the mean square of a run's, over its pixels.
+
+    epsilon sqrt(a core^2 + (1 - a) rest^2), with a the objects' share of the pixels: their mean of
+    the first AREA_IMAGES training images, as the attack gets them.
+    """
+    epsilon, weights = run.config.attack.epsilon, region_weights(run.config)
+    if not weights:
+        return epsilon
+    count = -(-AREA_IMAGES // run.config.batch_size)
+    masks = [b.mask[..., 0].mean() for b in itertools.islice(training_batches(run), count)]
+    area, (core, rest) = float(np.mean(masks)) / 255, np.square(weights)
+    return epsilon * math.sqrt(area * core + (1 - area) * rest)
+
+
+def recipe(run):
+    """What a run does for its reliance beside its attack, as JSON: {} where nothing."""
+    weights = region_weights(run.config)
+    if not weights:
+        return {}
+    return {"region_weights": weights, "uniform_epsilon": uniform_epsilon(run)}
 
 
 def validation_batches(run):

@@ -13,6 +13,7 @@ import numpy as np
 from advspur._devices import gather, is_first_process, together
 from advspur.training.attack import FGSM_METHODS
 from advspur.training.checkpoint import Checkpoints
+from advspur.training.parts import recipe
 from advspur.training.run_dir import (
     SUITE_KEYS,
     describe_attack,
@@ -55,7 +56,7 @@ class Run:
                     shown = self.config.to_dict()
                     facts = {key: shown[key] for key in shown if key not in SUITE_KEYS}
                     self._environment = stack.enter_context(open_run(facts, self.workdir))
-                    write_json(self.workdir / "model.json", _model_facts(self.config, self.dataset))
+                    write_json(self.workdir / "model.json", _model_facts(self))
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
                 keep_last=self.config.keep_last,
@@ -189,8 +190,9 @@ def peak_memory_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _model_facts(config, dataset):
+def _model_facts(run):
     """What `models.load` rebuilds the classifier from, and what its records say of it."""
+    config, dataset = run.config, run.dataset
     shapes = config.shapes.to_dict() if config.dataset == "spurious_shapes" else {}
     return {
         "arch": config.arch,
@@ -205,6 +207,7 @@ def _model_facts(config, dataset):
         "color_shift": config.color_shift.to_dict() if config.color_shift.rho else {},
         "train_p": config.attack.p,
         "train_epsilon": config.attack.epsilon,
+        "recipe": recipe(run),
         "seed": config.seed,
         "best_metric": config.best_metric,
     }

@@ -19,6 +19,7 @@ from advspur._checks import (
     check_choice,
     check_epsilon,
     check_norm,
+    check_numbers,
     check_seed,
     norm_name,
     require,
@@ -32,7 +33,7 @@ from advspur.models.classifier import record_facts
 from advspur.models.resnet import ARCHITECTURES, STEMS
 from advspur.models.store import directory_facts
 from advspur.records import Record, append_records, read_records
-from advspur.training.attack import FGSM_METHODS, METHODS
+from advspur.training.attack import FGSM_METHODS, METHODS, UNIFORM
 from advspur.training.state import SCHEDULES
 
 # Keys that say where and how fast, not what: a run may go on under other values of them.
@@ -100,6 +101,16 @@ def check_config(config, *, num_devices=1):
         "value: set attack.method = 'pgd'",
     )
     is_plain = attack.loss == "cross_entropy" and not config.trades_beta
+    weights = tuple(attack.region_weights)
+    check_numbers("attack.region_weights", weights)
+    require(
+        len(weights) == 2 and max(weights) > 0,
+        f"attack.region_weights = {weights}: give two, of the core and of the rest, not both 0",
+    )
+    require(
+        attack.method != "free" or weights == UNIFORM,
+        f"attack.method = 'free' has one budget for all pixels, not region_weights = {weights}",
+    )
     require(
         attack.method != "free" or (is_plain and config.accumulation_steps == 1),
         "attack.method = 'free' takes its gradients in one pass: attack.loss must be "
@@ -111,12 +122,14 @@ def check_config(config, *, num_devices=1):
         check_epsilon(epsilon, attack.p)  # warns where it looks like 0-255 units
 
 
-def describe_attack(p, epsilon, method="pgd", **_):
+def describe_attack(p, epsilon, method="pgd", region_weights=UNIFORM, **_):
     """The threat model with its unit, as logged at the start: "linf, epsilon = 8/255 = ..."."""
     if not epsilon:
         return "standard training (epsilon = 0)"
     size = f"{epsilon * 255:g}/255 = {epsilon:.5f}" if p == math.inf else f"{epsilon:g}"
     by = "" if method == "pgd" else f" by {method}"
+    if tuple(region_weights) != UNIFORM:
+        by += ", times {:g} on the core and {:g} on the rest".format(*region_weights)
     return f"{norm_name(p)}, epsilon = {size} in [0, 1] pixel units{by}"
 
 

@@ -23,10 +23,10 @@ from advspur.training.state import TrainState
 
 
 def make_train_step(network, optimizer, **options):
-    """The pmapped `train_step`: (state, sharded batch, epsilon) -> (state, metrics).
+    """The pmapped `train_step`: (state, sharded batch, budget) -> (state, metrics).
 
     The batch is [devices, n / devices, ...]; the state is donated. `options` are those of
-    `train_step`. Epsilon is an argument, so one compilation serves all budgets of a norm.
+    `train_step`. The budget is an argument, so one compilation serves all of a norm.
     """
     step = functools.partial(
         train_step, network=network, optimizer=optimizer, axis_name="batch", **options
@@ -37,7 +37,7 @@ def make_train_step(network, optimizer, **options):
 
 
 def make_eval_step(network, **options):
-    """The pmapped `eval_step`: (variables, sharded batch, epsilon) -> counts."""
+    """The pmapped `eval_step`: (variables, sharded batch, budget) -> counts."""
     step = functools.partial(eval_step, network=network, axis_name="batch", **options)
     return jax.pmap(step, axis_name="batch", in_axes=(None, 0, None), out_axes=None)
 
@@ -63,7 +63,7 @@ def over_models(step, num_devices, *, donate_argnums=(), **options):
 def train_step(
     state,
     batch,
-    epsilon,
+    budget,
     *,
     network,
     optimizer,
@@ -83,7 +83,7 @@ def train_step(
     Args:
       state: TrainState.
       batch: Batch of uint8 images.
-      epsilon: attack budget in [0, 1] pixel units, a number.
+      budget: that of the attack: epsilon in [0, 1] pixel units, or what `Attack` says.
       attack: an `Attack`, a `FreeAttack`, or None for standard training.
       trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
         al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
@@ -119,7 +119,7 @@ def train_step(
     if isinstance(attack, FreeAttack):
         start, given = (params, batch_stats, state.opt_state), (batch.image, batch.label, keys)
         (params, batch_stats, opt_state), results = _replay(
-            start, given, epsilon, attack=attack, loss_fn=loss_fn, average=average, update=update
+            start, given, budget, attack=attack, loss_fn=loss_fn, average=average, update=update
         )
     else:
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
@@ -127,16 +127,16 @@ def train_step(
 
         def part(batch_stats, given):
             """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
-            image, label, keys = given
+            image, label, mask, keys = given
             adversarial = images = to_unit(image)
             if attack is not None:
-                adversarial = attack(logits_fn, images, label, keys, epsilon)
+                adversarial = attack(logits_fn, images, label, keys, budget, mask)
             (loss, (batch_stats, accuracy)), grads = gradient(
                 params, batch_stats, images, adversarial, label
             )
             return batch_stats, (loss, accuracy, grads)
 
-        whole = batch.image, batch.label, keys
+        whole = batch.image, batch.label, batch.mask, keys
         if num_parts == 1:
             batch_stats, results = part(batch_stats, whole)
         else:
@@ -211,7 +211,7 @@ def _replay(start, given, epsilon, *, attack, loss_fn, average, update):
     return carry[:-1], jax.tree.map(lambda x: x[-1], results)
 
 
-def eval_step(variables, batch, epsilon, *, network, mean, std, attack=None, axis_name=None):
+def eval_step(variables, batch, budget, *, network, mean, std, attack=None, axis_name=None):
     """Counts over the valid examples: {"clean", "pgd" (correct), "finite" (logits), "valid"}.
 
     Without an attack the PGD count is the clean one: the ball of radius 0 is the image itself.
@@ -228,7 +228,9 @@ def eval_step(variables, batch, epsilon, *, network, mean, std, attack=None, axi
     robust = clean
     if attack is not None:
         # The attack returns the image itself where nothing nearby has a larger loss.
-        found, also_finite = predict(attack(logits_fn, images, batch.label, None, epsilon))
+        found, also_finite = predict(
+            attack(logits_fn, images, batch.label, None, budget, batch.mask)
+        )
         robust, finite = clean & found, finite & also_finite
     outcomes = {"clean": clean, "pgd": robust, "finite": finite, "valid": batch.valid}
     counts = jax.tree.map(jnp.sum, outcomes)

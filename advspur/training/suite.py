@@ -15,7 +15,7 @@ import numpy as np
 
 from advspur._checks import check_count, require
 from advspur._devices import split_batch
-from advspur.training.attack import AnyAttack
+from advspur.training.attack import UNIFORM, AnyAttack
 from advspur.training.loop import Program, fit
 from advspur.training.parts import (
     build,
@@ -164,7 +164,10 @@ def _train_group(runs, per_device):
 
 
 def _budgets(runs, slots, attack, attack_of):
-    """(which attack, epsilon) of each slot on the devices; no attack where no run is left."""
-    chosen = (attack_of(run.config) for run in runs)
-    numbers = [(np.int32(attack.attacks.index(a)), np.float32(e)) for a, e in chosen]
-    return slots.place(numbers, filler=(np.int32(0), np.float32(0)))
+    """The budget of `AnyAttack` for each slot on the devices; no attack where no run is left."""
+    numbers = []
+    for own, budget in (attack_of(run.config) for run in runs):
+        epsilon, *weights = np.atleast_1d(np.float32(budget))
+        budget = np.float32([epsilon, *(weights or UNIFORM)])
+        numbers.append((np.int32(attack.attacks.index(own)), *budget))
+    return slots.place(numbers, filler=(np.int32(0), *np.zeros(3, np.float32)))

@@ -55,11 +55,10 @@ def test_l2_keeps_the_lengths(key):
 
 
 def test_weights_scale_noise_and_step_alike(key):
-    weights = np.float32([0, 0.5, 1, 2])[:, None, None]
+    weights = np.float32([0, 0.5, 1, 1.5])[:, None, None]
     for method in ("fgsm_rs", "n_fgsm"):
-        plain, found = (
-            np.asarray(run(key, method=method, budget_weights=w)) - 0.5 for w in (1, weights)
-        )
+        plain = np.asarray(run(key, method=method)) - 0.5
+        found = np.asarray(run(key, method=method, budget_weights=weights)) - 0.5
         np.testing.assert_allclose(found, weights * plain, rtol=0, atol=1e-6)
 
 

@@ -73,7 +73,7 @@ def test_a_function_of_a_file_returns_a_model(file):
     assert model.name == "one" and sys.path == before
     assert models.load(f"{file}:captured").name == "mine"
     facts = classifier_facts(model)
-    untold = {"train_p": None, "train_epsilon": None, "seed": 0}
+    untold = {"train_p": None, "train_epsilon": None, "recipe": {}, "seed": 0}
     assert record_facts(facts) == {"model": "one", "arch": "function"} | untold
     assert (facts["num_classes"], facts["dataset"]) == (3, "unknown")
 

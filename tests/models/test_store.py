@@ -58,7 +58,7 @@ def test_names_find_directories_and_files(folder, monkeypatch):
 
 def test_facts_say_what_a_record_needs(folder):
     facts = store.model_facts("resnet18_l2_eps3", models_dir=folder)
-    expected = {"model": "resnet18_l2_eps3", "arch": "resnet_small", "seed": 0}
+    expected = {"model": "resnet18_l2_eps3", "arch": "resnet_small", "seed": 0, "recipe": {}}
     assert record_facts(facts) == expected | {"train_p": 2.0, "train_epsilon": 3.0}
     assert facts["source"]["file"] == "resnet18_l2_eps3.ckpt" and len(facts["checksum"]) == 64
     facts = store.model_facts("resnet18_linf_eps4", models_dir=folder)

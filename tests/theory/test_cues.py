@@ -92,6 +92,24 @@ def test_half_of_the_reliance_is_reached_where_it_says():
     assert np.isnan(far.half_budget)
 
 
+def test_a_budget_on_the_background_that_the_theory_prescribes_bars_it():
+    """From the protective weight on NFS is 0, below it is not; a common factor is the budget's."""
+    cues, facts = (3 * CORE[None], 4 * SPURIOUS[None]), FACTS | {"correlation": 0.9}
+    budget = 0.3 * float(theory.predict_reliance(*cues, [0.0], p=math.inf, **facts).collapse_radius)
+    call = facts | {"p": math.inf}
+    least = float(theory.predict_reliance(*cues, [budget], **call).protective_weight[0])
+    assert least > 1
+    for factor, is_used in ((0.98, True), (1.02, False)):
+        call["region_weights"] = 1, factor * least
+        found = theory.predict_reliance(*cues, [budget], **call)
+        assert (found.nfs[0] > 1e-12) == is_used
+        np.testing.assert_allclose(found.protective_weight[0], 1 / factor, rtol=1e-6)
+    twice = theory.predict_reliance(*cues, [budget / 2], **call | {"region_weights": (2, 2)})
+    plain = theory.predict_reliance(*cues, [budget], **call | {"region_weights": (1, 1)})
+    np.testing.assert_allclose(twice.theta, plain.theta, rtol=1e-6)
+    assert np.isnan(theory.predict_reliance(*cues, [0.0], **facts, p=2).protective_weight[0])
+
+
 def test_a_cue_that_tells_nothing_is_not_used():
     chance = FACTS | {"correlation": 1 / CLASSES}
     for p in (2, math.inf):
@@ -108,6 +126,7 @@ def test_a_cue_that_tells_nothing_is_not_used():
         ({"epsilons": [-0.1]}, "epsilons"),
         ({"core": np.zeros((2, 3))}, "both must be finite and > 0"),
         ({"spurious": np.full((2, 3), np.nan)}, "both must be finite and > 0"),
+        ({"region_weights": (0, 1)}, "region_weights = (0, 1): give two numbers > 0"),
     ),
 )
 def test_bad_input(change, message):

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from advspur.attacks import pgd
+from advspur.attacks import fgsm, pgd
 from advspur.data.batches import Batch, shard
 from advspur.models.classifier import normalize
 from advspur.models.resnet import ResNet
@@ -114,6 +114,57 @@ def test_step_trains_on_pgd_images_of_the_frozen_network(state, batch):
     np.testing.assert_allclose(metrics["accuracy"], accuracy, atol=1e-7)
 
 
+BY_REGION = ATTACK._replace(by_region=True)
+CORE = np.zeros((16, 16, 16, 1), np.uint8)
+CORE[:, 4:12, 4:12] = 255
+CORE[0] = 51  # soft: a fifth of the core's budget and four of the rest's
+
+
+@pytest.mark.parametrize("method", ("pgd", "n_fgsm"))
+def test_the_budget_of_a_region_is_epsilon_times_its_weight(state, batch, method):
+    attack = BY_REGION._replace(method=method)
+    images, keys = jnp.asarray(batch.image) / 255, jax.random.split(jax.random.key(1), 16)
+    frozen = lambda x: NETWORK.apply(state.variables, normalize(x, **FACTS))[0]  # noqa: E731
+    given = frozen, images, jnp.asarray(batch.label), keys
+    found = attack(*given, (EPSILON, 0.5, 2.0), CORE)
+    weights = np.where(CORE == 255, 0.5, 2.0)
+    weights[0] = 0.2 * 0.5 + 0.8 * 2
+    call = {"p": 2.0, "epsilon": EPSILON, "budget_weights": weights}
+    expected = (
+        pgd(*given, num_steps=2, step_size=0.35, **call)
+        if method == "pgd"
+        else fgsm(*given, method=method, **call)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    moved = np.abs(np.asarray(attack(*given, (EPSILON, 0.0, 1.0), CORE) - images))
+    assert moved[1:, 4:12, 4:12].max() == 0 and moved[1:, :4].max() > 0
+
+
+def test_a_step_with_equal_weights_is_that_without(state, batch):
+    """And one of a core of weight 0 is not; the budgets share one compilation."""
+    batch = batch._replace(mask=CORE)
+    plain, _ = single_step(attack=ATTACK)(state, batch, EPSILON)
+    step = single_step(attack=BY_REGION)
+    equal, _ = step(state, batch, (EPSILON, 1.0, 1.0))
+    half, _ = step(state, batch, (EPSILON / 2, 2.0, 2.0))
+    rest, _ = step(state, batch, (EPSILON, 0.0, 1.0))
+    assert step._cache_size() == 1
+    for same in (equal, half):
+        assert_close(same.variables["params"], plain.variables["params"], atol=2e-6)
+    kernels = (jax.tree.leaves(x.variables["params"]) for x in (rest, plain))
+    assert max(float(jnp.abs(a - b).max()) for a, b in zip(*kernels, strict=True)) > 1e-4
+
+
+def test_trades_and_four_devices_with_regions(state, batch):
+    batch = batch._replace(mask=CORE)
+    attack = BY_REGION._replace(loss="kl", random_start="ball")
+    options, budget = {"attack": attack, "trades_beta": 6.0}, (EPSILON, 0.0, 1.0)
+    one, _ = single_step(**options)(state, batch, budget)
+    step = make_train_step(NETWORK, OPTIMIZER, **FACTS, **options)
+    four, _ = step(jax.device_get(state), shard(batch, 4), budget)
+    assert_close(four.variables["params"], one.variables["params"], atol=5e-6)
+
+
 def test_batch_statistics_move_by_the_training_batch_alone(state, batch):
     new, _ = single_step(attack=ATTACK)(state, batch, 0.0)
     plain, _ = single_step()(state, batch, 0.0)
@@ -171,7 +222,7 @@ def test_validation_of_logits_that_overflow_is_no_number(state, batch, tmp_path)
 def test_nan_on_one_device_is_seen_on_all(state, batch):
     """The third of four gets NaN for its images: no number of the step is finite then."""
 
-    def attack(logits_fn, images, labels, key, epsilon):
+    def attack(logits_fn, images, labels, key, epsilon, mask):
         return jnp.where(jax.lax.axis_index("batch") == 2, jnp.nan, images)
 
     step = make_train_step(NETWORK, OPTIMIZER, attack=attack, **FACTS)
@@ -208,7 +259,7 @@ def test_trades_by_hand(state, batch):
     """loss(x) + beta KL(f(x) || f(x + d)), the statistics moved by x and then by x + d."""
     images = jnp.asarray(batch.image, jnp.float32) / 255
 
-    def attack(logits_fn, x, labels, key, epsilon):
+    def attack(logits_fn, x, labels, key, epsilon, mask=None):
         return jnp.clip(x + epsilon * jnp.sign(jnp.sin(jnp.arange(x.size))).reshape(x.shape), 0, 1)
 
     new, metrics = single_step(attack=attack, trades_beta=3.0)(state, batch, 0.1)

@@ -50,6 +50,7 @@ MODELS = {
     "linf": model(p=math.inf, epsilon=8 / 255),
     "l2_large": model(seed=1, epsilon=1.0),
     "linf_small": model(p=math.inf, epsilon=1 / 255),
+    "rest": model(p=math.inf, epsilon=8 / 255, **{"attack.region_weights": (0.0, 8.0)}),
 }
 
 
@@ -91,7 +92,7 @@ def alone(tmp_path_factory):
     ("per_device", "names"), [(1, MODELS), (2, ("standard", "l2", "l2_large"))]
 )
 def test_models_of_a_suite_are_those_trained_alone(alone, tmp_path, per_device, names):
-    """Five on four devices, with one a device, are a round of four and another of one.
+    """Six on four devices, with one a device, are a round of four and another of two.
 
     A ReLU or a sign within rounding of 0 may go either way: so much is allowed.
     """
@@ -107,6 +108,8 @@ def test_models_of_a_suite_are_those_trained_alone(alone, tmp_path, per_device, 
                 b.get("val_clean_accuracy"), abs=0.1
             )
     assert apart(params(tmp_path / "l2"), params(alone / "l2_large"), "l2_large") > 0.3
+    if "rest" in names:  # other weights are another model
+        assert apart(params(tmp_path / "rest"), params(alone / "linf"), "linf") > 0.3
 
 
 def test_a_killed_suite_goes_on_where_each_of_its_models_is(alone, tmp_path):
