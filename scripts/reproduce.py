@@ -100,13 +100,22 @@ def suite_configs(config, settings=None):
 
     None: of the settings that are run.
     """
-    from advspur._checks import check_choice, norm_name, require
+    from advspur._checks import InputError, check_choice, first_line, norm_name, require
 
     def given(values):
         return [value for value in values if value != ""]  # --config.KEY= is ("",)
 
     budgets = [(2.0, 0.0), *((2.0, e) for e in given(config.suite.l2_epsilons))]
     budgets += [(math.inf, e) for e in given(config.suite.linf_epsilons)]
+    kinds = {}  # {name: what it changes in the config}
+    for p, epsilon in budgets:
+        size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
+        name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
+        kinds[name] = {"attack": {"p": p, "epsilon": epsilon}}
+    recipes = config.suite.get("recipes", {})
+    for name in _cli.words(config.suite.get("trained", ())):
+        check_choice("suite.trained", name, tuple(recipes))
+        kinds[name] = recipes[name].to_dict()
     dials = config.suite.get("dials", {"": {}})
     rhos = config.suite.get("rhos", (0.0,))
     if settings is None:
@@ -121,13 +130,16 @@ def suite_configs(config, settings=None):
     is_shapes = "" in dials or config.dataset == "spurious_shapes"
     require(is_shapes, "suite.dials are of spurious_shapes: set dataset = 'spurious_shapes'")
     for setting, seed, rho in itertools.product(settings, given(config.suite.seeds), given(rhos)):
-        for p, epsilon in budgets:
+        for name, changes in kinds.items():
             model = copy.deepcopy(config)
-            model.seed, model.attack.p, model.attack.epsilon = seed, p, epsilon
-            model.color_shift.rho = rho
+            model.seed, model.color_shift.rho = seed, rho
             model.shapes.update(dials[setting])
-            size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
-            name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
+            try:
+                model.update(changes)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"suite.recipes.{name} = {changes}: {first_line(error)}"
+                ) from error
             name += f"{f'_rho{rho:g}' if rho else ''}_seed{seed}"
             yield f"{setting}/{name}" if setting else name, model
 
