@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from advspur._checks import require
-from advspur.data.augment import CHANGES, augment, change, draw
+from advspur.data.augment import CHANGES, augment, change, change_masks, draw
 from advspur.data.table import Table
 from advspur.data.transforms import decode, resize_and_crop
 
@@ -47,14 +47,16 @@ def train_batches(
     own = slice(index * batch_size // count, (index + 1) * batch_size // count)
 
     def load(example, rng):
-        image = decode(example["image"], example.get("path"))
-        return _example(example, augment(image, rng, kind=augmentation, size=image_size))
+        image, mask = decode(example["image"], example.get("path")), _mask(example)
+        return _example(example, *augment(image, mask, rng, kind=augmentation, size=image_size))
 
     def load_batch(indices, rng):
-        values = draw(rng, batch_size, augmentation)
+        drawn = draw(rng, batch_size, augmentation)
+        values = {name: of_all[own] for name, of_all in drawn.items()}
         batch = _stack_rows(source.columns, indices[own])
-        changed = change(batch.image, {name: v[own] for name, v in values.items()})
-        return batch._replace(image=np.ascontiguousarray(changed))
+        masks = change_masks(batch.mask, values) if source.has_mask else batch.mask
+        images = change(batch.image, values)
+        return batch._replace(image=np.ascontiguousarray(images), mask=np.ascontiguousarray(masks))
 
     if augmentation in CHANGES and _is_ready(source, image_size):
         stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -85,7 +87,7 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
     def load(index):
         example = source[index]
         image = resize_and_crop(decode(example["image"], example.get("path")), image_size)
-        return _example(example, image)
+        return _example(example, image, _mask(example))
 
     count = len(source) if limit is None else min(limit, len(source))
     starts = range(0, count, batch_size)[jax.process_index() % every :: every]
@@ -115,11 +117,16 @@ def shard(batch, num_devices):
     return Batch(*(array.reshape(num_devices, -1, *array.shape[1:]) for array in batch))
 
 
-def _example(example, image):
+def _mask(example):
+    """uint8 [h, w, c] of an example, or None."""
+    return _eight_bit(example["mask"]) if "mask" in example else None
+
+
+def _example(example, image, mask):
     return Batch(
         image=np.ascontiguousarray(image),
         label=np.int32(example["label"]),
-        mask=_eight_bit(example.get("mask", np.ones((1, 1, 1), bool))),
+        mask=np.full((1, 1, 1), 255, np.uint8) if mask is None else mask,
         valid=np.bool_(example.get("valid", True)),
     )
 
