@@ -80,10 +80,10 @@ def change_masks(masks, values):
     return change(masks, {name: v for name, v in values.items() if name in GEOMETRY})
 
 
-def shift(images, offsets):
-    """The crops at `offsets` [n, 2] (top, left; PADDING: none) of the images padded with black."""
+def shift(images, offsets, *, padding=PADDING):
+    """The crops at `offsets` [n, 2] (top, left; `padding`: no shift) of images in a black frame."""
     n, height, width, _ = images.shape
-    around = (PADDING, PADDING)
+    around = (padding, padding)
     padded = np.pad(images, ((0, 0), around, around, (0, 0)))
     rows, columns = (
         offset[:, None] + np.arange(side)
