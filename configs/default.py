@@ -18,6 +18,12 @@ def get_config():
     config.augmentation = "auto"  # by data set; or "none", "flip", "crop_flip", "cifar", "imagenet"
     config.num_workers = 0  # Grain worker processes of the input pipeline; 0: threads
     config.skip_unreadable = False  # leave images that cannot be read out, and say which
+    config.background = ConfigDict()  # changes of training images outside their objects' masks
+    config.background.noise_std = 0.0  # Gaussian noise, pixel units of [0, 1]; 0: none
+    config.background.noise_share = 0.5  # P(an image gets this noise)
+    config.background.mix_share = 0.0  # P(the rest of an image is that of another one)
+    config.background.mask_fault = "none"  # of all masks: "dilated", "eroded", "shifted", "random"
+    config.background.fault_pixels = 2  # reach or way of the first three, pixels of model input
     config.color_shift = ConfigDict()  # data.inject_color_shift, of "cifar10" only
     config.color_shift.rho = 0.0  # majority : minority, >= 1; 0: no shift
     config.color_shift.shift = 16 / 255  # of one colour channel, pixel units of [0, 1]

@@ -1,8 +1,10 @@
 """Augmentation on the host, of whole batches: what is changed is drawn first, then done.
 
-So processes that draw the same for a batch, and change their own images, augment as one does.
+So processes that draw the same for a batch, and change their own images, augment as one does. Masks
+follow the geometry of their images: what is outside of an image is on no object.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -16,6 +18,7 @@ PCA_VECTORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
 PADDING = 4  # pixels of black around an image, for its shift
+GEOMETRY = ("shift", "flip", "angle")  # the changes that move pixels
 
 # The changes of images that have their size already.
 CHANGES = {
@@ -27,19 +30,30 @@ CHANGES = {
 AUGMENTATIONS = (*CHANGES, "imagenet")
 
 
-def augment(image, rng, *, kind, size):
-    """The training transform of one image [h, w, 3] of any size.
+def augment(image, mask, rng, *, kind, size):
+    """(image, mask) after the training transform of one image [h, w, 3] of any size.
 
     "none": that of evaluation; "flip": and a random flip; "crop_flip": pad-4 random crop and flip;
     "cifar": also colour jitter 0.25 and rotation by up to 2 degrees; "imagenet": random resized
     crop, flip, colour jitter 0.1, PCA lighting 0.05 (the last two as in the `robustness` library).
+
+    The mask, uint8 [h, w, c] or None, is resized bilinearly as its image is: its value at a pixel
+    is the share of that pixel which the object covers.
     """
     if kind in CHANGES:
-        return change(resize_and_crop(image, size)[None], draw(rng, 1, kind))[0]
-    image = change(_cropped(image, rng, size), draw(rng, 1, "flip"))
-    image = jitter_colors(image, _color_scales(rng, 1, 0.1))
-    shift = np.float32(255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES)))
-    return np.rint(np.clip(image[0] + shift, 0, 255)).astype(np.uint8)
+        resize, changes = functools.partial(resize_and_crop, size=size), kind
+    else:
+        resize, changes = functools.partial(_cropped, box=_crop_box(image, rng), size=size), "flip"
+    values = draw(rng, 1, changes)
+    if mask is not None:
+        channels = [resize(np.ascontiguousarray(c)) for c in np.moveaxis(mask, -1, 0)]
+        mask = change_masks(np.stack(channels, axis=-1)[None], values)[0]
+    image = change(resize(image)[None], values)
+    if kind not in CHANGES:
+        image = jitter_colors(image, _color_scales(rng, 1, 0.1))
+        shift = np.float32(255 * (PCA_VECTORS @ (rng.normal(0, 0.05, 3) * PCA_VALUES)))
+        image = np.rint(np.clip(image + shift, 0, 255)).astype(np.uint8)
+    return image[0], mask
 
 
 def draw(rng, count, kind):
@@ -61,10 +75,15 @@ def change(images, values):
     return images
 
 
-def shift(images, offsets):
-    """The crops at `offsets` [n, 2] (top, left; PADDING: none) of the images padded with black."""
+def change_masks(masks, values):
+    """Masks [n, h, w, c] of images that are changed as `draw` says."""
+    return change(masks, {name: v for name, v in values.items() if name in GEOMETRY})
+
+
+def shift(images, offsets, *, padding=PADDING):
+    """The crops at `offsets` [n, 2] (top, left; `padding`: no shift) of images in a black frame."""
     n, height, width, _ = images.shape
-    around = (PADDING, PADDING)
+    around = (padding, padding)
     padded = np.pad(images, ((0, 0), around, around, (0, 0)))
     rows, columns = (
         offset[:, None] + np.arange(side)
@@ -103,8 +122,8 @@ def rotate(images, angles):
     return found * inside[..., None]
 
 
-def _cropped(image, rng, size, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
-    """[1, size, size, 3]: a crop of this share of the area and this aspect ratio, then resized.
+def _crop_box(image, rng, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
+    """(left, top, width, height) of a crop with this share of the area and this aspect ratio.
 
     Ten tries, then the largest central crop of an allowed ratio, as torchvision's RandomResizedCrop
     (Inception style, Szegedy et al., CVPR 2015).
@@ -116,14 +135,18 @@ def _cropped(image, rng, size, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
         w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
-            break
-    else:
-        ratio = min(max(width / height, aspect[0]), aspect[1])
-        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
-        left, top = (width - w) // 2, (height - h) // 2
+            return left, top, w, h
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def _cropped(pixels, box, size):
+    """The box of an image [h, w, 3] or of a mask [h, w], resized to this size."""
+    left, top, width, height = box
     # Cropped first: a resize of a box would look beyond its edges.
-    crop = Image.fromarray(image[top : top + h, left : left + w])
-    return np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))[None]
+    crop = Image.fromarray(pixels[top : top + height, left : left + width])
+    return np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _color_scales(rng, count, strength):

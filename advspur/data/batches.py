@@ -4,6 +4,7 @@ The training stream is a function of (source, seed, index) alone: a resumed run 
 where it stopped.
 """
 
+import functools
 import os
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ import numpy as np
 from absl import flags
 
 from advspur._checks import require
-from advspur.data.augment import CHANGES, augment, change, draw
+from advspur.data.augment import CHANGES, augment, change, change_masks, draw
+from advspur.data.background import change_background, changes_background, require_masks
 from advspur.data.table import Table
 from advspur.data.transforms import decode, resize_and_crop
 
@@ -27,7 +29,15 @@ class Batch(NamedTuple):
 
 
 def train_batches(
-    source, *, batch_size, image_size, augmentation, seed, start_step=0, num_workers=0
+    source,
+    *,
+    batch_size,
+    image_size,
+    augmentation,
+    seed,
+    start_step=0,
+    num_workers=0,
+    background=None,
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
@@ -36,33 +46,45 @@ def train_batches(
     Args:
       batch_size: of all processes together.
       augmentation: one of `augment.AUGMENTATIONS`.
-      seed: of order and augmentation; every epoch has an order of its own.
+      seed: of order, augmentation and changes of the background; every epoch has an order of its
+        own.
       num_workers: Grain worker processes, which do not change the stream; 0: threads.
+      background: options of `background.change_background` from noise_std on; None: no change.
     """
     import grain
 
     index, count = jax.process_index(), jax.process_count()
     fault = f"batch_size = {batch_size} does not divide by {count} processes"
     require(batch_size % count == 0, fault)
+    is_ready = augmentation in CHANGES and _is_ready(source, image_size)
     own = slice(index * batch_size // count, (index + 1) * batch_size // count)
 
-    def load(example, rng):
-        image = decode(example["image"], example.get("path"))
-        return _example(example, augment(image, rng, kind=augmentation, size=image_size))
+    def read_one(rows, rng):
+        example = source[rows[0]]
+        image, mask = decode(example["image"], example.get("path")), _mask(example)
+        changed = augment(image, mask, rng, kind=augmentation, size=image_size)
+        return _stack([_example(example, *changed)])
 
-    def load_batch(indices, rng):
-        values = draw(rng, batch_size, augmentation)
-        batch = _stack_rows(source.columns, indices[own])
-        changed = change(batch.image, {name: v[own] for name, v in values.items()})
-        return batch._replace(image=np.ascontiguousarray(changed))
+    def read_batch(rows, rng):
+        drawn = draw(rng, batch_size, augmentation)
+        values = {name: of_all[own] for name, of_all in drawn.items()}
+        batch = _stack_rows(source.columns, rows[own])
+        masks = change_masks(batch.mask, values) if source.has_mask else batch.mask
+        images = change(batch.image, values)
+        return batch._replace(image=np.ascontiguousarray(images), mask=np.ascontiguousarray(masks))
 
-    if augmentation in CHANGES and _is_ready(source, image_size):
-        stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-        stream = stream.batch(batch_size, drop_remainder=True).random_map(load_batch)
+    load = read_batch if is_ready else read_one
+    if background and changes_background(**background):
+        require_masks(source, "background")
+        shares = {"own": own if is_ready else slice(None), "num_examples": len(source)}
+        load = functools.partial(change_background, load, **shares, **background)
+
+    stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    if is_ready:
+        stream = stream.batch(batch_size, drop_remainder=True).random_map(load)
     else:
-        stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-        stream = stream.random_map(load)
-        stream = stream.batch(batch_size // count, drop_remainder=True, batch_fn=_stack)
+        stream = stream.random_map(lambda row, rng: load([row], rng))
+        stream = stream.batch(batch_size // count, drop_remainder=True, batch_fn=_join)
         stream = stream[index::count]
     stream = stream[start_step:].to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -85,7 +107,7 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
     def load(index):
         example = source[index]
         image = resize_and_crop(decode(example["image"], example.get("path")), image_size)
-        return _example(example, image)
+        return _example(example, image, _mask(example))
 
     count = len(source) if limit is None else min(limit, len(source))
     starts = range(0, count, batch_size)[jax.process_index() % every :: every]
@@ -115,11 +137,16 @@ def shard(batch, num_devices):
     return Batch(*(array.reshape(num_devices, -1, *array.shape[1:]) for array in batch))
 
 
-def _example(example, image):
+def _mask(example):
+    """uint8 [h, w, c] of an example, or None."""
+    return _eight_bit(example["mask"]) if "mask" in example else None
+
+
+def _example(example, image, mask):
     return Batch(
         image=np.ascontiguousarray(image),
         label=np.int32(example["label"]),
-        mask=_eight_bit(example.get("mask", np.ones((1, 1, 1), bool))),
+        mask=np.full((1, 1, 1), 255, np.uint8) if mask is None else mask,
         valid=np.bool_(example.get("valid", True)),
     )
 
@@ -144,3 +171,7 @@ def _eight_bit(mask):
 
 def _stack(examples):
     return Batch(*map(np.stack, zip(*examples, strict=True)))
+
+
+def _join(batches):
+    return Batch(*map(np.concatenate, zip(*batches, strict=True)))

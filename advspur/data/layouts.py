@@ -151,7 +151,8 @@ class Readable:
     """
 
     def __init__(self, source):
-        self.source, self.num_classes, self.faults = source, source.num_classes, set()
+        self.source, self.faults = source, set()
+        self.num_classes, self.has_mask = source.num_classes, source.has_mask
 
     def __len__(self):
         return len(self.source)

@@ -98,7 +98,7 @@ def fit(runs, program, state):
     """
     config, start, num_steps = runs[0].config, runs[0].start, runs[0].num_steps
     schedule = make_schedule(config, len(runs[0].dataset.train))
-    streams = _of_each(runs, training_batches, kind=lambda run: (id(run.dataset), run.config.seed))
+    streams = _of_each(runs, training_batches, kind=_stream_of)
     batches = _ahead(map(program.place, streams))
     unchecked = []  # metrics are checked one step late: the devices never wait for the host
     with _signals() as asked:
@@ -187,6 +187,11 @@ def _of_each(runs, iterate, *, kind):
     for items in zip(*iterators.values(), strict=True):
         item = dict(zip(iterators, items, strict=True))
         yield [item[kind(run)] for run in runs]
+
+
+def _stream_of(run):
+    """What the training batches of a run depend on; runs where it is equal share them."""
+    return id(run.dataset), run.config.seed, *run.config.background.values()
 
 
 def _ahead(iterator):

@@ -8,6 +8,7 @@ import numpy as np
 
 from advspur._checks import require
 from advspur.data import eval_batches, open_dataset, train_batches
+from advspur.data.background import changes_background, require_masks
 from advspur.models import build_network
 from advspur.training.attack import UNIFORM, Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
@@ -17,7 +18,7 @@ AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_s
 
 
 def open_training_data(config):
-    """The Dataset of a config, of at least one step."""
+    """The Dataset of a config, of at least one step, with the masks that the config needs."""
     dataset = open_dataset(
         config.dataset,
         data_dir=config.data_dir,
@@ -25,6 +26,8 @@ def open_training_data(config):
         color_shift=config.color_shift,
         skip_unreadable=config.skip_unreadable,
     )
+    if changes_background(**config.background):
+        require_masks(dataset.train, "config.background")
     num_steps = count_steps(config, len(dataset.train))
     require(num_steps > 0, "the run has no step: raise num_epochs or num_steps")
     require(
@@ -106,6 +109,7 @@ def training_batches(run):
         seed=config.seed,
         start_step=run.start,
         num_workers=config.num_workers,
+        background=config.background.to_dict(),
     )
 
 

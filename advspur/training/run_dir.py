@@ -28,6 +28,7 @@ from advspur._files import locked, read_json, write_whole
 from advspur.attacks.losses import LOSSES
 from advspur.attacks.pgd import RANDOM_STARTS
 from advspur.data.augment import AUGMENTATIONS
+from advspur.data.background import MASK_FAULTS
 from advspur.data.color_shift import check_color_shift
 from advspur.models.classifier import record_facts
 from advspur.models.resnet import ARCHITECTURES, STEMS
@@ -48,6 +49,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "schedule": SCHEDULES,
     "augmentation": ("auto", *AUGMENTATIONS),
+    "background.mask_fault": MASK_FAULTS,
     "attack.method": METHODS,
     "attack.random_start": RANDOM_STARTS,
     "attack.loss": (*LOSSES, "kl"),
@@ -59,7 +61,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "num_steps num_epochs warmup_epochs early_stopping num_workers learning_rate decay_factor "
     "weight_decay gradient_clip trades_beta attack.epsilon attack.relative_step_size "
-    "validation.num_examples"
+    "validation.num_examples background.noise_std background.fault_pixels"
 ).split()
 
 
@@ -78,6 +80,8 @@ def check_config(config, *, num_devices=1):
         require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
     for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
         require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
+    for name in ("background.noise_share", "background.mix_share"):
+        require(0 <= values[name] <= 1, f"{name} = {values[name]}: it must lie in [0, 1]")
     require(
         math.isfinite(validation.epsilon),
         f"validation.epsilon = {validation.epsilon}: a budget, or negative for the training one",

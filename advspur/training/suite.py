@@ -32,15 +32,15 @@ from advspur.training.step import eval_step, over_models, train_step
 
 DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
 # Keys in which models may differ that one program trains, and of `shapes` those in which not.
-OWN_KEYS = ("seed", "attack", "color_shift", "shapes", *SUITE_KEYS)
+OWN_KEYS = ("seed", "attack", "background", "color_shift", "shapes", *SUITE_KEYS)
 SIZES = ("num_train", "num_validation", "num_classes", "image_size")
 
 
 def train_suite(configs, *, per_device=None, progress):
     """Train the models of several configs, as many at once as there is room for.
 
-    Models that differ in seed, attack, colour shift and the looks of their shapes only are trained
-    by one program. Those that are trained already are left alone.
+    Models that differ in seed, attack, changes of the background, colour shift and the looks of
+    their shapes only are trained by one program. Those that are trained already are left alone.
 
     Args:
       configs: {run directory: ConfigDict}.

@@ -59,7 +59,7 @@ def main(args):
     print_ratio(
         "decode / augment",
         lambda: [decode(data) for data in encoded],
-        lambda: [augment(image, rng, kind="imagenet", size=SIZE) for image in images],
+        lambda: [augment(image, None, rng, kind="imagenet", size=SIZE) for image in images],
         args.pairs,
     )
     with tempfile.TemporaryDirectory() as folder:

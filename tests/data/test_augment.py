@@ -7,9 +7,12 @@ from PIL import Image
 from advspur.data.augment import (
     AUGMENTATIONS,
     CHANGES,
+    GEOMETRY,
+    _crop_box,
     _cropped,
     augment,
     change,
+    change_masks,
     draw,
     flip,
     jitter_colors,
@@ -98,19 +101,19 @@ def test_a_crop_that_finds_no_place_is_torchvisions_central_one(size):
     expected = np.asarray(crop.resize((8, 8), Image.Resampling.BILINEAR))
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        found = _cropped(image, rng, 8, area=(0.8, 1), aspect=(3 / 4, 5 / 4))
-        np.testing.assert_array_equal(found[0], expected)
+        box = _crop_box(image, rng, area=(0.8, 1), aspect=(3 / 4, 5 / 4))
+        np.testing.assert_array_equal(_cropped(image, box, 8), expected)
     near = image[:40, :50]  # its ratio is allowed, and no area fits: the whole
-    found = _cropped(near, np.random.default_rng(0), 8, area=(1.5, 2), aspect=(1e-9, 1e9))
+    box = _crop_box(near, np.random.default_rng(0), area=(1.5, 2), aspect=(1e-9, 1e9))
     whole = Image.fromarray(near).resize((8, 8), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(found[0], np.asarray(whole))
+    np.testing.assert_array_equal(_cropped(near, box, 8), np.asarray(whole))
 
 
 def test_a_crop_is_resized_alone():
     """What lies beside it does not matter, nor that it was cut from a larger image."""
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for seed in range(20):
-        found = _cropped(image, np.random.default_rng(seed), 8)[0]
+        found = _cropped(image, _crop_box(image, np.random.default_rng(seed)), 8)
         rng = np.random.default_rng(seed)
         while True:  # the same draws
             pixels = 2400 * rng.uniform(0.08, 1)
@@ -127,9 +130,56 @@ def test_a_crop_is_resized_alone():
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_augmentations_give_uint8_of_the_size(kind):
     for seed in range(5):
-        image = augment(PHOTO, np.random.default_rng(seed), kind=kind, size=16)
+        image, _ = augment(PHOTO, None, np.random.default_rng(seed), kind=kind, size=16)
         assert image.shape == (16, 16, 3) and image.dtype == np.uint8
-    again = augment(PHOTO, np.random.default_rng(4), kind=kind, size=16)
+    again, _ = augment(PHOTO, None, np.random.default_rng(4), kind=kind, size=16)
     np.testing.assert_array_equal(image, again)
     if kind == "none":
         np.testing.assert_array_equal(image, resize_and_crop(PHOTO, 16))
+
+
+# Images whose pixels are their masks: after a change of geometry alone, they still are.
+
+MASKS = np.random.default_rng(2).integers(0, 256, (50, 12, 12, 1), np.uint8)
+
+
+def no_colors(patch):
+    """Draw as ever, but leave the colours alone."""
+    patch.setattr("advspur.data.augment.jitter_colors", lambda images, _: images)
+    patch.setattr("advspur.data.augment.PCA_VALUES", np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+@pytest.mark.parametrize("size", (16, 40))
+def test_a_mask_goes_with_its_image(kind, size, monkeypatch):
+    """Of several channels; one of the image's size already, 40, is not resized."""
+    no_colors(monkeypatch)
+    photo = PHOTO[:, :40] if size == 40 else PHOTO
+    for seed in range(20):
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        image, mask = augment(photo, photo[..., :2], rngs[0], kind=kind, size=size)
+        np.testing.assert_array_equal(image[..., :2], mask)
+        assert mask.dtype == np.uint8
+        alone, none = augment(photo, None, rngs[1], kind=kind, size=size)
+        np.testing.assert_array_equal(alone, image)  # a mask takes no random number
+        assert none is None and rngs[0].random() == rngs[1].random()
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_colours_do_not_change_a_mask(kind):
+    object_mask = np.full((40, 60, 1), 255, np.uint8)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        _, mask = augment(PHOTO, object_mask, rng, kind=kind, size=40)
+        assert {*np.unique(mask)} <= {0, 255}  # 0 in padding, and in the corners of rotations
+        assert kind in ("crop_flip", "cifar") or np.all(mask == 255)
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_masks_of_a_batch_go_with_its_images(kind):
+    values = draw(np.random.default_rng(3), 50, kind)
+    geometry = {name: v for name, v in values.items() if name in GEOMETRY}
+    images = change(np.repeat(MASKS, 3, axis=-1), geometry)
+    masks = change_masks(MASKS, values)
+    np.testing.assert_array_equal(images[..., :1], masks)
+    assert (kind == "none") == np.array_equal(masks, MASKS)

@@ -140,11 +140,31 @@ def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
 
 
 @pytest.mark.parametrize("encoded", (False, True))
+@pytest.mark.parametrize("augmentation", ("none", "crop_flip", "imagenet"))
+def test_masks_follow_their_images_into_training(encoded, augmentation, monkeypatch):
+    """Images that are their own masks, in arrays and one by one."""
+    monkeypatch.setattr("advspur.data.augment.jitter_colors", lambda images, _: images)
+    monkeypatch.setattr("advspur.data.augment.PCA_VALUES", np.zeros(3))
+    grey = np.repeat(IMAGES[..., :1], 3, axis=-1)
+    source = array_source(grey, np.arange(11), num_classes=11, mask=IMAGES[..., :1])
+    if encoded:
+        rows = [{"image": image, "mask": image[..., :1]} for image in grey]
+        source = Table(11, lambda row: rows[row["label"]], label=np.arange(11))
+    options = OPTIONS | {"augmentation": augmentation}
+    for batch in itertools.islice(train_batches(source, **options), 6):
+        assert_array_equal(batch.image[..., :1], batch.mask)
+        assert batch.mask.shape == (4, SIZE, SIZE, 1) and batch.mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("encoded", (False, True))
 @pytest.mark.parametrize("augmentation", ("none", "cifar"))
 def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, monkeypatch):
     """Whether its images are arrays or are decoded one by one."""
-    other = Table(11, lambda row: {"image": IMAGES[row["label"]]}, label=np.arange(11))
-    source = other if encoded else SOURCE
+    masks = IMAGES[..., :1]
+    rows = [{"image": x, "mask": mask} for x, mask in zip(IMAGES, masks, strict=True)]
+    other = Table(11, lambda row: rows[row["label"]], label=np.arange(11))
+    source = array_source(IMAGES, np.arange(11), num_classes=11, mask=masks)
+    source = other if encoded else source
     options = OPTIONS | {"batch_size": 6, "augmentation": augmentation, "start_step": 1}
     whole = list(itertools.islice(train_batches(source, **options), 4))
     parts = []

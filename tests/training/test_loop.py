@@ -325,6 +325,11 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("attack.loss", "kl", "attack.loss = 'kl' is 0 at the image"),
         ("color_shift.rho", 0.5, "rho = 0.5: majority : minority must be >= 1"),
         ("trades_beta", -1.0, "trades_beta = -1.0"),
+        ("background.mask_fault", "rough", "background.mask_fault = 'rough' is not known"),
+        ("background.noise_std", -0.1, "background.noise_std = -0.1"),
+        ("background.fault_pixels", -1, "background.fault_pixels = -1"),
+        ("background.noise_share", 1.1, "background.noise_share = 1.1: it must lie in"),
+        ("background.mix_share", -0.1, "background.mix_share = -0.1: it must lie in"),
         ("attack.method", "fgsm", "attack.method = 'fgsm' is not known; allowed: 'pgd', 'fgsm_rs'"),
         ("attack", {"attack.method": "n_fgsm", "attack.p": 1.0}, "'n_fgsm' is not for l1"),
         (

@@ -112,6 +112,20 @@ def test_models_of_a_suite_are_those_trained_alone(alone, tmp_path, per_device, 
         assert apart(params(tmp_path / "rest"), params(alone / "linf"), "linf") > 0.3
 
 
+def test_models_with_other_backgrounds_share_a_program_and_no_batches(alone, tmp_path):
+    """One of those seeds and attacks is in the suite without any change."""
+    mixed = model(seed=1, **{"background.mix_share": 0.5, "background.mask_fault": "random"})
+    configs = {tmp_path / "l2": model(seed=1), tmp_path / "mixed": mixed}
+    noise = {"background.noise_std": 0.3, "background.noise_share": 1.0}
+    configs[tmp_path / "noisy"] = model(seed=1, **noise)
+    train_suite(configs, progress={path: Silent() for path in configs})
+    assert apart(params(tmp_path / "l2"), params(alone / "l2"), "l2") < 0.1
+    for name in ("mixed", "noisy"):
+        train(configs[tmp_path / name], tmp_path / "alone" / name)
+        assert apart(params(tmp_path / name), params(tmp_path / "alone" / name), "l2") < 0.1
+        assert apart(params(tmp_path / name), params(alone / "l2"), "l2") > 0.3
+
+
 def test_a_killed_suite_goes_on_where_each_of_its_models_is(alone, tmp_path):
     """One model has no checkpoint, the last of others is not there or cannot be read."""
     folder = tmp_path / "suite"
@@ -160,10 +174,11 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     assert not list((tmp_path / "bad" / "checkpoints").glob("[0-9]*"))
 
 
-def test_models_that_differ_in_seed_and_attack_alone_share_a_program(tmp_path, monkeypatch):
+def test_models_that_differ_in_own_keys_alone_share_a_program(tmp_path, monkeypatch):
     groups, told = [], ("a", "b", "c", "slow")
     monkeypatch.setattr(suite, "_train_group", lambda group, _: groups.append(group))
-    models = (model(), model(seed=1), model(p=math.inf), model(learning_rate=0.01))
+    noisy = {"background.noise_std": 0.1}
+    models = (model(**noisy), model(seed=1), model(p=math.inf), model(learning_rate=0.01))
     configs = dict(zip((tmp_path / name for name in told), models, strict=True))
     assert train_suite(configs, progress={path: Silent() for path in configs}) == {}
     assert [[run.workdir.name for run in group] for group in groups] == [["a", "b", "c"], ["slow"]]
