@@ -47,7 +47,8 @@ def change_background(
       noise_std: of Gaussian noise on the rest, [0, 1] pixel units; clipped, to 8 bits; 0: none.
       noise_share: probability that an image gets it.
       mix_share: probability that the rest of an image is that of another one.
-      mask_fault: one of MASK_FAULTS, of all masks here; "random": the mask of another image.
+      mask_fault: one of MASK_FAULTS, of all masks here; "random": the mask of another image, at a
+        random place (rolled), so that it tells nothing of the object.
       fault_pixels: half the square of "dilated" and "eroded", the way of "shifted".
     """
     count = len(rows)
@@ -57,7 +58,10 @@ def change_background(
 
     def with_fault(batch):
         if mask_fault == "random":
-            return batch._replace(mask=read_other().mask[..., :1])
+            masks = read_other().mask[..., :1]
+            offsets = rng.integers(masks.shape[1], size=(count, 2))[own]
+            rolled = [np.roll(m, o, (0, 1)) for m, o in zip(masks, offsets, strict=True)]
+            return batch._replace(mask=np.stack(rolled))
         angles = rng.uniform(0, 2 * np.pi, count)[own] if mask_fault == "shifted" else None
         masks = spoil_masks(batch.mask[..., :1], mask_fault, pixels=fault_pixels, angles=angles)
         return batch._replace(mask=masks)

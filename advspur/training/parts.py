@@ -27,14 +27,11 @@ def open_training_data(config):
         skip_unreadable=config.skip_unreadable,
     )
     if changes_background(**config.background):
-        require_masks(dataset.train, "config.background")
+        require_masks(dataset.train, "background")
+    if region_weights(config):
+        require_masks(dataset.train, "attack.region_weights")
     num_steps = count_steps(config, len(dataset.train))
     require(num_steps > 0, "the run has no step: raise num_epochs or num_steps")
-    require(
-        not region_weights(config) or dataset.train.has_mask,
-        f"attack.region_weights need masks of the objects, which {config.dataset} has not: see "
-        "docs/training.md for data that have",
-    )
     return dataset
 
 
@@ -130,10 +127,19 @@ def uniform_epsilon(run):
 
 def recipe(run):
     """What a run does for its reliance beside its attack, as JSON: {} where nothing."""
-    weights = region_weights(run.config)
-    if not weights:
-        return {}
-    return {"region_weights": weights, "uniform_epsilon": uniform_epsilon(run)}
+    weights, background = region_weights(run.config), run.config.background
+    made = {}
+    if weights:
+        made = {"region_weights": weights, "uniform_epsilon": uniform_epsilon(run)}
+    if background.noise_std and background.noise_share:
+        made |= {"noise_std": background.noise_std, "noise_share": background.noise_share}
+    if background.mix_share:
+        made["mix_share"] = background.mix_share
+    if made and background.mask_fault != "none":
+        made["mask_fault"] = background.mask_fault
+        if background.mask_fault != "random":
+            made["fault_pixels"] = background.fault_pixels
+    return made
 
 
 def validation_batches(run):

@@ -170,9 +170,11 @@ def test_worse_masks_are_those_of_the_batch_and_of_the_noise(fault, one_by_one):
         assert np.all(area <= size) and np.mean(area == size) > 0.5
         assert not np.any(np.all(masks == right, axis=(1, 2, 3)))
     else:
-        kinds = {mask.tobytes() for mask in MASKS}
-        assert all(mask.tobytes() in kinds for mask in masks)
-        assert np.mean(np.all(masks == right, axis=(1, 2, 3))) < 0.2
+        assert np.all(area == size)
+        covered = np.mean(masks > 0, axis=0)  # by objects at random places
+        expected = size / covered.size
+        error = np.sqrt(expected * (1 - expected) / len(masks))
+        assert np.abs(covered - expected).max() < 5 * error
 
 
 EVERYTHING = {"noise_std": 0.1, "mix_share": 0.5, "fault_pixels": 1}

@@ -48,7 +48,7 @@ def test_data_without_masks_have_no_regions(monkeypatch):
     dataset = parts.open_training_data(config)
     bare = array_source(*(dataset.train.columns[k] for k in ("image", "label")), num_classes=8)
     monkeypatch.setattr(parts, "open_dataset", lambda *_, **options: dataset._replace(train=bare))
-    with pytest.raises(InputError, match="region_weights need masks of the objects"):
+    with pytest.raises(InputError, match="attack.region_weights needs masks"):
         parts.open_training_data(config)
 
 

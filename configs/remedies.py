@@ -1,0 +1,68 @@
+"""What helps? Adversarial training that spares the object, and what it is held against.
+
+python scripts/reproduce.py --config configs/remedies.py [--config.suite.trained=...]
+
+Networks as in the quickstart. A recipe changes keys of the config; the attacks on regions have the
+mean square, over the pixels of an image, of the uniform attack that they are held against.
+"""
+
+import math
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+AREA = 0.189  # of the objects, their mean share of the pixels of spurious_shapes
+BUDGET = 4 / 255  # of the uniform attack, l_inf
+L2_BUDGET = 0.5
+
+
+def get_config():
+    config = quickstart.get_config()
+    config.validation.epsilon = 0.0  # the measures have the budgets
+    config.suite.seeds = (0, 1, 2, 3, 4)
+    config.suite.l2_epsilons = (L2_BUDGET,)
+    config.suite.linf_epsilons = (1 / 255, 2 / 255, BUDGET)
+    config.suite.theory = ()
+    evaluation = config.evaluation
+    evaluation.measures = ("accuracy", "groups", "background_gaps", "pgd", "regions")
+    evaluation.pgd.num_attacked = 1000
+    evaluation.pgd.linf_epsilons = (BUDGET / 2, BUDGET)
+    evaluation.pgd.l2_epsilons = (L2_BUDGET,)
+    regions = evaluation.regions
+    regions.linf_noise_levels = regions.l2_noise_levels = regions.l2_epsilons = ()
+    regions.linf_epsilons = (BUDGET,)
+    regions.num_attacked = 500
+    with config.unlocked():
+        config.suite.recipes = ConfigDict(recipes())
+        config.suite.trained = tuple(config.suite.recipes)  # those that are
+    return config
+
+
+def recipes():
+    """{name: what it changes in the config}."""
+    linf = {"p": math.inf, "epsilon": BUDGET}
+    rest = weighted(0, 1)
+    found = {
+        "core_only": weighted(1, 0, epsilon=2 / 255),
+        "rest_half": weighted(1, 0.5),
+        "rest_double": weighted(1, 2),
+        "rest_fourfold": weighted(1, 4),
+        "rest_only": rest,
+        "rest_only_l2": weighted(0, 1, p=2.0, epsilon=L2_BUDGET),
+        "noise": {"background": {"noise_std": 0.25, "noise_share": 0.5}},
+        "mix": {"background": {"mix_share": 0.5}},
+    }
+    for name in ("noise", "mix"):
+        found[f"{name}_linf"] = found[name] | {"attack": linf}
+    for fault in ("dilated", "eroded", "shifted", "random"):
+        worse = {"mask_fault": fault, "fault_pixels": 2}
+        found[f"rest_only_{fault}"] = rest | {"background": worse}
+    return found
+
+
+def weighted(core, rest, *, p=math.inf, epsilon=BUDGET):
+    """An attack with budgets as these weights, of the mean square of a uniform `epsilon`."""
+    size = math.sqrt(AREA * core**2 + (1 - AREA) * rest**2)
+    weights = (float(core), float(rest))
+    return {"attack": {"p": p, "epsilon": epsilon / size, "region_weights": weights}}
