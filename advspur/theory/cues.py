@@ -25,14 +25,17 @@ NUM_BUDGETS = 256  # up to the collapse, at which the reliance is looked up
 
 
 class CueReliance(NamedTuple):
-    """What is predicted of models trained at e budgets."""
+    """What is predicted of models trained at e budgets.
+
+    `protective_weight` is NaN at budget 0, and it and `half_budget` where a cue is not attacked.
+    """
 
     theta: jax.Array  # [e, 2] of the core and of the spurious cue
     nfs: jax.Array  # [e]: theta_S^2 / |theta|^2; NaN where theta is 0
     gradient_share: jax.Array  # [e]: the same of the gradient of <x, .>: theta_i / ||v_i||_2
     half_budget: jax.Array  # the least budget at which NFS is 1/2; NaN if none below the collapse
     collapse_radius: jax.Array  # the budget from which theta is 0
-    protective_weight: jax.Array  # [e]: what, times its weight, bars the spurious cue; NaN at 0
+    protective_weight: jax.Array  # [e]: times the budget on the spurious cue, it bars the cue
 
 
 def cue_sizes(changes, *, p):
@@ -80,7 +83,7 @@ def predict_reliance(
       core, spurious: [n, ...] changes of inputs whose cue becomes that of another class.
       epsilons: [e] training budgets >= 0, in the units of the inputs.
       noise_std, correlation, num_classes: of `two_cue_model`.
-      region_weights: what the budget on the core cue and on the spurious one is times, > 0.
+      region_weights: what the budget on the core cue and on the spurious one is times, >= 0.
     """
     check_nonnegative("epsilons", epsilons)
     lengths, duals = jnp.array([cue_sizes(changes, p=p) for changes in (core, spurious)]).T
@@ -93,33 +96,31 @@ def predict_reliance(
     )
     regions = jnp.asarray(region_weights, float)
     require(
-        regions.shape == (2,) and bool(jnp.all((regions > 0) & jnp.isfinite(regions))),
-        f"region_weights = {region_weights}: give two numbers > 0",
+        regions.shape == (2,) and bool(jnp.all((regions >= 0) & jnp.isfinite(regions))),
+        f"region_weights = {region_weights}: give two finite numbers >= 0",
     )
     weights = 2 * duals / lengths**2 * regions
     radius = collapse_radius(model, p=p, budget_weights=weights)
 
-    inside, _ = reweight(model, weights, has_limits=False)
-    inside = jax.tree.map(lambda x: x[None], inside)
+    inside, restore = reweight(model, weights)
 
     def solve(budgets):
-        return jnp.asarray(solve_grid(inside, budgets, p=p)["theta"][0]) / weights
+        stacked = jax.tree.map(lambda x: x[None], inside)
+        return jax.vmap(restore)(jnp.asarray(solve_grid(stacked, budgets, p=p)["theta"][0]))
 
     def fraction(theta):
         return jax.vmap(norm_fraction_spurious, in_axes=(0, None))(theta, model.is_spurious)
 
-    theta = solve(jnp.asarray(epsilons, weights.dtype))
-    budgets = radius * jnp.arange(NUM_BUDGETS) / NUM_BUDGETS
-    half = _first_half(budgets, fraction(solve(budgets)))
-    protective = _protective(reweight(model, weights, has_limits=False)[0], epsilons, p)
+    epsilons = jnp.asarray(epsilons, weights.dtype)
+    theta = solve(epsilons)
+    half = protective = jnp.full_like(radius, jnp.nan)
+    if jnp.all(weights > 0):
+        budgets = radius * jnp.arange(NUM_BUDGETS) / NUM_BUDGETS
+        half = _first_half(budgets, fraction(solve(budgets)))
+        attacked = jnp.where(epsilons > 0, epsilons, 1)
+        protective = jax.vmap(lambda epsilon: protective_weight(inside, epsilon, p=p))(attacked)
+    protective = jnp.where(epsilons > 0, protective, jnp.nan)
     return CueReliance(theta, fraction(theta), fraction(theta / lengths), half, radius, protective)
-
-
-def _protective(model, epsilons, p):
-    """[e]: `protective_weight` of a model at each budget; NaN at budget 0, where none protects."""
-    budgets = jnp.asarray(epsilons, model.theta_opt.dtype)
-    solve = jax.vmap(lambda epsilon: protective_weight(model, epsilon, p=p))
-    return jnp.where(budgets > 0, solve(jnp.where(budgets > 0, budgets, 1)), jnp.nan)
 
 
 def _first_half(budgets, nfs):

@@ -110,6 +110,18 @@ def test_a_budget_on_the_background_that_the_theory_prescribes_bars_it():
     assert np.isnan(theory.predict_reliance(*cues, [0.0], **facts, p=2).protective_weight[0])
 
 
+def test_a_cue_that_is_not_attacked_is_the_limit_of_small_weights():
+    cues, call = (3 * CORE[None], 4 * SPURIOUS[None]), FACTS | {"correlation": 0.9}
+    for p in (2, math.inf):
+        for limit, near in (((0, 1), (1e-5, 1)), ((1, 0), (1, 1e-5))):
+            at, by = (
+                theory.predict_reliance(*cues, [0.0, 0.2, 0.5], p=p, region_weights=w, **call)
+                for w in (limit, near)
+            )
+            np.testing.assert_allclose(at.theta, by.theta, rtol=1e-3, atol=1e-3)
+            assert np.isnan(at.half_budget) and np.all(np.isnan(at.protective_weight))
+
+
 def test_a_cue_that_tells_nothing_is_not_used():
     chance = FACTS | {"correlation": 1 / CLASSES}
     for p in (2, math.inf):
@@ -126,7 +138,7 @@ def test_a_cue_that_tells_nothing_is_not_used():
         ({"epsilons": [-0.1]}, "epsilons"),
         ({"core": np.zeros((2, 3))}, "both must be finite and > 0"),
         ({"spurious": np.full((2, 3), np.nan)}, "both must be finite and > 0"),
-        ({"region_weights": (0, 1)}, "region_weights = (0, 1): give two numbers > 0"),
+        ({"region_weights": (-1, 1)}, "region_weights = (-1, 1): give two finite numbers >= 0"),
     ),
 )
 def test_bad_input(change, message):
