@@ -1,4 +1,4 @@
-"""predictions.json: what the linear theory says of a suite, written before it is trained."""
+"""predictions.json, prescription.json: what the linear theory says of a suite before training."""
 
 import json
 import math
@@ -8,17 +8,16 @@ DIGITS = 6  # kept of a number
 ROUNDING = {"rel_tol": 1e-4, "abs_tol": 1e-6}  # between machines and versions of libraries
 
 
-def write(every, workdir):
-    """Write `workdir`/predictions.json before the first network of the suite is there.
+def write(name, found, every, workdir):
+    """Write `workdir`/`name` before the first network of the suite is there.
 
-    It is of (name, config) of every setting, so that more can be run later. A file that is there
-    must say the same: it is never rewritten.
+    `found` is of (name, config) of all that may be run, so that more can be run later. A file that
+    is there must say the same: it is never rewritten.
     """
     from advspur._checks import require
     from advspur._files import read_json, write_whole
 
-    every, path = list(every), workdir / "predictions.json"
-    found = predictions(every)
+    path = workdir / name
     if path.exists():
         require(
             _agree(read_json(path), found),
@@ -35,12 +34,38 @@ def write(every, workdir):
         write_whole(path, json.dumps(found, indent=1) + "\n")
 
 
+def prescription(every):
+    """What the theory says of attacks with region weights: the reliance at each kind's budget.
+
+    Of (name, config) of every model. `protective_weight` w*: what the budget on the background must
+    be times for the model to leave it; null where no finite one does.
+    """
+    import jax
+
+    from advspur.theory import predict_reliance
+    from advspur.training.run_dir import jsonable
+
+    kinds, given = {}, {}
+    for _, config in every:
+        attack, given = config.attack, given or _cues(config)
+        kind = attack.p, attack.epsilon, tuple(attack.region_weights)
+        if not attack.epsilon or kind in kinds:
+            continue
+        with jax.enable_x64(True):
+            found = predict_reliance(
+                epsilons=[attack.epsilon], p=attack.p, region_weights=kind[-1], **given
+            )
+        names = "nfs", "gradient_share", "protective_weight"
+        said = {name: _short(float(getattr(found, name)[0])) for name in names}
+        kinds[kind] = dict(zip(("p", "epsilon", "region_weights"), kind, strict=True)) | said
+    return jsonable({"models": list(kinds.values())})
+
+
 def predictions(every):
     """What the file says: the dials of each setting, the reliance of each kind of training."""
     import jax
     import numpy as np
 
-    from advspur.data.spurious_shapes import cue_changes
     from advspur.theory import predict_reliance
     from advspur.training.run_dir import jsonable
 
@@ -49,15 +74,13 @@ def predictions(every):
         models = by_setting.setdefault(name.split("/")[0], {})
         models[config.attack.p, config.attack.epsilon] = config
     for setting, models in by_setting.items():
-        dials = next(iter(models.values())).shapes.to_dict()
-        options = {name: dials[name] for name in ("noise_std", "correlation", "num_classes")}
-        del dials["num_train"], dials["num_validation"]
-        changes = cue_changes(NUM_IMAGES, **dials)
+        config = next(iter(models.values()))
+        dials, given = _dials(config), _cues(config)
         facts = found[setting] = {"dials": dials, "norms": [], "models": []}
         for p in dict.fromkeys(p for p, _ in models):
             epsilons = [epsilon for q, epsilon in models if q == p]
             with jax.enable_x64(True):
-                of_norm = predict_reliance(*changes, np.array(epsilons), p=p, **options)
+                of_norm = predict_reliance(epsilons=np.array(epsilons), p=p, **given)
             radius, half = map(_short, (of_norm.collapse_radius, of_norm.half_budget))
             facts["norms"].append({"p": p, "collapse_radius": radius, "half_budget": half})
             for epsilon, nfs, share in zip(
@@ -66,6 +89,23 @@ def predictions(every):
                 model = {"p": p, "epsilon": epsilon, "nfs": _short(nfs)}
                 facts["models"].append(model | {"gradient_share": _short(share)})
     return jsonable({"settings": found})
+
+
+def _dials(config):
+    """The looks of the shapes of a config."""
+    dials = config.shapes.to_dict()
+    del dials["num_train"], dials["num_validation"]
+    return dials
+
+
+def _cues(config):
+    """What `predict_reliance` takes of the data of a config."""
+    from advspur.data.spurious_shapes import cue_changes
+
+    dials = _dials(config)
+    core, spurious = cue_changes(NUM_IMAGES, **dials)
+    options = {name: dials[name] for name in ("noise_std", "correlation", "num_classes")}
+    return {"core": core, "spurious": spurious} | options
 
 
 def _agree(a, b):
@@ -80,5 +120,5 @@ def _agree(a, b):
 
 
 def _short(value):
-    """A number of DIGITS digits; None where it is NaN."""
-    return float(f"{value:.{DIGITS}g}") if value == value else None
+    """A number of DIGITS digits; None where it is NaN or infinite."""
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -55,7 +55,13 @@ def main(flags):
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         if config.suite.get("dials"):
-            _predictions.write(suite_configs(config, tuple(config.suite.dials)), workdir)
+            every = list(suite_configs(config, settings=tuple(config.suite.dials)))
+            found = _predictions.predictions(every)
+            _predictions.write("predictions.json", found, every, workdir)
+        if config.suite.get("recipes") and config.dataset == "spurious_shapes":
+            every = list(suite_configs(config, trained=tuple(config.suite.recipes)))
+            found = _predictions.prescription(every)
+            _predictions.write("prescription.json", found, every, workdir)
         name_of = {run: str(run.relative_to(workdir)) for run in runs}
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
         total = sum(num_steps * weight + passes for weight in weights.values())
@@ -95,10 +101,10 @@ def main(flags):
     require(not faults, "; ".join(f"{run}: {fault}" for run, fault in faults.items()))
 
 
-def suite_configs(config, settings=None):
+def suite_configs(config, settings=None, trained=None):
     """(name, config) of each model of the suite, "<setting>/<model>" where it has settings.
 
-    None: of the settings that are run.
+    None: of the settings, and of the recipes, that are run.
     """
     from advspur._checks import InputError, check_choice, first_line, norm_name, require
 
@@ -113,7 +119,7 @@ def suite_configs(config, settings=None):
         name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
         kinds[name] = {"attack": {"p": p, "epsilon": epsilon}}
     recipes = config.suite.get("recipes", {})
-    for name in _cli.words(config.suite.get("trained", ())):
+    for name in _cli.words(config.suite.get("trained", ())) if trained is None else trained:
         check_choice("suite.trained", name, tuple(recipes))
         kinds[name] = recipes[name].to_dict()
     dials = config.suite.get("dials", {"": {}})

@@ -23,6 +23,9 @@ class Model(NamedTuple):
     epsilon: float | None
     seed: int
     rho: float = 0.0  # majority : minority of a colour shift in its training images; 0: none
+    recipe: str = ""  # what its training did for its reliance, as shown; such are in no curve
+    uniform: float | None = None  # the budget, or that without region weights of its mean square
+    weights: tuple = (1.0, 1.0)  # of the budget on the core and on the rest
 
     @property
     def training(self):
@@ -30,7 +33,8 @@ class Model(NamedTuple):
         text = training_label(self.p)
         if self.p != UNKNOWN and self.epsilon:
             text = f"{norm_label(self.p)}, ε = {budget_label(self.p, self.epsilon)}"
-        return text + (f", ρ = {self.rho:g}" if self.rho else "")
+        text += f", ρ = {self.rho:g}" if self.rho else ""
+        return text + (f"; {self.recipe}" if self.recipe else "")
 
 
 class Suite(NamedTuple):
@@ -87,7 +91,8 @@ class Suite(NamedTuple):
 
         In the tables only: averaged weights (names with @) and numbers without a finite interval.
         """
-        found, numbers = {}, self.numbers(headline, lambda m: (m.arch, m.p) == (arch, p))
+        found = {}
+        numbers = self.numbers(headline, lambda m: (m.arch, m.p, m.recipe) == (arch, p, ""))
         for m in self.models:
             if m.name in numbers and "@" not in m.name:
                 found.setdefault(m.epsilon, []).append(numbers[m.name])
@@ -132,19 +137,24 @@ def suite_of(records):
         if r.train_epsilon and r.train_p is not None:
             p = number(r.train_p)
         rho = 0.0 if p == UNKNOWN else rhos.get(r.model, 0.0)
-        models[r.model] = model = Model(r.model, r.arch, p, r.train_epsilon, r.seed, rho)
-        if p != UNKNOWN and (r.train_epsilon or rho):
+        uniform = r.recipe.get("uniform_epsilon", r.train_epsilon)
+        weights = tuple(r.recipe.get("region_weights", (1.0, 1.0)))
+        about = r.seed, rho, recipe_label(p, r.recipe), uniform, weights
+        models[r.model] = model = Model(r.model, r.arch, p, r.train_epsilon, *about)
+        if p != UNKNOWN and (r.train_epsilon or rho or r.recipe):
             name = r.model.split("@")[0]
             other = places.setdefault(model[1:], name)
             require(
                 other == name,
-                f"{other} and {name} have the same architecture, training norm, budget and seed: a "
-                "report shows one of them; evaluate them into two directories with --workdir=DIR",
+                f"{other} and {name} have the same architecture, training norm, budget, recipe and "
+                "seed: a report shows one of them; evaluate them into two directories with "
+                "--workdir=DIR",
             )
         by_number.setdefault((r.model, r.benchmark, r.metric), []).append(r)
 
     def place(m):
-        return m.p == UNKNOWN, m.arch, m.p, m.epsilon or 0, m.seed, m.rho, m.name
+        kind = m.p == UNKNOWN, m.arch, bool(m.recipe), m.p, m.epsilon or 0, m.recipe
+        return *kind, m.seed, m.rho, m.name
 
     return Suite(sorted(models.values(), key=place), by_number)
 
@@ -174,12 +184,29 @@ def norm_label(p):
 
 def budget_label(p, epsilon):
     """The budget as shown: 0.25 or 2/255."""
-    return f"{epsilon * 255:g}/255" if p == math.inf else f"{epsilon:g}"
+    return f"{epsilon * 255:.3g}/255" if p == math.inf else f"{epsilon:.3g}"
 
 
 def training_label(p):
     """A kind of training as shown: standard, ℓ2 AT, unknown."""
     return {STANDARD: "standard", UNKNOWN: UNKNOWN}.get(p) or f"{norm_label(p)} AT"
+
+
+def recipe_label(p, recipe):
+    """What a training did for its reliance, the `recipe` of records, as shown; "" for nothing."""
+    found = []
+    if "region_weights" in recipe:
+        core, rest = recipe["region_weights"]
+        size = budget_label(p, recipe["uniform_epsilon"])
+        found.append(f"{core:g} × ε on the core, {rest:g} × ε on the rest ({size} uniformly)")
+    if "noise_std" in recipe:
+        found.append("noise {noise_std:g} on the rest of {noise_share:.0%}".format(**recipe))
+    if "mix_share" in recipe:
+        found.append("other rests in {mix_share:.0%}".format(**recipe))
+    if "mask_fault" in recipe:
+        reach = f" by {recipe['fault_pixels']}" if "fault_pixels" in recipe else ""
+        found.append(f"masks {recipe['mask_fault']}{reach}")
+    return ", ".join(found)
 
 
 def span(values, form=","):

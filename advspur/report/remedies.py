@@ -1,0 +1,248 @@
+"""What helps: networks of a recipe against the uniform attack of the same budget.
+
+A recipe (region weights, noise or other pixels outside the object) is held against the networks
+whose attack is uniform, with the mean square of its budget over the pixels, or against the standard
+ones where it has no attack. Seeds are paired. The interval of a difference is Student's over seeds,
+joined with that over test images.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from advspur.intervals import Estimate, difference, mean_value
+from advspur.report import headlines as h
+from advspur.report.claims import Finding
+from advspur.report.panels import COLORS, OTHER, grid
+from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number
+
+SAME_BUDGET = 0.02  # relative: masks are sampled where the budget of a recipe is computed
+GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
+REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
+CAPTION = (
+    "Reliance on the background against accuracy under attack, of all pixels (left) and of the "
+    "object alone (right); lower right is better. Lines: uniform attacks of growing budget, "
+    "from standard training. Means over seeds with 95% intervals."
+)
+
+
+class Kind(NamedTuple):
+    """Networks that differ in their seed only."""
+
+    arch: str
+    p: float
+    epsilon: float
+    recipe: str
+    uniform: float  # the uniform budget of the same mean square
+    weights: tuple  # of the budget on the core and on the rest
+    names: dict  # {seed: name}
+
+    @property
+    def label(self):
+        """How they were trained, as shown."""
+        budget = f"{norm_label(self.p)} {budget_label(self.p, self.epsilon)}" if self.p else ""
+        return ", ".join(filter(None, [budget, self.recipe])) or "standard"
+
+
+class Remedies(NamedTuple):
+    """The kinds of networks of a suite, and the numbers that are compared of them."""
+
+    kinds: list
+    numbers: dict  # {role: Headline}: "gap", "clean", "worst", and texts of attacks
+    attacks: list  # roles of the attacks on all pixels
+    regions: list  # and on the object alone
+    values: dict  # {(role, kind's index): {seed: Estimate}}
+
+    def baseline(self, kind):
+        """The index of what a kind of a recipe is held against; None where it is not there."""
+        for index, other in enumerate(self.kinds):
+            same = (other.arch, other.p) == (kind.arch, kind.p) and not other.recipe
+            if same and math.isclose(other.epsilon, kind.uniform, rel_tol=SAME_BUDGET):
+                return index
+        return None
+
+    def treated(self):
+        """[(index, index of the baseline)] of the kinds with a recipe and something beside it."""
+        pairs = [(i, self.baseline(k)) for i, k in enumerate(self.kinds) if k.recipe]
+        return [(i, base) for i, base in pairs if base is not None]
+
+    def level(self, role, index):
+        """The Estimate of a kind over its seeds."""
+        return over_seeds(self.values[role, index])
+
+    def change(self, role, index, base):
+        """The Estimate of the difference between two kinds, over the seeds of both."""
+        return over_seeds(self.values[role, index], self.values[role, base])
+
+
+def over_seeds(found, others=None):
+    """The Estimate of a mean over seeds of {seed: Estimate}, or of the difference from others.
+
+    Student's interval over seeds, whose networks share the test images, and the mean interval over
+    images add up as variances do; of one seed, that over images alone.
+    """
+    if others is not None:
+        found = {s: difference(e, others[s]) for s, e in found.items() if s in others}
+    if not found:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value, low, high, count = np.mean(np.array(list(found.values())), axis=0)
+    half = 0.0
+    if len(found) > 1:
+        over = mean_value([e.value for e in found.values()])
+        half = over.high - over.value
+    low, high = value - math.hypot(half, value - low), value + math.hypot(half, high - value)
+    return Estimate(float(value), float(low), float(high), int(count))
+
+
+def read_remedies(suite):
+    """The Remedies of a suite; None where no model has a recipe or reliance is not measured."""
+    recipes = {m.name for m in suite.models if m.recipe}
+    benchmarks = sorted({key[1] for key in suite.records if key[0] in recipes})
+    for benchmark in benchmarks:  # the first that tells reliance
+        numbers, attacks, regions = _numbers(suite, benchmark)
+        if "gap" in numbers:
+            break
+    else:
+        return None
+    kinds = {}
+    for m in suite.models:
+        if m.p != UNKNOWN and not m.rho and "@" not in m.name:
+            key = m.arch, m.p, m.epsilon, m.recipe, m.uniform, m.weights
+            kinds.setdefault(key, {})[m.seed] = m.name
+    kinds = [Kind(*key, names) for key, names in kinds.items()]
+    values = {
+        (role, i): {s: e for s, n in k.names.items() if _is_known(e := suite.estimate(of, n))}
+        for role, of in numbers.items()
+        for i, k in enumerate(kinds)
+    }
+    return Remedies(kinds, numbers, attacks, regions, values)
+
+
+def _is_known(estimate):
+    return all(map(math.isfinite, estimate))
+
+
+def _numbers(suite, benchmark):
+    """({role: Headline}, roles of attacks, roles of attacks on the object) of a benchmark."""
+    found = {}
+    for (_, of, metric), records in suite.records.items():
+        if of == benchmark:
+            found.setdefault(metric, []).extend(r.options for r in records)
+    parts = [o["part"] for o in found.get("accuracy", ()) if "part" in o]
+    part = {"part": "test" if "test" in parts else next(iter(parts), "")}
+    asked = {"clean": ("accuracy", part), "worst": ("worst_group_accuracy", part)}
+    asked |= {"gap": (next((m for m in GAPS if m in found), ""), {})}
+    numbers = {
+        role: h.Headline(role, benchmark, metric, options | {"head": None})
+        for role, (metric, options) in asked.items()
+        if metric in found
+    }
+    roles = []
+    for metrics, where in ((("pgd_accuracy",), ""), (REGION, " on the object")):
+        own = []
+        for metric in metrics:
+            budgets = {(o["p"], o["epsilon"]) for o in found.get(metric, ()) if o.get("epsilon")}
+            for p, epsilon in sorted(budgets, key=lambda b: (number(b[0]), b[1])):
+                size = f"{norm_label(number(p))} {budget_label(number(p), epsilon)}"
+                role = f"PGD {size}{where}"
+                options = {"p": p, "epsilon": epsilon, "head": None}
+                numbers[role] = h.Headline(role, benchmark, metric, options)
+                own.append(role)
+        roles.append(own)
+    return numbers, *roles
+
+
+def remedy_findings(remedies):
+    """A Finding on each recipe, then the sentence that the numbers allow."""
+    verdicts = {"holds": [], "fails": [], "open": []}
+    for index, base in remedies.treated():
+        kind, other = remedies.kinds[index], remedies.kinds[base]
+        gap = remedies.change("gap", index, base)
+        verdict = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
+        verdicts[verdict].append((index, base))
+        before, after = (100 * remedies.level("gap", i).value for i in (base, index))
+        seeds = len({*kind.names} & {*other.names})
+        detail = f"Gap {before:.1f} → {after:.1f}: {_points(gap)}, {_count(seeds, 'seed')}."
+        yield Finding(other.label, f"{kind.label}: relies less on the background.", verdict, detail)
+    if any(verdicts.values()):
+        yield Finding("in sum", *_sum(remedies, verdicts))
+
+
+def _sum(remedies, verdicts):
+    """(statement, verdict, detail) of all recipes."""
+
+    def named(pairs):
+        return "; ".join(remedies.kinds[index].label for index, _ in pairs) or "none"
+
+    helps = verdicts["holds"]
+    free = [pair for pair in helps if not any(c.high < 0 for c in _costs(remedies, *pair))]
+    statement = "Some recipe lowers the gap and no accuracy, clean or under attack, clearly."
+    detail = f"Without a clear loss: {named(free)}. At a cost: "
+    detail += f"{named([pair for pair in helps if pair not in free])}. "
+    detail += f"Not clear, or worse: {named(verdicts['open'] + verdicts['fails'])}."
+    return statement, "holds" if free else "fails", detail
+
+
+def _costs(remedies, index, base):
+    """The changes of the accuracies of a kind."""
+    roles = ["clean", "worst", *remedies.attacks, *remedies.regions]
+    return [remedies.change(r, index, base) for r in roles if r in remedies.numbers]
+
+
+def remedy_table(remedies):
+    """(titles, rows): of each kind its numbers, and below how they differ from its baseline's."""
+    roles = [r for r in ("gap", "worst", "clean") if r in remedies.numbers]
+    roles += [*remedies.attacks, *remedies.regions]
+    treated, rows = dict(remedies.treated()), []
+    for index, kind in enumerate(remedies.kinds):
+        base = treated.get(index)
+        cells = []
+        for role in roles:
+            level = 100 * remedies.level(role, index).value
+            change = "" if base is None else _points(remedies.change(role, index, base))
+            cells.append((f"{level:.1f}" if math.isfinite(level) else "–", change))
+        against = "" if base is None else remedies.kinds[base].label
+        rows.append((kind.label, against, len(kind.names), cells))
+    titles = {"gap": "gap", "worst": "worst group", "clean": "clean"}
+    return [titles.get(role, role) for role in roles], rows
+
+
+def remedy_figure(remedies):
+    """[(file name, title, figure, caption)]: the gap against robust accuracy."""
+    shown = [roles[-1] for roles in (remedies.attacks, remedies.regions) if roles]
+    if not shown:
+        return
+    figure, axes = grid(len(shown), 5.2, 4.4, sharey=True)
+    for axis, role in zip(axes, shown, strict=True):
+        for p in dict.fromkeys(k.p for k in remedies.kinds):
+            plain = [
+                i for i, k in enumerate(remedies.kinds) if not k.recipe and k.p in (STANDARD, p)
+            ]
+            line = [[100 * remedies.level(r, i).value for i in plain] for r in (role, "gap")]
+            axis.plot(*line, color=COLORS.get(p, OTHER), linewidth=1)
+        marks = iter("sDv^<>PX*hpd8H" * len(remedies.kinds))
+        for index, kind in enumerate(remedies.kinds):
+            x, y = (remedies.level(r, index) for r in (role, "gap"))
+            errors = [[[100 * (e.value - e.low)], [100 * (e.high - e.value)]] for e in (x, y)]
+            look = {"fmt": next(marks) if kind.recipe else "o", "label": kind.label}
+            look["markerfacecolor"] = "white" if kind.recipe else None
+            axis.errorbar(
+                [100 * x.value], [100 * y.value], xerr=errors[0], yerr=errors[1], capsize=2,
+                color=COLORS.get(kind.p, OTHER), elinewidth=0.8, markersize=6, **look,
+            )  # fmt: skip
+        axis.set_xlabel(f"accuracy under {role} (%)")
+    axes[0].set_ylabel(f"{remedies.numbers['gap'].metric.replace('_', ' ')} (points)")
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", fontsize=8, ncols=2)
+    yield "remedies", "What helps", figure, CAPTION
+
+
+def _points(estimate):
+    """A difference in points, with its interval."""
+    value, low, high = (f"{100 * x:+.1f}" for x in estimate[:3])
+    return f"{value} [{low}, {high}]"
+
+
+def _count(number, what):
+    return f"{number} {what}{'' if number == 1 else 's'}"
