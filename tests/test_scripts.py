@@ -204,10 +204,10 @@ def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp
     assert code == 0 and "6 models, no new numbers" in out
 
 
-def test_predictions_are_never_made_afterwards(tmp_path, monkeypatch):
+def test_predictions_are_never_made_afterwards(tmp_path):
     def told(nfs):
-        monkeypatch.setattr(_predictions, "predictions", lambda every: {"a": [{"nfs": nfs}]})
-        _predictions.write([("fixed_base/standard_seed0", None)], tmp_path)
+        found, every = {"a": [{"nfs": nfs}]}, [("fixed_base/standard_seed0", None)]
+        _predictions.write("predictions.json", found, every, tmp_path)
 
     path, network = tmp_path / "predictions.json", tmp_path / "fixed_base" / "standard_seed0"
     for nfs in (0.25, 0.250001):  # rounding

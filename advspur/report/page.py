@@ -19,6 +19,7 @@ from advspur.report.predictions import (
     prediction_table,
     read_predictions,
 )
+from advspur.report.remedies import read_remedies, remedy_figure, remedy_findings, remedy_table
 from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
@@ -43,6 +44,8 @@ def write_report(directory):
     suite = suite_of(numbers)
     figures = save_figures(suite_figures(suite), directory / "figures")
     drawn = save_figures(theory_figures(theory), directory / "figures")
+    remedies = read_remedies(suite, directory)
+    helping = save_figures(remedy_figure(remedies) if remedies else (), directory / "figures")
     compared = save_figures(
         prediction_figure(comparison) if comparison else (), directory / "figures"
     )
@@ -59,6 +62,8 @@ def write_report(directory):
         "model_label": model_label,
         "prediction_findings": prediction_findings,
         "prediction_table": prediction_table,
+        "remedy_findings": remedy_findings,
+        "remedy_table": remedy_table,
     }
     environment.globals.update(shown, counts=COUNTS)
     page = environment.get_template("page.html").render(
@@ -73,6 +78,8 @@ def write_report(directory):
         figures=[_image(title, path, f"{caption} {note}") for title, path, caption in figures],
         claims=theory_findings(theory),
         theory_figures=[_image(*figure) for figure in drawn],
+        remedies=remedies,
+        remedy_figures=[_image(*figure) for figure in helping],
         comparison=comparison,
         prediction_figures=[_image(*figure) for figure in compared],
         numbers=[(m.name, [r for r in numbers if r.model == m.name]) for m in suite.models],

@@ -7,15 +7,17 @@ joined with that over test images.
 """
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from advspur._files import read_json
 from advspur.intervals import Estimate, difference, mean_value
 from advspur.report import headlines as h
 from advspur.report.claims import Finding
 from advspur.report.panels import COLORS, OTHER, grid
-from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number
+from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number, recipe_label
 
 SAME_BUDGET = 0.02  # relative: masks are sampled where the budget of a recipe is computed
 GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
@@ -39,6 +41,13 @@ class Kind(NamedTuple):
     names: dict  # {seed: name}
 
     @property
+    def is_weighted(self):
+        """Whether region weights are all of the recipe."""
+        return self.recipe == recipe_label(
+            self.p, {"region_weights": self.weights, "uniform_epsilon": self.uniform}
+        )
+
+    @property
     def label(self):
         """How they were trained, as shown."""
         budget = f"{norm_label(self.p)} {budget_label(self.p, self.epsilon)}" if self.p else ""
@@ -53,6 +62,7 @@ class Remedies(NamedTuple):
     attacks: list  # roles of the attacks on all pixels
     regions: list  # and on the object alone
     values: dict  # {(role, kind's index): {seed: Estimate}}
+    prescribed: list  # of prescription.json: what the theory says of attacks
 
     def baseline(self, kind):
         """The index of what a kind of a recipe is held against; None where it is not there."""
@@ -95,7 +105,7 @@ def over_seeds(found, others=None):
     return Estimate(float(value), float(low), float(high), int(count))
 
 
-def read_remedies(suite):
+def read_remedies(suite, directory):
     """The Remedies of a suite; None where no model has a recipe or reliance is not measured."""
     recipes = {m.name for m in suite.models if m.recipe}
     benchmarks = sorted({key[1] for key in suite.records if key[0] in recipes})
@@ -116,7 +126,9 @@ def read_remedies(suite):
         for role, of in numbers.items()
         for i, k in enumerate(kinds)
     }
-    return Remedies(kinds, numbers, attacks, regions, values)
+    path = Path(directory) / "prescription.json"
+    prescribed = read_json(path).get("models", []) if path.exists() else []
+    return Remedies(kinds, numbers, attacks, regions, values, prescribed)
 
 
 def _is_known(estimate):
@@ -167,6 +179,50 @@ def remedy_findings(remedies):
         yield Finding(other.label, f"{kind.label}: relies less on the background.", verdict, detail)
     if any(verdicts.values()):
         yield Finding("in sum", *_sum(remedies, verdicts))
+    for base, kind in enumerate(remedies.kinds):
+        if not kind.recipe and kind.p:
+            yield from _prescribed(remedies, base)
+
+
+def _prescribed(remedies, base):
+    """A Finding on the budgets that the theory prescribes, along kinds of one mean square.
+
+    The ratio is that of the budget on the rest to that on the core; that of the theory is w*.
+    """
+    kind, path = remedies.kinds[base], {1.0: base}
+    for index, of in remedies.treated():
+        core, rest = remedies.kinds[index].weights
+        if of == base and remedies.kinds[index].is_weighted:
+            path[rest / core if core else math.inf] = index
+    told = {ratio: _told(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())}
+    least = (told[1.0] or {}).get("protective_weight")
+    if len(path) < 3 or least is None or not all(told.values()):
+        return
+    gaps = {ratio: remedies.level("gap", path[ratio]).value for ratio in told}
+    best = min(gaps, key=gaps.get)
+    enough = [ratio for ratio in gaps if ratio >= least]
+    changes = [remedies.change("gap", path[best], path[ratio]) for ratio in enough]
+    verdict = "open"
+    if best in enough:
+        more = [remedies.change("gap", path[best], path[r]) for r in enough if r != best]
+        verdict = "fails" if any(c.high < 0 for c in more) else "holds"
+    elif all(change.high < 0 for change in changes):
+        verdict = "fails"
+    statement = (
+        f"At {kind.label}, from the ratio w* = {least:.2g} of the theory on (budget on the rest to "
+        "that on the core), the gap gets no smaller."
+    )
+    listed = (f"{r:g}: NFS {told[r]['nfs']:.3f}, gap {100 * gaps[r]:.1f}" for r in gaps)
+    yield Finding("theory", statement, verdict, f"Ratio: predicted, measured: {'; '.join(listed)}.")
+
+
+def _told(remedies, kind):
+    """What the theory says of a kind's attack; None where it says nothing."""
+    for said in remedies.prescribed:
+        budget = number(said["p"]), said["epsilon"], tuple(said["region_weights"])
+        if budget == (kind.p, kind.epsilon, kind.weights):
+            return said
+    return None
 
 
 def _sum(remedies, verdicts):
