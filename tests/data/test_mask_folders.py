@@ -1,4 +1,4 @@
-"""Masks in a folder beside ImageNet: every training image has one, or a line says which lacks it."""
+"""Masks in a folder beside ImageNet: each training image has one, or a line says which has not."""
 
 import io
 import itertools
