@@ -88,9 +88,9 @@ def file_table(num_classes, transform, *, root="", names=None, read_mask=open_ma
         path, masks = Path(root, row["path"]), [row[name] for name in MASKS if name in row]
         image = open_file(path)
         pixels = transform.pixels if transform else lambda image, _: np.asarray(image)
+        example = {"image": pixels(image, path)}
         masks = [pixels(read_mask(mask, image.size), mask) for mask in masks]
-        found = {"mask": np.stack(masks, axis=-1)} if masks else {}
-        return {"image": pixels(image, path)} | found
+        return example | ({"mask": np.stack(masks, axis=-1)} if masks else {})
 
     about = {"names": names, "transform": transform}
     about |= {"image_size": transform.size} if transform else {}
