@@ -7,17 +7,28 @@ change what they must and nothing else.
 
 from ml_collections import ConfigDict
 
+from advspur.data.own_tables import ROLES
+
 
 def get_config():
     config = ConfigDict()
     config.seed = 0  # of initialisation, data order, augmentation and attacks
 
     # Data
-    config.dataset = "imagenet2012"  # or "cifar10", "spurious_shapes" (embedded, no files)
+    config.dataset = "imagenet2012"  # or "cifar10", "spurious_shapes" (embedded, no files), "own"
     config.data_dir = ""  # where the data lie; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.mask_dir = ""  # <class>/<image>.png for training images of "imagenet2012"; "": none
     config.augmentation = "auto"  # by data set; or "none", "flip", "crop_flip", "cifar", "imagenet"
     config.num_workers = 0  # Grain worker processes of the input pipeline; 0: threads
     config.skip_unreadable = False  # leave images that cannot be read out, and say which
+    config.own = ConfigDict()  # how "own" reads data_dir, a folder or a table (docs/own_data.md)
+    config.own.image_size = 224  # pixels a side
+    config.own.resize = "short"  # to 256/224 of image_size, then its centre; or "square", "none"
+    config.own.interpolation = "bilinear"  # or "bicubic"
+    config.own.image_dir = ""  # that names of files are relative to; "": the table's folder
+    config.own.num_classes = 0  # where labels are numbers; 0: those that have images
+    config.own.columns = ConfigDict(dict.fromkeys(ROLES, ""))  # where a table has other names
+    config.own.columns.attributes = ""  # names, with commas; "": every column that looks like one
     config.background = ConfigDict()  # changes of training images outside their objects' masks
     config.background.noise_std = 0.0  # Gaussian noise, pixel units of [0, 1]; 0: none
     config.background.noise_share = 0.5  # P(an image gets this noise)

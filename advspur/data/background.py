@@ -41,7 +41,7 @@ def change_background(
     What is drawn is drawn for all rows, and done for this process's `own`.
 
     Args:
-      read: (rows, rng) -> the augmented Batch of the own ones, the core's mask first in channels.
+      read: (rows, rng) -> the augmented Batch of the own ones.
       own: slice of the rows that are this process's.
       num_examples: other images are drawn uniformly from so many, an image itself among them.
       noise_std: of Gaussian noise on the rest, [0, 1] pixel units; clipped, to 8 bits; 0: none.
@@ -58,12 +58,12 @@ def change_background(
 
     def with_fault(batch):
         if mask_fault == "random":
-            masks = read_other().mask[..., :1]
+            masks = read_other().mask
             offsets = rng.integers(masks.shape[1], size=(count, 2))[own]
             rolled = [np.roll(m, o, (0, 1)) for m, o in zip(masks, offsets, strict=True)]
             return batch._replace(mask=np.stack(rolled))
         angles = rng.uniform(0, 2 * np.pi, count)[own] if mask_fault == "shifted" else None
-        masks = spoil_masks(batch.mask[..., :1], mask_fault, pixels=fault_pixels, angles=angles)
+        masks = spoil_masks(batch.mask, mask_fault, pixels=fault_pixels, angles=angles)
         return batch._replace(mask=masks)
 
     batch = with_fault(read(rows, rng))

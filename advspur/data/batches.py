@@ -41,7 +41,8 @@ def train_batches(
 ):
     """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
 
-    The shares of all processes, in order, are the batch of one process alone.
+    The shares of all processes, in order, are the batch of one process alone. Of masks with several
+    channels the first is taken, that of the core.
 
     Args:
       batch_size: of all processes together.
@@ -62,6 +63,7 @@ def train_batches(
     def read_one(rows, rng):
         example = source[rows[0]]
         image, mask = decode(example["image"], example.get("path")), _mask(example)
+        mask = mask if mask is None else mask[..., :1]
         changed = augment(image, mask, rng, kind=augmentation, size=image_size)
         return _stack([_example(example, *changed)])
 
@@ -69,7 +71,8 @@ def train_batches(
         drawn = draw(rng, batch_size, augmentation)
         values = {name: of_all[own] for name, of_all in drawn.items()}
         batch = _stack_rows(source.columns, rows[own])
-        masks = change_masks(batch.mask, values) if source.has_mask else batch.mask
+        masks = batch.mask[..., :1]
+        masks = change_masks(masks, values) if source.has_mask else masks
         images = change(batch.image, values)
         return batch._replace(image=np.ascontiguousarray(images), mask=np.ascontiguousarray(masks))
 

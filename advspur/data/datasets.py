@@ -10,15 +10,18 @@ from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
 from advspur.data.color_shift import SPLITS, shifted_table
 from advspur.data.files import folder_source
 from advspur.data.layouts import Readable, in_memory
+from advspur.data.mask_folders import with_masks
+from advspur.data.own import read_own
 from advspur.data.spurious_shapes import spurious_shapes
 from advspur.data.tfds import find_prepared, tfds_source
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-# Names of the two splits in TFDS, image size, mean and standard deviation of the pixels.
+# Names of the two splits, image size, mean and standard deviation of the pixels.
 FACTS = {
     "spurious_shapes": (("train", "validation"), None, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
     "cifar10": (("train", "test"), 32, CIFAR10_MEAN, CIFAR10_STD),
     "imagenet2012": (("train", "validation"), 224, IMAGENET_MEAN, IMAGENET_STD),
+    "own": (("train", "val"), None, IMAGENET_MEAN, IMAGENET_STD),
 }
 
 
@@ -37,11 +40,24 @@ class Dataset(NamedTuple):
         return self.train.num_classes
 
 
-def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unreadable=False):
-    """The data set a config names: "spurious_shapes", "cifar10" (in memory), "imagenet2012".
+def open_dataset(
+    name,
+    *,
+    data_dir="",
+    mask_dir="",
+    own=None,
+    shapes=None,
+    color_shift=None,
+    skip_unreadable=False,
+):
+    """The data set a config names: "spurious_shapes", "cifar10" (in memory), "imagenet2012", "own".
 
     Args:
-      data_dir: where TFDS or class-folder data lie; "": see `data_root`.
+      data_dir: where TFDS or class-folder data lie; "": see `data_root`; of "own", the path that
+        `read_own` takes.
+      mask_dir: of "imagenet2012", where the masks of its training images lie, see `with_masks`; "":
+        it has none.
+      own: options of `read_own`, where 0 and "" are those not given.
       shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
       color_shift: of CIFAR-10: {"rho", "shift", "seed"} as `inject_color_shift` takes them; None
         or rho = 0: no shift.
@@ -51,6 +67,8 @@ def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unrea
     rho = (color_shift or {}).get("rho", 0)
     require(not rho or name == "cifar10", f"color_shift.rho = {rho}: {name} has no colour shift")
     check_choice("dataset", name, tuple(FACTS))
+    is_imagenet = name == "imagenet2012"
+    require(not mask_dir or is_imagenet, f"mask_dir is for imagenet2012; {name} has its own masks")
     parts, size, mean, std = FACTS[name]
     if name == "spurious_shapes":
         options = {"num_train": 10_000, "num_validation": 1_000, **(shapes or {})}
@@ -59,8 +77,12 @@ def open_dataset(name, *, data_dir="", shapes=None, color_shift=None, skip_unrea
         size = splits[0].image_size
     elif name == "cifar10":
         splits = _decoded(data_root(data_dir), skip_unreadable)
+    elif name == "own":
+        splits = _own_splits(data_dir, parts, skip_unreadable=skip_unreadable, **own or {})
+        size = splits[0].image_size
     else:
         splits = _find_splits(name, data_root(data_dir))
+        splits[:1] = [with_masks(splits[0], mask_dir)] if mask_dir else splits[:1]
         splits = list(map(Readable, splits)) if skip_unreadable else splits
     if rho:
         tables = zip(splits, SPLITS, strict=True)
@@ -72,6 +94,20 @@ def data_root(data_dir=""):
     """Where data lie: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(data_dir or default).expanduser()
+
+
+def _own_splits(path, names, *, columns=None, **options):
+    """The parts of these names of users' own data."""
+    require(path, "dataset = 'own' needs data_dir, the folder or the table that holds the data")
+    columns = dict(columns or {})
+    columns["attributes"] = [word for word in columns.get("attributes", "").split(",") if word]
+    options = {name: value for name, value in options.items() if value}
+    parts, _ = read_own(path, columns=columns, **options)
+    missing = [name for name in names if name not in parts]
+    advice = "docs/own_data.md says how rows and folders name them"
+    fault = f"{path} has no part {' and no part '.join(missing)}, only {', '.join(parts)}"
+    require(not missing, f"{fault}: training needs {' and '.join(names)}; {advice}")
+    return [parts[name] for name in names]
 
 
 @functools.lru_cache(maxsize=1)  # the models of a suite share their data

@@ -1,5 +1,6 @@
 """Image files: listing and opening them, and Tables of them with their masks."""
 
+import functools
 import io
 import os
 import threading
@@ -77,20 +78,30 @@ def file_table(num_classes, transform, *, root="", names=None, read_mask=open_ma
     """A Table of image files, decoded and transformed (a Transform) when they are asked for.
 
     Args:
+      transform: None: images and masks are left whole, as their files have them.
       root: folder of relative paths.
       read_mask: (path, size of the image) -> Pillow image.
       columns: `path`, `label`; and `mask_path`, `spurious_mask_path` of the channels of a mask.
     """
 
-    def load(row):
+    def load(row, transform=transform):
         path, masks = Path(root, row["path"]), [row[name] for name in MASKS if name in row]
         image = open_file(path)
-        example = {"image": transform.pixels(image, path)}
-        masks = [transform.pixels(read_mask(mask, image.size), mask) for mask in masks]
+        pixels = transform.pixels if transform else lambda image, _: np.asarray(image)
+        example = {"image": pixels(image, path)}
+        masks = [pixels(read_mask(mask, image.size), mask) for mask in masks]
         return example | ({"mask": np.stack(masks, axis=-1)} if masks else {})
 
-    about = {"names": names, "image_size": transform.size, "transform": transform}
+    about = {"names": names, "transform": transform}
+    about |= {"image_size": transform.size} if transform else {}
     return Table(num_classes, load, root=root, **about, **columns)
+
+
+def whole_images(table):
+    """A `file_table` whose images and masks are left as their files have them, for random crops."""
+    whole = table.subset(range(len(table)))  # a copy
+    whole.load, whole.transform = functools.partial(table.load, transform=None), None
+    return whole
 
 
 def folder_source(directory):

@@ -137,10 +137,10 @@ def _table(rows, transform, names, num_classes):
     return table
 
 
-def _load(load, source, row):
+def _load(load, source, row, **transform):
     """What `load` reads; errors name the row's line."""
     try:
-        return load(row)
+        return load(row, **transform)
     except InputError as error:
         place = f" ({source} line {row['line']})" if "line" in row else ""
         raise InputError(f"{error}{place}") from error

@@ -33,6 +33,7 @@ class Table:
 
     Attributes:
       index: [n] int, the rows' numbers in the whole data set, from which random numbers are drawn.
+      loads_mask: whether `load` gives a `mask` that no column names.
       skipped: how many examples were left out because they could not be read.
       facts: {name: a share}, what is known of the data beside its examples.
       order: what names the order of the rows where there is another; "" where there is one.
@@ -56,13 +57,13 @@ class Table:
         self.transform = transform
         is_array = isinstance(columns.get("image"), np.ndarray)  # else encoded, or read by `load`
         self.image_size = columns["image"].shape[1] if is_array else image_size
-        self.index = np.arange(len(self))
+        self.index, self.loads_mask = np.arange(len(self)), False
         self.skipped, self.facts, self.train_groups, self.order = 0, {}, None, ""
 
     @property
     def has_mask(self):
         """Whether the examples have a `mask`."""
-        return "mask" in self.columns or "mask_path" in self.columns
+        return self.loads_mask or "mask" in self.columns or "mask_path" in self.columns
 
     def __len__(self):
         return len(next(iter(self.columns.values())))

@@ -31,11 +31,12 @@ def tfds_source(name, split, *, data_dir, transform=None):
         try:
             record = records[row["index"]]
             image, label = record["image"], int(record["label"])
+            name = {"file_name": _text(record["file_name"])} if "file_name" in record else {}
         except (RuntimeError, ValueError, KeyError) as error:  # of a damaged file
             raise InputError(f"{where} cannot be read: {first_line(error)}") from error
         if transform is not None:
             image = transform.pixels(open_image(image, where), where)
-        return {"image": image, "label": label, "path": where}
+        return {"image": image, "label": label, "path": where} | name
 
     return Table(
         builder.info.features["label"].num_classes,
@@ -94,6 +95,10 @@ def check_prepared(directory, name, data_dir):
             fault = _shard_fault(directory / file, length)
             text = f"{directory} is half-written: {file} {fault}: remove it and {again}"
             require(fault is None, text)
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _shard_fault(file, length):

@@ -4,6 +4,7 @@ A training run is a directory with model.json and checkpoints, a converted model
 model.safetensors and model.json. Nothing is fetched from the network.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -76,7 +77,8 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
     saved = _of_run(path, facts, weights, step) if is_run else _converted(path, facts, shapes)
     # Copied, so that no array shares memory with the reader that is closed by now.
     variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, saved)
-    return from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
+    classifier = from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
+    return dataclasses.replace(classifier, class_names=tuple(facts.get("class_names", ())))
 
 
 def find_model(name, *, models_dir=None):
@@ -136,6 +138,10 @@ def directory_facts(path):
     wrong = [name for name in NEEDED if name not in facts]
     wrong += [] if are_channels else ["mean and std of three channels"]
     wrong += [] if isinstance(facts.get("num_classes"), int) else ["a whole num_classes"]
+    names = facts.get("class_names", [])  # of the models' own data; absent in older runs
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    is_named = are_names and len(names) in (0, facts.get("num_classes"))
+    wrong += [] if is_named else ["class_names of its num_classes"]
     wrong += [] if facts.get("dtype") in DTYPES else [f"a dtype of {', '.join(DTYPES)}"]
     require(not wrong, f"{file} is damaged: it lacks {', '.join(wrong)}")
     return {"model": Path(path).name} | facts

@@ -9,12 +9,18 @@ import numpy as np
 from advspur._checks import require
 from advspur.data import eval_batches, open_dataset, train_batches
 from advspur.data.background import changes_background, require_masks
+from advspur.data.files import whole_images
 from advspur.models import build_network
 from advspur.training.attack import UNIFORM, Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 
 AREA_IMAGES = 1000  # whose masks are looked at
-AUTO_AUGMENTATION = {"imagenet2012": "imagenet", "cifar10": "cifar", "spurious_shapes": "none"}
+AUTO_AUGMENTATION = {
+    "imagenet2012": "imagenet",
+    "cifar10": "cifar",
+    "spurious_shapes": "none",
+    "own": "imagenet",
+}
 
 
 def open_training_data(config):
@@ -22,6 +28,8 @@ def open_training_data(config):
     dataset = open_dataset(
         config.dataset,
         data_dir=config.data_dir,
+        mask_dir=config.mask_dir,
+        own=config.own.to_dict(),
         shapes=config.shapes,
         color_shift=config.color_shift,
         skip_unreadable=config.skip_unreadable,
@@ -95,11 +103,13 @@ def step_passes(config):
 
 def training_batches(run):
     """The batches of a run from its first step on."""
-    config, augmentation = run.config, run.config.augmentation
+    config, source, augmentation = run.config, run.dataset.train, run.config.augmentation
     if augmentation == "auto":
         augmentation = AUTO_AUGMENTATION[config.dataset]
+    if config.dataset == "own" and augmentation == "imagenet":
+        source = whole_images(source)  # its random crops are of all of an image
     return train_batches(
-        run.dataset.train,
+        source,
         batch_size=config.batch_size,
         image_size=run.dataset.image_size,
         augmentation=augmentation,

@@ -15,6 +15,7 @@ from advspur.training.attack import FGSM_METHODS
 from advspur.training.checkpoint import Checkpoints
 from advspur.training.parts import recipe
 from advspur.training.run_dir import (
+    FREE_KEYS,
     SUITE_KEYS,
     describe_attack,
     metrics_log,
@@ -55,7 +56,11 @@ class Run:
                 if is_first_process():
                     shown = self.config.to_dict()
                     facts = {key: shown[key] for key in shown if key not in SUITE_KEYS}
-                    self._environment = stack.enter_context(open_run(facts, self.workdir))
+                    # Own data are known by their place alone.
+                    fixed = ("data_dir",) if self.config.dataset == "own" else ()
+                    free = [key for key in FREE_KEYS if key not in fixed]
+                    begun = open_run(facts, self.workdir, free=free)
+                    self._environment = stack.enter_context(begun)
                     write_json(self.workdir / "model.json", _model_facts(self))
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
@@ -203,6 +208,7 @@ def _model_facts(run):
         "mean": dataset.mean,
         "std": dataset.std,
         "dataset": config.dataset,
+        "class_names": dataset.train.names["label"] if config.dataset == "own" else (),
         "shapes": {k: v for k, v in shapes.items() if k not in ("num_train", "num_validation")},
         "color_shift": config.color_shift.to_dict() if config.color_shift.rho else {},
         "train_p": config.attack.p,

@@ -30,7 +30,7 @@ from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.step import eval_step, over_models, train_step
 
-DATA_KEYS = ("dataset", "data_dir", "shapes", "color_shift", "skip_unreadable")
+DATA_KEYS = ("dataset", "data_dir", "mask_dir", "own", "shapes", "color_shift", "skip_unreadable")
 # Keys in which models may differ that one program trains, and of `shapes` those in which not.
 OWN_KEYS = ("seed", "attack", "background", "color_shift", "shapes", *SUITE_KEYS)
 SIZES = ("num_train", "num_validation", "num_classes", "image_size")
