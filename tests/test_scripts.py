@@ -18,14 +18,16 @@ import jax
 import numpy as np
 import pytest
 import reproduce
+from ml_collections import ConfigDict
 from seeded import state_dict
 
 from advspur import models
 from advspur._checks import InputError
 from advspur._files import locked
+from advspur.data import spurious_shapes
 from advspur.models import resnet
 from advspur.training.run_dir import describe_attack
-from configs import theory_to_networks
+from configs import remedies, theory_to_networks
 from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -222,6 +224,64 @@ def test_predictions_are_never_made_afterwards(tmp_path):
     with pytest.raises(InputError, match="fixed_base/standard_seed0 is there: a prediction comes"):
         told(0.25)
     assert not path.exists()
+
+
+def test_recipes_are_prescribed_trained_and_held_against_the_uniform_attack(run, tmp_path):
+    """A small version of configs/remedies.py."""
+    workdir = tmp_path / "remedies"
+    small = {
+        "suite.trained": "rest_only,mix",
+        "suite.seeds": "0,",
+        "suite.l2_epsilons": "",
+        "suite.linf_epsilons": "4/255,",
+        "shapes.num_train": 64,
+        "shapes.num_validation": 16,
+        "shapes.image_size": 16,
+        "attack.num_steps": 1,
+        "batch_size": 16,
+        "num_steps": 3,
+        "evaluation.batch_size": 16,
+        "evaluation.data.num_examples": 24,
+        "evaluation.pgd.num_attacked": 8,
+        "evaluation.pgd.num_steps": 1,
+        "evaluation.regions.num_attacked": 8,
+        "evaluation.regions.attack_steps": 1,
+    }
+    arguments = ["--config=configs/remedies.py", f"--workdir={workdir}"]
+    arguments += [f"--config.{key}={value}" for key, value in small.items()]
+    code, out, err = run("reproduce", *arguments)
+    assert code == 0, err
+    assert "report.html: 4 models, " in out, out
+    told = json.loads((workdir / "prescription.json").read_text())["models"]
+    assert {tuple(m["region_weights"]) for m in told} > {(0, 1), (1, 1), (1, 2)}
+    facts = json.loads((workdir / "rest_only_seed0" / "model.json").read_text())
+    assert facts["recipe"]["region_weights"] == [0.0, 1.0]
+    assert facts["recipe"]["uniform_epsilon"] == pytest.approx(4 / 255, rel=0.05)
+    page = (workdir / "report.html").read_text()
+    assert "What helps" in page and "other rests in 50%: relies less on the background." in page
+    assert (workdir / "figures" / "remedies.png").exists()
+    code, out, _ = run("reproduce", *arguments)
+    assert code == 0 and "4 models, no new numbers" in out
+
+
+def test_recipes_that_cannot_be_are_refused():
+    config = remedies.get_config()
+    config.suite.trained = ("rest_only", "nothing")
+    with pytest.raises(InputError, match="suite.trained = 'nothing' is not known"):
+        list(reproduce.suite_configs(config))
+    for change in ({"attack": {"hue": 1.0}}, {"attack": {"epsilon": "a"}}, {"batch": 1}):
+        with config.unlocked():
+            config.suite.recipes = ConfigDict({"rest_only": change})
+        config.suite.trained = ("rest_only",)
+        with pytest.raises(InputError, match="suite.recipes.rest_only = "):
+            list(reproduce.suite_configs(config))
+
+
+def test_the_share_of_the_objects_is_what_the_config_says():
+    shapes = remedies.get_config().shapes.to_dict()
+    del shapes["num_train"], shapes["num_validation"]
+    areas = spurious_shapes("train", num_examples=800, **shapes).columns["mask"].mean((1, 2, 3))
+    assert abs(areas.mean() - remedies.AREA) < 3 * areas.std() / math.sqrt(800)
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,9 @@ def open_training_data(config):
         skip_unreadable=config.skip_unreadable,
     )
     if changes_background(**config.background):
-        require_masks(dataset.train, "background")
+        require_masks(dataset.train, "config.background")
     if region_weights(config):
-        require_masks(dataset.train, "attack.region_weights")
+        require_masks(dataset.train, "config.attack.region_weights")
     num_steps = count_steps(config, len(dataset.train))
     require(num_steps > 0, "the run has no step: raise num_epochs or num_steps")
     return dataset
