@@ -19,7 +19,8 @@ from advspur.report.predictions import (
     prediction_table,
     read_predictions,
 )
-from advspur.report.remedies import read_remedies, remedy_figure, remedy_findings, remedy_table
+from advspur.report.remedies import read_remedies, remedy_figure, remedy_table
+from advspur.report.remedy_findings import remedy_findings
 from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures

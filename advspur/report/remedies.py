@@ -15,7 +15,6 @@ import numpy as np
 from advspur._files import read_json
 from advspur.intervals import Estimate, difference, mean_value
 from advspur.report import headlines as h
-from advspur.report.claims import Finding
 from advspur.report.panels import COLORS, OTHER, grid
 from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number, recipe_label
 
@@ -165,87 +164,6 @@ def _numbers(suite, benchmark):
     return numbers, *roles
 
 
-def remedy_findings(remedies):
-    """A Finding on each recipe, then the sentence that the numbers allow."""
-    verdicts = {"holds": [], "fails": [], "open": []}
-    for index, base in remedies.treated():
-        kind, other = remedies.kinds[index], remedies.kinds[base]
-        gap = remedies.change("gap", index, base)
-        verdict = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
-        verdicts[verdict].append((index, base))
-        before, after = (100 * remedies.level("gap", i).value for i in (base, index))
-        seeds = len({*kind.names} & {*other.names})
-        detail = f"Gap {before:.1f} → {after:.1f}: {_points(gap)}, {_count(seeds, 'seed')}."
-        yield Finding(other.label, f"{kind.label}: relies less on the background.", verdict, detail)
-    if any(verdicts.values()):
-        yield Finding("in sum", *_sum(remedies, verdicts))
-    for base, kind in enumerate(remedies.kinds):
-        if not kind.recipe and kind.p:
-            yield from _prescribed(remedies, base)
-
-
-def _prescribed(remedies, base):
-    """A Finding on the budgets that the theory prescribes, along kinds of one mean square.
-
-    The ratio is that of the budget on the rest to that on the core; that of the theory is w*.
-    """
-    kind, path = remedies.kinds[base], {1.0: base}
-    for index, of in remedies.treated():
-        core, rest = remedies.kinds[index].weights
-        if of == base and remedies.kinds[index].is_weighted:
-            path[rest / core if core else math.inf] = index
-    told = {ratio: _told(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())}
-    least = (told[1.0] or {}).get("protective_weight")
-    if len(path) < 3 or least is None or not all(told.values()):
-        return
-    gaps = {ratio: remedies.level("gap", path[ratio]).value for ratio in told}
-    best = min(gaps, key=gaps.get)
-    enough = [ratio for ratio in gaps if ratio >= least]
-    changes = [remedies.change("gap", path[best], path[ratio]) for ratio in enough]
-    verdict = "open"
-    if best in enough:
-        more = [remedies.change("gap", path[best], path[r]) for r in enough if r != best]
-        verdict = "fails" if any(c.high < 0 for c in more) else "holds"
-    elif all(change.high < 0 for change in changes):
-        verdict = "fails"
-    statement = (
-        f"At {kind.label}, from the ratio w* = {least:.2g} of the theory on (budget on the rest to "
-        "that on the core), the gap gets no smaller."
-    )
-    listed = (f"{r:g}: NFS {told[r]['nfs']:.3f}, gap {100 * gaps[r]:.1f}" for r in gaps)
-    yield Finding("theory", statement, verdict, f"Ratio: predicted, measured: {'; '.join(listed)}.")
-
-
-def _told(remedies, kind):
-    """What the theory says of a kind's attack; None where it says nothing."""
-    for said in remedies.prescribed:
-        budget = number(said["p"]), said["epsilon"], tuple(said["region_weights"])
-        if budget == (kind.p, kind.epsilon, kind.weights):
-            return said
-    return None
-
-
-def _sum(remedies, verdicts):
-    """(statement, verdict, detail) of all recipes."""
-
-    def named(pairs):
-        return "; ".join(remedies.kinds[index].label for index, _ in pairs) or "none"
-
-    helps = verdicts["holds"]
-    free = [pair for pair in helps if not any(c.high < 0 for c in _costs(remedies, *pair))]
-    statement = "Some recipe lowers the gap and no accuracy, clean or under attack, clearly."
-    detail = f"Without a clear loss: {named(free)}. At a cost: "
-    detail += f"{named([pair for pair in helps if pair not in free])}. "
-    detail += f"Not clear, or worse: {named(verdicts['open'] + verdicts['fails'])}."
-    return statement, "holds" if free else "fails", detail
-
-
-def _costs(remedies, index, base):
-    """The changes of the accuracies of a kind."""
-    roles = ["clean", "worst", *remedies.attacks, *remedies.regions]
-    return [remedies.change(r, index, base) for r in roles if r in remedies.numbers]
-
-
 def remedy_table(remedies):
     """(titles, rows): of each kind its numbers, and below how they differ from its baseline's."""
     roles = [r for r in ("gap", "worst", "clean") if r in remedies.numbers]
@@ -256,7 +174,7 @@ def remedy_table(remedies):
         cells = []
         for role in roles:
             level = 100 * remedies.level(role, index).value
-            change = "" if base is None else _points(remedies.change(role, index, base))
+            change = "" if base is None else points(remedies.change(role, index, base))
             cells.append((f"{level:.1f}" if math.isfinite(level) else "–", change))
         against = "" if base is None else remedies.kinds[base].label
         rows.append((kind.label, against, len(kind.names), cells))
@@ -294,11 +212,7 @@ def remedy_figure(remedies):
     yield "remedies", "What helps", figure, CAPTION
 
 
-def _points(estimate):
+def points(estimate):
     """A difference in points, with its interval."""
     value, low, high = (f"{100 * x:+.1f}" for x in estimate[:3])
     return f"{value} [{low}, {high}]"
-
-
-def _count(number, what):
-    return f"{number} {what}{'' if number == 1 else 's'}"

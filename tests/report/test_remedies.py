@@ -10,13 +10,8 @@ from scipy import stats
 from advspur.intervals import Estimate
 from advspur.records import Record, append_records
 from advspur.report import write_report
-from advspur.report.remedies import (
-    over_seeds,
-    read_remedies,
-    remedy_figure,
-    remedy_findings,
-    remedy_table,
-)
+from advspur.report.remedies import over_seeds, read_remedies, remedy_figure, remedy_table
+from advspur.report.remedy_findings import remedy_findings
 from advspur.report.suite import recipe_label, suite_of
 
 FOUR = 4 / 255
