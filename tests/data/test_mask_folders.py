@@ -91,7 +91,12 @@ def test_masks_that_are_not_there_are_counted_at_once(root):
     message = rf"2 of 6 masks in .*masks are missing, first {CLASSES[1]}/{CLASSES[1]}_0.JPEG: every"
     refused(message, opened, root)
     refused("mask_dir = .*nowhere is no folder", with_masks, None, root / "nowhere")
-    refused("mask_dir is for imagenet2012; cifar10", open_dataset, "cifar10", mask_dir="masks")
+    refused(
+        "mask_dir = masks is for imagenet2012, not for cifar10",
+        open_dataset,
+        "cifar10",
+        mask_dir="masks",
+    )
 
 
 BAD = {
