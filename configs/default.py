@@ -34,7 +34,7 @@ def get_config():
     config.background.noise_share = 0.5  # P(an image gets this noise)
     config.background.mix_share = 0.0  # P(the rest of an image is that of another one)
     config.background.mask_fault = "none"  # of all masks: "dilated", "eroded", "shifted", "random"
-    config.background.fault_pixels = 2  # reach or way of the first three, pixels of model input
+    config.background.fault_pixels = 2  # reach of the square, length of the shift; model pixels
     config.color_shift = ConfigDict()  # data.inject_color_shift, of "cifar10" only
     config.color_shift.rho = 0.0  # majority : minority, >= 1; 0: no shift
     config.color_shift.shift = 16 / 255  # of one colour channel, pixel units of [0, 1]

@@ -20,7 +20,8 @@ def changes_background(*, noise_std=0.0, mix_share=0.0, mask_fault="none", **_):
 def require_masks(source, wanted_by):
     """Raise InputError unless the examples of a source of training data have masks."""
     advice = "give masks (docs/data.md says how), or leave it out"
-    require(source.has_mask, f"{wanted_by} needs masks, and {source!r} has none: {advice}")
+    has_mask = getattr(source, "has_mask", False)
+    require(has_mask, f"{wanted_by} needs masks, and {source!r} has none: {advice}")
 
 
 def change_background(
@@ -49,7 +50,7 @@ def change_background(
       mix_share: probability that the rest of an image is that of another one.
       mask_fault: one of MASK_FAULTS, of all masks here; "random": the mask of another image, at a
         random place (rolled), so that it tells nothing of the object.
-      fault_pixels: half the square of "dilated" and "eroded", the way of "shifted".
+      fault_pixels: how far the square of "dilated" and "eroded" reaches, and "shifted" shifts.
     """
     count = len(rows)
 
@@ -71,9 +72,10 @@ def change_background(
     if mix_share:
         is_mixed = rng.random(count) < mix_share
         if is_mixed.any():
-            other = with_fault(read_other())
-            mixed = mix_rests(images, batch.mask, other.image, other.mask)
-            images = np.where(is_mixed[own, None, None, None], mixed, images)
+            other, chosen = with_fault(read_other()), is_mixed[own]
+            pairs = images, batch.mask, other.image, other.mask
+            images = images.copy()
+            images[chosen] = mix_rests(*(array[chosen] for array in pairs))
     if noise_std:
         is_noisy = rng.random(count) < noise_share
         noise = rng.standard_normal((count, *images.shape[1:]), np.float32)
@@ -83,9 +85,11 @@ def change_background(
 
 
 def spoil_masks(masks, fault, *, pixels, angles=None):
-    """Masks [n, h, w, 1] "dilated" or "eroded" by a square of this reach, or "shifted" so far, to
-    whole pixels, at `angles` [n]. What lies outside of an image is as its edge is, but is on no
-    object where it is shifted in."""
+    """Masks [n, h, w, 1], made worse by one of MASK_FAULTS but "random".
+
+    A square that reaches over the edge of an image takes what is inside; a shift, at `angles` [n]
+    and rounded to whole pixels, brings in no object.
+    """
     if fault == "shifted":
         offsets = np.rint(pixels * np.stack([np.sin(angles), np.cos(angles)], axis=-1))
         return shift(masks, pixels + offsets.astype(int), padding=pixels)

@@ -57,7 +57,7 @@ def open_dataset(
         `read_own` takes.
       mask_dir: of "imagenet2012", where the masks of its training images lie, see `with_masks`; "":
         it has none.
-      own: options of `read_own`, where 0 and "" are those not given.
+      own: options of `read_own`; 0 and "" are not given, columns.attributes is a text with commas.
       shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
       color_shift: of CIFAR-10: {"rho", "shift", "seed"} as `inject_color_shift` takes them; None
         or rho = 0: no shift.
@@ -67,8 +67,8 @@ def open_dataset(
     rho = (color_shift or {}).get("rho", 0)
     require(not rho or name == "cifar10", f"color_shift.rho = {rho}: {name} has no colour shift")
     check_choice("dataset", name, tuple(FACTS))
-    is_imagenet = name == "imagenet2012"
-    require(not mask_dir or is_imagenet, f"mask_dir is for imagenet2012; {name} has its own masks")
+    has_place = not mask_dir or name == "imagenet2012"
+    require(has_place, f"mask_dir = {mask_dir} is for imagenet2012, not for {name}: drop it")
     parts, size, mean, std = FACTS[name]
     if name == "spurious_shapes":
         options = {"num_train": 10_000, "num_validation": 1_000, **(shapes or {})}
@@ -82,7 +82,8 @@ def open_dataset(
         size = splits[0].image_size
     else:
         splits = _find_splits(name, data_root(data_dir))
-        splits[:1] = [with_masks(splits[0], mask_dir)] if mask_dir else splits[:1]
+        if mask_dir:
+            splits[0] = with_masks(splits[0], mask_dir)
         splits = list(map(Readable, splits)) if skip_unreadable else splits
     if rho:
         tables = zip(splits, SPLITS, strict=True)

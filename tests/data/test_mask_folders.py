@@ -91,7 +91,12 @@ def test_masks_that_are_not_there_are_counted_at_once(root):
     message = rf"2 of 6 masks in .*masks are missing, first {CLASSES[1]}/{CLASSES[1]}_0.JPEG: every"
     refused(message, opened, root)
     refused("mask_dir = .*nowhere is no folder", with_masks, None, root / "nowhere")
-    refused("mask_dir is for imagenet2012; cifar10", open_dataset, "cifar10", mask_dir="masks")
+    refused(
+        "mask_dir = masks is for imagenet2012, not for cifar10",
+        open_dataset,
+        "cifar10",
+        mask_dir="masks",
+    )
 
 
 BAD = {
@@ -145,6 +150,42 @@ def test_records_without_file_names_are_refused(root, tmp_path):
     prepare_arrays(tmp_path / "a.npz", "arrays", tmp_path, version="1.0.0")
     table = tfds_source("arrays", "train", data_dir=tmp_path)
     refused("do not say file_name, so no mask can be found", with_masks, table, root / "masks")
+
+
+def test_records_that_tfds_wrote_say_their_names(root, tmp_path):
+    import tensorflow_datasets as tfds
+
+    def examples():
+        for number, (name, image) in enumerate(IMAGES.items()):
+            file_name = f"{name.split('/')[1]}.JPEG"
+            yield number, {"image": png(image), "label": number // 3, "file_name": file_name}
+
+    with tfds.core.registered.skip_registration():
+
+        class Builder(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("5.1.0")
+            pkg_dir_path = tmp_path
+
+            def _info(self):
+                image = tfds.features.Image(shape=(None, None, 3))
+                label, name = tfds.features.ClassLabel(num_classes=2), tfds.features.Text()
+                features = {"image": image, "label": label, "file_name": name}
+                features = tfds.features.FeaturesDict(features)
+                return tfds.core.DatasetInfo(builder=self, features=features)
+
+            def _split_generators(self, _):
+                return {"train": examples(), "validation": examples()}
+
+            def _generate_examples(self):
+                raise AssertionError("the splits are generators already")
+
+    Builder.name = "imagenet2012"
+    Builder(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
+    options = {"data_dir": tmp_path / "tfds", "mask_dir": root / "masks"}
+    train = open_dataset("imagenet2012", **options).train
+    assert len(train) == 6
+    for row in range(6):  # TFDS shuffles what it writes
+        assert_array_equal(train[row]["mask"], train[row]["image"][..., :1])
 
 
 def test_images_of_masked_folders_are_those_of_the_folder(root):

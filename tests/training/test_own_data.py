@@ -108,6 +108,8 @@ def test_data_that_cannot_be_trained_on_are_refused(folder, tmp_path):
     message = "has no part train and no part val, only test: training needs train and val; docs"
     refused(message, open_training_data, own_config(tmp_path))
     text = (folder / "manifest.csv").read_text()
+    (tmp_path / "none.csv").write_text(text.splitlines()[0])
+    refused("none.csv has no rows", open_training_data, own_config(tmp_path / "none.csv"))
     (folder / "unsplit.csv").write_text(text.replace(",val,", ",test,"))
     refused(
         "has no part val, only train, test", open_training_data, own_config(folder / "unsplit.csv")
