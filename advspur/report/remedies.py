@@ -42,14 +42,12 @@ class Kind(NamedTuple):
     @property
     def is_weighted(self):
         """Whether region weights are all of the recipe."""
-        return self.recipe == recipe_label(
-            self.p, {"region_weights": self.weights, "uniform_epsilon": self.uniform}
-        )
+        return self.recipe == recipe_label({"region_weights": self.weights})
 
     @property
     def label(self):
-        """How they were trained, as shown."""
-        budget = f"{norm_label(self.p)} {budget_label(self.p, self.epsilon)}" if self.p else ""
+        """How they were trained, as shown: the budget is the uniform one."""
+        budget = f"{norm_label(self.p)} {budget_label(self.p, self.uniform)}" if self.p else ""
         return ", ".join(filter(None, [budget, self.recipe])) or "standard"
 
 
@@ -58,8 +56,8 @@ class Remedies(NamedTuple):
 
     kinds: list
     numbers: dict  # {role: Headline}: "gap", "clean", "worst", and texts of attacks
-    attacks: list  # roles of the attacks on all pixels
-    regions: list  # and on the object alone
+    attacks: dict  # {role: norm} of the attacks on all pixels
+    regions: dict  # and on the object alone
     values: dict  # {(role, kind's index): {seed: Estimate}}
     prescribed: list  # of prescription.json: what the theory says of attacks
 
@@ -135,7 +133,7 @@ def _is_known(estimate):
 
 
 def _numbers(suite, benchmark):
-    """({role: Headline}, roles of attacks, roles of attacks on the object) of a benchmark."""
+    """({role: Headline}, {role: norm} of attacks and of those on the object) of a benchmark."""
     found = {}
     for (_, of, metric), records in suite.records.items():
         if of == benchmark:
@@ -151,7 +149,7 @@ def _numbers(suite, benchmark):
     }
     roles = []
     for metrics, where in ((("pgd_accuracy",), ""), (REGION, " on the object")):
-        own = []
+        own = {}
         for metric in metrics:
             budgets = {(o["p"], o["epsilon"]) for o in found.get(metric, ()) if o.get("epsilon")}
             for p, epsilon in sorted(budgets, key=lambda b: (number(b[0]), b[1])):
@@ -159,7 +157,7 @@ def _numbers(suite, benchmark):
                 role = f"PGD {size}{where}"
                 options = {"p": p, "epsilon": epsilon, "head": None}
                 numbers[role] = h.Headline(role, benchmark, metric, options)
-                own.append(role)
+                own[role] = number(p)
         roles.append(own)
     return numbers, *roles
 
@@ -184,7 +182,7 @@ def remedy_table(remedies):
 
 def remedy_figure(remedies):
     """[(file name, title, figure, caption)]: the gap against robust accuracy."""
-    shown = [roles[-1] for roles in (remedies.attacks, remedies.regions) if roles]
+    shown = [list(roles)[-1] for roles in (remedies.attacks, remedies.regions) if roles]
     if not shown:
         return
     figure, axes = grid(len(shown), 5.2, 4.4, sharey=True)

@@ -4,7 +4,7 @@ import math
 
 from advspur.report.claims import Finding
 from advspur.report.remedies import points
-from advspur.report.suite import number
+from advspur.report.suite import STANDARD, number
 
 
 def remedy_findings(remedies):
@@ -75,7 +75,9 @@ def _sum(remedies, verdicts):
 
     helps = verdicts["holds"]
     free = [pair for pair in helps if not any(c.high < 0 for c in _costs(remedies, *pair))]
-    statement = "Some recipe lowers the gap and no accuracy, clean or under attack, clearly."
+    statement = (
+        "Some recipe lowers the gap and no accuracy, clean or under attack in its norm, clearly."
+    )
     detail = f"Without a clear loss: {named(free)}. At a cost: "
     detail += f"{named([pair for pair in helps if pair not in free])}. "
     detail += f"Not clear, or worse: {named(verdicts['open'] + verdicts['fails'])}."
@@ -83,6 +85,8 @@ def _sum(remedies, verdicts):
 
 
 def _costs(remedies, index, base):
-    """The changes of the accuracies of a kind."""
-    roles = ["clean", "worst", *remedies.attacks, *remedies.regions]
+    """The changes of the accuracies of a kind, under attack in the norm it was trained for."""
+    p = remedies.kinds[index].p
+    attacks = (remedies.attacks | remedies.regions).items()
+    roles = ["clean", "worst", *(role for role, norm in attacks if p in (norm, STANDARD))]
     return [remedies.change(r, index, base) for r in roles if r in remedies.numbers]

@@ -139,7 +139,7 @@ def suite_of(records):
         rho = 0.0 if p == UNKNOWN else rhos.get(r.model, 0.0)
         uniform = r.recipe.get("uniform_epsilon", r.train_epsilon)
         weights = tuple(r.recipe.get("region_weights", (1.0, 1.0)))
-        about = r.seed, rho, recipe_label(p, r.recipe), uniform, weights
+        about = r.seed, rho, recipe_label(r.recipe), uniform, weights
         models[r.model] = model = Model(r.model, r.arch, p, r.train_epsilon, *about)
         if p != UNKNOWN and (r.train_epsilon or rho or r.recipe):
             name = r.model.split("@")[0]
@@ -192,13 +192,11 @@ def training_label(p):
     return {STANDARD: "standard", UNKNOWN: UNKNOWN}.get(p) or f"{norm_label(p)} AT"
 
 
-def recipe_label(p, recipe):
+def recipe_label(recipe):
     """What a training did for its reliance, the `recipe` of records, as shown; "" for nothing."""
     found = []
     if "region_weights" in recipe:
-        core, rest = recipe["region_weights"]
-        size = budget_label(p, recipe["uniform_epsilon"])
-        found.append(f"{core:g} × ε on the core, {rest:g} × ε on the rest ({size} uniformly)")
+        found.append("object : rest = {:g} : {:g}".format(*recipe["region_weights"]))
     if "noise_std" in recipe:
         found.append("noise {noise_std:g} on the rest of {noise_share:.0%}".format(**recipe))
     if "mix_share" in recipe:
