@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import numbers
 import os
 import platform
 import shlex
@@ -19,7 +20,6 @@ from advspur._checks import (
     check_choice,
     check_epsilon,
     check_norm,
-    check_numbers,
     check_seed,
     norm_name,
     require,
@@ -106,10 +106,11 @@ def check_config(config, *, num_devices=1):
     )
     is_plain = attack.loss == "cross_entropy" and not config.trades_beta
     weights = tuple(attack.region_weights)
-    check_numbers("attack.region_weights", weights)
+    are_numbers = len(weights) == 2 and all(isinstance(w, numbers.Real) for w in weights)
     require(
-        len(weights) == 2 and max(weights) > 0,
-        f"attack.region_weights = {weights}: give two, of the core and of the rest, not both 0",
+        are_numbers and all(0 <= w < math.inf for w in weights) and max(weights) > 0,
+        f"attack.region_weights = {weights}: give two finite numbers >= 0, of the core and of the "
+        "rest, not both 0 (inf is not needed: 1 / epsilon allows every pixel value)",
     )
     require(
         attack.method != "free" or weights == UNIFORM,

@@ -53,17 +53,10 @@ def test_data_without_masks_have_no_regions(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ((0.0, 0.0), "give two, of the core and of the rest, not both 0"),
-        ((1.0,), "give two, of the core and of the rest"),
-        ((0.0, math.inf), "it must be finite and >= 0"),
-        ((-1.0, 1.0), "it must be finite and >= 0"),
-        (("a", 1.0), "give a list of numbers"),
-    ],
+    "weights", ((0.0, 0.0), (1.0,), (0.0, math.inf), (-1.0, 1.0), ("a", 1.0), (1.0, math.nan))
 )
-def test_weights_that_no_attack_has_are_refused(weights, message):
-    with pytest.raises(InputError, match=message):
+def test_weights_that_no_attack_has_are_refused(weights):
+    with pytest.raises(InputError, match="give two finite numbers >= 0"):
         check_config(config_of(*weights))
 
 
