@@ -3,13 +3,26 @@
 from advspur.heads.class_maps import as_it_is, objectnet_scorings, superclasses
 from advspur.heads.linear import fit_linear_probe, fit_logistic_regression
 from advspur.heads.probes import plan_probes, probes
+from advspur.heads.retrained import fit_afr, fit_dfr
+from advspur.heads.robust import fit_adversarial, fit_group_dro, fit_weighted
+from advspur.heads.selection import Examples, RobustHead, check_heads, fit_heads, with_robust_heads
 
 __all__ = [
+    "Examples",
+    "RobustHead",
     "as_it_is",
+    "check_heads",
+    "fit_adversarial",
+    "fit_afr",
+    "fit_dfr",
+    "fit_group_dro",
+    "fit_heads",
     "fit_linear_probe",
     "fit_logistic_regression",
+    "fit_weighted",
     "objectnet_scorings",
     "plan_probes",
     "probes",
     "superclasses",
+    "with_robust_heads",
 ]
