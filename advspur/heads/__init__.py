@@ -5,13 +5,20 @@ from advspur.heads.linear import fit_linear_probe, fit_logistic_regression
 from advspur.heads.probes import plan_probes, probes
 from advspur.heads.retrained import fit_afr, fit_dfr
 from advspur.heads.robust import fit_adversarial, fit_group_dro, fit_weighted
-from advspur.heads.selection import Examples, RobustHead, check_heads, fit_heads, with_robust_heads
+from advspur.heads.selection import (
+    Examples,
+    RobustHead,
+    as_it_is_and_robust,
+    fit_heads,
+    plan_robust,
+    with_robust_heads,
+)
 
 __all__ = [
     "Examples",
     "RobustHead",
     "as_it_is",
-    "check_heads",
+    "as_it_is_and_robust",
     "fit_adversarial",
     "fit_afr",
     "fit_dfr",
@@ -22,6 +29,7 @@ __all__ = [
     "fit_weighted",
     "objectnet_scorings",
     "plan_probes",
+    "plan_robust",
     "probes",
     "superclasses",
     "with_robust_heads",

@@ -178,22 +178,35 @@ def _dro_round(x, onehot, shares, constants, decays, rate, at, q, gap):
 
 @jax.jit
 def _fit_adversarial(x, signs, decays, budgets):
+    """Minimum, [h, d + 1], of signs [n, h]."""
     n, transposed = len(x), jnp.asarray(x.T)
-    least = jnp.finfo(x.dtype).eps  # a norm with a derivative at 0
 
     def function(w):
-        norm = jnp.sqrt(jnp.sum(w[:, :-1] ** 2, axis=1) + least**2)
+        norm = jnp.sqrt(jnp.sum(w[:, :-1] ** 2, axis=1))
         margins = signs * (x @ w.T) - budgets * norm
         slopes = -jax.nn.sigmoid(-margins) / n
         grad = (transposed @ (slopes * signs)).T + decays[:, None] / 2 * w
-        pull = -jnp.sum(slopes, axis=0) * budgets / norm
+        pull = -jnp.sum(slopes, axis=0) * budgets / jnp.where(norm > 0, norm, 1)
         grad = grad.at[:, :-1].add(pull[:, None] * w[:, :-1])
         value = jnp.mean(jax.nn.softplus(-margins), axis=0)
         value += decays / 4 * jnp.sum(w**2, axis=1)
         return value, grad, jnp.sum(grad**2, axis=1) / decays
 
-    start = jnp.zeros((len(decays), x.shape[1]), x.dtype)
-    return minimize(function, start, tolerance=TOLERANCE, max_steps=MAX_STEPS)
+    def newton(bias, _):
+        p = jax.nn.sigmoid(-signs * bias)
+        slope = -jnp.mean(signs * p, axis=0) + decays / 2 * bias
+        return bias - slope / (jnp.mean(p * (1 - p), axis=0) + decays / 2), None
+
+    # Where the budget is too large w is 0, where the norm has no derivative: the gradient of the
+    # rest is then at most eps times the derivative by the margins. That is seen beforehand.
+    bias, _ = jax.lax.scan(newton, jnp.zeros_like(decays), length=20)
+    start = jnp.zeros((len(decays), x.shape[1]), x.dtype).at[:, -1].set(bias)
+    _, grad, gap = function(start)
+    least = budgets * jnp.mean(jax.nn.sigmoid(-signs * bias), axis=0)
+    is_zero = jnp.sqrt(jnp.sum(grad[:, :-1] ** 2, axis=1)) <= least
+    tolerance = jnp.where(is_zero, jnp.inf, TOLERANCE)
+    found = minimize(function, start, tolerance=tolerance, max_steps=MAX_STEPS)
+    return found._replace(gap=jnp.where(is_zero, grad[:, -1] ** 2 / decays, found.gap))
 
 
 def _objective(x, onehot, mixed, decays):

@@ -14,14 +14,18 @@ import numpy as np
 from advspur._checks import check_choice, check_numbers, require
 from advspur.data.table import check_classes
 from advspur.heads import retrained, robust
+from advspur.heads.class_maps import as_it_is
 from advspur.models import with_head
 from advspur.predict import features_on
 
 HEADS = ("erm", "class_balanced", "group_balanced", "dfr", "group_dro", "jtt", "afr", "adversarial")
 RULES = ("worst_group", "worst_class", "mean")
 BALANCING = ("weights", "subsample")
+# Options of rows, of which records say with each head what it was fitted with.
+OPTIONS = frozenset({"heads", "selected_by", "balancing", "weight_decays"})
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
-ADJUSTMENTS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)  # C of group DRO, the paper's grid
+# C of group DRO: the paper's grid, with the strong penalties alone, as there.
+ADJUSTMENTS, STRONG = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), 1e-2
 BUDGETS = (0.01, 0.03, 0.1, 0.3)  # of the features' root mean square distance from their mean
 STEPS, UP = (10, 30, 100), (20.0, 50.0, 100.0)  # T and lambda of JTT
 NUM_DRAWS = 20  # of DFR
@@ -118,7 +122,7 @@ def fit_heads(
         return zip(found.kernel, found.bias, about, strict=True)
 
     def group_dro():
-        grid = list(itertools.product(decays, ADJUSTMENTS))
+        grid = [(d, c) for d in decays for c in ADJUSTMENTS if c == 0 or d >= STRONG]
         of_grid = [d for d, _ in grid], [c for _, c in grid]
         with jax.enable_x64(True):  # small differences of the groups' losses decide
             features = train.features.astype(np.float64)
@@ -188,6 +192,11 @@ def fit_heads(
     return found
 
 
+def seed_of(key):
+    """A seed for NumPy of a key of JAX."""
+    return [int(number) for number in jax.random.key_data(key).ravel()]
+
+
 def worst_accuracy(right, codes):
     """The least accuracy of a code that there is."""
     _, index, counts = np.unique(codes, return_inverse=True, return_counts=True)
@@ -200,6 +209,8 @@ def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):
     `parts`: {"train": Table, "val": Table}; `options`: of `fit_heads`.
     """
     names = ", ".join(heads)
+    named = f"{model.name or 'the model'} has no features for the heads {names}"
+    require(model.has_features, named)
     for part in ("train", "val"):
         require(part in parts, f"the heads {names} need the part {part}; there is none")
     examples = {}
@@ -218,6 +229,32 @@ def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):
         )
         for name, h in fitted.items()
     ]
+
+
+def plan_robust(parts, *, heads, **options):
+    """Forward passes over an image of `as_it_is_and_robust`; its options are checked."""
+    check_heads(heads, **options)
+    return sum(len(parts[part]) for part in ("train", "val") if heads and part in parts)
+
+
+def as_it_is_and_robust(
+    model,
+    parts,
+    *,
+    key,
+    running,
+    heads=(),
+    selected_by="worst_group",
+    balancing="weights",
+    weight_decays=WEIGHT_DECAYS,
+):
+    """The model's own classes, the headline, and `heads` with the options of `fit_heads`."""
+    found, key = as_it_is(model, parts, key=key)
+    if heads:
+        of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
+        of_heads |= {"weight_decays": weight_decays, "seed": seed_of(key)}
+        found += with_robust_heads(model, parts, running=running, **of_heads)
+    return found, key
 
 
 def _best(fits, features, labels, codes):

@@ -27,7 +27,7 @@ class SparseFit(NamedTuple):
     steps: jax.Array
 
 
-def fit_sparse(x, signs, C, *, tolerance=1e-7, max_steps=100):
+def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100):
     """The SparseFit of rows x [n, d], signs [n] of +-1 and C; float64 is needed.
 
     An intercept is a constant column of x, penalised as liblinear does. It ends where the duality
