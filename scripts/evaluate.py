@@ -63,8 +63,7 @@ def main(flags, *runs):
     for name in (name for name, row in rows.items() if row.reader.directories):
         options[name]["data"] |= reading
     for of_row in options.values():
-        if "heads" in of_row["head"]:
-            of_row["head"]["heads"] = _cli.words(of_row["head"]["heads"])
+        _cli.split_heads(of_row)
     if flags.data:
         rows, options = own_row(flags.data, config, reading, models, line)
         words["measures"] = words["measures"] or rows[next(iter(rows))].measures
@@ -111,8 +110,8 @@ def own_row(path, config, reading, models, line):
         columns["attributes"] = _cli.words(columns["attributes"])
     majority = [name.strip() for text in config.majority for name in text.split(";")]
     options["data"] |= {"columns": columns, "majority": majority, **reading}
-    for name in ("class_names", "heads"):
-        options["head"][name] = _cli.words(options["head"][name])
+    options["head"]["class_names"] = _cli.words(options["head"]["class_names"])
+    _cli.split_heads(options)
     names = {column: _cli.words(words) for column, words in options["data"]["names"].items()}
     options["data"]["names"] = {column: words for column, words in names.items() if words} or None
     for name in ("image_size", "num_classes"):
