@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import require
-from advspur.heads.robust import _basis, _problem, balanced_draws
+from advspur.heads.robust import _basis, _problem, balanced_draws, warn_of
 from advspur.heads.sparse import fit_sparse
 
 CS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # of DFR
@@ -58,6 +58,7 @@ def fit_dfr(features, labels, draws, Cs, scaler, *, num_classes):
     w = np.concatenate([-w / 2, w / 2], axis=2) if num_classes == 2 else w
     w = np.swapaxes(w, 2, 3)
     kernel, bias = scaler.undo(w[..., :-1, :], w[..., -1, :])
+    warn_of(gap)
     return kernel, bias, gap.sum(axis=2)
 
 

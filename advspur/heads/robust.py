@@ -10,7 +10,7 @@ fitted at once. Cross-entropy does not change where all logits of an example do,
 of a minimiser sum to 0: it is sought in k - 1 coordinates of that space.
 """
 
-import functools
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -67,11 +67,9 @@ def fit_weighted(features, labels, weights, decays, *, num_classes):
       decays: [h] > 0, weight_decay.
     """
     weights, decays = _arrays(features, weights, decays)
-    # Where rows have weight 0 in all problems they need not be multiplied.
     x, onehot = _problem(features, labels, num_classes)
-    start = jnp.zeros((len(decays), x.shape[1] * (num_classes - 1)), x.dtype)
-    found = _fit_weighted(x, onehot, weights.T, decays, start, tolerance=TOLERANCE)
-    return _heads(found, num_classes)
+    found = _fit_weighted(x, onehot, weights.T, decays)
+    return _heads(found.x, found.gap, num_classes)
 
 
 def fit_adversarial(features, labels, decays, budgets, *, num_classes):
@@ -98,6 +96,7 @@ def fit_adversarial(features, labels, decays, budgets, *, num_classes):
     gap = np.asarray(found.gap).reshape(-1, problems).sum(1)
     w = np.concatenate([-w / 2, w / 2], axis=1) if num_classes == 2 else w
     w = np.swapaxes(w, 1, 2)
+    warn_of(gap)
     return Heads(w[:, :-1], w[:, -1], gap)
 
 
@@ -132,18 +131,28 @@ def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes,
         at, q, gap = _dro_round(x, onehot, shares, constants, decays, rate, at, q, gap)
         if np.all(gap <= TOLERANCE):
             break
-    return _heads((at, gap), num_classes), np.asarray(q)
+    return _heads(at, gap, num_classes), np.asarray(q)
 
 
-@functools.partial(jax.jit, static_argnames="tolerance")
-def _fit_weighted(x, onehot, weights, decays, start, *, tolerance):
+def warn_of(gap):
+    """Warn where a fit is farther from its minimum than rounding explains."""
+    if not np.max(gap) <= 100 * TOLERANCE:
+        text = (
+            f"a head has not converged: its objective may exceed the minimum by {np.max(gap):.2g}"
+        )
+        warnings.warn(text, stacklevel=3)
+
+
+@jax.jit
+def _fit_weighted(x, onehot, weights, decays):
     """Minimum, [h, (d + 1) (k - 1)], of weights [n, h]."""
+    start = jnp.zeros((len(decays), x.shape[1] * (onehot.shape[1] - 1)), x.dtype)
 
     def mixed(losses):
         return jnp.sum(weights * losses, axis=0), weights
 
     function = _objective(x, onehot, mixed, decays)
-    return minimize(function, start, tolerance=tolerance, max_steps=MAX_STEPS)
+    return minimize(function, start, tolerance=TOLERANCE, max_steps=MAX_STEPS)
 
 
 @jax.jit
@@ -243,9 +252,10 @@ def _basis(num_classes, dtype):
     return jnp.asarray(q[:, 1:], dtype)
 
 
-def _heads(found, num_classes):
-    """Heads of coordinates and gaps."""
-    at, gap = (np.asarray(found[0]), np.asarray(found[1]))
+def _heads(at, gap, num_classes):
+    """Heads of coordinates [h, (d + 1) (k - 1)] and gaps."""
+    at, gap = np.asarray(at), np.asarray(gap)
+    warn_of(gap)
     basis = np.asarray(_basis(num_classes, at.dtype))
     w = at.reshape(len(at), -1, num_classes - 1) @ basis.T
     return Heads(w[:, :-1], w[:, -1], gap)

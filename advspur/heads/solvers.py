@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 MEMORY = 10  # pairs of a step and the change of the gradient
 ARMIJO = 1e-4
+SHORTEST = 1e-7  # of a way: what is shorter is rounding, and ends a problem
 
 
 class Minimum(NamedTuple):
@@ -20,9 +21,9 @@ class Minimum(NamedTuple):
 def minimize(function, start, *, tolerance, max_steps):
     """The Minimum of h independent problems of p numbers each, by L-BFGS.
 
-    A step evaluates all problems, each at its next point or on a shorter way to it, until every
-    gap is within `tolerance` or after `max_steps`. Near a minimum, where values differ by
-    rounding, a point is taken for its slope (Hager & Zhang, SIAM J. Optim. 16, 2005).
+    A step evaluates all problems, each at its next point or on a shorter way to it, until the gaps
+    are within `tolerance`, or what is left is rounding, or after `max_steps`. Near a minimum, where
+    values differ by rounding, a point is taken for its slope (Hager & Zhang, SIAM J. Optim. 2005).
 
     Args:
       function: x [h, p] -> (values [h], gradients [h, p], gaps [h]); a gap bounds by how much the
@@ -55,7 +56,7 @@ def minimize(function, start, *, tolerance, max_steps):
         falls = new_value <= value + ARMIJO * length * slope
         is_flat = new_value <= value + noise * abs(value)
         is_flat &= new_slope <= (2 * ARMIJO - 1) * slope
-        taken = (falls | is_flat) & (gap > tolerance)
+        taken = (falls | is_flat) & (gap > tolerance) & (length > SHORTEST)
         # Else the least point of the parabola through both values and the slope.
         bend = 2 * (new_value - value - length * slope)
         share = jnp.where(bend > 0, -length * slope / bend, 0.1)
@@ -79,9 +80,12 @@ def minimize(function, start, *, tolerance, max_steps):
     scale = 1 / jnp.maximum(jnp.sqrt(_dot(grad, grad)), 1)
     length, way = jnp.ones(h, start.dtype), -scale[:, None] * grad
     state = (1, start, value, grad, gap, way, length, pairs, scale)
-    state = jax.lax.while_loop(
-        lambda state: (state[0] < max_steps) & jnp.any(state[4] > tolerance), step, state
-    )
+
+    def goes_on(state):
+        count, _, _, _, gap, _, length, *_ = state
+        return (count < max_steps) & jnp.any((gap > tolerance) & (length > SHORTEST))
+
+    state = jax.lax.while_loop(goes_on, step, state)
     return Minimum(state[1], state[4], state[0])
 
 
