@@ -210,6 +210,7 @@ def _fit_adversarial(x, signs, decays, budgets):
     # rest is then at most eps times the derivative by the margins. That is seen beforehand.
     bias, _ = jax.lax.scan(newton, jnp.zeros_like(decays), length=20)
     start = jnp.zeros((len(decays), x.shape[1]), x.dtype).at[:, -1].set(bias)
+    start = jax.lax.optimization_barrier(start)  # see `minimize`
     _, grad, gap = function(start)
     least = budgets * jnp.mean(jax.nn.sigmoid(-signs * bias), axis=0)
     is_zero = jnp.sqrt(jnp.sum(grad[:, :-1] ** 2, axis=1)) <= least

@@ -31,6 +31,8 @@ def minimize(function, start, *, tolerance, max_steps):
       start: [h, p].
     """
     h, p = start.shape
+    # Else XLA folds a constant start into the first evaluation, which on CPU then can be NaN.
+    start = jax.lax.optimization_barrier(start)
     noise = 10 * jnp.finfo(start.dtype).eps
 
     def direction(grad, pairs, scale):

@@ -94,7 +94,8 @@ def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100):
         _, gap = objective_and_gap(w[0] - w[1], found[0], *found[2:])
         return count + 1, w, z, margins, found, gap
 
-    w, margins = jnp.full((2, d), 0.1, x.dtype), jnp.zeros(len(x), x.dtype)
+    start = jnp.full((2, d), 0.1, x.dtype), jnp.zeros(len(x), x.dtype)
+    w, margins = jax.lax.optimization_barrier(start)  # no constants, see `minimize`
     state = (0, w, jnp.ones_like(w), margins, at(margins), jnp.asarray(jnp.inf, x.dtype))
     state = jax.lax.while_loop(lambda s: (s[0] < max_steps) & (s[5] > tolerance), step, state)
     count, w, _, margins, found, gap = state
