@@ -47,6 +47,14 @@ def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100):
         value = jnp.sum(abs(w)) + loss
         return value, value + C * jnp.sum(xlogy(p, p) + xlogy(1 - p, 1 - p))
 
+    def sparse(w, z):
+        """(weights, value, gap): on the way no weight is 0, and where all should be their signs
+        alone would make predictions; at the minimum either w or its dual is 0."""
+        w = jnp.where(w < z, 0, w)
+        w = w[0] - w[1]
+        grad, _, loss, p = at(x @ w)
+        return w, *objective_and_gap(w, grad, loss, p)
+
     def newton(grad, curvature, w, z, mu):
         """(step of w [2, d], step of z [2, d], step of x w [n])."""
         pull = jnp.stack([-grad, grad]) - 1 + mu / w
@@ -91,14 +99,11 @@ def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100):
         )
         length, found = search[0], search[3]
         w, z, margins = w + length * dw, z + length * dz, margins + length * along
-        _, gap = objective_and_gap(w[0] - w[1], found[0], *found[2:])
-        return count + 1, w, z, margins, found, gap
+        return count + 1, w, z, margins, found, sparse(w, z)[2]
 
     start = jnp.full((2, d), 0.1, x.dtype), jnp.zeros(len(x), x.dtype)
     w, margins = jax.lax.optimization_barrier(start)  # no constants, see `minimize`
     state = (0, w, jnp.ones_like(w), margins, at(margins), jnp.asarray(jnp.inf, x.dtype))
     state = jax.lax.while_loop(lambda s: (s[0] < max_steps) & (s[5] > tolerance), step, state)
-    count, w, _, margins, found, gap = state
-    w = w[0] - w[1]
-    value, gap = objective_and_gap(w, found[0], *found[2:])
-    return SparseFit(w, value, gap, count)
+    count, w, z, *_ = state
+    return SparseFit(*sparse(w, z), count)
