@@ -47,5 +47,5 @@ def evaluation(benchmark="spurious_shapes", *, batch_size=250, more=()):
     options.batch_size = batch_size  # images a forward pass
     options.measures = (*row.measures, *more)
     defaults = row.defaults()
-    options.update({group: defaults[group] for group in ("data", *options.measures)})
+    options.update({group: defaults[group] for group in ("data", "head", *options.measures)})
     return options

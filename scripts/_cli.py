@@ -87,6 +87,12 @@ def words(names):
     return tuple(word for name in names for word in name.split(",") if word)
 
 
+def split_heads(options):
+    """Make words of the option `heads` of a row's head, where it has one."""
+    if "heads" in options.get("head", ()):
+        options["head"]["heads"] = words(options["head"]["heads"])
+
+
 def fail(message):
     """Print one line and exit with 2."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)

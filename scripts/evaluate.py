@@ -62,6 +62,8 @@ def main(flags, *runs):
     options = config.options.to_dict()
     for name in (name for name, row in rows.items() if row.reader.directories):
         options[name]["data"] |= reading
+    for of_row in options.values():
+        _cli.split_heads(of_row)
     if flags.data:
         rows, options = own_row(flags.data, config, reading, models, line)
         words["measures"] = words["measures"] or rows[next(iter(rows))].measures
@@ -109,6 +111,7 @@ def own_row(path, config, reading, models, line):
     majority = [name.strip() for text in config.majority for name in text.split(";")]
     options["data"] |= {"columns": columns, "majority": majority, **reading}
     options["head"]["class_names"] = _cli.words(options["head"]["class_names"])
+    _cli.split_heads(options)
     names = {column: _cli.words(words) for column, words in options["data"]["names"].items()}
     options["data"]["names"] = {column: words for column, words in names.items() if words} or None
     for name in ("image_size", "num_classes"):

@@ -39,6 +39,7 @@ def main(flags):
     require(config.dataset in BENCHMARK_OF, f"a suite is of {' or '.join(BENCHMARK_OF)}")
     _cli.use_compile_cache(workdir)
     evaluation = config.evaluation.to_dict()
+    _cli.split_heads(evaluation)
     runs = {workdir / name: model for name, model in suite_configs(config)}
     require(runs, "the suite has no model: suite.seeds or suite.settings is empty")
     check_suite(runs.values())

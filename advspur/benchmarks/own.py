@@ -11,7 +11,9 @@ from advspur.data.class_names import class_map
 from advspur.data.own import read_own
 from advspur.data.own_parts import evaluation_parts
 from advspur.data.readers import Reader
-from advspur.heads import plan_probes, probes
+from advspur.heads import plan_probes, plan_robust, probes, with_robust_heads
+from advspur.heads.selection import OPTIONS as OF_HEADS
+from advspur.heads.selection import seed_of
 from advspur.measures import MEASURES
 from advspur.models import with_class_map
 
@@ -120,21 +122,26 @@ def own_head(model, parts, *, key, running, head="auto", class_names=(), among="
       class_names: of the model's outputs, in order, where the model does not say them.
       among: where the model has other classes too: a prediction of one is wrong ("all"), or the
         prediction is made among the data's classes ("mapped").
-      fit: options of `probes`.
+      fit: options of `probes`; those of its `heads` are fitted beside the model's own classes too.
     """
     facts = {name: getattr(model, name) for name in ("num_classes", "class_names", "has_features")}
     groups, _ = choose_head(facts, parts, head, class_names)
     if groups is None:
         return probes(model, fitting(parts), key=key, running=running, **fit)
-    number = next(iter(parts.values())).num_classes
+    number, mapped = next(iter(parts.values())).num_classes, model
     if list(groups) != list(range(number)):
         has_rest = among == "all" and -1 in groups
-        model = with_class_map(model, groups, number, with_rest=has_rest)
-    return [({}, model)], key
+        mapped = with_class_map(model, groups, number, with_rest=has_rest)
+    found, of_heads = [({}, mapped)], {name: fit[name] for name in OF_HEADS if name in fit}
+    if of_heads.get("heads"):
+        call = {"running": running, "seed": seed_of(key)} | of_heads
+        found += with_robust_heads(model, fitting(parts), **call)
+    return found, key
 
 
 def _plan_head(parts, *, head, among, class_names, **fit):
     check_choice("head", head, HEADS)
     check_choice("among", among, ("all", "mapped"))
     passes = plan_probes(fitting(parts), **fit)  # a probe may be fitted unasked: check its options
-    return passes if head == "probe" else 0
+    of_heads = {name: fit[name] for name in OF_HEADS}
+    return passes if head == "probe" else plan_robust(fitting(parts), **of_heads)

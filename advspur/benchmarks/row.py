@@ -9,6 +9,7 @@ from typing import NamedTuple
 from advspur._checks import check_choice, check_count, require
 from advspur.data.readers import Reader
 from advspur.heads import as_it_is
+from advspur.heads.selection import OPTIONS as OF_HEADS
 from advspur.intervals import wilson
 from advspur.measures import MEASURES
 from advspur.models.classifier import check_is_model, classifier_facts
@@ -86,8 +87,9 @@ class Benchmark(NamedTuple):
         """The options of the protocol that are not this row's own: its records carry them."""
         changed, shown = self.changed(options), {}
         for group in ("data", "head", measure):
-            of_group = changed[group].items()
-            shown |= {n: value for n, value in of_group if group == "head" or n in PROTOCOL}
+            of_group = changed[group]
+            of_protocol = of_group.keys() - OF_HEADS if group == "head" else PROTOCOL
+            shown |= {n: value for n, value in of_group.items() if n in of_protocol}
         shift = options["data"].get("color_shift") or {}
         return _plain(shown | {name: shift[name] for name in ("rho", "shift") if name in shift})
 

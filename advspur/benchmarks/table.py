@@ -4,7 +4,15 @@ from advspur.benchmarks.row import Benchmark
 from advspur.data.imagenet_c import ALEXNET_ERRORS
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES
 from advspur.data.readers import READERS
-from advspur.heads import objectnet_scorings, plan_probes, probes, superclasses
+from advspur.data.spurious_shapes import MEASURED as SHAPES_PARTS
+from advspur.heads import (
+    as_it_is_and_robust,
+    objectnet_scorings,
+    plan_probes,
+    plan_robust,
+    probes,
+    superclasses,
+)
 
 # Budgets of adversarially trained models, in units of the one they were trained with.
 ROBUST_BUDGETS = (0.5, 1.0, 2.0)
@@ -179,6 +187,9 @@ _ROWS = (
                 "batch_size": 250,
             },
         },
+        parts=lambda parts: SHAPES_PARTS,  # not those that heads are fitted to
+        head=as_it_is_and_robust,
+        plan_head=plan_robust,
         fits=_trained_on_shapes,
     ),
 )

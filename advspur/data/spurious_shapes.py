@@ -10,6 +10,7 @@ tells nothing of the class. The same seed, split and index always give the same 
 ((32, 32, 3), (32, 32, 1), 3)
 """
 
+import copy
 import functools
 import inspect
 import math
@@ -154,10 +155,24 @@ def cue_changes(num_examples=500, **shapes):
     return tuple(map(np.stack, changes))
 
 
-def read(directory=None, *, num_examples=2000, shapes=None):
-    """{split: Table} of the four splits that are measured on; `shapes`: of `spurious_shapes`."""
+def read(directory=None, *, num_examples=2000, num_train=0, num_val=0, shapes=None):
+    """{part: Table} of the four splits that are measured on; `shapes`: of `spurious_shapes`.
+
+    `num_train`, `num_val`: images of two more parts, `train` and `val`, that heads are fitted to;
+    0: none. With `train` the sizes of its groups are known.
+    """
     options = dict(shapes or {})
-    return {s: spurious_shapes(s, num_examples=num_examples, **options) for s in MEASURED}
+    parts = {s: spurious_shapes(s, num_examples=num_examples, **options) for s in MEASURED}
+    for part, split, number in (("train", "train", num_train), ("val", "validation", num_val)):
+        check_count(f"num_{part}", number, least=0)
+        if number:
+            parts[part] = spurious_shapes(split, num_examples=number, **options)
+    if num_train:
+        groups = parts["train"].columns["group"]
+        parts["test"] = copy.copy(parts["test"])  # the source is cached and shared
+        sizes = np.bincount(groups, minlength=2 * parts["train"].num_classes)
+        parts["test"].train_groups = tuple(sizes.tolist())
+    return parts
 
 
 def _generator(seed, split, part, index):

@@ -5,12 +5,26 @@ import numpy as np
 
 from advspur._checks import check_numbers, require
 from advspur.heads.linear import check_fit, fit_linear_probe, fit_logistic_regression
+from advspur.heads.selection import WEIGHT_DECAYS, check_heads, seed_of, with_robust_heads
 from advspur.models import with_head
 from advspur.predict import features_on
 
 
-def plan_probes(parts, *, learning_rate, sensitivity_learning_rates, with_lbfgs, held_out, **fit):
+def plan_probes(
+    parts,
+    *,
+    learning_rate,
+    sensitivity_learning_rates,
+    with_lbfgs,
+    held_out,
+    heads,
+    selected_by,
+    balancing,
+    weight_decays,
+    **fit,
+):
     """Forward passes over an image that `probes` makes; its options are checked."""
+    check_heads(heads, selected_by, balancing, weight_decays)
     check_numbers("sensitivity_learning_rates", sensitivity_learning_rates)
     check_fit(learning_rates=(learning_rate, *sensitivity_learning_rates), **fit)
     require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
@@ -30,6 +44,10 @@ def probes(
     batch_size=32,
     num_epochs=10,
     held_out=0.1,
+    heads=(),
+    selected_by="worst_group",
+    balancing="weights",
+    weight_decays=WEIGHT_DECAYS,
 ):
     """Linear probes on the features of the part `train`.
 
@@ -37,6 +55,9 @@ def probes(
     kept, or on the share `held_out` of `train` where there is no `val`. The others: "adam, learning
     rate ..." for each of `sensitivity_learning_rates`, and "lbfgs", the converged logistic
     regression with the same weight decay, which selects nothing.
+
+    Then those of `heads`, names of `selection.HEADS`, with the options of `selection.fit_heads`:
+    these need a part `val`.
     """
     found = features_on(model, parts["train"], **running)
     features, labels = found["features"], found["label"]
@@ -64,7 +85,14 @@ def probes(
     if with_lbfgs:
         names.append("lbfgs")
         fitted.append(fit_logistic_regression(features, labels, **fit))
-    return [
+    found = [
         ({"head": name}, with_head(model, probe.kernel, probe.bias))
         for name, probe in zip(names, fitted, strict=True)
-    ], key
+    ]
+    if heads:
+        of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
+        of_heads |= {"weight_decays": weight_decays, "seed": seed_of(head_key)}
+        # The features were passed and counted above.
+        quiet = running | {"progress": None}
+        found += with_robust_heads(model, parts, running=quiet, **of_heads)
+    return found, key

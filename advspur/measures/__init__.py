@@ -64,7 +64,7 @@ MEASURES = {
         needs="a column with an attribute",
         every_head=True,
     ),
-    "background_gaps": Measure(background_gap_records, named=("same", "rand")),
+    "background_gaps": Measure(background_gap_records, named=("same", "rand"), every_head=True),
     "corruptions": Measure(corruption_records, of_cells=True),
     "challenge": Measure(
         challenge_records, plan_challenge, named=("objects", "backgrounds"), masked=True

@@ -89,13 +89,14 @@ GROUP_GAP = BIRDS[2]
 COLORS = "cifar_color_shift"
 COLORS_CLEAN = Headline("accuracy", COLORS, "accuracy", {"part": "test"})
 SHAPES = "spurious_shapes"
-SHAPES_CLEAN = Headline("clean accuracy", SHAPES, "accuracy", {"part": "test"})
+AS_IT_IS = {"head": None}  # with its own last layer: heads can be fitted beside it
+SHAPES_CLEAN = Headline("clean accuracy", SHAPES, "accuracy", {"part": "test"} | AS_IT_IS)
 SHAPES_NOISE = (
     Headline("RFS (noise of equal deviation)", SHAPES, RFS_METRIC, {"family": "linf"}, -1),
     Headline("RFS (noise of equal length)", SHAPES, RFS_METRIC, {"family": "l2"}, -1),
 )
-SHAPES_GAPS = background_gaps(SHAPES)
-SHAPES_GROUPS = group_accuracies(SHAPES, {})
+SHAPES_GAPS = tuple(h._replace(options=AS_IT_IS) for h in background_gaps(SHAPES))
+SHAPES_GROUPS = group_accuracies(SHAPES, AS_IT_IS)
 SHAPES_RELIANCE = (*SHAPES_GAPS, SHAPES_GROUPS[2], *SHAPES_NOISE)
 
 MASKS = (

@@ -1,0 +1,229 @@
+"""Heads fitted again to other rows, or to rows weighed by what a first head does: DFR, JTT, AFR."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advspur._checks import require
+from advspur.heads.robust import _basis, _problem, balanced_draws, warn_of
+from advspur.heads.sparse import fit_sparse
+
+CS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # of DFR
+GAMMAS, LAMBDAS = tuple(np.linspace(4, 20, 33)), (0.0, 0.1, 0.2, 0.3)  # of AFR on Waterbirds
+
+
+class Scaler(NamedTuple):
+    """(x - mean) / scale; a feature that does not vary is only centred."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, features):
+        """Mean and deviation over rows."""
+        deviation = np.std(features, axis=0, dtype=np.float64)
+        return cls(features.mean(0, dtype=np.float64), np.where(deviation > 0, deviation, 1))
+
+    def undo(self, kernel, bias):
+        """The head of the features as they are that one of scaled features is."""
+        kernel = kernel / self.scale[:, None]
+        return kernel, bias - self.mean @ kernel
+
+
+def fit_dfr(features, labels, draws, Cs, scaler, *, num_classes):
+    """(kernels [c, r, d, k], biases [c, r, k], gaps [c, r]) of each C on each draw of rows.
+
+    Last-layer retraining (Kirichenko et al., ICLR 2023, arXiv 2204.02937): on scaled features
+
+        min_{w, b}  ||w||_1 + |b| + C sum_i log(1 + exp(-s_i (x_i w + b)))
+
+    of two classes, s = +-1 and f = x w + b the difference of the logits; of more, of each class
+    against the rest, f its logit. The intercept is penalised, as liblinear does. In float64.
+
+    Args:
+      draws: [r, n] rows.
+      scaler: a Scaler.
+    """
+    draws, Cs = np.asarray(draws), np.asarray(Cs, float)
+    x = (np.asarray(features, np.float64) - scaler.mean) / scaler.scale
+    x = np.c_[x, np.ones(len(x))]
+    positive = [1] if num_classes == 2 else range(num_classes)
+    signs = np.stack([2.0 * (np.asarray(labels) == k) - 1 for k in positive])
+    with jax.enable_x64(True):
+        found = _fit_sparse(jnp.asarray(x), jnp.asarray(signs), jnp.asarray(draws), jnp.asarray(Cs))
+        w, gap = jax.device_get((found.weights, found.gap))
+    w = np.concatenate([-w / 2, w / 2], axis=2) if num_classes == 2 else w
+    w = np.swapaxes(w, 2, 3)
+    kernel, bias = scaler.undo(w[..., :-1, :], w[..., -1, :])
+    warn_of(gap)
+    return kernel, bias, gap.sum(axis=2)
+
+
+@jax.jit
+def _fit_sparse(x, signs, draws, Cs):
+    """SparseFits, [c, r, problems, ...]."""
+
+    def fit(one):
+        C, rows, of_class = one
+        return fit_sparse(x[rows], of_class[rows], C)
+
+    shape = len(Cs), len(draws), len(signs)
+    c, r, s = (jnp.ravel(i) for i in jnp.indices(shape))
+    found = jax.lax.map(fit, (Cs[c], draws[r], signs[s]))  # one by one: they end at other steps
+    return jax.tree.map(lambda z: z.reshape(*shape, *z.shape[1:]), found)
+
+
+def halves(groups, rng):
+    """(rows to fit to, balanced over groups; rows to score on) of shuffled rows [n]."""
+    order = rng.permutation(len(groups))
+    first, second = order[: len(order) // 2], order[len(order) // 2 :]
+    lost = set(groups.tolist()) - set(groups[first].tolist())
+    require(not lost, f"group {min(lost, default='')} has no row in half of val: add some to val")
+    (draw,) = balanced_draws(groups[first], 1, rng)
+    return first[draw], second
+
+
+def error_sets(features, labels, steps, *, num_classes):
+    """[t, n] bool: what ERM is wrong on after each of `steps` steps from a head of zeros.
+
+    Steps are of full-batch gradient descent on the mean cross-entropy of standardised features, of
+    length 1 / L, with L = largest eigenvalue of x'x / (2 n) >= the curvature.
+    """
+    x, onehot = _problem(_standardised(features), labels, num_classes)
+    return np.asarray(_error_sets(x, onehot, jnp.asarray(steps), most=max(steps)))
+
+
+@functools.partial(jax.jit, static_argnames="most")
+def _error_sets(x, onehot, steps, *, most):
+    transposed = jnp.asarray(x.T)
+    start = jnp.ones(x.shape[1], x.dtype)
+
+    def power(v, _):
+        v = transposed @ (x @ v)
+        return v / jnp.linalg.norm(v), None
+
+    v, _ = jax.lax.scan(power, start / jnp.linalg.norm(start), length=30)
+    rate = 2 * len(x) / jnp.linalg.norm(transposed @ (x @ v))
+
+    def step(state, count):
+        head, wrong = state
+        logits = x @ head
+        is_wrong = jnp.argmax(logits, axis=1) != jnp.argmax(onehot, axis=1)
+        wrong = jnp.where((steps == count)[:, None], is_wrong, wrong)
+        error = (jax.nn.softmax(logits) - onehot) / len(x)
+        return (head - rate * (transposed @ error), wrong), None
+
+    state = jnp.zeros((x.shape[1], onehot.shape[1]), x.dtype), jnp.zeros((len(steps), len(x)), bool)
+    return jax.lax.scan(step, state, jnp.arange(most + 1))[0][1]
+
+
+def jtt_weights(wrong, lambda_up):
+    """[n] weights that sum to 1, of rows of the error set 1 + lambda_up times those of others.
+
+    So the official code of Just Train Twice (Liu et al., ICML 2021, arXiv 2107.09044), which adds
+    lambda_up copies of the error set to the training data.
+    """
+    weights = 1 + lambda_up * np.asarray(wrong, float)
+    return weights / weights.sum()
+
+
+def afr_weights(probabilities, labels, gammas):
+    """[g, n] weights that sum to 1, mu_i ~ exp(-gamma p_i) / n_{y_i}, p_i that of the true class.
+
+    Automatic feature reweighting (Qiu et al., ICML 2023, arXiv 2306.11074).
+    """
+    per_class = 1 / np.bincount(labels)[labels]
+    weights = per_class * np.exp(-np.asarray(gammas)[:, None] * probabilities)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def fit_afr(
+    base,
+    examples,
+    scored,
+    *,
+    num_classes,
+    gammas=GAMMAS,
+    lambdas=LAMBDAS,
+    learning_rate=1e-2,
+    num_epochs=500,
+):
+    """Heads by gradient descent from `base` on the weighted loss, the best epoch of each kept.
+
+        sum_i mu_i cross_entropy_i + lambda (||W - W_base||^2 + ||b - b_base||^2)
+
+    with full batches, gradients cut to length 1 and no momentum. The base head and the steps lie in
+    the span of the features, so that these are rotated to as many coordinates as there are rows.
+
+    Args:
+      base: (W [d, k], b [k]), which p of `afr_weights` are of.
+      examples: (features [n, d], labels [n]), which the base head was not fitted to.
+      scored: (features [v, d], labels [v], codes [v] of what the worst is looked for in, from 0);
+        the first epoch with the highest least accuracy of a code is kept.
+    Returns: [(W, b, {"gamma", "lambda", "epoch"}, score)] of each gamma and lambda.
+    """
+    kernel, bias = (np.asarray(z, np.float64) for z in base)
+    features, labels = np.asarray(examples[0], np.float64), np.asarray(examples[1])
+    x, v = (np.c_[z, np.ones(len(z))] for z in (features, np.asarray(scored[0], np.float64)))
+    w = np.vstack([kernel, bias])
+    shift = w.mean(axis=1, keepdims=True)  # of all classes alike: it changes no prediction
+    directions, _ = np.linalg.qr(x.T)  # [d + 1, min(n, d + 1)]
+    grid = [(gamma, lam) for gamma in gammas for lam in lambdas]
+    logits = x @ (w - shift)
+    onehot = np.eye(num_classes)[labels]
+    p = np.sum(np.asarray(jax.nn.softmax(jnp.asarray(logits))) * onehot, axis=1)
+    weights = np.repeat(afr_weights(p, labels, gammas), len(lambdas), axis=0)
+    codes = np.eye(int(np.max(scored[2])) + 1)[scored[2]]
+    codes = codes[:, codes.any(axis=0)]
+    arrays = (x @ directions, onehot, logits), (v @ directions, v @ (w - shift), scored[1])
+    arrays = jax.tree.map(
+        lambda z: jnp.asarray(z, np.float32 if z.dtype.kind == "f" else None), arrays
+    )
+    penalties = np.float32([lam for _, lam in grid])
+    found = _fit_afr(
+        *arrays, np.float32(codes / codes.sum(axis=0)), np.float32(weights.T), penalties,
+        np.float32(learning_rate), num_epochs=num_epochs,
+    )  # fmt: skip
+    change, scores, epochs = jax.device_get(found)
+    basis = np.asarray(_basis(num_classes, np.float32), np.float64)
+    fits = []
+    for (gamma, lam), at, score, epoch in zip(grid, change, scores, epochs, strict=True):
+        head = w + directions @ at @ basis.T
+        chosen = {"gamma": float(gamma), "lambda": float(lam), "epoch": int(epoch)}
+        fits.append((head[:-1], head[-1], chosen, float(score)))
+    return fits
+
+
+@functools.partial(jax.jit, static_argnames="num_epochs")
+def _fit_afr(examples, scored, codes, weights, penalties, learning_rate, *, num_epochs):
+    """(change of the head that is kept [h, r, k - 1], its score [h], its epoch [h])."""
+    (x, onehot, start), (v, v_start, v_labels) = examples, scored
+    basis, transposed = _basis(onehot.shape[1], x.dtype), jnp.asarray(x.T)
+
+    def epoch(state, number):
+        at, *best = state
+        logits = start[:, None] + jnp.einsum("nr,hrj->nhj", x, at) @ basis.T
+        errors = (weights[..., None] * (jax.nn.softmax(logits) - onehot[:, None])) @ basis
+        grad = jnp.einsum("rn,nhj->hrj", transposed, errors) + 2 * penalties[:, None, None] * at
+        norm = jnp.sqrt(jnp.sum(grad**2, axis=(1, 2), keepdims=True))
+        at = at - learning_rate * grad / jnp.maximum(norm, 1)
+        logits = v_start[:, None] + jnp.einsum("vr,hrj->vhj", v, at) @ basis.T
+        right = (jnp.argmax(logits, axis=-1) == v_labels[:, None]).astype(x.dtype)
+        score = jnp.min(right.T @ codes, axis=1)
+        is_best = score > best[1] + 1e-6
+        kept = jnp.where(is_best[:, None, None], at, best[0])
+        best = kept, jnp.where(is_best, score, best[1]), jnp.where(is_best, number, best[2])
+        return (at, *best), None
+
+    h = len(penalties)
+    at = jnp.zeros((h, x.shape[1], basis.shape[1]), x.dtype)
+    state = at, at, jnp.full(h, -1, x.dtype), jnp.zeros(h, int)
+    return jax.lax.scan(epoch, state, jnp.arange(1, num_epochs + 1))[0][1:]
+
+
+def _standardised(features):
+    scaler = Scaler.of(np.asarray(features))
+    return np.float32((features - scaler.mean) / scaler.scale)

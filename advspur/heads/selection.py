@@ -1,0 +1,297 @@
+"""Group-robust heads with their hyper-parameters chosen on validation data, as heads of a model.
+
+Each head has a grid; the fit with the highest score on val is kept, the first of equals. What the
+score is, is the rule: the accuracy of the worst group (which takes group labels of val), of the
+worst class, or of all.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from advspur._checks import check_choice, check_numbers, require
+from advspur.data.table import check_classes
+from advspur.heads import retrained, robust
+from advspur.heads.class_maps import as_it_is
+from advspur.models import with_head
+from advspur.predict import features_on
+
+HEADS = ("erm", "class_balanced", "group_balanced", "dfr", "group_dro", "jtt", "afr", "adversarial")
+RULES = ("worst_group", "worst_class", "mean")
+BALANCING = ("weights", "subsample")
+# Options of rows, of which records say with each head what it was fitted with.
+OPTIONS = frozenset({"heads", "selected_by", "balancing", "weight_decays"})
+WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
+# C of group DRO: the paper's grid, with the strong penalties alone, as there.
+ADJUSTMENTS, STRONG = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), 1e-2
+BUDGETS = (0.01, 0.03, 0.1, 0.3)  # of the features' root mean square distance from their mean
+STEPS, UP = (10, 30, 100), (20.0, 50.0, 100.0)  # T and lambda of JTT
+NUM_DRAWS = 20  # of DFR
+AFR_SHARE, AFR_SEED, AFR_DECAY = 0.2, 21, 1e-4  # the official split has one seed for all runs
+
+
+class Examples(NamedTuple):
+    """Features [n, d] with their labels and, where they are known, groups and minority."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None = None  # [n] codes
+    is_minority: np.ndarray | None = None  # [n] bool
+
+
+class RobustHead(NamedTuple):
+    """A head and why it is this one."""
+
+    kernel: np.ndarray  # [d, k]
+    bias: np.ndarray  # [k]
+    selected_by: str
+    chosen: dict  # hyper-parameters, and what else the fit says
+    score: float  # on val
+
+
+def check_heads(heads, selected_by, balancing, weight_decays):
+    """Raise InputError for options that no head can be fitted with."""
+    require(isinstance(heads, (tuple, list)), f"heads = {heads!r}: give a list of names")
+    for name in heads:
+        check_choice("heads", name, HEADS)
+    check_choice("selected_by", selected_by, RULES)
+    check_choice("balancing", balancing, BALANCING)
+    check_numbers("weight_decays", weight_decays)
+    are_positive = len(weight_decays) > 0 and min(weight_decays) > 0
+    require(are_positive, f"weight_decays = {weight_decays}: at least one, each > 0, is needed")
+
+
+def fit_heads(
+    train,
+    val,
+    heads,
+    *,
+    num_classes,
+    seed=0,
+    selected_by="worst_group",
+    balancing="weights",
+    weight_decays=WEIGHT_DECAYS,
+):
+    """{name: RobustHead} of some HEADS.
+
+    Args:
+      train, val: Examples.
+      seed: of draws of rows.
+      selected_by: one of RULES.
+      balancing: of "class_balanced" and "group_balanced": "weights", or "subsample", one draw.
+      weight_decays: the grid of all heads but "dfr" and "afr".
+    """
+    check_heads(heads, selected_by, balancing, weight_decays)
+    train, val = (_checked(of, part, num_classes) for of, part in ((train, "train"), (val, "val")))
+    widths = train.features.shape[1], val.features.shape[1]
+    require(widths[0] == widths[1], f"features of train and val have widths {widths}")
+    for name in heads:
+        needs = ["val"] if selected_by == "worst_group" or name == "dfr" else []
+        needs += ["train"] if name in ("group_balanced", "group_dro") else []
+        for part in needs:
+            _require_groups(name, part, {"train": train, "val": val}[part].groups)
+    codes = {"worst_group": val.groups, "worst_class": val.labels, "mean": 0 * val.labels}
+    codes, decays = codes[selected_by], np.asarray(weight_decays, float)
+    fit = {"num_classes": num_classes}
+
+    def weighted(weights, chosen):
+        """Fits of each row of weights [m, n] with each decay."""
+        grid = list(itertools.product(range(len(weights)), decays))
+        found = robust.fit_weighted(
+            train.features, train.labels, weights[[i for i, _ in grid]], [d for _, d in grid], **fit
+        )
+        about = [chosen[i] | {"weight_decay": float(d)} for i, d in grid]
+        return zip(found.kernel, found.bias, about, strict=True)
+
+    def balanced(codes):
+        if balancing == "weights":
+            weights = robust.balanced_weights(codes)
+        else:
+            weights = robust.subsample_weights(codes, np.random.default_rng(seed))
+        return weighted(weights[None], [{"balancing": balancing}])
+
+    def adversarial():
+        centred = train.features - train.features.mean(0)
+        scale = float(np.sqrt(np.mean(np.sum(centred**2, axis=1))))
+        grid = list(itertools.product(BUDGETS, decays))
+        of_grid = [d for _, d in grid], [b * scale for b, _ in grid]
+        found = robust.fit_adversarial(train.features, train.labels, *of_grid, **fit)
+        about = [{"budget": b, "weight_decay": float(d)} for b, d in grid]
+        return zip(found.kernel, found.bias, about, strict=True)
+
+    def group_dro():
+        grid = [(d, c) for d in decays for c in ADJUSTMENTS if c == 0 or d >= STRONG]
+        of_grid = [d for d, _ in grid], [c for _, c in grid]
+        with jax.enable_x64(True):  # small differences of the groups' losses decide
+            features = train.features.astype(np.float64)
+            found, _ = robust.fit_group_dro(features, train.labels, train.groups, *of_grid, **fit)
+        about = [{"weight_decay": float(d), "adjustment": c} for d, c in grid]
+        return zip(found.kernel, found.bias, about, strict=True)
+
+    def jtt():
+        wrong = retrained.error_sets(train.features, train.labels, STEPS, **fit)
+        sets = [(t, e) for t, e in zip(STEPS, wrong, strict=True) if e.any()]
+        require(
+            sets, f"jtt has no error set: after {min(STEPS)} steps ERM is right on all of train"
+        )
+        grid = list(itertools.product(sets, UP))
+        weights = np.stack([retrained.jtt_weights(e, up) for (_, e), up in grid])
+        about = [{"steps": t, "up": up} | _error_facts(e, train) for (t, e), up in grid]
+        return weighted(weights, about)
+
+    def afr():
+        order = np.random.default_rng(AFR_SEED).permutation(len(train.labels))
+        first, rest = np.split(order, [len(order) - round(AFR_SHARE * len(order))])
+        require(len(rest), f"afr holds {AFR_SHARE:.0%} of train out: {len(order)} rows are too few")
+        mean = np.full((1, len(first)), 1 / len(first))
+        base = robust.fit_weighted(
+            train.features[first], train.labels[first], mean, [AFR_DECAY], **fit
+        )
+        return retrained.fit_afr(
+            (base.kernel[0], base.bias[0]),
+            (train.features[rest], train.labels[rest]),
+            (val.features, val.labels, codes),
+            **fit,
+        )
+
+    def dfr():
+        rng = np.random.default_rng(seed)
+        rows, scored = retrained.halves(val.groups, rng)
+        scaler = retrained.Scaler.of(val.features[rows])
+        call = (val.features, val.labels)
+        kernels, biases, _ = retrained.fit_dfr(*call, rows[None], retrained.CS, scaler, **fit)
+        about = [{"C": C} for C in retrained.CS]
+        fits = zip(kernels[:, 0], biases[:, 0], about, strict=True)
+        on = val.features[scored], val.labels[scored], codes[scored]
+        best = _best(fits, *on)
+        draws = robust.balanced_draws(val.groups, NUM_DRAWS, rng)
+        scaler, C = retrained.Scaler.of(train.features), best[2]["C"]
+        kernels, biases, _ = retrained.fit_dfr(*call, draws, [C], scaler, **fit)
+        about = {"C": C, "draws": NUM_DRAWS, "rows": draws.shape[1]}
+        return [(kernels[0].mean(0), biases[0].mean(0), about, best[3])]
+
+    n = len(train.labels)
+    fits = {
+        "erm": lambda: weighted(np.full((1, n), 1 / n), [{}]),
+        "class_balanced": lambda: balanced(train.labels),
+        "group_balanced": lambda: balanced(train.groups),
+        "dfr": dfr,
+        "group_dro": group_dro,
+        "jtt": jtt,
+        "afr": afr,
+        "adversarial": adversarial,
+    }
+    found = {}
+    for name in heads:
+        kernel, bias, chosen, score = _best(fits[name](), val.features, val.labels, codes)
+        rule = f"val {selected_by.replace('_', ' ')}"
+        head = np.asarray(kernel, np.float32), np.asarray(bias, np.float32)
+        found[name] = RobustHead(*head, rule, chosen, score)
+    return found
+
+
+def seed_of(key):
+    """A seed for NumPy of a key of JAX."""
+    return [int(number) for number in jax.random.key_data(key).ravel()]
+
+
+def worst_accuracy(right, codes):
+    """The least accuracy of a code that there is."""
+    _, index, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    return float(np.min(np.bincount(index, right) / counts))
+
+
+def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):
+    """[(what records say of it, model with head)] of heads fitted to `train`, chosen on `val`.
+
+    `parts`: {"train": Table, "val": Table}; `options`: of `fit_heads`.
+    """
+    names = ", ".join(heads)
+    named = f"{model.name or 'the model'} has no features for the heads {names}"
+    require(model.has_features, named)
+    for part in ("train", "val"):
+        require(part in parts, f"the heads {names} need the part {part}; there is none")
+    examples = {}
+    for part in ("train", "val"):
+        found, columns = features_on(model, parts[part], **running), parts[part].columns
+        groups, is_majority = columns.get("group"), columns.get("is_majority")
+        minority = None if is_majority is None else ~np.asarray(is_majority, bool)
+        groups = None if groups is None else np.asarray(groups)
+        examples[part] = Examples(found["features"], found["label"], groups, minority)
+    call = {"num_classes": parts["train"].num_classes, "seed": seed}
+    fitted = fit_heads(examples["train"], examples["val"], heads, **call, **options)
+    return [
+        (
+            {"head": name, "selected_by": h.selected_by, "val_score": h.score, **h.chosen},
+            with_head(model, h.kernel, h.bias),
+        )
+        for name, h in fitted.items()
+    ]
+
+
+def plan_robust(parts, *, heads, **options):
+    """Forward passes over an image of `as_it_is_and_robust`; its options are checked."""
+    check_heads(heads, **options)
+    return sum(len(parts[part]) for part in ("train", "val") if heads and part in parts)
+
+
+def as_it_is_and_robust(
+    model,
+    parts,
+    *,
+    key,
+    running,
+    heads=(),
+    selected_by="worst_group",
+    balancing="weights",
+    weight_decays=WEIGHT_DECAYS,
+):
+    """The model's own classes, the headline, and `heads` with the options of `fit_heads`."""
+    found, key = as_it_is(model, parts, key=key)
+    if heads:
+        of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
+        of_heads |= {"weight_decays": weight_decays, "seed": seed_of(key)}
+        found += with_robust_heads(model, parts, running=running, **of_heads)
+    return found, key
+
+
+def _best(fits, features, labels, codes):
+    """(kernel, bias, chosen, score) of the first of the fits with the highest score; a fit that
+    comes with a score has it."""
+    found = []
+    for kernel, bias, chosen, *score in fits:
+        right = np.argmax(features @ kernel + bias, axis=1) == labels
+        found.append((kernel, bias, chosen, score[0] if score else worst_accuracy(right, codes)))
+    return max(found, key=lambda fit: fit[3])
+
+
+def _error_facts(wrong, train):
+    """How many are wrong, and how the error set agrees with the minority."""
+    facts = {"error_set": int(wrong.sum())}
+    if train.is_minority is not None and train.is_minority.any():
+        both = np.sum(wrong & train.is_minority)
+        facts["error_set_precision"] = round(float(both / wrong.sum()), 4)
+        facts["error_set_recall"] = round(float(both / train.is_minority.sum()), 4)
+    return facts
+
+
+def _checked(examples, part, num_classes):
+    features, labels = np.asarray(examples.features), np.asarray(examples.labels)
+    fault = f"features {features.shape} and labels {labels.shape} of {part}: [n, d] and [n] needed"
+    require(features.ndim == 2 and labels.shape == features.shape[:1] and len(labels), fault)
+    require(np.all(np.isfinite(features)), f"the features of {part} hold NaN or infinity")
+    check_classes(labels, len(labels), num_classes)
+    for name in ("groups", "is_minority"):
+        column = getattr(examples, name)
+        fault = f"{name} of {part} has {np.shape(column)} entries for {len(labels)} rows"
+        require(column is None or np.shape(column) == labels.shape, fault)
+    return examples._replace(features=features.astype(np.float32), labels=labels.astype(np.int32))
+
+
+def _require_groups(head, part, groups):
+    advice = "choose other heads, or selected_by = 'worst_class' or 'mean'"
+    require(groups is not None, f"head {head} needs groups of {part}, which it has not: {advice}")
+    number = len(np.unique(groups))
+    require(number > 1, f"head {head} needs groups of {part}, where there is one: {advice}")
