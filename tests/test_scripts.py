@@ -259,7 +259,7 @@ def test_recipes_are_prescribed_trained_and_held_against_the_uniform_attack(run,
     assert facts["recipe"]["uniform_epsilon"] == pytest.approx(4 / 255, rel=0.05)
     page = (workdir / "report.html").read_text()
     assert "What helps" in page and "other rests in 50%: relies less on the background." in page
-    assert (workdir / "figures" / "remedies.png").exists()
+    assert (workdir / "figures" / "remedies_spurious_shapes.png").exists()
     code, out, _ = run("reproduce", *arguments)
     assert code == 0 and "4 models, no new numbers" in out
 

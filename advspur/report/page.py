@@ -19,7 +19,7 @@ from advspur.report.predictions import (
     prediction_table,
     read_predictions,
 )
-from advspur.report.remedies import read_remedies, remedy_figure, remedy_table
+from advspur.report.remedies import read_remedies, remedy_figures, remedy_table
 from advspur.report.remedy_findings import remedy_findings
 from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
@@ -46,7 +46,7 @@ def write_report(directory):
     figures = save_figures(suite_figures(suite), directory / "figures")
     drawn = save_figures(theory_figures(theory), directory / "figures")
     remedies = read_remedies(suite, directory)
-    helping = save_figures(remedy_figure(remedies) if remedies else (), directory / "figures")
+    helping = save_figures(remedy_figures(remedies), directory / "figures")
     compared = save_figures(
         prediction_figure(comparison) if comparison else (), directory / "figures"
     )

@@ -1,11 +1,12 @@
-"""What helps: networks of a recipe against the uniform attack of the same budget.
+"""What helps: recipes of training and heads, held against networks without them.
 
 A recipe (region weights, noise or other pixels outside the object) is held against the networks
 whose attack is uniform, with the mean square of its budget over the pixels, or against the standard
-ones where it has no attack. Seeds are paired. The interval of a difference is Student's over seeds,
-joined with that over test images.
+ones where it has no attack; a head is held against the last layer that the same networks had. Seeds
+are paired. The interval of a difference is Student's over seeds, joined with that over test images.
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -20,16 +21,18 @@ from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, nu
 
 SAME_BUDGET = 0.02  # relative: masks are sampled where the budget of a recipe is computed
 GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
+FIRST = "adam"  # of the probes
 REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
+MARKS = "sDv^<>PX*phd"  # of recipes; those of heads are numbers
 CAPTION = (
     "Reliance on the background against accuracy under attack, of all pixels (left) and of the "
     "object alone (right); lower right is better. Lines: uniform attacks of growing budget, "
-    "from standard training. Means over seeds with 95% intervals."
+    "from standard training; numbers are heads. Means over seeds with 95% intervals."
 )
 
 
 class Kind(NamedTuple):
-    """Networks that differ in their seed only."""
+    """Networks that differ in their seed only, with their own last layer or a head."""
 
     arch: str
     p: float
@@ -38,6 +41,7 @@ class Kind(NamedTuple):
     uniform: float  # the uniform budget of the same mean square
     weights: tuple  # of the budget on the core and on the rest
     names: dict  # {seed: name}
+    head: str = ""  # "": the first of those they are measured with
 
     @property
     def is_weighted(self):
@@ -48,12 +52,14 @@ class Kind(NamedTuple):
     def label(self):
         """How they were trained, as shown: the budget is the uniform one."""
         budget = f"{norm_label(self.p)} {budget_label(self.p, self.uniform)}" if self.p else ""
-        return ", ".join(filter(None, [budget, self.recipe])) or "standard"
+        training = ", ".join(filter(None, [budget, self.recipe])) or "standard"
+        return f"{training}, head {self.head}" if self.head else training
 
 
 class Remedies(NamedTuple):
-    """The kinds of networks of a suite, and the numbers that are compared of them."""
+    """The kinds of networks of a suite, and the numbers of a benchmark that are compared."""
 
+    benchmark: str
     kinds: list
     numbers: dict  # {role: Headline}: "gap", "clean", "worst", and texts of attacks
     attacks: dict  # {role: norm} of the attacks on all pixels
@@ -62,16 +68,18 @@ class Remedies(NamedTuple):
     prescribed: list  # of prescription.json: what the theory says of attacks
 
     def baseline(self, kind):
-        """The index of what a kind of a recipe is held against; None where it is not there."""
+        """The index of what a kind is held against; None where it is not there."""
+        if kind.head:
+            return self.kinds.index(kind._replace(head=""))
         for index, other in enumerate(self.kinds):
-            same = (other.arch, other.p) == (kind.arch, kind.p) and not other.recipe
+            same = (other.arch, other.p) == (kind.arch, kind.p) and not (other.recipe or other.head)
             if same and math.isclose(other.epsilon, kind.uniform, rel_tol=SAME_BUDGET):
                 return index
         return None
 
     def treated(self):
-        """[(index, index of the baseline)] of the kinds with a recipe and something beside it."""
-        pairs = [(i, self.baseline(k)) for i, k in enumerate(self.kinds) if k.recipe]
+        """[(index, index of the baseline)] of the kinds with a recipe or head and one without."""
+        pairs = [(i, self.baseline(k)) for i, k in enumerate(self.kinds) if k.recipe or k.head]
         return [(i, base) for i, base in pairs if base is not None]
 
     def level(self, role, index):
@@ -103,62 +111,75 @@ def over_seeds(found, others=None):
 
 
 def read_remedies(suite, directory):
-    """The Remedies of a suite; None where no model has a recipe or reliance is not measured."""
-    recipes = {m.name for m in suite.models if m.recipe}
-    benchmarks = sorted({key[1] for key in suite.records if key[0] in recipes})
-    for benchmark in benchmarks:  # the first that tells reliance
-        numbers, attacks, regions = _numbers(suite, benchmark)
-        if "gap" in numbers:
-            break
-    else:
-        return None
+    """[Remedies] of the benchmarks that tell reliance, of models with a recipe or fitted heads."""
+    path = Path(directory) / "prescription.json"
+    prescribed = read_json(path).get("models", []) if path.exists() else []
+    recipes, found = {m.name for m in suite.models if m.recipe}, []
+    for benchmark in sorted({key[1] for key in suite.records}):
+        records = {k: rs for k, rs in suite.records.items() if k[1] == benchmark}
+        heads = {r.options["head"] for rs in records.values() for r in rs if _is_fitted(r)}
+        numbers, attacks, regions = _numbers(records, benchmark)
+        if "gap" in numbers and (heads or any(name in recipes for name, *_ in records)):
+            kinds = _kinds(suite, sorted(heads))
+            values = {
+                (role, i): _values(suite, headline, kind)
+                for role, headline in numbers.items()
+                for i, kind in enumerate(kinds)
+            }
+            found.append(Remedies(benchmark, kinds, numbers, attacks, regions, values, prescribed))
+    return found
+
+
+def _is_fitted(record):
+    """Whether a number is of a head that was chosen among several, for being robust."""
+    return "selected_by" in record.options
+
+
+def _kinds(suite, heads):
+    """The Kinds of a suite, each with its own last layer and then with each of the heads."""
     kinds = {}
     for m in suite.models:
         if m.p != UNKNOWN and not m.rho and "@" not in m.name:
             key = m.arch, m.p, m.epsilon, m.recipe, m.uniform, m.weights
             kinds.setdefault(key, {})[m.seed] = m.name
-    kinds = [Kind(*key, names) for key, names in kinds.items()]
-    values = {
-        (role, i): {s: e for s, n in k.names.items() if _is_known(e := suite.estimate(of, n))}
-        for role, of in numbers.items()
-        for i, k in enumerate(kinds)
-    }
-    path = Path(directory) / "prescription.json"
-    prescribed = read_json(path).get("models", []) if path.exists() else []
-    return Remedies(kinds, numbers, attacks, regions, values, prescribed)
+    return [Kind(*key, names, head) for key, names in kinds.items() for head in ("", *heads)]
 
 
-def _is_known(estimate):
-    return all(map(math.isfinite, estimate))
+def _values(suite, headline, kind):
+    """{seed: Estimate} of a number of a kind, where it is known."""
+    if kind.head:
+        headline = headline._replace(options=headline.options | {"head": kind.head})
+    found = {seed: suite.estimate(headline, name) for seed, name in kind.names.items()}
+    return {seed: e for seed, e in found.items() if all(map(math.isfinite, e))}
 
 
-def _numbers(suite, benchmark):
+def _numbers(records, benchmark):
     """({role: Headline}, {role: norm} of attacks and of those on the object) of a benchmark."""
     found = {}
-    for (_, of, metric), records in suite.records.items():
-        if of == benchmark:
-            found.setdefault(metric, []).extend(r.options for r in records)
+    for (_, _, metric), of_metric in records.items():
+        found.setdefault(metric, []).extend(r.options for r in of_metric if not _is_fitted(r))
     parts = [o["part"] for o in found.get("accuracy", ()) if "part" in o]
     part = {"part": "test" if "test" in parts else next(iter(parts), "")}
-    asked = {"clean": ("accuracy", part), "worst": ("worst_group_accuracy", part)}
-    asked |= {"gap": (next((m for m in GAPS if m in found), ""), {})}
+    gap = next((metric for metric in GAPS if metric in found), "")
+    asked = {"clean": ("accuracy", part), "worst": ("worst_group_accuracy", part), "gap": (gap, {})}
+    # A benchmark whose every number has a head is measured with probes, of which one is first.
+    own = {"head": FIRST if all("head" in o for o in found.get(gap, ())) else None}
     numbers = {
-        role: h.Headline(role, benchmark, metric, options | {"head": None})
+        role: h.Headline(role, benchmark, metric, options | own)
         for role, (metric, options) in asked.items()
         if metric in found
     }
     roles = []
     for metrics, where in ((("pgd_accuracy",), ""), (REGION, " on the object")):
-        own = {}
+        attacks = {}
         for metric in metrics:
             budgets = {(o["p"], o["epsilon"]) for o in found.get(metric, ()) if o.get("epsilon")}
             for p, epsilon in sorted(budgets, key=lambda b: (number(b[0]), b[1])):
                 size = f"{norm_label(number(p))} {budget_label(number(p), epsilon)}"
-                role = f"PGD {size}{where}"
-                options = {"p": p, "epsilon": epsilon, "head": None}
-                numbers[role] = h.Headline(role, benchmark, metric, options)
-                own[role] = number(p)
-        roles.append(own)
+                role, options = f"PGD {size}{where}", {"p": p, "epsilon": epsilon}
+                numbers[role] = h.Headline(role, benchmark, metric, options | own)
+                attacks[role] = number(p)
+        roles.append(attacks)
     return numbers, *roles
 
 
@@ -180,34 +201,48 @@ def remedy_table(remedies):
     return [titles.get(role, role) for role in roles], rows
 
 
-def remedy_figure(remedies):
-    """[(file name, title, figure, caption)]: the gap against robust accuracy."""
-    shown = [list(roles)[-1] for roles in (remedies.attacks, remedies.regions) if roles]
-    if not shown:
-        return
+def remedy_figures(every):
+    """(file name, title, figure, caption) of each Remedies: the gap against robust accuracy."""
+    for remedies in every:
+        shown = [list(roles)[-1] for roles in (remedies.attacks, remedies.regions) if roles]
+        if shown:
+            title = f"What helps: {h.title_of(remedies.benchmark)}"
+            yield f"remedies_{remedies.benchmark}", title, _draw(remedies, shown), CAPTION
+
+
+def _draw(remedies, shown):
     figure, axes = grid(len(shown), 5.2, 4.4, sharey=True)
+    heads = list(dict.fromkeys(kind.head for kind in remedies.kinds if kind.head))
     for axis, role in zip(axes, shown, strict=True):
         for p in dict.fromkeys(k.p for k in remedies.kinds):
             plain = [
-                i for i, k in enumerate(remedies.kinds) if not k.recipe and k.p in (STANDARD, p)
+                i
+                for i, k in enumerate(remedies.kinds)
+                if not (k.recipe or k.head) and k.p in (STANDARD, p)
             ]
             line = [[100 * remedies.level(r, i).value for i in plain] for r in (role, "gap")]
             axis.plot(*line, color=COLORS.get(p, OTHER), linewidth=1)
-        marks = iter("sDv^<>PX*hpd8H" * len(remedies.kinds))
+        marks = itertools.cycle(MARKS)
         for index, kind in enumerate(remedies.kinds):
             x, y = (remedies.level(r, index) for r in (role, "gap"))
             errors = [[[100 * (e.value - e.low)], [100 * (e.high - e.value)]] for e in (x, y)]
-            look = {"fmt": next(marks) if kind.recipe else "o", "label": kind.label}
-            look["markerfacecolor"] = "white" if kind.recipe else None
+            look = {"fmt": "o", "label": kind.label, "markersize": 6}
+            if kind.recipe:
+                look |= {"fmt": next(marks) if not kind.head else "o", "markerfacecolor": "white"}
+            if kind.head:
+                look |= {"fmt": f"${heads.index(kind.head) + 1}$", "label": f"head {kind.head}"}
             axis.errorbar(
                 [100 * x.value], [100 * y.value], xerr=errors[0], yerr=errors[1], capsize=2,
-                color=COLORS.get(kind.p, OTHER), elinewidth=0.8, markersize=6, **look,
+                color=COLORS.get(kind.p, OTHER), elinewidth=0.8, **look,
             )  # fmt: skip
         axis.set_xlabel(f"accuracy under {role} (%)")
     axes[0].set_ylabel(f"{remedies.numbers['gap'].metric.replace('_', ' ')} (points)")
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", fontsize=8, ncols=2)
-    yield "remedies", "What helps", figure, CAPTION
+    handles, labels = axes[0].get_legend_handles_labels()
+    handles = dict(reversed(list(zip(labels, handles, strict=True))))  # the first of a label
+    names = list(reversed(handles))
+    look = {"loc": "outside lower center", "fontsize": 8, "ncols": 2}
+    figure.legend([handles[name] for name in names], names, **look)
+    return figure
 
 
 def points(estimate):

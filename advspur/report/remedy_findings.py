@@ -8,7 +8,8 @@ from advspur.report.suite import STANDARD, number
 
 
 def remedy_findings(remedies):
-    """A Finding on each recipe, then the sentence that the numbers allow."""
+    """A Finding on each recipe and head, the sentence that the numbers allow, and what they say of
+    the theory and of the last layer."""
     verdicts = {"holds": [], "fails": [], "open": []}
     for index, base in remedies.treated():
         kind, other = remedies.kinds[index], remedies.kinds[base]
@@ -22,8 +23,9 @@ def remedy_findings(remedies):
     if any(verdicts.values()):
         yield Finding("in sum", *_sum(remedies, verdicts))
     for base, kind in enumerate(remedies.kinds):
-        if not kind.recipe and kind.p:
+        if kind.p and not (kind.recipe or kind.head):
             yield from _prescribed(remedies, base)
+            yield from _last_layer(remedies, base)
 
 
 def _prescribed(remedies, base):
@@ -58,6 +60,35 @@ def _prescribed(remedies, base):
     yield Finding("theory", statement, verdict, f"Ratio: predicted, measured: {'; '.join(listed)}.")
 
 
+def _last_layer(remedies, base):
+    """A Finding on whether a head takes away what an attack added to the gap of standard networks.
+
+    With each head, fitted to both kinds, what is left of that is the difference between their gaps.
+    """
+    kind = remedies.kinds[base]
+    plain = [k for k in remedies.kinds if k.arch == kind.arch and not (k.p or k.recipe or k.head)]
+    heads = [k.head for k in remedies.kinds if k.head and k._replace(head="") == kind]
+    if not plain or not heads:
+        return
+    pairs = {
+        head: [remedies.kinds.index(k._replace(head=head)) for k in (kind, plain[0])]
+        for head in ("", *heads)
+    }
+    left = {head: remedies.change("gap", *pair) for head, pair in pairs.items()}
+    added = left.pop("")
+    if not added.low > 0:
+        return
+    best = min(left, key=lambda head: left[head].value)
+    verdict = "holds" if left[best].low <= 0 else "open"
+    gains = [remedies.change("gap", pair[0], base) for head, pair in pairs.items() if head]
+    if verdict == "open":
+        verdict = "holds in part" if any(gain.high < 0 for gain in gains) else "fails"
+    statement = f"The gap that {kind.label} training adds is in the last layer: a head removes it."
+    listed = "; ".join(f"{head} {points(of)}" for head, of in left.items())
+    detail = f"Added to that of standard networks: {points(added)}; with a head on both: {listed}."
+    yield Finding("last layer", statement, verdict, detail)
+
+
 def _told(remedies, kind):
     """What the theory says of a kind's attack; None where it says nothing."""
     for said in remedies.prescribed:
@@ -76,7 +107,7 @@ def _sum(remedies, verdicts):
     helps = verdicts["holds"]
     free = [pair for pair in helps if not any(c.high < 0 for c in _costs(remedies, *pair))]
     statement = (
-        "Some recipe lowers the gap and no accuracy, clean or under attack in its norm, clearly."
+        "Something lowers the gap and no accuracy, clean or under attack in its norm, clearly."
     )
     detail = f"Without a clear loss: {named(free)}. At a cost: "
     detail += f"{named([pair for pair in helps if pair not in free])}. "

@@ -10,7 +10,7 @@ from scipy import stats
 from advspur.intervals import Estimate
 from advspur.records import Record, append_records
 from advspur.report import write_report
-from advspur.report.remedies import over_seeds, read_remedies, remedy_figure, remedy_table
+from advspur.report.remedies import over_seeds, read_remedies, remedy_figures, remedy_table
 from advspur.report.remedy_findings import remedy_findings
 from advspur.report.suite import recipe_label, suite_of
 
@@ -58,7 +58,7 @@ NOISY = "noise", 0.0, NOISE, {"gap": [0.03, 0.01, 0.05]}
 
 
 def remedies_of(tmp_path, *models, **options):
-    return read_remedies(suite_of(suite(*models, **options)), tmp_path)
+    return read_remedies(suite_of(suite(*models, **options)), tmp_path)[0]
 
 
 def test_the_interval_joins_seeds_and_images_as_variances_add_up():
@@ -146,19 +146,19 @@ def test_recipes_are_in_no_curve_and_the_page_shows_them(tmp_path, rendered):
     of = suite_of(records)
     assert len(of.norms()) == 1 and {m.recipe == "" for m in of.models} == {True, False}
     plain = suite_of(suite(STANDARD, UNIFORM))
-    remedies = read_remedies(of, tmp_path)
+    (remedies,) = read_remedies(of, tmp_path)
     gap = remedies.numbers["gap"]
     assert of.curves(gap, math.inf) == plain.curves(gap, math.inf)
     assert of.baseline(gap, "a") == plain.baseline(gap, "a")
     page = write_report(tmp_path).read_text()
     assert "<h2>What helps</h2>" in page and "figures" in page
-    assert (tmp_path / "figures" / "remedies.png").stat().st_size > 10_000
+    assert (tmp_path / "figures" / "remedies_spurious_shapes.png").stat().st_size > 10_000
     titles, rows = remedy_table(remedies)
     assert titles == ["gap", "worst group", "clean", "PGD ℓ∞ 4/255", "PGD ℓ∞ 4/255 on the object"]
     assert [row[2] for row in rows] == [3] * 5
     assert next(row for row in rows if row[1] == "ℓ∞ 4/255")[3][0][1].startswith("-")
-    assert read_remedies(plain, tmp_path) is None
-    assert len(list(remedy_figure(remedies))) == 1
+    assert read_remedies(plain, tmp_path) == []
+    assert len(list(remedy_figures([remedies]))) == 1
 
 
 def test_labels():
