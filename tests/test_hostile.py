@@ -99,9 +99,17 @@ FITTING = {
     "training": [
         "quickstart",
         "theory_to_networks",
+        "remedies",
+        "robust_heads",
         *(f.stem for f in (ROOT / "configs").glob("[ls]*.py")),
     ],
-    "suite": ["quickstart", "cifar10_color_shift", "theory_to_networks"],
+    "suite": [
+        "quickstart",
+        "cifar10_color_shift",
+        "theory_to_networks",
+        "remedies",
+        "robust_heads",
+    ],
     "evaluation": ["evaluate"],
     "theory": ["theory_nfs", "theory_scale", "theory_shift", "theory_weights"],
 }
@@ -224,7 +232,12 @@ OPTIONS = [  # benchmark, what the options belong to, options -> what is said be
     ("imagenet", "autoattack", {"linf_epsilons": ()}, "no budget is given"),
     ("imagenet", "accuracy", {"subset": ()}, "imagenet has no option accuracy.subset; accuracy h"),
     ("imagenet", "robust", {}, "imagenet has no options 'robust'; it has data, head, accuracy"),
-    ("waterbirds", "head", {"epochs": 2}, "waterbirds has no option head.epochs; head has batch"),
+    (
+        "waterbirds",
+        "head",
+        {"epochs": 2},
+        "waterbirds has no option head.epochs; head has balancing",
+    ),
 ]
 
 

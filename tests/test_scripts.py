@@ -34,11 +34,16 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = "tests/training/tiny_config.py"
 
 SUITE = """
-from configs import quickstart
+from ml_collections import ConfigDict
+
+from configs import quickstart, remedies
 
 
 def get_config():
     config = quickstart.get_config()
+    with config.unlocked():
+        config.suite.recipes = ConfigDict(remedies.recipes())
+        config.suite.trained = ("rest_only_l2",)
     config.shapes.num_train = 64
     config.shapes.num_validation = 16
     config.shapes.image_size = 16
@@ -48,7 +53,7 @@ def get_config():
     config.validation.num_steps = 1
     config.validation.epsilon = 0.0
     config.suite.theory = ("nfs",)
-    config.suite.l2_epsilons = (0.25,)
+    config.suite.l2_epsilons = (0.5,)
     config.suite.linf_epsilons = ()
     config.evaluation.batch_size = 16
     config.evaluation.measures = ("pgd", "regions", "background_gaps", "accuracy", "groups")
@@ -133,27 +138,35 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(run, tmp_path):
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
     code, out, err = run("reproduce", *arguments)
     assert code == 0, err
-    assert "report.html: 2 models, 146 new numbers" in out
+    assert "report.html: 3 models, 219 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
-    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 7
-    assert page.count("data:image/png;base64,") == 7
-    for model in ("standard_seed0", "l2_eps0.25_seed0"):
+    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 8
+    assert page.count("data:image/png;base64,") == 8
+    for model in ("standard_seed0", "l2_eps0.5_seed0", "rest_only_l2_seed0"):
         assert f"<summary>{model}</summary>" in page
+
+    # The recipe was prescribed first, and is held against the uniform attack of its budget.
+    told = json.loads((tmp_path / "suite" / "prescription.json").read_text())["models"]
+    assert {tuple(m["region_weights"]) for m in told} > {(0, 1), (1, 1), (1, 2)}
+    recipe = json.loads((tmp_path / "suite" / "rest_only_l2_seed0" / "model.json").read_text())
+    assert recipe["recipe"]["region_weights"] == [0.0, 1.0]
+    assert recipe["recipe"]["uniform_epsilon"] == pytest.approx(0.5, rel=0.02)
+    assert "ℓ2 0.5, object : rest = 0 : 1: relies less on the background." in page
 
     # Stopped within the last measure of the last model: its end mark is missing.
     lines = records.read_text().splitlines(keepends=True)
     end = max(i for i, line in enumerate(lines) if '"complete"' in line)
     records.write_text("".join(lines[:end])[:-20])
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and f"2 models, {json.loads(lines[end])['value']} new numbers" in out, out
+    assert code == 0 and f"3 models, {json.loads(lines[end])['value']} new numbers" in out, out
 
     before = records.read_bytes()
     code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "2 models, no new numbers" in out
+    assert code == 0 and "3 models, no new numbers" in out
     assert records.read_bytes() == before
 
-    run_dir = tmp_path / "suite" / "l2_eps0.25_seed0"
+    run_dir = tmp_path / "suite" / "l2_eps0.5_seed0"
     evaluate = [
         "--config=configs/evaluate.py",
         "--config.options.spurious_shapes.data.num_examples=16",
@@ -163,7 +176,7 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(run, tmp_path):
         run_dir,
     ]
     code, _, err = run("evaluate", *evaluate)
-    assert code == 0 and "l2_eps0.25_seed0 on spurious_shapes: 8 new numbers" in err, err
+    assert code == 0 and "l2_eps0.5_seed0 on spurious_shapes: 8 new numbers" in err, err
     code, out, err = run("report", tmp_path / "evaluation")
     assert code == 0 and out.strip().endswith("report.html"), err
 
@@ -224,44 +237,6 @@ def test_predictions_are_never_made_afterwards(tmp_path):
     with pytest.raises(InputError, match="fixed_base/standard_seed0 is there: a prediction comes"):
         told(0.25)
     assert not path.exists()
-
-
-def test_recipes_are_prescribed_trained_and_held_against_the_uniform_attack(run, tmp_path):
-    """A small version of configs/remedies.py."""
-    workdir = tmp_path / "remedies"
-    small = {
-        "suite.trained": "rest_only,mix",
-        "suite.seeds": "0,",
-        "suite.l2_epsilons": "",
-        "suite.linf_epsilons": "4/255,",
-        "shapes.num_train": 64,
-        "shapes.num_validation": 16,
-        "shapes.image_size": 16,
-        "attack.num_steps": 1,
-        "batch_size": 16,
-        "num_steps": 3,
-        "evaluation.batch_size": 16,
-        "evaluation.data.num_examples": 24,
-        "evaluation.pgd.num_attacked": 8,
-        "evaluation.pgd.num_steps": 1,
-        "evaluation.regions.num_attacked": 8,
-        "evaluation.regions.attack_steps": 1,
-    }
-    arguments = ["--config=configs/remedies.py", f"--workdir={workdir}"]
-    arguments += [f"--config.{key}={value}" for key, value in small.items()]
-    code, out, err = run("reproduce", *arguments)
-    assert code == 0, err
-    assert "report.html: 4 models, " in out, out
-    told = json.loads((workdir / "prescription.json").read_text())["models"]
-    assert {tuple(m["region_weights"]) for m in told} > {(0, 1), (1, 1), (1, 2)}
-    facts = json.loads((workdir / "rest_only_seed0" / "model.json").read_text())
-    assert facts["recipe"]["region_weights"] == [0.0, 1.0]
-    assert facts["recipe"]["uniform_epsilon"] == pytest.approx(4 / 255, rel=0.05)
-    page = (workdir / "report.html").read_text()
-    assert "What helps" in page and "other rests in 50%: relies less on the background." in page
-    assert (workdir / "figures" / "remedies_spurious_shapes.png").exists()
-    code, out, _ = run("reproduce", *arguments)
-    assert code == 0 and "4 models, no new numbers" in out
 
 
 def test_recipes_that_cannot_be_are_refused():

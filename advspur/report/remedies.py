@@ -19,7 +19,7 @@ from advspur.report import headlines as h
 from advspur.report.panels import COLORS, OTHER, grid
 from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number, recipe_label
 
-SAME_BUDGET = 0.02  # relative: masks are sampled where the budget of a recipe is computed
+SAME_BUDGET = 0.02  # relative
 GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
 FIRST = "adam"  # of the probes
 REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
@@ -51,8 +51,9 @@ class Kind(NamedTuple):
     @property
     def label(self):
         """How they were trained, as shown: the budget is the uniform one."""
-        budget = f"{norm_label(self.p)} {budget_label(self.p, self.uniform)}" if self.p else ""
-        training = ", ".join(filter(None, [budget, self.recipe])) or "standard"
+        # Two digits: masks are sampled where the budget of a recipe is computed.
+        size = f"{norm_label(self.p)} {budget_label(self.p, self.uniform, 2)}" if self.p else ""
+        training = ", ".join(filter(None, [size, self.recipe])) or "standard"
         return f"{training}, head {self.head}" if self.head else training
 
 

@@ -182,9 +182,9 @@ def norm_label(p):
     return "ℓ∞" if p == math.inf else f"ℓ{p:g}"
 
 
-def budget_label(p, epsilon):
+def budget_label(p, epsilon, digits=3):
     """The budget as shown: 0.25 or 2/255."""
-    return f"{epsilon * 255:.3g}/255" if p == math.inf else f"{epsilon:.3g}"
+    return f"{epsilon * 255:.{digits}g}/255" if p == math.inf else f"{epsilon:.{digits}g}"
 
 
 def training_label(p):

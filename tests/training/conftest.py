@@ -19,7 +19,7 @@ def programs_of_a_module(quick_programs):
     drops of a damaged checkpoint end in the module that damaged it.
     """
     built, build = {}, loop.build
-    apart = ("seed", "validation", "early_stopping", "best_metric", "keep_last")
+    apart = ("seed", "background", "validation", "early_stopping", "best_metric", "keep_last")
 
     def build_once(config, dataset):
         values = config.to_dict().items()
