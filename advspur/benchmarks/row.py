@@ -119,6 +119,8 @@ class Benchmark(NamedTuple):
         for name, of_measure in asked.items():
             chosen = self._parts(name, parts, full[name])
             passes[name] = MEASURES[name].plan(chosen, **of_measure)
+            if MEASURES[name].asked_heads:
+                passes[name] *= 1 + len(full["head"].get("heads", ()))
             asked[name] = chosen, of_measure
         return Plan(parts, full, asked, passes)
 
@@ -165,7 +167,10 @@ class Benchmark(NamedTuple):
         heads, key = self.head(model, plan.parts, key=key, running=running, **plan.options["head"])
         for name in measures:
             measure, (parts, options), records = MEASURES[name], plan.measures[name], []
-            for about, headed in heads if measure.every_head else heads[:1]:
+            for index, (about, headed) in enumerate(heads):
+                is_asked = measure.asked_heads and "selected_by" in about
+                if index and not (measure.every_head or is_asked):
+                    continue
                 call = running | options  # an attack may have a batch size of its own
                 shown = self.chosen(plan.options, name) | about
                 for r in measure.run(headed, parts, key=key, **call):

@@ -31,6 +31,7 @@ class Measure(NamedTuple):
     masked: bool = False  # whether the first of those needs masks
     of_cells: bool = False  # whether all parts must be cells "<corruption>/<severity>"
     every_head: bool = False  # whether it is measured with each head, not only with the first
+    asked_heads: bool = False  # whether with the first and with the group-robust ones
     given: dict | None = None  # {option: its default} where the signature of `run` has none
 
     @property
@@ -69,7 +70,7 @@ MEASURES = {
     "challenge": Measure(
         challenge_records, plan_challenge, named=("objects", "backgrounds"), masked=True
     ),
-    "pgd": Measure(pgd_records, plan_pgd),
+    "pgd": Measure(pgd_records, plan_pgd, asked_heads=True),
     "regions": Measure(
         region_records,
         plan_regions,

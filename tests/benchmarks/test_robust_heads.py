@@ -59,7 +59,8 @@ def shapes(easy_shapes):
 
 def test_shapes_are_fitted_to_their_train_and_chosen_on_their_validation(shapes, tiny_classifier):
     sizes = {"num_train": 256, "num_val": 256}
-    call = CALL | {"measures": ("accuracy", "groups", "background_gaps")}
+    call = CALL | {"measures": ("accuracy", "groups", "background_gaps", "pgd")}
+    call["pgd"] = {"linf_epsilons": (0.1,), "l2_epsilons": (), "num_steps": 1, "num_attacked": 48}
     before = SHAPES.evaluate(tiny_classifier, **call, **shapes)
     data = shapes["data"] | sizes
     found = SHAPES.evaluate(tiny_classifier, **call, data=data, head=HEADED)
@@ -70,6 +71,10 @@ def test_shapes_are_fitted_to_their_train_and_chosen_on_their_validation(shapes,
         of_head = [r for r in found if r.options.get("head") == name]
         assert {r.options.get("part") for r in of_head} == {*SHAPES.parts({}), None}
         assert {"background_gap", "worst_group_accuracy", new} <= {r.metric for r in of_head}
+        on_test = [r for r in of_head if r.options.get("part") == "test"]
+        (clean,) = (r.value for r in on_test if r.metric == "accuracy")
+        at = {r.options["epsilon"]: r.value for r in on_test if r.metric == "pgd_accuracy"}
+        assert at.keys() == {0.0, 0.1} and at[0.0] == clean and at[0.1] <= clean
     columns = spurious_shapes("train", num_examples=256, **data["shapes"]).columns
     weights = np.bincount(columns["group"])
     assert SHAPES.load(None, data)["test"].train_groups == tuple(weights)
