@@ -18,6 +18,7 @@ from advspur.heads import (
     retrained,
     robust,
     selection,
+    sparse,
 )
 
 N, D = 60, 4
@@ -212,6 +213,21 @@ def test_more_features_than_rows_are_solved_as_well(x64):
     enough = 2 / np.max(abs(signs @ x))  # at a smaller C no feature is worth its penalty
     assert np.all(fit(x, signs, 0.99 * enough).weights == 0)
     assert 0 < np.sum(fit(x, signs, 1.1 * enough).weights != 0) < 5
+
+
+@pytest.mark.parametrize("working", (4, 2))
+def test_a_working_set_of_features_ends_at_the_minimum_over_all(x64, monkeypatch, working):
+    """Of three features that count, four are enough, and two are not: then all are worked on."""
+    rng = np.random.default_rng(3)
+    x, signs = rng.normal(size=(60, 30)), np.repeat([-1.0, 1.0], 30)
+    x[:, [3, 11, 20]] += np.float64([0.7, 0.8, 0.9]) * signs[:, None]
+    C = 0.15
+    whole = retrained.fit_sparse(x, signs, C)
+    assert np.sum(whole.weights != 0) == 3
+    monkeypatch.setattr(sparse, "WORKING", working)
+    found = jax.jit(lambda C: sparse.fit_sparse(x, signs, C))(C)
+    assert found.gap <= 1e-6 and float(found.value) == pytest.approx(float(whole.value), abs=2e-6)
+    np.testing.assert_allclose(found.weights, whole.weights, rtol=0, atol=1e-3)
 
 
 def test_weights_and_draws_by_hand():
