@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import require
-from advspur.heads.robust import _basis, _problem, balanced_draws, warn_of
+from advspur.heads.robust import balanced_draws, class_basis, warn_of, with_constant
 from advspur.heads.sparse import fit_sparse
 
 CS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # of DFR
@@ -92,7 +92,7 @@ def error_sets(features, labels, steps, *, num_classes):
     Steps are of full-batch gradient descent on the mean cross-entropy of standardised features, of
     length 1 / L, with L = largest eigenvalue of x'x / (2 n) >= the curvature.
     """
-    x, onehot = _problem(_standardised(features), labels, num_classes)
+    x, onehot = with_constant(_standardised(features), labels, num_classes)
     return np.asarray(_error_sets(x, onehot, jnp.asarray(steps), most=max(steps)))
 
 
@@ -188,7 +188,7 @@ def fit_afr(
         np.float32(learning_rate), num_epochs=num_epochs,
     )  # fmt: skip
     change, scores, epochs = jax.device_get(found)
-    basis = np.asarray(_basis(num_classes, np.float32), np.float64)
+    basis = np.asarray(class_basis(num_classes, np.float32), np.float64)
     fits = []
     for (gamma, lam), at, score, epoch in zip(grid, change, scores, epochs, strict=True):
         head = w + directions @ at @ basis.T
@@ -201,7 +201,7 @@ def fit_afr(
 def _fit_afr(examples, scored, codes, weights, penalties, learning_rate, *, num_epochs):
     """(change of the head that is kept [h, r, k - 1], its score [h], its epoch [h])."""
     (x, onehot, start), (v, v_start, v_labels) = examples, scored
-    basis, transposed = _basis(onehot.shape[1], x.dtype), jnp.asarray(x.T)
+    basis, transposed = class_basis(onehot.shape[1], x.dtype), jnp.asarray(x.T)
 
     def epoch(state, number):
         at, *best = state

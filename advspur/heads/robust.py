@@ -68,7 +68,7 @@ def fit_weighted(features, labels, weights, decays, *, num_classes):
       decays: [h] > 0, weight_decay.
     """
     weights, decays = _arrays(features, weights, decays)
-    x, onehot = _problem(features, labels, num_classes)
+    x, onehot = with_constant(features, labels, num_classes)
     found = _fit_weighted(x, onehot, weights.T, decays)
     return _heads(found.x, found.gap, num_classes)
 
@@ -87,7 +87,7 @@ def fit_adversarial(features, labels, decays, budgets, *, num_classes):
       decays, budgets: [h], weight_decay > 0 and eps >= 0 in units of the features.
     """
     decays, budgets = _arrays(features, decays, budgets)
-    x, onehot = _problem(features, labels, num_classes)
+    x, onehot = with_constant(features, labels, num_classes)
     signs = 2 * onehot[:, 1:] - 1 if num_classes == 2 else 2 * onehot - 1
     problems = signs.shape[1]
     signs = jnp.tile(signs, (1, len(decays)))
@@ -117,7 +117,7 @@ def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes,
     Returns: (Heads, q [h, m] of the groups that there are).
     """
     decays, adjustments = _arrays(features, decays, adjustments)
-    x, onehot = _problem(features, labels, num_classes)
+    x, onehot = with_constant(features, labels, num_classes)
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     shares = jnp.asarray(np.eye(len(counts))[index] / counts, x.dtype)  # [n, m]
     constants = adjustments[:, None] / jnp.sqrt(jnp.asarray(counts, x.dtype))
@@ -230,7 +230,7 @@ def _objective(x, onehot, mixed, decays):
 
     `mixed`: losses [n, h] -> (values [h], their derivatives by the losses [n, h]).
     """
-    transposed, basis = jnp.asarray(x.T), _basis(onehot.shape[1], x.dtype)
+    transposed, basis = jnp.asarray(x.T), class_basis(onehot.shape[1], x.dtype)
 
     def function(at):
         losses, errors = _losses(x, onehot, at)
@@ -246,14 +246,14 @@ def _objective(x, onehot, mixed, decays):
 
 def _losses(x, onehot, at):
     """(losses [n, h], derivatives by the logits [n, h, k]) of heads [h, (d + 1) (k - 1)]."""
-    basis = _basis(onehot.shape[1], x.dtype)
+    basis = class_basis(onehot.shape[1], x.dtype)
     at = at.reshape(len(at), x.shape[1], -1)
     logits = jnp.einsum("nd,hdj->nhj", x, at) @ basis.T
     log_p = jax.nn.log_softmax(logits)
     return -jnp.sum(onehot[:, None] * log_p, axis=-1), jnp.exp(log_p) - onehot[:, None]
 
 
-def _basis(num_classes, dtype):
+def class_basis(num_classes, dtype):
     """[k, k - 1] orthonormal columns that each sum to 0."""
     q, _ = np.linalg.qr(np.c_[np.ones(num_classes), np.eye(num_classes)[:, 1:]])
     return jnp.asarray(q[:, 1:], dtype)
@@ -263,12 +263,12 @@ def _heads(at, gap, num_classes):
     """Heads of coordinates [h, (d + 1) (k - 1)] and gaps."""
     at, gap = np.asarray(at), np.asarray(gap)
     warn_of(gap)
-    basis = np.asarray(_basis(num_classes, at.dtype))
+    basis = np.asarray(class_basis(num_classes, at.dtype))
     w = at.reshape(len(at), -1, num_classes - 1) @ basis.T
     return Heads(w[:, :-1], w[:, -1], gap)
 
 
-def _problem(features, labels, num_classes):
+def with_constant(features, labels, num_classes):
     """(features with a constant column for the bias [n, d + 1], labels as [n, k])."""
     features = jnp.asarray(features)
     x = jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from advspur import metrics
 from advspur._checks import check_choice, check_numbers, require
 from advspur.data.table import check_classes
 from advspur.heads import retrained, robust
@@ -199,8 +200,8 @@ def seed_of(key):
 
 def worst_accuracy(right, codes):
     """The least accuracy of a code that there is."""
-    _, index, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    return float(np.min(np.bincount(index, right) / counts))
+    known, index = np.unique(codes, return_inverse=True)
+    return metrics.worst_group_accuracy(right, index, num_groups=len(known)).value
 
 
 def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):

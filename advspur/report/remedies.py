@@ -38,9 +38,9 @@ class Kind(NamedTuple):
     p: float
     epsilon: float
     recipe: str
-    uniform: float  # the uniform budget of the same mean square
     weights: tuple  # of the budget on the core and on the rest
     names: dict  # {seed: name}
+    uniform: float  # the uniform budget of the same mean square, a mean over seeds
     head: str = ""  # "": the first of those they are measured with
 
     @property
@@ -71,12 +71,17 @@ class Remedies(NamedTuple):
     def baseline(self, kind):
         """The index of what a kind is held against; None where it is not there."""
         if kind.head:
-            return self.kinds.index(kind._replace(head=""))
+            return self.index(kind, "")
         for index, other in enumerate(self.kinds):
             same = (other.arch, other.p) == (kind.arch, kind.p) and not (other.recipe or other.head)
             if same and math.isclose(other.epsilon, kind.uniform, rel_tol=SAME_BUDGET):
                 return index
         return None
+
+    def index(self, kind, head):
+        """The index of these networks with a head; None where they were not measured with it."""
+        wanted = kind._replace(head=head)
+        return self.kinds.index(wanted) if wanted in self.kinds else None
 
     def treated(self):
         """[(index, index of the baseline)] of the kinds with a recipe or head and one without."""
@@ -121,7 +126,8 @@ def read_remedies(suite, directory):
         heads = {r.options["head"] for rs in records.values() for r in rs if _is_fitted(r)}
         numbers, attacks, regions = _numbers(records, benchmark)
         if "gap" in numbers and (heads or any(name in recipes for name, *_ in records)):
-            kinds = _kinds(suite, sorted(heads))
+            every = _kinds(suite, sorted(heads))
+            kinds = [kind for kind in every if _values(suite, numbers["gap"], kind)]
             values = {
                 (role, i): _values(suite, headline, kind)
                 for role, headline in numbers.items()
@@ -141,9 +147,14 @@ def _kinds(suite, heads):
     kinds = {}
     for m in suite.models:
         if m.p != UNKNOWN and not m.rho and "@" not in m.name:
-            key = m.arch, m.p, m.epsilon, m.recipe, m.uniform, m.weights
-            kinds.setdefault(key, {})[m.seed] = m.name
-    return [Kind(*key, names, head) for key, names in kinds.items() for head in ("", *heads)]
+            key = m.arch, m.p, m.epsilon, m.recipe, m.weights
+            kinds.setdefault(key, {})[m.seed] = m
+    found = []
+    for key, of_seeds in kinds.items():
+        names = {seed: m.name for seed, m in of_seeds.items()}
+        uniform = float(np.mean([m.uniform for m in of_seeds.values()]))
+        found += [Kind(*key, names, uniform, head) for head in ("", *heads)]
+    return found
 
 
 def _values(suite, headline, kind):

@@ -50,7 +50,7 @@ def _prescribed(remedies, base):
     if best in enough:
         more = [remedies.change("gap", path[best], path[r]) for r in enough if r != best]
         verdict = "fails" if any(c.high < 0 for c in more) else "holds"
-    elif all(change.high < 0 for change in changes):
+    elif enough and all(change.high < 0 for change in changes):
         verdict = "fails"
     statement = (
         f"At {kind.label}, from the ratio w* = {least:.2g} of the theory on (budget on the rest to "
@@ -68,21 +68,18 @@ def _last_layer(remedies, base):
     kind = remedies.kinds[base]
     plain = [k for k in remedies.kinds if k.arch == kind.arch and not (k.p or k.recipe or k.head)]
     heads = [k.head for k in remedies.kinds if k.head and k._replace(head="") == kind]
-    if not plain or not heads:
-        return
-    pairs = {
-        head: [remedies.kinds.index(k._replace(head=head)) for k in (kind, plain[0])]
-        for head in ("", *heads)
-    }
+    pairs = {head: [remedies.index(k, head) for k in (kind, *plain[:1])] for head in ("", *heads)}
+    pairs = {head: pair for head, pair in pairs.items() if len(pair) == 2 and None not in pair}
     left = {head: remedies.change("gap", *pair) for head, pair in pairs.items()}
-    added = left.pop("")
-    if not added.low > 0:
+    added = left.pop("", None)
+    if not left or not added.low > 0:
         return
     best = min(left, key=lambda head: left[head].value)
-    verdict = "holds" if left[best].low <= 0 else "open"
-    gains = [remedies.change("gap", pair[0], base) for head, pair in pairs.items() if head]
-    if verdict == "open":
-        verdict = "holds in part" if any(gain.high < 0 for gain in gains) else "fails"
+    is_less = remedies.change("gap", pairs[best][0], base).high < 0
+    is_left = left[best].low > 0
+    verdict = "holds in part" if is_left else "holds"
+    if not is_less:
+        verdict = "fails" if is_left else "open"
     statement = f"The gap that {kind.label} training adds is in the last layer: a head removes it."
     listed = "; ".join(f"{head} {points(of)}" for head, of in left.items())
     detail = f"Added to that of standard networks: {points(added)}; with a head on both: {listed}."

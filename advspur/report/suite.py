@@ -182,7 +182,7 @@ def norm_label(p):
     return "ℓ∞" if p == math.inf else f"ℓ{p:g}"
 
 
-def budget_label(p, epsilon, digits=3):
+def budget_label(p, epsilon, digits=6):
     """The budget as shown: 0.25 or 2/255."""
     return f"{epsilon * 255:.{digits}g}/255" if p == math.inf else f"{epsilon:.{digits}g}"
 

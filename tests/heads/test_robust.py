@@ -114,7 +114,7 @@ def test_group_dro_reaches_the_minimum_with_constants_and_penalty(some):
 def test_groups_weights_are_multiplied_by_the_exponential_of_their_losses(x64):
     """One change of q by hand: q exp(eta F) normalised, with F of the head that comes with it."""
     x, y, groups, _ = draw()
-    problem, onehot = robust._problem(x, y, 2)
+    problem, onehot = robust.with_constant(x, y, 2)
     counts = np.bincount(groups)
     shares = np.eye(4)[groups] / counts
     q, eta, decay = np.array([[0.1, 0.2, 0.3, 0.4]]), 3.0, 0.1

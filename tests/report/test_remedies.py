@@ -109,6 +109,49 @@ def test_only_what_excludes_0_is_called_a_remedy_and_its_costs_are_told(tmp_path
     assert next(remedy_findings(remedies_of(tmp_path, UNIFORM, worse))).verdict == "fails"
 
 
+def test_seeds_whose_masks_gave_other_budgets_are_of_one_kind(tmp_path):
+    records = suite(UNIFORM, SPARED)
+    changed = [
+        r._replace(recipe=r.recipe | {"uniform_epsilon": (1 + 0.002 * r.seed) * FOUR})
+        if r.recipe
+        else r
+        for r in records
+    ]
+    (remedies,) = read_remedies(suite_of(changed), tmp_path)
+    assert [len(kind.names) for kind in remedies.kinds] == [3, 3]
+    assert remedies.kinds[1].uniform == pytest.approx(1.002 * FOUR)
+    assert "3 seeds." in next(remedy_findings(remedies)).detail
+
+
+def headed(name, epsilon, values):
+    """Records of a kind's gap with the head dfr."""
+    found = suite((name, epsilon, {}, {"gap": values}))
+    of_head = {"head": "dfr", "selected_by": "val worst group"}
+    gaps = [r for r in found if r.metric == "background_gap"]
+    return [r._replace(options=r.options | of_head) for r in gaps]
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict"),
+    [
+        ([0.03, 0.02, 0.04], "holds"),
+        ([0.09, 0.10, 0.11], "holds in part"),
+        ([0.17, 0.18, 0.16], "fails"),
+        ([0.01, 0.17, 0.30], "open"),
+    ],
+)
+def test_what_an_attack_adds_sits_in_the_last_layer_where_a_head_removes_it(
+    tmp_path, left, verdict
+):
+    records = suite(STANDARD, UNIFORM, NOISY)
+    records += headed("standard", 0.0, [0.03, 0.02, 0.03]) + headed("uniform", FOUR, left)
+    (remedies,) = read_remedies(suite_of(records), tmp_path)
+    assert [k.head for k in remedies.kinds].count("dfr") == 2  # not of the recipe, unmeasured
+    found = [f for f in remedy_findings(remedies) if f.about == "last layer"]
+    assert [f.verdict for f in found] == [verdict]
+    assert "Added to that of standard networks: +14.0 [" in found[0].detail
+
+
 def test_one_seed_has_the_interval_over_images(tmp_path):
     remedies = remedies_of(tmp_path, UNIFORM, SPARED, seeds=1)
     found = next(remedy_findings(remedies))
