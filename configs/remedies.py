@@ -24,11 +24,11 @@ def get_config():
     config.validation.epsilon = 0.0  # the measures have the budgets
     config.suite.seeds = (0, 1, 2, 3, 4)
     config.suite.l2_epsilons = (L2_BUDGET,)
-    config.suite.linf_epsilons = (1 / 255, 2 / 255, BUDGET)
+    config.suite.linf_epsilons = (BUDGET / 2, BUDGET)
     config.suite.theory = ()
     evaluation = config.evaluation
     evaluation.measures = ("accuracy", "groups", "background_gaps", "pgd", "regions")
-    evaluation.pgd.num_attacked = 1000
+    evaluation.pgd.num_attacked = 500
     evaluation.pgd.linf_epsilons = (BUDGET / 2, BUDGET)
     evaluation.pgd.l2_epsilons = (L2_BUDGET,)
     regions = evaluation.regions
@@ -45,7 +45,7 @@ def recipes():
     """{name: what it changes in the config}."""
     linf = {"p": math.inf, "epsilon": BUDGET}
     found = {
-        "core_only": weighted(1, 0, epsilon=2 / 255),
+        "core_only": weighted(1, 0, epsilon=BUDGET / 2),
         "rest_half": weighted(1, 0.5),
         "rest_double": weighted(1, 2),
         "rest_fourfold": weighted(1, 4),

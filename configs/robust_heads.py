@@ -17,7 +17,6 @@ def get_config():
     config.suite.trained = ("rest_only",)
     evaluation = config.evaluation
     evaluation.measures = ("accuracy", "groups", "background_gaps", "pgd")
-    evaluation.pgd.num_attacked = 500
     evaluation.pgd.linf_epsilons = (remedies.BUDGET,)
     evaluation.data.num_train = 6_000  # images that heads are fitted to
     evaluation.data.num_val = 2_000  # on which they are chosen
