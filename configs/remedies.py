@@ -17,6 +17,7 @@ AREA = 0.189  # of the objects' masks, their mean share of the pixels of spuriou
 FAULTY_AREAS = {"dilated": 0.364, "eroded": 0.056, "shifted": AREA, "random": AREA}
 BUDGET = 4 / 255  # of the uniform attack, l_inf
 L2_BUDGET = 0.5
+PRESCRIBED = 0.34  # w* of the theory for the standard network, as prescription.json says
 
 
 def get_config():
@@ -46,6 +47,7 @@ def recipes():
     linf = {"p": math.inf, "epsilon": BUDGET}
     found = {
         "core_only": weighted(1, 0, epsilon=BUDGET / 2),
+        "rest_prescribed": weighted(1, PRESCRIBED),
         "rest_half": weighted(1, 0.5),
         "rest_double": weighted(1, 2),
         "rest_fourfold": weighted(1, 4),

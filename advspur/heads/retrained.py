@@ -53,27 +53,15 @@ def fit_dfr(features, labels, draws, Cs, scaler, *, num_classes):
     positive = [1] if num_classes == 2 else range(num_classes)
     signs = np.stack([2.0 * (np.asarray(labels) == k) - 1 for k in positive])
     with jax.enable_x64(True):
-        found = _fit_sparse(jnp.asarray(x), jnp.asarray(signs), jnp.asarray(draws), jnp.asarray(Cs))
-        w, gap = jax.device_get((found.weights, found.gap))
+        fits = [fit_sparse(x[r], s[r], C) for C in Cs for r in draws for s in signs]
+    shape = len(Cs), len(draws), len(signs)
+    w = np.reshape([fit.weights for fit in fits], (*shape, -1))
+    gap = np.reshape([fit.gap for fit in fits], shape)
     w = np.concatenate([-w / 2, w / 2], axis=2) if num_classes == 2 else w
     w = np.swapaxes(w, 2, 3)
     kernel, bias = scaler.undo(w[..., :-1, :], w[..., -1, :])
     warn_of(gap)
     return kernel, bias, gap.sum(axis=2)
-
-
-@jax.jit
-def _fit_sparse(x, signs, draws, Cs):
-    """SparseFits, [c, r, problems, ...]."""
-
-    def fit(one):
-        C, rows, of_class = one
-        return fit_sparse(x[rows], of_class[rows], C)
-
-    shape = len(Cs), len(draws), len(signs)
-    c, r, s = (jnp.ravel(i) for i in jnp.indices(shape))
-    found = jax.lax.map(fit, (Cs[c], draws[r], signs[s]))  # one by one: they end at other steps
-    return jax.tree.map(lambda z: z.reshape(*shape, *z.shape[1:]), found)
 
 
 def halves(groups, rng):

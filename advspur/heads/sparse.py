@@ -9,6 +9,7 @@ As few weights are not 0, it works on the features with the largest gradients fi
 those that the minimum over them leaves out wrongly.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -31,21 +32,28 @@ class SparseFit(NamedTuple):
     steps: jax.Array
 
 
-def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100):
+def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100, working=WORKING):
     """The SparseFit of rows x [n, d], signs [n] of +-1 and C; float64 is needed.
 
     An intercept is a constant column of x, penalised as liblinear does. It ends where the duality
-    gap is at most `tolerance`.
+    gap is at most `tolerance`, or after `max_steps`.
     """
-    x = jnp.asarray(signs)[:, None] * x
-    call = {"tolerance": tolerance, "max_steps": max_steps}
-    if x.shape[1] <= WORKING:
-        return _interior(x, C, **call)
+    x, call = signs[:, None] * x, {"tolerance": tolerance, "max_steps": max_steps}
+    if x.shape[1] > working:
+        fit = _by_parts(x, C, working=working, **call)
+        if fit.gap <= tolerance:
+            return fit
+    return _interior(x, C, **call)
+
+
+@functools.partial(jax.jit, static_argnames="working")
+def _by_parts(x, C, *, working, tolerance, max_steps):
+    """The SparseFit of rows times their signs, on so many features at a time."""
 
     def work(state):
         count, fit, grad = state
         wanted = jnp.where(fit.weights != 0, jnp.inf, abs(grad))
-        _, chosen = jax.lax.top_k(wanted, WORKING)
+        _, chosen = jax.lax.top_k(wanted, working)
         part = _interior(x[:, chosen], C, tolerance=tolerance / 2, max_steps=max_steps)
         weights = jnp.zeros_like(fit.weights).at[chosen].set(part.weights)
         grad, _, loss, p = _at(x, x @ weights, C)
@@ -56,10 +64,9 @@ def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100):
     none = jnp.zeros_like(x[0])
     start = 0, SparseFit(none, *_value_and_gap(none, grad, loss, p, C), 0), grad
     start = jax.lax.optimization_barrier(start)  # no constants, see `minimize`
-    _, fit, _ = jax.lax.while_loop(
-        lambda s: (s[1].gap > tolerance) & (s[0] < MOST_ROUNDS), work, start
-    )
-    return jax.lax.cond(fit.gap > tolerance, lambda: _interior(x, C, **call), lambda: fit)
+    return jax.lax.while_loop(
+        lambda state: (state[1].gap > tolerance) & (state[0] < MOST_ROUNDS), work, start
+    )[1]
 
 
 def _at(x, margins, C):
@@ -75,6 +82,7 @@ def _value_and_gap(w, grad, loss, p, C):
     return value, value + C * jnp.sum(xlogy(p, p) + xlogy(1 - p, 1 - p))
 
 
+@jax.jit
 def _interior(x, C, *, tolerance, max_steps):
     """The SparseFit of rows times their signs by interior points, on all features."""
     d = x.shape[1]

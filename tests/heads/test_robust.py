@@ -205,7 +205,7 @@ def test_more_features_than_rows_are_solved_as_well(x64):
     """The two forms of Newton's equations: of rows, and of features."""
     rng = np.random.default_rng(0)
     x, signs = rng.normal(size=(8, 20)), np.repeat([-1.0, 1.0], 4)
-    fit = jax.jit(retrained.fit_sparse)
+    fit = sparse.fit_sparse
     wide, long = fit(x, signs, 1.0), fit(np.r_[x, 0 * x, 0 * x], np.tile(signs, 3), 1.0)
     assert wide.gap <= 1e-6 and long.gap <= 1e-6
     zeros = 16 * np.log(2)  # of the rows of zeros
@@ -216,16 +216,15 @@ def test_more_features_than_rows_are_solved_as_well(x64):
 
 
 @pytest.mark.parametrize("working", (4, 2))
-def test_a_working_set_of_features_ends_at_the_minimum_over_all(x64, monkeypatch, working):
+def test_a_working_set_of_features_ends_at_the_minimum_over_all(x64, working):
     """Of three features that count, four are enough, and two are not: then all are worked on."""
     rng = np.random.default_rng(3)
     x, signs = rng.normal(size=(60, 30)), np.repeat([-1.0, 1.0], 30)
     x[:, [3, 11, 20]] += np.float64([0.7, 0.8, 0.9]) * signs[:, None]
     C = 0.15
-    whole = retrained.fit_sparse(x, signs, C)
+    whole = sparse.fit_sparse(x, signs, C)
     assert np.sum(whole.weights != 0) == 3
-    monkeypatch.setattr(sparse, "WORKING", working)
-    found = jax.jit(lambda C: sparse.fit_sparse(x, signs, C))(C)
+    found = sparse.fit_sparse(x, signs, C, working=working)
     assert found.gap <= 1e-6 and float(found.value) == pytest.approx(float(whole.value), abs=2e-6)
     np.testing.assert_allclose(found.weights, whole.weights, rtol=0, atol=1e-3)
 
