@@ -80,8 +80,8 @@ def pgd(
       restarts: independent random starts; per image the first success wins, then the loss.
       loss: "cross_entropy" or "margin" (largest other logit minus the label's), or a function
         (logits, labels) -> [n], the larger the worse for the model.
-      budget_weights: broadcastable to `images`, finite and >= 0, what a pixel's budget is times
-        epsilon; 0: it is left alone. Of 0 and 1 they are a mask: a random start is drawn in the
+      budget_weights: broadcastable to `images`, finite and >= 0: a pixel's budget in units of
+        epsilon; 0 leaves it alone. Of 0 and 1 they are a mask: a random start is drawn in the
         whole ball and then cut to it.
       bounds: smallest and largest pixel value.
     Returns:

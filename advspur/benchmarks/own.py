@@ -12,8 +12,8 @@ from advspur.data.own import read_own
 from advspur.data.own_parts import evaluation_parts
 from advspur.data.readers import Reader
 from advspur.heads import plan_probes, plan_robust, probes, with_robust_heads
+from advspur.heads.group_robust import seed_of
 from advspur.heads.selection import OPTIONS as OF_HEADS
-from advspur.heads.selection import seed_of
 from advspur.measures import MEASURES
 from advspur.models import with_class_map
 

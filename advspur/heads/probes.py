@@ -4,27 +4,16 @@ import jax
 import numpy as np
 
 from advspur._checks import check_numbers, require
+from advspur.heads.group_robust import plan_robust, seed_of, with_robust_heads
 from advspur.heads.linear import check_fit, fit_linear_probe, fit_logistic_regression
-from advspur.heads.selection import WEIGHT_DECAYS, check_heads, seed_of, with_robust_heads
+from advspur.heads.selection import OPTIONS, WEIGHT_DECAYS
 from advspur.models import with_head
 from advspur.predict import features_on
 
 
-def plan_probes(
-    parts,
-    *,
-    learning_rate,
-    sensitivity_learning_rates,
-    with_lbfgs,
-    held_out,
-    heads,
-    selected_by,
-    balancing,
-    weight_decays,
-    **fit,
-):
+def plan_probes(parts, *, learning_rate, sensitivity_learning_rates, with_lbfgs, held_out, **fit):
     """Forward passes over an image that `probes` makes; its options are checked."""
-    check_heads(heads, selected_by, balancing, weight_decays)
+    plan_robust(parts, **{name: fit.pop(name) for name in OPTIONS})
     check_numbers("sensitivity_learning_rates", sensitivity_learning_rates)
     check_fit(learning_rates=(learning_rate, *sensitivity_learning_rates), **fit)
     require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")

@@ -1,4 +1,4 @@
-"""Linear heads of features that many images share a spurious cue in, fitted to be right without it.
+"""Linear heads on features in which images share a spurious cue, fitted to do without that cue.
 
 All but DFR minimise, over heads W [d, k] and b [k], with weights mu_i of the rows that sum to 1,
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import require
+from advspur.data.table import check_classes
 from advspur.heads.solvers import minimize
 
 TOLERANCE = 1e-6
@@ -67,7 +68,7 @@ def fit_weighted(features, labels, weights, decays, *, num_classes):
       weights: [h, n], each row sums to 1.
       decays: [h] > 0, weight_decay.
     """
-    weights, decays = _arrays(features, weights, decays)
+    decays, weights = _arrays(features, decays, weights)
     x, onehot = with_constant(features, labels, num_classes)
     found = _fit_weighted(x, onehot, weights.T, decays)
     return _heads(found.x, found.gap, num_classes)
@@ -270,12 +271,20 @@ def _heads(at, gap, num_classes):
 
 def with_constant(features, labels, num_classes):
     """(features with a constant column for the bias [n, d + 1], labels as [n, k])."""
+    check_classes(np.asarray(labels), len(features), num_classes)
     features = jnp.asarray(features)
     x = jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1)
     return x, jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=x.dtype)
 
 
-def _arrays(features, *arrays):
+def _arrays(features, decays, others):
+    """(decays [h] > 0, others [h, ...] >= 0) as arrays of the features' type."""
     dtype = jnp.asarray(features).dtype
     require(jnp.issubdtype(dtype, jnp.floating), f"features are {dtype}; floats are needed")
-    return [jnp.asarray(np.asarray(a), dtype) for a in arrays]
+    decays, others = np.asarray(decays, float), np.asarray(others, float)
+    are_positive = decays.ndim == 1 and np.all(np.isfinite(decays) & (decays > 0))
+    require(are_positive, f"decays = {decays}: give a list of numbers > 0")
+    fault = f"weights, budgets or adjustments {others.shape} of {len(decays)} heads"
+    require(len(others) == len(decays), f"{fault}: one entry or row a head is needed")
+    require(np.all(np.isfinite(others) & (others >= 0)), f"{fault}: finite numbers >= 0 are needed")
+    return jnp.asarray(decays, dtype), jnp.asarray(others, dtype)

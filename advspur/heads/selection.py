@@ -1,7 +1,7 @@
-"""Group-robust heads with their hyper-parameters chosen on validation data, as heads of a model.
+"""Group-robust heads with their hyper-parameters chosen on validation data.
 
-Each head has a grid; the fit with the highest score on val is kept, the first of equals. What the
-score is, is the rule: the accuracy of the worst group (which takes group labels of val), of the
+Each head has a grid; the fit with the highest score on val is kept, the first of equals. The rule
+is what the score is: the accuracy of the worst group (which takes group labels of val), of the
 worst class, or of all.
 """
 
@@ -15,9 +15,6 @@ from advspur import metrics
 from advspur._checks import check_choice, check_numbers, require
 from advspur.data.table import check_classes
 from advspur.heads import retrained, robust
-from advspur.heads.class_maps import as_it_is
-from advspur.models import with_head
-from advspur.predict import features_on
 
 HEADS = ("erm", "class_balanced", "group_balanced", "dfr", "group_dro", "jtt", "afr", "adversarial")
 RULES = ("worst_group", "worst_class", "mean")
@@ -88,13 +85,10 @@ def fit_heads(
     train, val = (_checked(of, part, num_classes) for of, part in ((train, "train"), (val, "val")))
     widths = train.features.shape[1], val.features.shape[1]
     require(widths[0] == widths[1], f"features of train and val have widths {widths}")
-    for name in heads:
-        needs = ["val"] if selected_by == "worst_group" or name == "dfr" else []
-        needs += ["train"] if name in ("group_balanced", "group_dro") else []
-        for part in needs:
-            _require_groups(name, part, {"train": train, "val": val}[part].groups)
+    require_groups(heads, selected_by, {"train": train.groups, "val": val.groups})
     codes = {"worst_group": val.groups, "worst_class": val.labels, "mean": 0 * val.labels}
-    codes, decays = codes[selected_by], np.asarray(weight_decays, float)
+    codes = np.unique(codes[selected_by], return_inverse=True)[1]
+    decays = np.asarray(weight_decays, float)
     fit = {"num_classes": num_classes}
 
     def weighted(weights, chosen):
@@ -135,7 +129,9 @@ def fit_heads(
         wrong = retrained.error_sets(train.features, train.labels, STEPS, **fit)
         sets = [(t, e) for t, e in zip(STEPS, wrong, strict=True) if e.any()]
         require(
-            sets, f"jtt has no error set: after {min(STEPS)} steps ERM is right on all of train"
+            sets,
+            f"jtt has no error set: after {min(STEPS)} steps ERM is right on all of train; leave "
+            "jtt out of the heads",
         )
         grid = list(itertools.product(sets, UP))
         weights = np.stack([retrained.jtt_weights(e, up) for (_, e), up in grid])
@@ -193,69 +189,10 @@ def fit_heads(
     return found
 
 
-def seed_of(key):
-    """A seed for NumPy of a key of JAX."""
-    return [int(number) for number in jax.random.key_data(key).ravel()]
-
-
 def worst_accuracy(right, codes):
     """The least accuracy of a code that there is."""
     known, index = np.unique(codes, return_inverse=True)
     return metrics.worst_group_accuracy(right, index, num_groups=len(known)).value
-
-
-def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):
-    """[(what records say of it, model with head)] of heads fitted to `train`, chosen on `val`.
-
-    `parts`: {"train": Table, "val": Table}; `options`: of `fit_heads`.
-    """
-    names = ", ".join(heads)
-    named = f"{model.name or 'the model'} has no features for the heads {names}"
-    require(model.has_features, named)
-    for part in ("train", "val"):
-        require(part in parts, f"the heads {names} need the part {part}; there is none")
-    examples = {}
-    for part in ("train", "val"):
-        found, columns = features_on(model, parts[part], **running), parts[part].columns
-        groups, is_majority = columns.get("group"), columns.get("is_majority")
-        minority = None if is_majority is None else ~np.asarray(is_majority, bool)
-        groups = None if groups is None else np.asarray(groups)
-        examples[part] = Examples(found["features"], found["label"], groups, minority)
-    call = {"num_classes": parts["train"].num_classes, "seed": seed}
-    fitted = fit_heads(examples["train"], examples["val"], heads, **call, **options)
-    return [
-        (
-            {"head": name, "selected_by": h.selected_by, "val_score": h.score, **h.chosen},
-            with_head(model, h.kernel, h.bias),
-        )
-        for name, h in fitted.items()
-    ]
-
-
-def plan_robust(parts, *, heads, **options):
-    """Forward passes over an image of `as_it_is_and_robust`; its options are checked."""
-    check_heads(heads, **options)
-    return sum(len(parts[part]) for part in ("train", "val") if heads and part in parts)
-
-
-def as_it_is_and_robust(
-    model,
-    parts,
-    *,
-    key,
-    running,
-    heads=(),
-    selected_by="worst_group",
-    balancing="weights",
-    weight_decays=WEIGHT_DECAYS,
-):
-    """The model's own classes, the headline, and `heads` with the options of `fit_heads`."""
-    found, key = as_it_is(model, parts, key=key)
-    if heads:
-        of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
-        of_heads |= {"weight_decays": weight_decays, "seed": seed_of(key)}
-        found += with_robust_heads(model, parts, running=running, **of_heads)
-    return found, key
 
 
 def _best(fits, features, labels, codes):
@@ -291,8 +228,19 @@ def _checked(examples, part, num_classes):
     return examples._replace(features=features.astype(np.float32), labels=labels.astype(np.int32))
 
 
-def _require_groups(head, part, groups):
-    advice = "choose other heads, or selected_by = 'worst_class' or 'mean'"
-    require(groups is not None, f"head {head} needs groups of {part}, which it has not: {advice}")
-    number = len(np.unique(groups))
-    require(number > 1, f"head {head} needs groups of {part}, where there is one: {advice}")
+def require_groups(heads, selected_by, groups):
+    """Raise InputError where {part: [n] or None} lacks groups that a head or the rule needs."""
+    for name in heads:
+        by_rule = selected_by == "worst_group" and name != "dfr"
+        needs = ["val"] * (by_rule or name == "dfr")
+        needs += ["train"] * (name in ("group_balanced", "group_dro"))
+        advice = ", or selected_by = 'worst_class' or 'mean'" if by_rule else ""
+        for part in needs:
+            number = 0 if groups[part] is None else len(np.unique(groups[part]))
+            found = "where there is one" if number else "which it has not"
+            text = f"head {name} needs groups of {part}, {found}: choose other heads{advice}"
+            require(number > 1, text)
+        if "val" in needs and groups["train"] is not None:
+            lost = {*np.unique(groups["train"])} - {*np.unique(groups["val"])}
+            text = f"val has no row of group {min(lost, default='')}, which train has: add some"
+            require(not lost, text)

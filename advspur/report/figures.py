@@ -136,7 +136,8 @@ def _robustness(suite):
     under, archs = h.SHAPES_CLEAN._replace(metric="pgd_accuracy"), suite.archs()
     for axis, p_option, attack_p in zip(axes, (2.0, "inf"), NORMS, strict=True):
         epsilons = sorted({o["epsilon"] for o in attacks if o["p"] == p_option} - {0})
-        attacked = [under._replace(options={"p": p_option, "epsilon": e}) for e in epsilons]
+        of_norm = h.AS_IT_IS | {"p": p_option}
+        attacked = [under._replace(options=of_norm | {"epsilon": e}) for e in epsilons]
         shown = [h.SHAPES_CLEAN, *attacked]
         for arch, p in product(archs, (STANDARD, *suite.norms())):
             curves = [suite.curve(m, arch, p) for m in shown]

@@ -114,7 +114,7 @@ HEADLINES = (
     OBJECTNET,
     OBJECTNET._replace(name="accuracy (subset)", options={"scoring": "subset"}),
     OBJECTNET_RATIO,
-    Headline("accuracy", "rival10", "accuracy"),
+    Headline("accuracy", "rival10", "accuracy", {"head": "adam"}),
     RFS,
     Headline("accuracy", "salient_imagenet", "accuracy"),
     RCS,

@@ -20,13 +20,14 @@ from advspur.report.panels import COLORS, OTHER, grid
 from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number, recipe_label
 
 SAME_BUDGET = 0.02  # relative
+UNCORRELATED = "uncorrelated"  # the part whose backgrounds tell nothing
 GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
 FIRST = "adam"  # of the probes
 REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
 MARKS = "sDv^<>PX*phd"  # of recipes; those of heads are numbers
 CAPTION = (
-    "Reliance on the background against accuracy under attack, of all pixels (left) and of the "
-    "object alone (right); lower right is better. Lines: uniform attacks of growing budget, "
+    "Reliance on the background against accuracy under the largest attack of each norm, and under "
+    "that on the object alone; lower right is better. Lines: uniform attacks of growing budget, "
     "from standard training; numbers are heads. Means over seeds with 95% intervals."
 )
 
@@ -48,9 +49,15 @@ class Kind(NamedTuple):
         """Whether region weights are all of the recipe."""
         return self.recipe == recipe_label({"region_weights": self.weights})
 
+    def has_budget(self, uniform):
+        """Whether the uniform budget is this one, up to the sampling of masks."""
+        return math.isclose(self.uniform, uniform, rel_tol=SAME_BUDGET)
+
     @property
     def label(self):
         """How they were trained, as shown: the budget is the uniform one."""
+        if self.p == UNKNOWN:
+            return ", ".join([*self.names.values(), *([f"head {self.head}"] if self.head else [])])
         # Two digits: masks are sampled where the budget of a recipe is computed.
         size = f"{norm_label(self.p)} {budget_label(self.p, self.uniform, 2)}" if self.p else ""
         training = ", ".join(filter(None, [size, self.recipe])) or "standard"
@@ -66,6 +73,7 @@ class Remedies(NamedTuple):
     attacks: dict  # {role: norm} of the attacks on all pixels
     regions: dict  # and on the object alone
     values: dict  # {(role, kind's index): {seed: Estimate}}
+    scores: dict  # {kind's index: what its head scored on validation data, a mean over seeds}
     prescribed: list  # of prescription.json: what the theory says of attacks
 
     def baseline(self, kind):
@@ -74,7 +82,7 @@ class Remedies(NamedTuple):
             return self.index(kind, "")
         for index, other in enumerate(self.kinds):
             same = (other.arch, other.p) == (kind.arch, kind.p) and not (other.recipe or other.head)
-            if same and math.isclose(other.epsilon, kind.uniform, rel_tol=SAME_BUDGET):
+            if same and other.has_budget(kind.uniform):
                 return index
         return None
 
@@ -84,13 +92,18 @@ class Remedies(NamedTuple):
         return self.kinds.index(wanted) if wanted in self.kinds else None
 
     def treated(self):
-        """[(index, index of the baseline)] of the kinds with a recipe or head and one without."""
+        """[(index, index of the baseline)] of the kinds with a recipe or head that share a seed."""
         pairs = [(i, self.baseline(k)) for i, k in enumerate(self.kinds) if k.recipe or k.head]
-        return [(i, base) for i, base in pairs if base is not None]
+        return [(i, base) for i, base in pairs if base is not None and self.seeds(i, base)]
 
-    def level(self, role, index):
-        """The Estimate of a kind over its seeds."""
-        return over_seeds(self.values[role, index])
+    def seeds(self, *indices):
+        """The seeds whose gap is known in each of some kinds."""
+        return set.intersection(*({*self.values["gap", i]} for i in indices))
+
+    def level(self, role, index, seeds=None):
+        """The Estimate of a kind over its seeds, or those of `seeds`."""
+        found = self.values[role, index]
+        return over_seeds({s: e for s, e in found.items() if seeds is None or s in seeds})
 
     def change(self, role, index, base):
         """The Estimate of the difference between two kinds, over the seeds of both."""
@@ -133,7 +146,9 @@ def read_remedies(suite, directory):
                 for role, headline in numbers.items()
                 for i, kind in enumerate(kinds)
             }
-            found.append(Remedies(benchmark, kinds, numbers, attacks, regions, values, prescribed))
+            scores = {i: _score(suite, numbers["gap"], kind) for i, kind in enumerate(kinds)}
+            known = attacks, regions, values, scores, prescribed
+            found.append(Remedies(benchmark, kinds, numbers, *known))
     return found
 
 
@@ -143,26 +158,42 @@ def _is_fitted(record):
 
 
 def _kinds(suite, heads):
-    """The Kinds of a suite, each with its own last layer and then with each of the heads."""
+    """The Kinds of a suite, each with its own last layer and then with each of the heads.
+
+    A network of unknown training is a kind of its own.
+    """
     kinds = {}
     for m in suite.models:
-        if m.p != UNKNOWN and not m.rho and "@" not in m.name:
-            key = m.arch, m.p, m.epsilon, m.recipe, m.weights
-            kinds.setdefault(key, {})[m.seed] = m
+        if not m.rho and "@" not in m.name:
+            key = m.arch, m.p, m.epsilon or 0.0, m.recipe, m.weights
+            name = m.name if m.p == UNKNOWN else ""
+            kinds.setdefault((key, name), {})[m.seed] = m
     found = []
-    for key, of_seeds in kinds.items():
+    for (key, _), of_seeds in kinds.items():
         names = {seed: m.name for seed, m in of_seeds.items()}
-        uniform = float(np.mean([m.uniform for m in of_seeds.values()]))
+        uniform = float(np.mean([m.uniform or 0.0 for m in of_seeds.values()]))
         found += [Kind(*key, names, uniform, head) for head in ("", *heads)]
     return found
 
 
 def _values(suite, headline, kind):
     """{seed: Estimate} of a number of a kind, where it is known."""
-    if kind.head:
-        headline = headline._replace(options=headline.options | {"head": kind.head})
+    headline = _with_head(headline, kind)
     found = {seed: suite.estimate(headline, name) for seed, name in kind.names.items()}
     return {seed: e for seed, e in found.items() if all(map(math.isfinite, e))}
+
+
+def _score(suite, headline, kind):
+    """The mean over seeds of what a kind's head scored on validation data; NaN where unknown."""
+    found = [suite.matching(_with_head(headline, kind), name) for name in kind.names.values()]
+    scores = [records[-1].options.get("val_score", math.nan) for records in found if records]
+    return float(np.mean(scores))
+
+
+def _with_head(headline, kind):
+    """The headline of the kind's head."""
+    of_head = {"head": kind.head} if kind.head else {}
+    return headline._replace(options=headline.options | of_head)
 
 
 def _numbers(records, benchmark):
@@ -171,9 +202,14 @@ def _numbers(records, benchmark):
     for (_, _, metric), of_metric in records.items():
         found.setdefault(metric, []).extend(r.options for r in of_metric if not _is_fitted(r))
     parts = [o["part"] for o in found.get("accuracy", ()) if "part" in o]
-    part = {"part": "test" if "test" in parts else next(iter(parts), "")}
+    one = {"part": "test" if "test" in parts else next(iter(parts), "")}
     gap = next((metric for metric in GAPS if metric in found), "")
-    asked = {"clean": ("accuracy", part), "worst": ("worst_group_accuracy", part), "gap": (gap, {})}
+    # The part of a metric that has parts.
+    part = {metric: one if all("part" in o for o in of) else {} for metric, of in found.items()}
+    asked = {"clean": ("accuracy", one), "worst": ("worst_group_accuracy", one)}
+    asked["gap"] = gap, part.get(gap)
+    if UNCORRELATED in parts:
+        asked[UNCORRELATED] = "accuracy", {"part": UNCORRELATED}
     # A benchmark whose every number has a head is measured with probes, of which one is first.
     own = {"head": FIRST if all("head" in o for o in found.get(gap, ())) else None}
     numbers = {
@@ -188,7 +224,7 @@ def _numbers(records, benchmark):
             budgets = {(o["p"], o["epsilon"]) for o in found.get(metric, ()) if o.get("epsilon")}
             for p, epsilon in sorted(budgets, key=lambda b: (number(b[0]), b[1])):
                 size = f"{norm_label(number(p))} {budget_label(number(p), epsilon)}"
-                role, options = f"PGD {size}{where}", {"p": p, "epsilon": epsilon}
+                role, options = f"PGD {size}{where}", part[metric] | {"p": p, "epsilon": epsilon}
                 numbers[role] = h.Headline(role, benchmark, metric, options | own)
                 attacks[role] = number(p)
         roles.append(attacks)
@@ -197,7 +233,7 @@ def _numbers(records, benchmark):
 
 def remedy_table(remedies):
     """(titles, rows): of each kind its numbers, and below how they differ from its baseline's."""
-    roles = [r for r in ("gap", "worst", "clean") if r in remedies.numbers]
+    roles = [r for r in ("gap", "worst", UNCORRELATED, "clean") if r in remedies.numbers]
     roles += [*remedies.attacks, *remedies.regions]
     treated, rows = dict(remedies.treated()), []
     for index, kind in enumerate(remedies.kinds):
@@ -208,7 +244,7 @@ def remedy_table(remedies):
             change = "" if base is None else points(remedies.change(role, index, base))
             cells.append((f"{level:.1f}" if math.isfinite(level) else "–", change))
         against = "" if base is None else remedies.kinds[base].label
-        rows.append((kind.label, against, len(kind.names), cells))
+        rows.append((kind.label, against, len(remedies.seeds(index)), cells))
     titles = {"gap": "gap", "worst": "worst group", "clean": "clean"}
     return [titles.get(role, role) for role in roles], rows
 
@@ -216,17 +252,18 @@ def remedy_table(remedies):
 def remedy_figures(every):
     """(file name, title, figure, caption) of each Remedies: the gap against robust accuracy."""
     for remedies in every:
-        shown = [list(roles)[-1] for roles in (remedies.attacks, remedies.regions) if roles]
+        largest = {norm: role for role, norm in remedies.attacks.items()}
+        shown = [*largest.values(), *list(remedies.regions)[-1:]]
         if shown:
             title = f"What helps: {h.title_of(remedies.benchmark)}"
             yield f"remedies_{remedies.benchmark}", title, _draw(remedies, shown), CAPTION
 
 
 def _draw(remedies, shown):
-    figure, axes = grid(len(shown), 5.2, 4.4, sharey=True)
+    figure, axes = grid(len(shown), 4.4, 4.4, sharey=True)
     heads = list(dict.fromkeys(kind.head for kind in remedies.kinds if kind.head))
     for axis, role in zip(axes, shown, strict=True):
-        for p in dict.fromkeys(k.p for k in remedies.kinds):
+        for p in dict.fromkeys(k.p for k in remedies.kinds if k.p != UNKNOWN):
             plain = [
                 i
                 for i, k in enumerate(remedies.kinds)
@@ -238,14 +275,14 @@ def _draw(remedies, shown):
         for index, kind in enumerate(remedies.kinds):
             x, y = (remedies.level(r, index) for r in (role, "gap"))
             errors = [[[100 * (e.value - e.low)], [100 * (e.high - e.value)]] for e in (x, y)]
-            look = {"fmt": "o", "label": kind.label, "markersize": 6}
-            if kind.recipe:
-                look |= {"fmt": next(marks) if not kind.head else "o", "markerfacecolor": "white"}
+            look = {"marker": "o", "label": kind.label, "markersize": 6}
             if kind.head:
-                look |= {"fmt": f"${heads.index(kind.head) + 1}$", "label": f"head {kind.head}"}
+                look |= {"marker": f"${heads.index(kind.head) + 1}$", "label": f"head {kind.head}"}
+            elif kind.recipe:
+                look |= {"marker": next(marks), "markerfacecolor": "white"}
             axis.errorbar(
                 [100 * x.value], [100 * y.value], xerr=errors[0], yerr=errors[1], capsize=2,
-                color=COLORS.get(kind.p, OTHER), elinewidth=0.8, **look,
+                color=COLORS.get(kind.p, OTHER), elinewidth=0.8, linestyle="none", **look,
             )  # fmt: skip
         axis.set_xlabel(f"accuracy under {role} (%)")
     axes[0].set_ylabel(f"{remedies.numbers['gap'].metric.replace('_', ' ')} (points)")

@@ -2,30 +2,97 @@
 
 import math
 
+from advspur.intervals import Estimate, difference
 from advspur.report.claims import Finding
-from advspur.report.remedies import points
-from advspur.report.suite import STANDARD, number
+from advspur.report.remedies import over_seeds, points
+from advspur.report.suite import NORMS, RANDOM_MASKS, STANDARD, UNKNOWN, number
+
+SMALL = 0.02  # of the gap: less than this makes no ratio of budgets better than another
 
 
 def remedy_findings(remedies):
     """A Finding on each recipe and head, the sentence that the numbers allow, and what they say of
-    the theory and of the last layer."""
+    the masks, the theory and the last layer."""
     verdicts = {"holds": [], "fails": [], "open": []}
+    cue = {"background_gap": "background"}.get(remedies.numbers["gap"].metric, "spurious cue")
     for index, base in remedies.treated():
         kind, other = remedies.kinds[index], remedies.kinds[base]
-        gap = remedies.change("gap", index, base)
+        gap, seeds = remedies.change("gap", index, base), remedies.seeds(index, base)
+        before, after = (remedies.level("gap", i, seeds) for i in (base, index))
         verdict = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
+        detail = f"Gap {100 * before.value:.1f} → {100 * after.value:.1f}: {points(gap)}, "
+        detail += f"{len(seeds)} seed{'s' * (len(seeds) > 1)}."
+        if kind.recipe and len(seeds) == 1:
+            verdict, detail = "open", f"{detail} What chance does in training is not in it."
+        if verdict == "holds" and after.high < 0:
+            verdict, detail = "open", f"{detail} It overshoots: the gap is below 0."
         verdicts[verdict].append((index, base))
-        before, after = (100 * remedies.level("gap", i).value for i in (base, index))
-        seeds = len({*kind.names} & {*other.names})
-        detail = f"Gap {before:.1f} → {after:.1f}: {points(gap)}, {seeds} seed{'s' * (seeds > 1)}."
-        yield Finding(other.label, f"{kind.label}: relies less on the background.", verdict, detail)
+        statement = f"{kind.label}: relies less on the {cue}."
+        yield Finding(other.label, statement, verdict, detail)
     if any(verdicts.values()):
-        yield Finding("in sum", *_sum(remedies, verdicts))
+        yield Finding("overall", *_overall(remedies, verdicts))
+    for index in range(len(remedies.kinds)):
+        yield from _control(remedies, index)
     for base, kind in enumerate(remedies.kinds):
-        if kind.p and not (kind.recipe or kind.head):
+        if kind.p not in (STANDARD, UNKNOWN) and not (kind.recipe or kind.head):
             yield from _prescribed(remedies, base)
             yield from _last_layer(remedies, base)
+
+
+def _overall(remedies, verdicts):
+    """(statement, verdict, detail) of all recipes."""
+
+    def named(pairs):
+        return "; ".join(remedies.kinds[index].label for index, _ in pairs) or "none"
+
+    free, costly, unknown = {}, [], []
+    for pair in verdicts["holds"]:
+        attacked, costs = _costs(remedies, *pair)
+        if not attacked:
+            unknown.append(pair)
+        elif any(cost.high < 0 for cost in costs):
+            costly.append(pair)
+        else:
+            free[pair] = max(0, *(-100 * cost.low for cost in costs))
+    statement = (
+        "At least one lowers the gap without a clear loss of accuracy, clean or under attack in "
+        "the norm it was trained for."
+    )
+    listed = (f"{named([pair])} (at most {most:.1f} points)" for pair, most in free.items())
+    detail = f"Without a clear loss: {'; '.join(listed) or 'none'}. At a cost: {named(costly)}. "
+    if unknown:
+        detail += f"Accuracy under attack not measured: {named(unknown)}. "
+    detail += f"Not clear, or worse: {named(verdicts['open'] + verdicts['fails'])}. "
+    detail += f"Intervals of {sum(map(len, verdicts.values()))} comparisons, each of 95%."
+    open_ = unknown or verdicts["open"]
+    return statement, "holds" if free else "open" if open_ else "fails", detail
+
+
+def _costs(remedies, index, base):
+    """(whether an attack was measured, changes of the accuracies of a kind that were measured,
+    under attack in the norm it was trained for)."""
+    p = remedies.kinds[index].p
+    attacks = (remedies.attacks | remedies.regions).items()
+    attacks = [role for role, norm in attacks if p not in NORMS or p == norm]
+    roles = [role for role in ("clean", "worst") if role in remedies.numbers]
+    found = {role: remedies.change(role, index, base) for role in (*roles, *attacks)}
+    known = {role: change for role, change in found.items() if math.isfinite(change.value)}
+    return bool(known.keys() & {*attacks}), list(known.values())
+
+
+def _control(remedies, index):
+    """A Finding on random masks: with them a recipe should lower the gap less."""
+    kind = remedies.kinds[index]
+    if not kind.recipe.endswith(RANDOM_MASKS) or kind.head:
+        return
+    right = kind.recipe.removesuffix(RANDOM_MASKS)
+    for other, found in enumerate(remedies.kinds):
+        same = (found.arch, found.p, found.recipe, found.head) == (kind.arch, kind.p, right, "")
+        if same and found.has_budget(kind.uniform) and remedies.seeds(index, other):
+            gap = remedies.change("gap", other, index)
+            verdict = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
+            statement = f"{found.label}: with random masks, the control, the gap is larger."
+            yield Finding("masks", statement, verdict, f"Right masks less random: {points(gap)}.")
 
 
 def _prescribed(remedies, base):
@@ -40,50 +107,68 @@ def _prescribed(remedies, base):
             path[rest / core if core else math.inf] = index
     told = {ratio: _told(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())}
     least = (told[1.0] or {}).get("protective_weight")
-    if len(path) < 3 or least is None or not all(told.values()):
+    if len(path) < 3 or least is None or not all(told.values()) or max(path) < least:
         return
-    gaps = {ratio: remedies.level("gap", path[ratio]).value for ratio in told}
-    best = min(gaps, key=gaps.get)
-    enough = [ratio for ratio in gaps if ratio >= least]
-    changes = [remedies.change("gap", path[best], path[ratio]) for ratio in enough]
-    verdict = "open"
-    if best in enough:
-        more = [remedies.change("gap", path[best], path[r]) for r in enough if r != best]
-        verdict = "fails" if any(c.high < 0 for c in more) else "holds"
-    elif enough and all(change.high < 0 for change in changes):
+    first = min(ratio for ratio in path if ratio >= least)
+    others = {r: remedies.change("gap", path[r], path[first]) for r in told if r != first}
+    verdict = "holds" if all(c.low > -SMALL for c in others.values()) else "open"
+    if any(change.high < -SMALL for change in others.values()):
         verdict = "fails"
     statement = (
-        f"At {kind.label}, from the ratio w* = {least:.2g} of the theory on (budget on the rest to "
-        "that on the core), the gap gets no smaller."
+        f"At {kind.label}, no ratio of the budget on the rest to that on the core has a gap more "
+        f"than {100 * SMALL:g} points below that of w* = {least:.2g} of the theory (here "
+        f"{first:.2g})."
     )
-    listed = (f"{r:g}: NFS {told[r]['nfs']:.3f}, gap {100 * gaps[r]:.1f}" for r in gaps)
-    yield Finding("theory", statement, verdict, f"Ratio: predicted, measured: {'; '.join(listed)}.")
+    listed = [
+        f"{r:.2g}: {'–' if of['nfs'] is None else format(of['nfs'], '.3f')}, "
+        f"{100 * remedies.level('gap', path[r]).value:.1f}"
+        for r, of in told.items()
+    ]
+    best = min(others, key=lambda r: others[r].value)
+    detail = f"Ratio: NFS predicted, gap measured: {'; '.join(listed)}. "
+    detail += f"{best:.2g} against {first:.2g}: {points(others[best])}."
+    yield Finding("theory", statement, verdict, detail)
 
 
 def _last_layer(remedies, base):
     """A Finding on whether a head takes away what an attack added to the gap of standard networks.
 
-    With each head, fitted to both kinds, what is left of that is the difference between their gaps.
+    With a head fitted to both kinds, what is left of that is the difference between their gaps. The
+    head is the one that scored best on validation data of the attacked networks.
     """
     kind = remedies.kinds[base]
     plain = [k for k in remedies.kinds if k.arch == kind.arch and not (k.p or k.recipe or k.head)]
     heads = [k.head for k in remedies.kinds if k.head and k._replace(head="") == kind]
     pairs = {head: [remedies.index(k, head) for k in (kind, *plain[:1])] for head in ("", *heads)}
     pairs = {head: pair for head, pair in pairs.items() if len(pair) == 2 and None not in pair}
-    left = {head: remedies.change("gap", *pair) for head, pair in pairs.items()}
-    added = left.pop("", None)
-    if not left or not added.low > 0:
+    added = _differences(remedies, *pairs.pop("", (base, base)))
+    scored = {head: remedies.scores[pair[0]] for head, pair in pairs.items()}
+    scored = {head: score for head, score in scored.items() if math.isfinite(score)}
+    if not scored or not over_seeds(added).low > 0:
         return
-    best = min(left, key=lambda head: left[head].value)
-    is_less = remedies.change("gap", pairs[best][0], base).high < 0
-    is_left = left[best].low > 0
-    verdict = "holds in part" if is_left else "holds"
-    if not is_less:
-        verdict = "fails" if is_left else "open"
-    statement = f"The gap that {kind.label} training adds is in the last layer: a head removes it."
-    listed = "; ".join(f"{head} {points(of)}" for head, of in left.items())
-    detail = f"Added to that of standard networks: {points(added)}; with a head on both: {listed}."
+    left = {head: _differences(remedies, *pair) for head, pair in pairs.items()}
+    best = max(scored, key=scored.get)
+    half = {s: Estimate(*(x / 2 for x in e[:3]), e.num_examples) for s, e in added.items()}
+    beyond, removed = over_seeds(half, left[best]), over_seeds(added, left[best])
+    verdict = "holds" if beyond.low > 0 else "open"
+    if beyond.high < 0:
+        verdict = "holds in part" if removed.low > 0 else "fails"
+    statement = (
+        f"Most of what {kind.label} training adds to the gap is in the last layer: {best}, the "
+        "head with the highest score on validation data, removes more than half of it."
+    )
+    listed = [f"left with {best} on both: {points(over_seeds(left.pop(best)))}"]
+    listed += [f"{head}: {points(over_seeds(of))}" for head, of in left.items()]
+    detail = (
+        f"Added to that of standard networks: {points(over_seeds(added))}; {'; '.join(listed)}."
+    )
     yield Finding("last layer", statement, verdict, detail)
+
+
+def _differences(remedies, index, other):
+    """{seed: Estimate} of the difference between the gaps of two kinds."""
+    found, others = (remedies.values["gap", i] for i in (index, other))
+    return {s: difference(found[s], others[s]) for s in remedies.seeds(index, other)}
 
 
 def _told(remedies, kind):
@@ -93,28 +178,3 @@ def _told(remedies, kind):
         if budget == (kind.p, kind.epsilon, kind.weights):
             return said
     return None
-
-
-def _sum(remedies, verdicts):
-    """(statement, verdict, detail) of all recipes."""
-
-    def named(pairs):
-        return "; ".join(remedies.kinds[index].label for index, _ in pairs) or "none"
-
-    helps = verdicts["holds"]
-    free = [pair for pair in helps if not any(c.high < 0 for c in _costs(remedies, *pair))]
-    statement = (
-        "Something lowers the gap and no accuracy, clean or under attack in its norm, clearly."
-    )
-    detail = f"Without a clear loss: {named(free)}. At a cost: "
-    detail += f"{named([pair for pair in helps if pair not in free])}. "
-    detail += f"Not clear, or worse: {named(verdicts['open'] + verdicts['fails'])}."
-    return statement, "holds" if free else "fails", detail
-
-
-def _costs(remedies, index, base):
-    """The changes of the accuracies of a kind, under attack in the norm it was trained for."""
-    p = remedies.kinds[index].p
-    attacks = (remedies.attacks | remedies.regions).items()
-    roles = ["clean", "worst", *(role for role, norm in attacks if p in (norm, STANDARD))]
-    return [remedies.change(r, index, base) for r in roles if r in remedies.numbers]

@@ -12,6 +12,7 @@ from advspur.records import DETAILS
 STANDARD = 0.0  # the norm of a model that was not adversarially trained
 UNKNOWN = "unknown"  # of one whose training nobody described: never a baseline, in no curve
 NORMS = (2.0, math.inf)
+RANDOM_MASKS = ", random masks"  # of a recipe, as shown
 
 
 class Model(NamedTuple):
@@ -198,13 +199,16 @@ def recipe_label(recipe):
     if "region_weights" in recipe:
         found.append("object : rest = {:g} : {:g}".format(*recipe["region_weights"]))
     if "noise_std" in recipe:
-        found.append("noise {noise_std:g} on the rest of {noise_share:.0%}".format(**recipe))
+        text = "noise {noise_std:g} on the background of {noise_share:.0%} of the images"
+        found.append(text.format(**recipe))
     if "mix_share" in recipe:
-        found.append("other rests in {mix_share:.0%}".format(**recipe))
+        found.append("other backgrounds in {mix_share:.0%} of the images".format(**recipe))
+    text = ", ".join(found)
+    if recipe.get("mask_fault") == "random":
+        return text + RANDOM_MASKS
     if "mask_fault" in recipe:
-        reach = f" by {recipe['fault_pixels']}" if "fault_pixels" in recipe else ""
-        found.append(f"masks {recipe['mask_fault']}{reach}")
-    return ", ".join(found)
+        text += ", masks {mask_fault} by {fault_pixels} pixels".format(**recipe)
+    return text
 
 
 def span(values, form=","):

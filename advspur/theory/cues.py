@@ -35,7 +35,7 @@ class CueReliance(NamedTuple):
     gradient_share: jax.Array  # [e]: the same of the gradient of <x, .>: theta_i / ||v_i||_2
     half_budget: jax.Array  # the least budget at which NFS is 1/2; NaN if none below the collapse
     collapse_radius: jax.Array  # the budget from which theta is 0
-    protective_weight: jax.Array  # [e]: times the budget on the spurious cue, it bars the cue
+    protective_weight: jax.Array  # [e]: factor on the spurious cue's budget that bars it
 
 
 def cue_sizes(changes, *, p):
@@ -83,7 +83,7 @@ def predict_reliance(
       core, spurious: [n, ...] changes of inputs whose cue becomes that of another class.
       epsilons: [e] training budgets >= 0, in the units of the inputs.
       noise_std, correlation, num_classes: of `two_cue_model`.
-      region_weights: what the budget on the core cue and on the spurious one is times, >= 0.
+      region_weights: factors on the budgets of the core and of the spurious cue, >= 0.
     """
     check_nonnegative("epsilons", epsilons)
     lengths, duals = jnp.array([cue_sizes(changes, p=p) for changes in (core, spurious)]).T

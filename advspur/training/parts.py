@@ -123,16 +123,19 @@ def training_batches(run):
 def uniform_epsilon(run):
     """The budget without region weights that has the mean square of a run's, over its pixels.
 
-    epsilon sqrt(a core^2 + (1 - a) rest^2), with a the objects' share of the pixels: their mean of
-    the first AREA_IMAGES training images, as the attack gets them.
+    epsilon sqrt(mean (m core + (1 - m) rest)^2) over the pixels, with masks m in [0, 1], of the
+    first AREA_IMAGES training images, as the attack gets them.
     """
     epsilon, weights = run.config.attack.epsilon, region_weights(run.config)
     if not weights:
         return epsilon
     count = -(-AREA_IMAGES // run.config.batch_size)
-    masks = [b.mask[..., 0].mean() for b in itertools.islice(training_batches(run), count)]
-    area, (core, rest) = float(np.mean(masks)) / 255, np.square(weights)
-    return epsilon * math.sqrt(area * core + (1 - area) * rest)
+    core, rest = weights
+    squares = [
+        np.mean((rest + (core - rest) * (batch.mask / 255.0)) ** 2)
+        for batch in itertools.islice(training_batches(run), count)
+    ]
+    return epsilon * math.sqrt(np.mean(squares))
 
 
 def recipe(run):

@@ -61,7 +61,9 @@ class Run:
                     free = [key for key in FREE_KEYS if key not in fixed]
                     begun = open_run(facts, self.workdir, free=free)
                     self._environment = stack.enter_context(begun)
-                    write_json(self.workdir / "model.json", _model_facts(self))
+                    facts = self.workdir / "model.json"
+                    if not facts.exists():  # a budget by masks takes reading images
+                        write_json(facts, _model_facts(self))
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
                 keep_last=self.config.keep_last,
