@@ -8,6 +8,7 @@ are paired. The interval of a difference is Student's over seeds, joined with th
 
 import itertools
 import math
+import string
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +25,10 @@ UNCORRELATED = "uncorrelated"  # the part whose backgrounds tell nothing
 GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
 FIRST = "adam"  # of the probes
 REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
-MARKS = "sDv^<>PX*phd"  # of recipes; those of heads are numbers
 CAPTION = (
     "Reliance on the background against accuracy under the largest attack of each norm, and under "
     "that on the object alone; lower right is better. Lines: uniform attacks of growing budget, "
-    "from standard training; numbers are heads. Means over seeds with 95% intervals."
+    "from standard training; letters: recipes, numbers: heads. Means over seeds, 95% intervals."
 )
 
 
@@ -264,33 +264,33 @@ def _draw(remedies, shown):
     heads = list(dict.fromkeys(kind.head for kind in remedies.kinds if kind.head))
     for axis, role in zip(axes, shown, strict=True):
         for p in dict.fromkeys(k.p for k in remedies.kinds if k.p != UNKNOWN):
-            plain = [
-                i
-                for i, k in enumerate(remedies.kinds)
-                if not (k.recipe or k.head) and k.p in (STANDARD, p)
-            ]
+            uniform = [not (k.recipe or k.head) and k.p in (STANDARD, p) for k in remedies.kinds]
+            plain = np.flatnonzero(uniform)
             line = [[100 * remedies.level(r, i).value for i in plain] for r in (role, "gap")]
             axis.plot(*line, color=COLORS.get(p, OTHER), linewidth=1)
-        marks = itertools.cycle(MARKS)
+        letters = itertools.cycle(string.ascii_lowercase)
         for index, kind in enumerate(remedies.kinds):
             x, y = (remedies.level(r, index) for r in (role, "gap"))
             errors = [[[100 * (e.value - e.low)], [100 * (e.high - e.value)]] for e in (x, y)]
-            look = {"marker": "o", "label": kind.label, "markersize": 6}
+            point = 100 * x.value, 100 * y.value
+            tag, label, face = "", kind.label, None
             if kind.head:
-                look |= {"marker": f"${heads.index(kind.head) + 1}$", "label": f"head {kind.head}"}
+                tag, label = str(heads.index(kind.head) + 1), f"head {kind.head}"
             elif kind.recipe:
-                look |= {"marker": next(marks), "markerfacecolor": "white"}
+                tag, face = next(letters), "white"
+            axis.annotate(tag, point, (4, 3), textcoords="offset points", fontsize=9)
             axis.errorbar(
-                [100 * x.value], [100 * y.value], xerr=errors[0], yerr=errors[1], capsize=2,
-                color=COLORS.get(kind.p, OTHER), elinewidth=0.8, linestyle="none", **look,
+                *point, xerr=errors[0], yerr=errors[1], capsize=2, elinewidth=0.8, fmt="o",
+                color=COLORS.get(kind.p, OTHER), markersize=5, markerfacecolor=face,
+                label=f"{tag}  {label}".strip(),
             )  # fmt: skip
         axis.set_xlabel(f"accuracy under {role} (%)")
     axes[0].set_ylabel(f"{remedies.numbers['gap'].metric.replace('_', ' ')} (points)")
     handles, labels = axes[0].get_legend_handles_labels()
     handles = dict(reversed(list(zip(labels, handles, strict=True))))  # the first of a label
     names = list(reversed(handles))
-    look = {"loc": "outside lower center", "fontsize": 8, "ncols": 2}
-    figure.legend([handles[name] for name in names], names, **look)
+    shown = [handles[name] for name in names], names
+    figure.legend(*shown, loc="outside lower center", fontsize=8, ncols=2)
     return figure
 
 

@@ -309,9 +309,10 @@ def test_every_head_says_what_was_chosen_and_its_score_is_that_of_val(fitted):
 
 def test_what_groups_are_called_and_the_order_of_rows_do_not_matter(fitted):
     other = Examples(*(column[np.random.default_rng(0).permutation(200)] for column in TRAIN))
-    other = other._replace(groups=np.array([9, 2, 5, 0])[other.groups])
+    names = np.array([9, 2, 5, 0])
+    other, val = (of._replace(groups=names[of.groups]) for of in (other, VAL))
     heads = ("group_balanced", "group_dro", "adversarial", "jtt")
-    again = fit_heads(other, VAL, heads, num_classes=2)
+    again = fit_heads(other, val, heads, num_classes=2)
     for name in heads:
         assert fitted[name].chosen == again[name].chosen
         np.testing.assert_allclose(fitted[name].kernel, again[name].kernel, atol=2e-2)
