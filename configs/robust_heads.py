@@ -2,7 +2,7 @@
 
 python scripts/reproduce.py --config configs/robust_heads.py [--config.evaluation.head.heads=...]
 
-The networks of configs/remedies.py, of four kinds; heads are fitted to training images and chosen
+The networks of configs/remedies.py, of three kinds; heads are fitted to training images and chosen
 on validation images (docs/heads.md).
 """
 
@@ -12,12 +12,12 @@ from configs import remedies
 
 def get_config():
     config = remedies.get_config()
-    config.suite.l2_epsilons = (remedies.L2_BUDGET,)
+    config.suite.l2_epsilons = ()
     config.suite.linf_epsilons = (remedies.BUDGET,)
     config.suite.trained = ("rest_only",)
     evaluation = config.evaluation
     evaluation.measures = ("accuracy", "groups", "background_gaps", "pgd")
-    evaluation.pgd.linf_epsilons = (remedies.BUDGET,)
+    evaluation.pgd.linf_epsilons, evaluation.pgd.l2_epsilons = (remedies.BUDGET,), ()
     evaluation.data.num_train = 6_000  # images that heads are fitted to
     evaluation.data.num_val = 2_000  # on which they are chosen
     evaluation.head.heads = HEADS

@@ -23,7 +23,6 @@ from advspur.heads.solvers import minimize
 
 TOLERANCE = 1e-6
 MAX_STEPS = 3_000
-FEW = 4  # problems of group DRO
 
 
 class Heads(NamedTuple):
@@ -130,14 +129,9 @@ def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes,
         # be much nearer to its minimum than TOLERANCE.
         eta, within = min(64.0 * 4**round_, 4096.0), max(1e-4 * 0.01**round_, 1e-4 * TOLERANCE)
         rate = jnp.asarray([eta, within], x.dtype)
-        left = np.flatnonzero(gap > TOLERANCE)
-        if len(left) == 0:
+        if not jnp.any(gap > TOLERANCE):
             break
-        # One more compilation, so that the last few do not wait for the others.
-        rows = np.resize(left, FEW) if len(left) <= FEW < len(gap) else np.arange(len(gap))
-        state = (z[rows] for z in (constants, decays))
-        new = _dro_round(x, onehot, shares, *state, rate, at[rows], q[rows], gap[rows])
-        at, q, gap = (z.at[rows].set(z_new) for z, z_new in zip((at, q, gap), new, strict=True))
+        at, q, gap = _dro_round(x, onehot, shares, constants, decays, rate, at, q, gap)
     return _heads(at, gap, num_classes), np.asarray(q)
 
 

@@ -117,13 +117,15 @@ def fit_heads(
         return zip(found.kernel, found.bias, about, strict=True)
 
     def group_dro():
-        grid = [(d, c) for d in decays for c in ADJUSTMENTS if c == 0 or d >= STRONG]
-        of_grid = [d for d, _ in grid], [c for _, c in grid]
-        with jax.enable_x64(True):  # small differences of the groups' losses decide
-            features = train.features.astype(np.float64)
-            found, _ = robust.fit_group_dro(features, train.labels, train.groups, *of_grid, **fit)
-        about = [{"weight_decay": float(d), "adjustment": c} for d, c in grid]
-        return zip(found.kernel, found.bias, about, strict=True)
+        examples = train.features.astype(np.float64), train.labels, train.groups
+        fits = []
+        for decay in decays:  # apart, as the smaller it is the longer it takes
+            grid = [c for c in ADJUSTMENTS if c == 0 or decay >= STRONG]
+            with jax.enable_x64(True):  # small differences of the groups' losses decide
+                found, _ = robust.fit_group_dro(*examples, [decay] * len(grid), grid, **fit)
+            about = [{"weight_decay": float(decay), "adjustment": c} for c in grid]
+            fits += zip(found.kernel, found.bias, about, strict=True)
+        return fits
 
     def jtt():
         wrong = retrained.error_sets(train.features, train.labels, STEPS, **fit)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-MEMORY = 10  # pairs of a step and the change of the gradient
+MEMORY = 40  # pairs of a step and the change of the gradient: more than groups are balanced
 ARMIJO = 1e-4
 SHORTEST = 1e-7  # of a way: what is shorter is rounding, and ends a problem
 

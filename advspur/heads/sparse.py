@@ -19,6 +19,7 @@ from jax.scipy.special import xlogy
 
 CENTRING = 0.1  # mu is aimed at this share of the mean of w z
 TO_BOUNDARY = 0.99  # share of the way to the next bound that a step may go
+DUAL = 1e-2  # a larger one is taken for not 0; the largest is 2
 WORKING = 256  # features that are worked on at a time
 MOST_ROUNDS = 8  # after which all are
 
@@ -92,8 +93,9 @@ def _interior(x, C, *, tolerance, max_steps):
 
     def sparse(w, z):
         """(weights, value, gap): on the way no weight is 0, and where all should be their signs
-        alone would make predictions; at the minimum either w or its dual is 0."""
-        w = jnp.where(w < z, 0, w)
+        alone would make predictions; at the minimum either w or its dual is 0, and where both
+        nearly are a small w stays."""
+        w = jnp.where((w < z) & (z > DUAL), 0, w)
         w = w[0] - w[1]
         grad, _, loss, p = at(x @ w)
         return w, *_value_and_gap(w, grad, loss, p, C)
@@ -110,18 +112,24 @@ def _interior(x, C, *, tolerance, max_steps):
         else:
             root = jnp.sqrt(f)
             gram = root[:, None] * (a.T @ a) * root + jnp.eye(d, dtype=x.dtype)
-            q = a @ (root * cho_solve(cho_factor(gram), c / root))
+            factor, y = cho_factor(gram), jnp.zeros_like(c)
+            for _ in range(2):  # where few rows are near the boundary rounding is felt
+                rest = c / root - y - root * ((a @ (root * y)) @ a)
+                y += cho_solve(factor, rest)
+            q = a @ (root * y)
         bent = q @ a
         dw = loose * (pull - jnp.stack([bent, -bent]))
-        return dw, (mu - z * (w + dw)) / w, q / jnp.sqrt(curvature)
+        return dw, (mu - z * (w + dw)) / w, x @ (dw[0] - dw[1])
 
     def residual(grad, w, z, mu):
         dual = jnp.stack([grad, -grad]) + 1 - z
         return jnp.sqrt(jnp.sum(dual**2) + jnp.sum((w * z - mu) ** 2))
 
     def step(state):
-        count, w, z, margins, (grad, curvature, *_), _ = state
-        mu = CENTRING * jnp.mean(w * z)
+        count, w, z, margins, (grad, curvature, *_), length, _ = state
+        # After a short step mu waits: else it is past what is left of the dual's residual, and
+        # bounds stop every step.
+        mu = jnp.where(length < 0.9, 1, CENTRING) * jnp.mean(w * z)
         dw, dz, along = newton(grad, curvature, w, z, mu)
         now, change = jnp.stack([w, z]), jnp.stack([dw, dz])
         most = jnp.min(jnp.where(change < 0, -now / change, jnp.inf))
@@ -142,11 +150,12 @@ def _interior(x, C, *, tolerance, max_steps):
         )
         length, found = search[0], search[3]
         w, z, margins = w + length * dw, z + length * dz, margins + length * along
-        return count + 1, w, z, margins, found, sparse(w, z)[2]
+        return count + 1, w, z, margins, found, length, sparse(w, z)[2]
 
     start = jnp.full((2, d), 0.1, x.dtype), jnp.zeros(len(x), x.dtype)
     w, margins = jax.lax.optimization_barrier(start)  # no constants, see `minimize`
-    state = (0, w, jnp.ones_like(w), margins, at(margins), jnp.asarray(jnp.inf, x.dtype))
-    state = jax.lax.while_loop(lambda s: (s[0] < max_steps) & (s[5] > tolerance), step, state)
+    one, inf = jnp.asarray([1, jnp.inf], x.dtype)
+    state = (0, w, jnp.ones_like(w), margins, at(margins), one, inf)
+    state = jax.lax.while_loop(lambda s: (s[0] < max_steps) & (s[-1] > tolerance), step, state)
     count, w, z, *_ = state
     return SparseFit(*sparse(w, z), count)

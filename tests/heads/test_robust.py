@@ -229,6 +229,20 @@ def test_a_working_set_of_features_ends_at_the_minimum_over_all(x64, working):
     np.testing.assert_allclose(found.weights, whole.weights, rtol=0, atol=1e-3)
 
 
+def test_nearly_separable_rectified_features_are_solved_to_the_end(x64):
+    """Few rows count at the minimum, and short steps must not leave mu behind the residual."""
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(300, 12))
+    x = hidden @ rng.normal(size=(12, 40)) + 0.1 * rng.normal(size=(300, 40))
+    x, signs = np.maximum(x, 0), np.where(hidden[:, 0] + 0.3 * hidden[:, 1] ** 2 > 0.1, 1.0, -1.0)
+    x = np.c_[(x - x.mean(0)) / x.std(0), np.ones(300)]
+    fit = sparse.fit_sparse(x, signs, 10.0)
+    assert fit.gap <= 1e-6 and fit.steps < 50
+    margins = signs * (x @ fit.weights)
+    value = np.sum(abs(fit.weights)) + 10 * np.sum(np.log1p(np.exp(-margins)))
+    assert float(fit.value) == pytest.approx(float(value))
+
+
 def test_weights_and_draws_by_hand():
     codes = np.array([7, 7, 7, 2])
     np.testing.assert_allclose(robust.balanced_weights(codes), [1 / 6, 1 / 6, 1 / 6, 1 / 2])
