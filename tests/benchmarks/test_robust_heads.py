@@ -11,6 +11,7 @@ from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS, own_benchmark
 from advspur.data import spurious_shapes
 from advspur.heads import retrained, selection
+from advspur.report import figures
 from advspur.report.headlines import SHAPES_CLEAN, SHAPES_GAPS, SHAPES_GROUPS
 from advspur.report.suite import suite_of
 from tests.data import fake_layouts
@@ -57,7 +58,9 @@ def shapes(easy_shapes):
     return {"data": {"num_examples": 48, "shapes": easy_shapes}}
 
 
-def test_shapes_are_fitted_to_their_train_and_chosen_on_their_validation(shapes, tiny_classifier):
+def test_shapes_are_fitted_to_their_train_and_chosen_on_their_validation(
+    shapes, tiny_classifier, monkeypatch
+):
     sizes = {"num_train": 256, "num_val": 256}
     call = CALL | {"measures": ("accuracy", "groups", "background_gaps", "pgd")}
     call["pgd"] = {"linf_epsilons": (0.1,), "l2_epsilons": (), "num_steps": 1, "num_attacked": 48}
@@ -75,6 +78,13 @@ def test_shapes_are_fitted_to_their_train_and_chosen_on_their_validation(shapes,
         (clean,) = (r.value for r in on_test if r.metric == "accuracy")
         at = {r.options["epsilon"]: r.value for r in on_test if r.metric == "pgd_accuracy"}
         assert at.keys() == {0.0, 0.1} and at[0.0] == clean and at[0.1] <= clean
+    # The figure of accuracy under PGD is of the network, not of a head.
+    shown = []
+    monkeypatch.setattr(figures, "_line", lambda axis, values, *_: shown.append(values))
+    of = [r._replace(model="tiny", train_epsilon=0.0, train_p=2.0) for r in found]
+    figures._robustness(suite_of(of))
+    pgd = {r.options["epsilon"]: r.value for r in as_it_is if r.metric == "pgd_accuracy"}
+    assert [pgd[0.0], pgd[0.1]] in shown
     columns = spurious_shapes("train", num_examples=256, **data["shapes"]).columns
     weights = np.bincount(columns["group"])
     assert SHAPES.load(None, data)["test"].train_groups == tuple(weights)
@@ -126,9 +136,10 @@ def test_a_table_of_ones_own_has_them_too(tmp_path, tiny_classifier, easy_shapes
         ({"num_train": -1}, {}, "num_train = -1"),
     ],
 )
-def test_what_cannot_be_fitted_is_one_line(shapes, tiny_classifier, data, head, message):
+def test_what_cannot_be_fitted_is_one_line_before_any_work(shapes, data, head, message):
+    options = SHAPES.changed({"data": shapes["data"] | data, "head": head})
     with pytest.raises(InputError, match=message):
-        SHAPES.evaluate(tiny_classifier, **CALL, data=shapes["data"] | data, head=head)
+        SHAPES.plan(None, CALL["measures"], options)
 
 
 def test_a_model_without_features_is_refused(shapes, tiny_classifier):
