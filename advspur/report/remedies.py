@@ -273,11 +273,11 @@ def _draw(remedies, shown):
             x, y = (remedies.level(r, index) for r in (role, "gap"))
             errors = [[[100 * (e.value - e.low)], [100 * (e.high - e.value)]] for e in (x, y)]
             point = 100 * x.value, 100 * y.value
-            tag, label, face = "", kind.label, None
+            tag, label, face = "", kind.label, "white" if kind.recipe else None
             if kind.head:
                 tag, label = str(heads.index(kind.head) + 1), f"head {kind.head}"
             elif kind.recipe:
-                tag, face = next(letters), "white"
+                tag = next(letters)
             axis.annotate(tag, point, (4, 3), textcoords="offset points", fontsize=9)
             axis.errorbar(
                 *point, xerr=errors[0], yerr=errors[1], capsize=2, elinewidth=0.8, fmt="o",
