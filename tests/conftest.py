@@ -22,6 +22,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from advspur.models.resnet import ARCHITECTURES  # noqa: E402
+
 collect_ignore = ["models/golden/make_golden.py"]  # it needs torch
 
 
@@ -72,9 +74,11 @@ def tiny_classifier(easy_shapes):
     all, of its predictions right, so that outcomes are mixed.
     """
     from advspur.data import spurious_shapes
-    from advspur.models import from_resnet, resnet_small
+    from advspur.models import from_resnet, resnet, resnet_small
 
-    network = resnet_small(8, width=4)
+    with pytest.MonkeyPatch.context() as patch:  # where a module asks first that has a shorter one
+        patch.setattr(resnet, "ARCHITECTURES", ARCHITECTURES)
+        network = resnet_small(8, width=4)
     images = jnp.zeros((1, 16, 16, 3))
     variables = jax.jit(network.init)(jax.random.key(0), images)
     classifier = from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
