@@ -127,7 +127,7 @@ def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes,
     for round_ in range(max_rounds):
         # The gap is of first order in what is left of the losses' differences: at last a head must
         # be much nearer to its minimum than TOLERANCE.
-        eta, within = min(64.0 * 4**round_, 4096.0), max(1e-4 * 0.01**round_, 1e-4 * TOLERANCE)
+        eta, within = min(128.0 * 8**round_, 4096.0), max(1e-4 * 1e-3**round_, 1e-4 * TOLERANCE)
         rate = jnp.asarray([eta, within], x.dtype)
         if not jnp.any(gap > TOLERANCE):
             break
