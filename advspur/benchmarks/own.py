@@ -12,7 +12,6 @@ from advspur.data.own import read_own
 from advspur.data.own_parts import evaluation_parts
 from advspur.data.readers import Reader
 from advspur.heads import plan_probes, plan_robust, probes, with_robust_heads
-from advspur.heads.group_robust import seed_of
 from advspur.heads.selection import OPTIONS as OF_HEADS
 from advspur.measures import MEASURES
 from advspur.models import with_class_map
@@ -134,7 +133,7 @@ def own_head(model, parts, *, key, running, head="auto", class_names=(), among="
         mapped = with_class_map(model, groups, number, with_rest=has_rest)
     found, of_heads = [({}, mapped)], {name: fit[name] for name in OF_HEADS if name in fit}
     if of_heads.get("heads"):
-        call = {"running": running, "seed": seed_of(key)} | of_heads
+        call = {"running": running, "key": key} | of_heads
         found += with_robust_heads(model, fitting(parts), **call)
     return found, key
 

@@ -10,12 +10,7 @@ from advspur.models import with_head
 from advspur.predict import features_on
 
 
-def seed_of(key):
-    """A seed for NumPy of a key of JAX."""
-    return [int(number) for number in jax.random.key_data(key).ravel()]
-
-
-def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):
+def with_robust_heads(model, parts, *, key, running, heads=(), **options):
     """[(what records say of it, model with head)] of heads fitted to `train`, chosen on `val`.
 
     `parts`: {"train": Table, "val": Table}; `options`: of `fit_heads`.
@@ -30,6 +25,7 @@ def with_robust_heads(model, parts, *, running, seed=0, heads=(), **options):
         minority = None if is_majority is None else ~np.asarray(is_majority, bool)
         groups = None if groups is None else np.asarray(groups)
         examples[part] = Examples(found["features"], found["label"], groups, minority)
+    seed = [int(number) for number in jax.random.key_data(key).ravel()]  # for NumPy
     call = {"num_classes": parts["train"].num_classes, "seed": seed}
     fitted = fit_heads(examples["train"], examples["val"], heads, **call, **options)
     return [
@@ -67,7 +63,7 @@ def as_it_is_and_robust(
     found, key = as_it_is(model, parts, key=key)
     if heads:
         of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
-        of_heads |= {"weight_decays": weight_decays, "seed": seed_of(key)}
+        of_heads |= {"weight_decays": weight_decays, "key": key}
         found += with_robust_heads(model, parts, running=running, **of_heads)
     return found, key
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from advspur._checks import check_numbers, require
-from advspur.heads.group_robust import plan_robust, seed_of, with_robust_heads
+from advspur.heads.group_robust import plan_robust, with_robust_heads
 from advspur.heads.linear import check_fit, fit_linear_probe, fit_logistic_regression
 from advspur.heads.selection import OPTIONS, WEIGHT_DECAYS
 from advspur.models import with_head
@@ -80,7 +80,7 @@ def probes(
     ]
     if heads:
         of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
-        of_heads |= {"weight_decays": weight_decays, "seed": seed_of(head_key)}
+        of_heads |= {"weight_decays": weight_decays, "key": head_key}
         # The features were passed and counted above.
         quiet = running | {"progress": None}
         found += with_robust_heads(model, parts, running=quiet, **of_heads)
