@@ -3,12 +3,14 @@
 Fractions are understood on the command line: --config.attack.epsilon=8/255.
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import re
 import sys
+import tempfile
 import traceback
 import warnings
 from pathlib import Path
@@ -22,6 +24,7 @@ from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 NUMBER = r"\d+(?:\.\d*)?"
 FRACTION = rf"{NUMBER}(?:/{NUMBER})?"
+CACHE_SIZE = 1 << 30  # bytes of compiled programs that are kept
 FRACTIONS = re.compile(rf"^--(?:config\.[\w.]+|train_epsilon)={FRACTION}(?:,{FRACTION})*,?$")
 
 
@@ -62,8 +65,8 @@ def workdir():
     return Path("runs") / Path(name).stem
 
 
-def use_compile_cache(directory):
-    """Keep compiled programs in `directory`/xla_cache: models of a suite share their steps.
+def use_compile_cache(workdir):
+    """Keep compiled programs for later runs: in the user's cache folder, else in `workdir`.
 
     A cache that the environment names is used instead.
     """
@@ -71,8 +74,29 @@ def use_compile_cache(directory):
 
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    jax.config.update("jax_compilation_cache_dir", str(directory.absolute() / "xla_cache"))
+    folder = _user_cache() or workdir.absolute() / "xla_cache"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _user_cache():
+    """~/.cache/advspur/xla with room in it, or None where it cannot be written to."""
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(caches, "advspur", "xla")
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):  # locked, read-only, full; RuntimeError: there is no home
+        return None
+    with contextlib.suppress(FileNotFoundError):  # another run makes room, too
+        files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.iterdir())
+        size = sum(size for _, size, _ in files)
+        for _, own, file in files:  # the oldest first
+            if size <= CACHE_SIZE:
+                break
+            file.unlink()
+            size -= own
+    return folder
 
 
 def num_cores():

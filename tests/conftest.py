@@ -16,6 +16,8 @@ os.environ.setdefault(
     str(Path(tempfile.gettempdir()) / f"advspur-tests-jax-cache-{getpass.getuser()}"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Compiled quickly: tests ask what programs compute, not how fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -31,15 +33,6 @@ collect_ignore = ["models/golden/make_golden.py"]  # it needs torch
 def key():
     """A PRNG key."""
     return jax.random.key(0)
-
-
-@pytest.fixture(scope="module")
-def quick_programs():
-    """Programs compiled quickly, for modules that do not test how fast they are."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

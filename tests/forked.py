@@ -30,17 +30,13 @@ def run(folder, script, *arguments, **options):
 
 
 def _call(folder, script, arguments, devices, networks):
-    import jax
-
     from advspur.models import resnet
 
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
-    # Compiled quickly: what is tested is not how fast the programs are, nor the networks.
     resnet.ARCHITECTURES.update(networks)
-    jax.config.update("jax_disable_most_optimizations", True)
     if devices is not None:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     os.chdir(ROOT)

@@ -61,7 +61,8 @@ def path_position(moments, epsilon, start, state, limit):
       start: [...] where to begin; 0, the collapse, or just above.
       state: what `moments` hands on from one tau to the next (a warm start), or ().
       limit: [...] the largest tau looked at: theta = theta_opt to rounding.
-    Returns: (tau, state, is_root): is_root says where the equation holds, or tau is `limit`.
+    Returns: (tau, state, is_root): the state is that at tau; is_root says where the equation holds,
+      or tau is `limit`.
     """
     tolerance = jnp.finfo(start.dtype).eps ** 0.5  # the next step squares it
 
@@ -69,16 +70,16 @@ def path_position(moments, epsilon, start, state, limit):
         return (carry[0] < MAX_NEWTON_STEPS) & jnp.any(carry[-1])
 
     def newton(carry):
-        step, tau, state, _, moving = carry
+        step, tau, state, _, moving, _ = carry
         ratio, slope, state = moments(tau, state)
         ahead, excess = newton_step(tau, ratio, slope, epsilon, limit)
-        change = jnp.abs(ahead - tau)
-        tau = jnp.where(moving, ahead, tau)
-        return step + 1, tau, state, excess, moving & (change > tolerance * tau)
+        still = moving & (jnp.abs(ahead - tau) > tolerance * tau)
+        # Where it does not move any more, the next look is at the last tau.
+        return step + 1, jnp.where(moving, ahead, tau), state, excess, still, moving
 
     zero = jnp.zeros_like(epsilon)
-    carry = (0, start, state, zero + jnp.inf, zero == 0)
-    _, tau, state, excess, _ = jax.lax.while_loop(unfinished, newton, carry)
-    # The excess is of the tau before the last step. Comparisons with NaN are False.
+    carry = (0, start, state, zero + jnp.inf, zero == 0, zero == 0)
+    _, tau, state, excess, _, _ = jax.lax.while_loop(unfinished, newton, carry)
+    # Comparisons with NaN are False.
     is_root = (jnp.abs(excess) < 100 * tolerance) | ((tau >= limit) & (excess <= 0))
     return tau, state, is_root

@@ -94,17 +94,16 @@ def curve(line):
     return at
 
 
-def position(line, epsilon, find=None):
+def position(line, epsilon, find=path_position):
     """kappa where the path is optimal for `epsilon` on this line; its collapse at most.
 
-    `find`: (line, epsilon, start, state, limit) -> (tau, _) solves the scalar equation.
+    `find` solves the scalar equation, with the arguments of `path_position`.
     """
-    find = find or (lambda line, *rest: path_position(curve(line), *rest))
     end = line.norm / line.rho
     inside = end > epsilon * C1 * jnp.sqrt(line.floor + line.rho * end**2)
     limit = line.rho / jnp.finfo(line.rho.dtype).eps ** 0.9
     budget = jnp.where(inside, epsilon, 1)
-    tau = find(line, budget, jnp.zeros_like(line.rho), (), limit)[0]
+    tau, *_ = find(curve(line), budget, jnp.zeros_like(line.rho), (), limit)
     kappa = jnp.where(tau >= limit, 0, line.norm / (tau + line.rho))
     return jnp.where(inside, kappa, end)
 

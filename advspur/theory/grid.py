@@ -97,7 +97,7 @@ def _solve_block(models, epsilons, *, p):
         else:
             data = (problem, values[..., row], vectors[..., row]) if p == 2 else (problem,)
             curve = smooth.spectral_ridge if p == 2 else functools.partial(smooth.general, p=p)
-            theta, unit = on_curve(problem, lambda data: curve(*data), data, p)
+            theta, unit = on_curve(problem, curve(*data), p)
         problem = problem._replace(epsilon=epsilon)
         return finish(problem, theta, unit, True, p)[:3]
 

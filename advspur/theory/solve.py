@@ -35,6 +35,7 @@ from advspur.theory.problem import UNROLLED, Problem, is_definite, matvec, momen
 from advspur.theory.sensitivity import minimizer_tangent
 from advspur.theory.weights import reweight
 
+HALVINGS = 60  # of log tau, from 100 to its rounding
 CHUNK = 128  # problems of five features solved side by side: they stay in the cache
 
 
@@ -165,7 +166,7 @@ def solve_problems(covariance, target, variance, epsilon, *, p):
         unique = is_definite(covariance)
     else:
         curve = smooth.ridge if p == 2 else functools.partial(smooth.general, p=p)
-        theta, unit = on_curve(attacked, curve, attacked, p)
+        theta, unit = on_curve(attacked, curve(attacked), p)
         unique = (epsilon > 0) | is_definite(covariance)
     return finish(problem, theta, unit, unique, p)
 
@@ -205,8 +206,7 @@ def _face_solution(problem, face, line, p):
 
 def line_solution(problem, line, point, p):
     """(theta, unit, gap, loss) on a straight piece, theta = point(kappa)."""
-    find = functools.partial(guarded_position, faces.curve)
-    kappa = faces.position(line, problem.epsilon, find)
+    kappa = faces.position(line, problem.epsilon, guarded_position)
     theta = point(kappa)
     s = jnp.sqrt(line.floor + line.rho * kappa**2)
     v = problem.target - line.origin + kappa * line.slope
@@ -218,13 +218,17 @@ def line_solution(problem, line, point, p):
     return theta, unit, jnp.where(jnp.isnan(gap), jnp.inf, gap), loss
 
 
-def on_curve(problem, curve_of, data, p):
-    """(theta, unit) on the smooth path curve_of(data) of `problem`."""
+def on_curve(problem, curve, p):
+    """(theta, unit) on the smooth path `curve` of `problem`."""
     target = problem.target
     limit = 1 / (jnp.finfo(target.dtype).eps ** 0.9 * jnp.max(problem.covariance, axis=(0, 1)))
+    # From the collapse on no point of the path is optimal, and theta is 0: see `finish`.
+    radius = lp_norm(problem.product, p, axis=0) / (C1 * jnp.sqrt(moments(problem, target)[1]))
+    inside = problem.epsilon < radius
+    other = jnp.where(radius > 0, radius / 2, 1)
+    problem = problem._replace(epsilon=jnp.where(inside, problem.epsilon, other))
     start, v = smooth.first_step(problem, p, limit)
-    tau, v = guarded_position(curve_of, data, problem.epsilon, start, v, limit)
-    _, _, v = curve_of(data)(tau, v)
+    tau, v = guarded_position(curve, problem.epsilon, start, v, limit)
     h, s2 = moments(problem, v)
     inverse = 1 / jnp.where(s2 > 0, jnp.sqrt(s2), 1)
     # At theta_opt without noise, `certificate.kink_direction` of the multiplier v / ||h||_p.
@@ -233,28 +237,34 @@ def on_curve(problem, curve_of, data, p):
     return jnp.where(kink, target, target - v), v * jnp.where(kink, at_kink, inverse)
 
 
-def guarded_position(curve_of, data, epsilon, start, state, limit):
-    """`path_position` on curve_of(data), and bisection of log tau where Newton's method fails.
+def guarded_position(moments, epsilon, start, state, limit):
+    """`path_position`, and bisection of log tau where Newton's method fails.
 
     Nothing proves that it cannot, though it never did in the tests; the equation is monotone.
+    Returns: (tau, the state there).
     """
-    tau, end, is_root = path_position(curve_of(data), epsilon, start, state, limit)
+    tau, end, is_root = path_position(moments, epsilon, start, state, limit)
+    high = jnp.log(limit)
+    low = high - 100
 
-    def bisect(data, epsilon, limit, state):
-        def excess(log_tau):
-            tau = jnp.exp(log_tau).astype(limit.dtype)  # jaxopt makes its own float64
-            ratio, _, _ = curve_of(data)(tau, state)
-            return epsilon * inverse_budget(tau, ratio)[0] - 1
+    def excess(log_tau):
+        tau = jnp.exp(log_tau).astype(limit.dtype)  # jaxopt makes its own float64
+        ratio, _, end = moments(tau, state)
+        return (epsilon * inverse_budget(tau, ratio)[0] - 1).astype(log_tau.dtype), (tau, end)
 
-        high = jnp.log(limit)
-        options = {"maxiter": 100, "tol": 4 * float(jnp.finfo(limit.dtype).eps)}
-        options["check_bracket"] = False  # it cannot be checked under jit
-        bisection = jaxopt.Bisection(excess, lower=high - 100, upper=high, **options)
-        return jnp.exp(bisection.run().params).astype(limit.dtype)
+    def bisected():
+        # `init_state` and `run` would compile two more evaluations: that the function increases,
+        # which is all that they find, one of a line says as well.
+        ends = {"lower": low, "upper": high, "check_bracket": False}
+        begin = jaxopt.Bisection(lambda x: x - (low + high) / 2, **ends).init_state()
+        bisection = jaxopt.Bisection(excess, has_aux=True, **ends)
 
-    def all_by_bisection():
-        found = jax.vmap(bisect, in_axes=-1, out_axes=-1)(data, epsilon, limit, state)
-        return jnp.where(is_root, tau, found)
+        def halve(_, carry):
+            given = begin._replace(low=carry[0], high=carry[1])
+            new = bisection.update(None, given).state
+            return new.low, new.high, new.aux
 
-    tau = jax.lax.cond(jnp.all(is_root), lambda: tau, all_by_bisection)
-    return tau, jax.tree.map(lambda a, b: jnp.where(is_root, a, b), end, state)
+        return jax.lax.fori_loop(0, HALVINGS, halve, (begin.low, begin.high, (tau, end)))[-1]
+
+    found = jax.lax.cond(jnp.all(is_root), lambda: (tau, end), bisected)
+    return jax.tree.map(lambda a, b: jnp.where(is_root, a, b), (tau, end), found)

@@ -16,18 +16,20 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _steps import flops
 
 from advspur.attacks import autoattack
 from advspur.attacks.losses import cross_entropy
-from advspur.models import from_resnet, resnet18
+from advspur.models import build_network, from_resnet
 from advspur.training.run_dir import environment
 
 EPSILON = 1e-6
 
 
-def main(args):
-    network = resnet18(10, stem="cifar")
-    shape = args.num_images, 32, 32, 3
+def measure(num_images, *, arch="resnet18", size=32, attacks=None, peak_tflops=None):
+    """Figures of `num_images` robust images of `size` pixels, as JSON."""
+    network = build_network(arch, 10, stem="cifar")
+    shape = num_images, size, size, 3
     images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     variables = jax.jit(network.init)(jax.random.key(0), images[:1])
     classifier = from_resnet(network, variables, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -36,18 +38,20 @@ def main(args):
 
     def attack():
         start = time.perf_counter()
-        result = autoattack(
-            classifier.logits, images, labels, p=np.inf, epsilon=EPSILON, batch_size=len(images)
-        )
+        call = {"p": np.inf, "epsilon": EPSILON, "attacks": attacks, "batch_size": num_images}
+        result = autoattack(classifier.logits, images, labels, **call)
         return result, time.perf_counter() - start
 
     first_seconds = attack()[1]
     result, seconds = attack()
-    forward = flops(logits_fn, images)
-    gradient = flops(jax.grad(lambda x: jnp.sum(cross_entropy(logits_fn(x), labels))), images)
+
+    def loss(x):
+        return jnp.sum(cross_entropy(logits_fn(x), labels))
+
+    forward, gradient = (flops(f, images) / num_images for f in (logits_fn, jax.grad(loss)))
     total = sum(a.forwards * forward + a.gradients * gradient for a in result.attacks)
     figures = {
-        "claim": f"standard AutoAttack, ResNet-18, batch {len(images)}",
+        "claim": f"standard AutoAttack, {arch}, batch {num_images}",
         "seconds_per_1000_robust_images": round(1000 * seconds / result.robust.sum(), 1),
         "robust": int(result.robust.sum()),
         "seconds": round(seconds, 1),
@@ -56,18 +60,15 @@ def main(args):
         "tflop": round(total / 1e12, 2),
         "tflops": round(total / 1e12 / seconds, 3),
     }
-    if args.peak_tflops:
-        figures["share_of_peak"] = round(total / 1e12 / seconds / args.peak_tflops, 3)
-    print(json.dumps(figures | environment()), flush=True)
-
-
-def flops(function, images):
-    """Floating-point operations of `function` for one image, as XLA counts them."""
-    return jax.jit(function).lower(images).cost_analysis()["flops"] / len(images)
+    if peak_tflops:
+        figures["share_of_peak"] = round(total / 1e12 / seconds / peak_tflops, 3)
+    return figures
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--num_images", type=int, default=500)
     parser.add_argument("--peak_tflops", type=float, help="of the device, in the precision used")
-    main(parser.parse_args())
+    args = parser.parse_args()
+    found = measure(args.num_images, peak_tflops=args.peak_tflops)
+    print(json.dumps(found | environment()), flush=True)

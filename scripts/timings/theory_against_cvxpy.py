@@ -19,32 +19,13 @@ jax.config.update("jax_num_cpu_devices", os.cpu_count())
 jax.config.update("jax_enable_x64", True)
 
 import cvxpy as cp  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from _problems import M, random_problems, sharded  # noqa: E402
 
-from advspur.theory import (  # noqa: E402
-    GaussianLinearModel,
-    collapse_radius,
-    minimize_adversarial_loss,
-    sweep_nfs,
-)
+from advspur.theory import minimize_adversarial_loss, sweep_nfs  # noqa: E402
 
-M, CVXPY_PROBLEMS = 5, 100
+CVXPY_PROBLEMS = 100
 C1 = math.sqrt(2 / math.pi)
-
-
-def random_problems(rng, n, p):
-    data = rng.normal(size=(n, M, M + 3))
-    target = np.where(np.arange(M) < 2, rng.normal(size=(n, M)), 0)
-    models = GaussianLinearModel(
-        jnp.asarray(data @ data.transpose(0, 2, 1) / (M + 3)),
-        jnp.asarray(target),
-        jnp.full(n, 0.1),
-        jnp.tile(jnp.arange(M) >= 2, (n, 1)),
-    )
-    radius = jax.vmap(lambda model: collapse_radius(model, p=p))(models)
-    share = np.exp(rng.uniform(np.log(1e-3), np.log(0.999), n))
-    return models, radius * share
 
 
 def cvxpy_solver(p):
@@ -65,17 +46,6 @@ def cvxpy_solver(p):
         return theta.value
 
     return solve
-
-
-def sharded(function, models, epsilons):
-    """`function` of a batch, split over the local devices."""
-    mesh = jax.make_mesh((len(jax.devices()),), ("n",), axis_types=(jax.sharding.AxisType.Auto,))
-    split = jax.sharding.PartitionSpec("n")
-    run = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
-    )
-    place = jax.sharding.NamedSharding(mesh, split)
-    return run, jax.device_put(models, place), jax.device_put(epsilons, place)
 
 
 def seconds(function, *arguments):

@@ -12,79 +12,36 @@ share of the peak (operations as XLA counts them, of all passes).
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-import jax
-import numpy as np
 import torch
 from _paired import print_ratio
-from _torch_networks import MEAN, STD, ResNet
+from _steps import EPSILON, NETWORKS, RATE, RELATIVE_STEP, batch_of, made_step, repeated, step_flops
+from _torch_networks import ResNet
 from attacks_against_torch import torch_pgd
-from autoattack_throughput import flops
 
-from advspur._devices import replicate
-from advspur.data.batches import Batch, shard
-from advspur.models import build_network, from_resnet
-from advspur.training import Attack, make_train_step
 from advspur.training.run import peak_memory_mb
 from advspur.training.run_dir import environment
-from advspur.training.state import create_state, make_optimizer
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-from configs import default  # noqa: E402
-
-# architecture, stem, classes, pixels a side, PGD steps, batch
-NETWORKS = {
-    "quickstart": ("resnet_small", "small", 8, 32, 3, 64),
-    "resnet18": ("resnet18", "cifar", 10, 32, 7, 128),
-    "resnet50": ("resnet50", "imagenet", 1000, 224, 3, 64),
-}
-EPSILON, RELATIVE_STEP, RATE = 0.5, 2 / 3, 0.1
+from configs import default
 
 
 def main(args):
     arch, stem, classes, size, num_steps, batch_size = NETWORKS[args.network]
     batch_size, num_steps = args.batch_size or batch_size, args.num_steps or num_steps
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch_size, size, size, 3), np.uint8)
-    labels = rng.integers(0, classes, batch_size).astype(np.int32)
-    ours, count = our_step(args, arch, stem, classes, size, num_steps, images, labels)
+    images, labels = batch_of(classes, size, batch_size)
+    call = (arch, stem, classes, num_steps, images)
+    dtype = "bfloat16" if args.bf16 else "float32"
+    step, state, count = made_step(*call, labels, dtype=dtype)
     theirs, their_count = torch_step(args, arch, stem, classes, num_steps, images, labels)
     assert count == their_count, (count, their_count)
     facts = environment() | {"torch": torch.__version__, "threads": torch.get_num_threads()}
     facts |= {"network": args.network, "parameters": count, "bf16": args.bf16}
     facts |= {"torch_compile": args.compile, "peak_memory_mb": round(peak_memory_mb())}
     claim = f"PGD-{num_steps} training step, batch {batch_size}: torch / ours"
-    seconds = print_ratio(claim, theirs, ours, args.pairs, **facts)[1]
-    network = build_network(arch, classes, stem=stem)
-    variables = jax.jit(network.init)(jax.random.key(0), images[:1] / np.float32(255))
-    classifier = from_resnet(network, variables, mean=MEAN, std=STD)
-    passes = 3 * num_steps + 1 + 3  # gradients of the attack, its last look, the descent
-    rate = passes * flops(classifier.logits, images / np.float32(255)) * batch_size / seconds
-    print(f"{batch_size / seconds:,.0f} images/s, {rate / 1e12:.3f} TFLOP/s", end="")
-    print(f", {rate / 1e12 / args.peak_tflops:.1%} of peak" if args.peak_tflops else "")
-
-
-def our_step(args, arch, stem, classes, size, num_steps, images, labels):
-    """(function that makes a step, number of parameters)."""
-    dtype = "bfloat16" if args.bf16 else "float32"
-    network = build_network(arch, classes, stem=stem, dtype=dtype)
-    optimizer = make_optimizer(default.get_config(), RATE)
-    state = replicate(create_state(0, network=network, optimizer=optimizer, image_size=size))
-    attack = Attack(2.0, num_steps, RELATIVE_STEP)
-    step = make_train_step(network, optimizer, attack=attack, mean=MEAN, std=STD)
-    nothing = np.ones((len(labels), 1, 1, 1), np.uint8)
-    batch = Batch(images, labels, nothing, labels >= 0)
-    batch = shard(batch, jax.local_device_count())
-    count = sum(x.size for x in jax.tree.leaves(state.variables["params"]))
-
-    def run():
-        nonlocal state
-        state, metrics = step(state, batch, EPSILON)
-        jax.block_until_ready(metrics)
-
-    return run, count
+    seconds = print_ratio(claim, theirs, repeated(step, *state), args.pairs, **facts)
+    for name, time in zip(("torch", "ours"), seconds, strict=True):
+        rate = step_flops(*call) / time / 1e12
+        print(f"{name}: {batch_size / time:,.1f} images/s, {rate:.3f} TFLOP/s", end="")
+        print(f", {rate / args.peak_tflops:.1%} of peak" if args.peak_tflops else "")
 
 
 def torch_step(args, arch, stem, classes, num_steps, images, labels):

@@ -31,10 +31,7 @@ EPSILON = {1: 0.9, 2: 0.35, math.inf: 0.12}
 NUM_STEPS = 25
 RUGGED = np.float32(6)
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:epsilon = "),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 
 @functools.partial(jax.jit, static_argnames=("p", "loss"))

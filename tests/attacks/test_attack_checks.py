@@ -15,8 +15,6 @@ from advspur.attacks.checks import check_logits_fn, model_warnings, perturbation
 from tests.attacks.oracles import NORMS
 from tests.refusals import refused
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 SEE = "See docs/attacks.md."
 LOGITS = np.array([[3.0, -1.0, 0.5], [0.0, 2.0, 1.0], [-1.0, 0.0, 4.0]], np.float32)
 

@@ -24,7 +24,6 @@ from tests.attacks.oracles import LINES, images_with_corners
 from tests.refusals import refused
 
 INF = math.inf
-pytestmark = pytest.mark.usefixtures("quick_programs")
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 REACH = {"apgd-ce": 0.5, "apgd-t": 0.75, "fab-t": 0.75, "square": 1.0, "apgd-dlr": 0.5, "fab": 0.5}
 

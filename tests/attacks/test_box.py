@@ -28,7 +28,6 @@ from tests.attacks.oracles import (
     project,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 COUNT, SIZE = 36, 6
 RADII = {1: (0.2, 0.9, 2.5), 2: (0.1, 0.5, 1.2), math.inf: (0.05, 0.3, 0.8)}
 

@@ -35,10 +35,7 @@ ATTACKS = {
 CASES = [(name, p) for name in ATTACKS for p in NORMS if (name, p) != ("fgsm", 1)]
 every_attack = pytest.mark.parametrize("name, p", CASES)
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:epsilon = "),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 
 @functools.partial(jax.jit, static_argnames=("name", "p"))

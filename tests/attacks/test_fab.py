@@ -28,10 +28,7 @@ LABELS = np.argmax(logits_of(PARAMS, IMAGES), axis=1)
 FAR = 1e6
 OUT_OF_REACH = -1e5  # a bias
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:epsilon = "),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 
 @functools.partial(jax.jit, static_argnames=("p", "restarts"))

@@ -5,11 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from advspur.attacks import fgsm
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 WEIGHTS = np.random.default_rng(0).normal(size=48).astype(np.float32)
 GREY = jnp.full((64, 4, 4, 3), 0.5)
 LABELS = jnp.zeros(64, int)

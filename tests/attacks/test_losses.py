@@ -7,7 +7,6 @@ import pytest
 from advspur.attacks.losses import LOSSES, cross_entropy, dlr, loss_function, margin
 from tests.refusals import refused
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(40, 6)).astype(np.float32)
 LABELS = RNG.integers(0, 6, 40)

@@ -18,10 +18,7 @@ GREY = jnp.full((N, *SHAPE), 0.5)
 LABELS = jnp.array([0, 1, 2, 0])
 
 # Budgets are large here, so that the box matters: the warning about their unit is expected.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:epsilon = "),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 
 def linear(x):

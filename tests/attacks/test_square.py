@@ -29,10 +29,7 @@ KEYS = jax.random.split(jax.random.key(3), N)
 EPSILON = {1: 6.0, 2: 1.0, math.inf: 0.12}
 QUERIES = 200
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:epsilon = "),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 
 def rounded(params, x):

@@ -14,8 +14,6 @@ from advspur.benchmarks.own import choose_head, fitting, measured
 from advspur.data import spurious_shapes
 from advspur.data.spurious_shapes import SHAPES
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 SPLITS = {"train": 48, "test": 24}
 DATA = {"image_size": 16, "resize": "none"}
 PGD = {"l2_epsilons": (), "linf_epsilons": (1 / 255,), "num_steps": 2, "num_attacked": 8}

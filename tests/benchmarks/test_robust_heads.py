@@ -17,7 +17,6 @@ from advspur.report.suite import suite_of
 from tests.data import fake_layouts
 from tests.data.fake_layouts import coded
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 KEY = jax.random.key(0)
 CALL = {"batch_size": 8, "key": KEY, "measures": ("accuracy", "groups")}
 SHAPES = BENCHMARKS["spurious_shapes"]

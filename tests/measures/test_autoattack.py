@@ -62,7 +62,7 @@ def numbers(records):
 
 
 @pytest.fixture(scope="module")
-def first(quick, tmp_path_factory):
+def first(tmp_path_factory):
     """(records, progress, folder of the attacks), measured once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(members, "NUM_STEPS", STEPS)

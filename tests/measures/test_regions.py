@@ -65,7 +65,7 @@ def measure(model=MODEL, source=None, **change):
 
 
 @pytest.fixture(scope="module")
-def records(quick):
+def records():
     return measure()
 
 

@@ -11,7 +11,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from advspur.models import build_network, resnet18, resnet50, resnet_small
 from tests.refusals import refused
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 CAPTURE = {"capture_intermediates": True, "mutable": ["intermediates"]}
 
 

@@ -9,7 +9,6 @@ from advspur._devices import SPLIT, device_mesh, split_batch
 from advspur.models.torch_calls import call
 
 IMAGES = np.random.default_rng(0).random((8, 4, 4, 3), np.float32)
-pytestmark = pytest.mark.usefixtures("quick_programs")
 KERNEL = np.random.default_rng(1).normal(size=(48, 3)).astype(np.float32)
 
 

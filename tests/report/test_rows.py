@@ -82,7 +82,7 @@ def evaluate(row):
 
 
 @pytest.fixture(scope="module")
-def records(quick_programs):
+def records():
     def under_attack(model, images, labels, **attack):
         return correct_clean(model, images, labels)
 

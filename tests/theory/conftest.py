@@ -69,11 +69,6 @@ def _random_problems(count, m, *, p, condition=100.0, seed=0, fractions=(1e-3, 0
     return models, _radius(models, p) * np.exp(rng.uniform(low, high, count))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick(quick_programs):
-    """Half the time to compile, which is most of what these tests take."""
-
-
 @pytest.fixture(params=(1, 1.5, 2, 3, math.inf))
 def p(request):
     """The norm of the attack, for tests of all of them."""

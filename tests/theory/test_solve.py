@@ -297,7 +297,7 @@ def test_bisection_where_newton_fails(p, random_problems, monkeypatch):
         curve = smooth.ridge
         data, start, state = problem, jnp.full(8, 1e-3), 0.5 * problem.target
         limit = jnp.full(8, 1e12)
-    arguments = (curve, data, problem.epsilon, start, state, limit)
+    arguments = (curve(data), problem.epsilon, start, state, limit)
     tau, _ = solve_module.guarded_position(*arguments)
 
     def fails(moments, epsilon, start, state, limit):

@@ -12,8 +12,8 @@ from tests.forked import SHALLOW
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_a_module(quick_programs):
-    """Compiled quickly, as what is tested is not how fast they are, and once for equal configs.
+def programs_of_a_module():
+    """Compiled once for equal configs.
 
     Compiled training steps take much memory: none is kept for another module. Tasks that orbax
     drops of a damaged checkpoint end in the module that damaged it.
