@@ -65,6 +65,12 @@ def workdir():
     return Path("runs") / Path(name).stem
 
 
+def _say_begun():
+    """Data and libraries take seconds to load: something is said before."""
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    print(f"{name}: results go to {workdir()}", file=sys.stderr, flush=True)
+
+
 def use_compile_cache(workdir):
     """Keep compiled programs for later runs: in the user's cache folder, else in `workdir`.
 
@@ -229,6 +235,9 @@ def _guarded(main, given, allowed):
     try:
         require(allowed or not given, f"{' '.join(given)!r} is no flag: flags begin with --")
         with _processes.joined():
+            given_flags = flags.FLAGS.flag_values_dict()
+            if "workdir" in given_flags and not given_flags.get("process_id"):
+                _say_begun()
             main(flags.FLAGS, *given)
     except InputError as error:
         fail(error)

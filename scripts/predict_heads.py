@@ -11,6 +11,7 @@ attribute, as a metadata.csv: spurious is what the means of its values differ in
 """
 
 import math
+import sys
 
 import _cli
 from absl import flags
@@ -36,6 +37,7 @@ def main(flags, spec):
     check_seed("seed", flags.seed)
     for name in ("num_images", "num_components", "num_directions"):
         check_count(name, getattr(flags, name))
+    print(f"{spec}: computing features", file=sys.stderr, flush=True)
     model = models.load(spec)
     features, labels, differences = (own_features if flags.data else shape_features)(flags, model)
     order = np.random.default_rng(flags.seed).permutation(len(labels))

@@ -124,6 +124,56 @@ def test_mistakes_in_a_theory_config(run, tmp_path, argument, message):
     assert not list(tmp_path.glob("run/theory*"))
 
 
+@pytest.fixture
+def kept_in():
+    """Workdir -> where programs are kept; afterwards they are kept as before."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: jax.config.read(name) for name in names}
+
+    def kept(workdir):
+        _cli.use_compile_cache(workdir)
+        return Path(jax.config.read(names[0]))
+
+    yield kept
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_programs_are_kept_for_the_user_and_where_that_cannot_be_for_the_run(
+    tmp_path, monkeypatch, kept_in
+):
+    before = jax.config.read("jax_compilation_cache_dir")
+    assert str(kept_in(tmp_path / "run")) == before  # that of the environment
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert kept_in(tmp_path / "run") == tmp_path / "caches" / "advspur" / "xla"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert kept_in(tmp_path / "run") == tmp_path / ".cache" / "advspur" / "xla"
+
+    def no_home():
+        raise RuntimeError
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nothing can be below it
+    assert kept_in(tmp_path / "run") == tmp_path / "run" / "xla_cache"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert kept_in(tmp_path / "run") == tmp_path / "run" / "xla_cache"
+
+
+def test_the_oldest_programs_go_when_there_are_too_many(tmp_path, monkeypatch, kept_in):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = kept_in(tmp_path)
+    for age, name in enumerate("abcd"):
+        (folder / name).write_bytes(bytes(4))
+        os.utime(folder / name, (0, 1000 - age))
+    monkeypatch.setattr(_cli, "CACHE_SIZE", 9)
+    kept_in(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
 def test_a_suite_that_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
     workdir = tmp_path / "suite"
     given = ["--config=configs/quickstart.py", "--config.attack.method=free"]
