@@ -128,11 +128,11 @@ def test_mistakes_in_a_theory_config(run, tmp_path, argument, message):
 def kept_in():
     """Workdir -> where programs are kept; afterwards they are kept as before."""
     names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
-    before = {name: jax.config.read(name) for name in names}
+    before = {name: getattr(jax.config, name) for name in names}
 
     def kept(workdir):
         _cli.use_compile_cache(workdir)
-        return Path(jax.config.read(names[0]))
+        return Path(jax.config.jax_compilation_cache_dir)
 
     yield kept
     for name, value in before.items():
@@ -142,7 +142,7 @@ def kept_in():
 def test_programs_are_kept_for_the_user_and_where_that_cannot_be_for_the_run(
     tmp_path, monkeypatch, kept_in
 ):
-    before = jax.config.read("jax_compilation_cache_dir")
+    before = jax.config.jax_compilation_cache_dir
     assert str(kept_in(tmp_path / "run")) == before  # that of the environment
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
