@@ -68,7 +68,7 @@ def workdir():
 def _say_begun():
     """Data and libraries take seconds to load: something is said before."""
     name = config_flags.get_config_filename(flags.FLAGS["config"])
-    print(f"{name}: results go to {workdir()}", file=sys.stderr, flush=True)
+    print(f"{name}: loading; results: {workdir()}", file=sys.stderr, flush=True)
 
 
 def use_compile_cache(workdir):
@@ -94,13 +94,14 @@ def _user_cache():
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError):  # locked, read-only, full; RuntimeError: there is no home
         return None
-    with contextlib.suppress(FileNotFoundError):  # another run makes room, too
-        files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.iterdir())
+    with contextlib.suppress(OSError):  # another run makes room, too
+        files = [f for f in folder.iterdir() if f.is_file()]
+        files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in files)
         size = sum(size for _, size, _ in files)
         for _, own, file in files:  # the oldest first
             if size <= CACHE_SIZE:
                 break
-            file.unlink()
+            file.unlink(missing_ok=True)
             size -= own
     return folder
 

@@ -59,5 +59,6 @@ def test_the_suite_on_cifar_is_reproduced_from_its_files(data_dir, tmp_path, mon
     code, out, err = forked.run(tmp_path / "said", "reproduce", *arguments)
     assert code == 0 and "report.html: 6 models" in out, err
     records = read_records(tmp_path / "suite" / "records.jsonl")
-    print(out, {(r.metric, r.measure) for r in records})
     assert len({r.model for r in records}) == 6
+    assert {"pgd_accuracy", "autoattack_accuracy"} <= {r.metric for r in records}
+    assert (tmp_path / "suite" / "report.html").is_file()

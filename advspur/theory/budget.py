@@ -79,7 +79,8 @@ def path_position(moments, epsilon, start, state, limit):
 
     zero = jnp.zeros_like(epsilon)
     carry = (0, start, state, zero + jnp.inf, zero == 0, zero == 0)
-    _, tau, state, excess, _, _ = jax.lax.while_loop(unfinished, newton, carry)
+    _, tau, state, excess, _, moved = jax.lax.while_loop(unfinished, newton, carry)
     # Comparisons with NaN are False.
     is_root = (jnp.abs(excess) < 100 * tolerance) | ((tau >= limit) & (excess <= 0))
+    is_root &= ~moved  # else the last look was at the tau before
     return tau, state, is_root

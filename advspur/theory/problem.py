@@ -107,8 +107,8 @@ def is_definite(covariance):
     """[n]: whether the covariance is positive definite beyond rounding."""
     m = covariance.shape[0]
     if m > UNROLLED:
-        # Cholesky's factor of what is left without the rounding of the largest eigenvalue, which
-        # the sums of a row bound; where there is none, its entries are NaN.
+        # Cholesky's factor of the covariance less the rounding of its largest eigenvalue, which the
+        # sums of the rows bound (by sqrt(m) times at most): NaN where that is not definite.
         first, eps = jnp.moveaxis(covariance, 2, 0), jnp.finfo(covariance.dtype).eps
         rounding = 8 * m * eps * jnp.max(jnp.sum(jnp.abs(first), axis=-1), axis=-1)
         regular = first - rounding[:, None, None] * jnp.eye(m, dtype=first.dtype)

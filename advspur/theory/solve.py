@@ -253,8 +253,8 @@ def guarded_position(moments, epsilon, start, state, limit):
         return (epsilon * inverse_budget(tau, ratio)[0] - 1).astype(log_tau.dtype), (tau, end)
 
     def bisected():
-        # `init_state` and `run` would compile two more evaluations: that the function increases,
-        # which is all that they find, one of a line says as well.
+        # `run` begins with the sign of the function at both ends, which would compile the path
+        # twice more only to find that the function increases: a straight line says the same.
         ends = {"lower": low, "upper": high, "check_bracket": False}
         begin = jaxopt.Bisection(lambda x: x - (low + high) / 2, **ends).init_state()
         bisection = jaxopt.Bisection(excess, has_aux=True, **ends)

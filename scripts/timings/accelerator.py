@@ -1,9 +1,9 @@
-"""What to know first of a GPU or TPU, a part at a time; accelerator.sh runs them all.
+"""What to measure first on a GPU or TPU, one part at a time; accelerator.sh runs them all.
 
     python scripts/timings/accelerator.py PART [--toy] [--peak_tflops=T]
 
 prints a line of JSON as soon as a part is known. --toy takes sizes that a CPU does in seconds. The
-peak is that of the device in the precision used: of cards in PEAKS it is known.
+peak is that of one device in the precision used; for the cards in PEAKS it is known.
 """
 
 import argparse
@@ -17,9 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+if os.environ.get("JAX_PLATFORMS", "cpu").split(",")[-1] != "cpu":
+    os.environ["JAX_PLATFORMS"] += ",cpu"  # which others are compared with
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts" / "timings"), str(ROOT / "scripts"), str(ROOT)]
@@ -148,7 +151,8 @@ def theory(args):
 
     from advspur.theory import minimize_adversarial_loss, sweep_nfs
 
-    n, rows = (64, 10) if args.toy else (1 << 20, 1000)
+    n, rows = (64, 10) if args.toy else (1 << 16, 1000)
+    n *= jax.device_count()
     result = {"problems": n, "features": M, "cells": rows * rows}
     grid = np.linspace(0, 2, rows), np.linspace(0.001, 2, rows)
     with jax.enable_x64(True):
@@ -213,7 +217,7 @@ def memory(args):
 
 
 ALL = (
-    environment, correctness, step_float32, step_bfloat16, autoattack, theory, suite, memory,
+    environment, correctness, step_float32, step_bfloat16, autoattack, theory, memory, suite,
 )  # fmt: skip
 PARTS = {part.__name__: part for part in ALL}
 
@@ -222,7 +226,8 @@ def _peak(args, dtype):
     """TFLOP/s, or None where it is not known."""
     name = jax.devices()[0].device_kind
     known = (peak[dtype] for card, peak in PEAKS.items() if card in name)
-    return args.peak_tflops or next(known, None)
+    peak = args.peak_tflops or next(known, None)
+    return peak and peak * jax.local_device_count()
 
 
 def _seconds(function):
