@@ -9,7 +9,7 @@ import _cli
 def main(_flags, *directories):
     for directory in directories or ["runs/quickstart"]:
         print(f"{directory}: drawing the report", file=sys.stderr, flush=True)
-        from advspur.report import write_report
+        from advspur.report import write_report  # takes seconds
 
         print(write_report(Path(directory)))
 

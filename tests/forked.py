@@ -14,6 +14,12 @@ SERVER.set_forkserver_preload(
 )
 
 
+def flags(config, workdir, changes):
+    """The arguments of a config of this name, in `workdir`, with some of its keys changed."""
+    changed = [f"--config.{key}={value}" for key, value in changes.items()]
+    return [f"--config=configs/{config}.py", f"--workdir={workdir}", *changed]
+
+
 def start(folder, script, *arguments, devices=None, networks=SHALLOW):
     """A running Process of a script; what it says goes to `folder`/out and `folder`/err."""
     given = (Path(folder), script, list(map(str, arguments)), devices, networks)

@@ -54,8 +54,7 @@ def test_the_suite_on_cifar_is_reproduced_from_its_files(data_dir, tmp_path, mon
         "evaluation.autoattack.num_images": 4,
         "evaluation.autoattack.batch_size": 16,
     }
-    arguments = ["--config=configs/cifar10_color_shift.py", f"--workdir={tmp_path / 'suite'}"]
-    arguments += [f"--config.{key}={value}" for key, value in small.items()]
+    arguments = forked.flags("cifar10_color_shift", tmp_path / "suite", small)
     code, out, err = forked.run(tmp_path / "said", "reproduce", *arguments)
     assert code == 0 and "report.html: 6 models" in out, err
     records = read_records(tmp_path / "suite" / "records.jsonl")

@@ -248,8 +248,7 @@ def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp
         "evaluation.batch_size": 16,
         "evaluation.data.num_examples": 24,
     }
-    arguments = ["--config=configs/theory_to_networks.py", f"--workdir={workdir}"]
-    arguments += [f"--config.{key}={value}" for key, value in small.items()]
+    arguments = forked.flags("theory_to_networks", workdir, small)
     code, out, err = run("reproduce", *arguments)
     assert code == 0, err
     assert "report.html: 6 models, 72 new numbers" in out, out

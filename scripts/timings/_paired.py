@@ -14,7 +14,7 @@ def print_ratio(claim, first, second, pairs, **facts):
     """
     first()
     second()
-    times = [(_seconds(first), _seconds(second)) for _ in range(pairs)]
+    times = [(seconds_of(first), seconds_of(second)) for _ in range(pairs)]
     ratios = [a / b for a, b in times]
     result = {
         "claim": claim,
@@ -28,7 +28,7 @@ def print_ratio(claim, first, second, pairs, **facts):
     return result["seconds"]
 
 
-def _seconds(function):
+def seconds_of(function):
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
