@@ -4,11 +4,19 @@ import dataclasses
 import getpass
 import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
-FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}".strip()
+# Compiled quickly: tests ask what programs compute, not how fast.
+XLA_FLAGS = {
+    "xla_force_host_platform_device_count": "4",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+if version("jaxlib").startswith("0.10."):  # later ones have no others, and refuse the flag
+    XLA_FLAGS["xla_cpu_use_fusion_emitters"] = "false"
+given = os.environ.get("XLA_FLAGS", "")
+added = [f"--{name}={value}" for name, value in XLA_FLAGS.items() if name not in given]
+os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Set by environment variables, so that subprocesses of the tests share the cache.
 os.environ.setdefault(
@@ -16,7 +24,6 @@ os.environ.setdefault(
     str(Path(tempfile.gettempdir()) / f"advspur-tests-jax-cache-{getpass.getuser()}"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Compiled quickly: tests ask what programs compute, not how fast.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402

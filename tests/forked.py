@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ def flags(config, workdir, changes):
     """The arguments of a config of this name, in `workdir`, with some of its keys changed."""
     changed = [f"--config.{key}={value}" for key, value in changes.items()]
     return [f"--config=configs/{config}.py", f"--workdir={workdir}", *changed]
+
+
+def xla_flags(devices):
+    """The tests' XLA_FLAGS with another number of CPU devices."""
+    return re.sub(r"(?<=device_count=)\d+", str(devices), os.environ["XLA_FLAGS"])
 
 
 def start(folder, script, *arguments, devices=None, networks=SHALLOW):
@@ -44,7 +50,7 @@ def _call(folder, script, arguments, devices, networks):
         os.dup2(file, number)
     resnet.ARCHITECTURES.update(networks)
     if devices is not None:
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        os.environ["XLA_FLAGS"] = xla_flags(devices)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "scripts"))
     sys.argv = [f"scripts/{script}.py", *arguments]

@@ -20,6 +20,7 @@ import pytest
 
 from advspur.attacks import autoattack, check_perturbation, ensemble, security_curve
 from advspur.attacks.losses import loss_function
+from tests import forked
 from tests.attacks.oracles import LINES, images_with_corners
 from tests.refusals import refused
 
@@ -660,7 +661,7 @@ def one_device(path):
 def test_one_device_finds_what_several_find(short, tmp_path):
     images, labels = linear_images(9)
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    environment = os.environ | {"XLA_FLAGS": forked.xla_flags(1)}
     call = [sys.executable, "-c", PROGRAM, str(tmp_path / "images.npz")]
     done = subprocess.run(call, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from advspur.attacks import pgd  # noqa: E402
 from advspur.measures.robust import correct_under_pgd  # noqa: E402
 from advspur.models import check_is_model, check_model, from_torch, with_head  # noqa: E402
 from advspur.models.classifier import classifier_facts  # noqa: E402
+from tests import forked  # noqa: E402
 from tests.refusals import refused  # noqa: E402
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -232,7 +233,7 @@ def test_a_large_batch_on_two_devices_does_not_wait_for_itself():
             fooled = (np.asarray(model.logits(adv)).argmax(1) != labels).mean()
             assert fooled > 0.2, fooled
     """
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = {"XLA_FLAGS": forked.xla_flags(2), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True,
         env=os.environ | environment, timeout=600,
