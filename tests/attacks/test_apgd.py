@@ -124,7 +124,8 @@ def test_the_search_is_that_of_the_papers(p, x64):
         image, x = (np.ravel(a[i]) for a in (images, starts))
         for scale, count in zip(scales, counts, strict=True):
             x = search(params, image, x, labels[i], p, scale * epsilon, count)
-        np.testing.assert_allclose(got[i].ravel(), x, rtol=0, atol=1e-6)  # the balls keep a margin for rounding
+        # A ball keeps a margin for rounding.
+        np.testing.assert_allclose(got[i].ravel(), x, rtol=0, atol=1e-6)
 
 
 def test_one_key_is_split_into_one_an_image():
