@@ -12,12 +12,15 @@ few channels, and strides that divide the kernel's sides. Its gradient, the conv
 with zeros between its pixels, is then the sum of the overlapping patches that a product gives.
 
 A 3 x 3 convolution of many channels is Winograd's F(2 x 2, 3 x 3) (Lavin and Gray, CVPR 2016, arXiv
-1509.09308): each 2 x 2 pixels of the result from the 4 x 4 of the image with 16 products instead of
-36, the same to float32's rounding. With few channels the sums around the products cost as much.
+1509.09308): each 2 x 2 pixels of the result come from 4 x 4 of the image, by 16 products instead of
+36, equal to float32's rounding. With fewer channels the sums around the products cost what the
+products save, and with few pixels the sums of the kernel do. Tiles take the memory of five images.
 
 jax 0.10 hands convolutions to a library (YNNPACK) that runs those to few channels on one thread,
 unless their result is larger than their image. So they are given a row more.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +28,8 @@ import numpy as np
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
-FEW_CHANNELS, MANY_CHANNELS = 4, 128
+FEW_CHANNELS, MANY_CHANNELS, MANY_TILES = 4, 128, 64  # measured: docs/results.md
+SINGLE = jnp.dtype(jnp.float32)
 HAS_ONE_THREAD = jax.__version_info__ < (0, 11)
 # Calls whose body is looked into; a body under any other primitive is left as it is.
 CALLS = {
@@ -99,7 +103,7 @@ def _convolution(images, kernel, *, dimension_numbers, **params):
     rank = len(dimension_numbers[0])
     last, between = rank - 1, tuple(range(1, rank - 1))
     images, kernel = images.transpose(n, *space, c), kernel.transpose(*window, c_in, c_out)
-    product = _faster_product(kernel, **params)
+    product = _faster_product(images, kernel, **params)
     if product is not None:
         result = product(images, kernel, **params)
     else:
@@ -127,15 +131,18 @@ def _on_all_threads(images, kernel, *, padding, **params):
     return result[:, :rows] if missing else result
 
 
-def _faster_product(kernel, *, window_strides, lhs_dilation, rhs_dilation, **groups):
+def _faster_product(images, kernel, *, window_strides, lhs_dilation, rhs_dilation, **params):
     """What does the same faster than the convolution, or None."""
     *sides, channels, channels_after = kernel.shape
     strides = [max(pair) for pair in zip(window_strides, lhs_dilation, strict=True)]
-    is_plain = groups["feature_group_count"] == groups["batch_group_count"] == 1
+    is_plain = params["feature_group_count"] == params["batch_group_count"] == 1
     is_plain &= len(sides) == 2 and {*rhs_dilation} == {1}
-    is_wide = min(channels, channels_after) >= MANY_CHANNELS and kernel.dtype == jnp.float32
     if is_plain and max(strides) == 1:
-        return _by_tiles if is_wide and sides == [3, 3] else None
+        is_wide = sides == [3, 3] and min(channels, channels_after) >= MANY_CHANNELS
+        is_large = is_wide and len(images) * math.prod(_tile_counts(images, **params)) >= MANY_TILES
+        # Narrower types would lose digits in the sums; float64 was not measured.
+        is_single = {kernel.dtype, params["preferred_element_type"] or kernel.dtype} == {SINGLE}
+        return _by_tiles if is_large and is_single else None
     divides = all(side % stride == 0 for side, stride in zip(sides, strides, strict=True))
     if is_plain and {*lhs_dilation} == {1} and divides and channels <= FEW_CHANNELS:
         return _gather_patches
@@ -213,16 +220,15 @@ def _add_patches(
 
 
 def _by_tiles(images, kernel, *, padding, precision, preferred_element_type, **_):
-    """The 3 x 3 convolution g of the tiles d: A' [(G g G') * (B' d B)] A, Winograd's algorithm.
+    """The convolution of tiles d with a 3 x 3 kernel g: A' [(G g G') * (B' d B)] A (Winograd).
 
-    Each of the 16 products is one of matrices, over the channels.
+    Each of the 16 products is a matrix product that sums over the channels.
     """
     n, *sizes, channels = images.shape
-    results = [max(size + sum(pads) - 2, 0) for size, pads in zip(sizes, padding, strict=True)]
-    down, right = (-(-result // 2) for result in results)
+    down, right = counts = _tile_counts(images, padding)
     crop = [
         (before, 2 * count + 2 - before - size, 0)
-        for size, count, (before, _) in zip(sizes, (down, right), padding, strict=True)
+        for size, count, (before, _) in zip(sizes, counts, padding, strict=True)
     ]
     images = jax.lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *crop, (0, 0, 0)))
     pairs = images.reshape(n, down + 1, 2, right + 1, 2, channels)
@@ -242,7 +248,14 @@ def _by_tiles(images, kernel, *, padding, precision, preferred_element_type, **_
     columns = [_result_sums(column) for column in zip(*products, strict=True)]
     pixels = [jnp.stack(_result_sums(row), axis=3) for row in zip(*columns, strict=True)]
     result = jnp.stack(pixels, axis=2).reshape(n, 2 * down, 2 * right, kernel.shape[-1])
-    return result[:, : results[0], : results[1]]
+    height, width = (size + sum(pads) - 2 for size, pads in zip(sizes, padding, strict=True))
+    return result[:, :height, :width]
+
+
+def _tile_counts(images, padding, **_):
+    """How many tiles of 2 x 2 pixels a 3 x 3 convolution's result has, down and right."""
+    sizes = images.shape[1:-1]
+    return [max(size + sum(pads) - 1, 0) // 2 for size, pads in zip(sizes, padding, strict=True)]
 
 
 def _tile_sums(d):

@@ -7,12 +7,12 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-# Compiled quickly: tests ask what programs compute, not how fast.
+# Four devices, and programs compiled quickly: tests ask what they compute, not how fast.
 XLA_FLAGS = {
     "xla_force_host_platform_device_count": "4",
     "xla_cpu_parallel_codegen_split_count": "1",
 }
-if version("jaxlib").startswith("0.10."):  # later ones have no others, and refuse the flag
+if version("jaxlib").startswith("0.10."):  # 0.11 always uses them, and refuses the flag
     XLA_FLAGS["xla_cpu_use_fusion_emitters"] = "false"
 given = os.environ.get("XLA_FLAGS", "")
 added = [f"--{name}={value}" for name, value in XLA_FLAGS.items() if name not in given]
@@ -24,6 +24,7 @@ os.environ.setdefault(
     str(Path(tempfile.gettempdir()) / f"advspur-tests-jax-cache-{getpass.getuser()}"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# For quick compilation too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
@@ -34,6 +35,11 @@ import pytest  # noqa: E402
 from advspur.models.resnet import ARCHITECTURES  # noqa: E402
 
 collect_ignore = ["models/golden/make_golden.py"]  # it needs torch
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: tests of scripts wait for other processes."""
+    return os.cpu_count() + 1
 
 
 @pytest.fixture

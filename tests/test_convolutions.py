@@ -67,7 +67,6 @@ CASES = [  # shapes of images and kernel, options
     ((2, 8, 9, 2), (3, 3, 2, 5), {"strides": (2, 2), "padding": ((0, 4), (5, 0))}),  # many zeros
     ((2, 9, 9, 2), (4, 4, 2, 5), CUT),
     ((2, 8, 8, 6), (3, 3, 6, 5), {"strides": (2, 2)}),  # neither
-    ((2, 1, 2, 128), (3, 3, 128, 128), {"padding": "VALID"}),  # no result
 ]
 PRODUCTS = [  # few channels, and sides that the strides divide
     ((2, 8, 8, 3), (4, 4, 3, 5), {"strides": (2, 2)} | SIDES),
@@ -77,9 +76,9 @@ PRODUCTS = [  # few channels, and sides that the strides divide
     ((2, 9, 9, 3), (4, 2, 3, 5), CUT),
     ((2, 6, 7, 3), (2, 2, 3, 5), {"strides": (2, 2), "padding": ((5, 0), (0, 4))}),  # many zeros
     # Many channels: tiles.
-    ((2, 4, 5, 128), (3, 3, 128, 129), {}),
-    ((1, 6, 3, 129), (3, 3, 129, 128), {"padding": ((-1, 3), (2, 0))}),
-    ((1, 3, 3, 128), (3, 3, 128, 128), {"padding": "VALID"}),
+    ((11, 4, 5, 128), (3, 3, 128, 129), {}),
+    ((32, 6, 3, 129), (3, 3, 129, 128), {"padding": ((-1, 1), (1, 0))}),
+    ((64, 3, 3, 128), (3, 3, 128, 128), {"padding": "VALID"}),
 ]
 
 
@@ -90,11 +89,34 @@ def test_convolutions_and_their_gradients_are_those_of_jax(images, kernel, optio
         return conv(*arrays, **options), loss(*arrays)
 
     x, kernel = array(*images), array(*kernel)
-    kernel *= 10 / kernel.size**0.5  # results of order 1
+    kernel *= 10 / kernel.size**0.5  # results of order 1 to 10
     same_values(values, x, kernel)
     if (images, kernel.shape, options) in PRODUCTS:
         text = str(jax.make_jaxpr(for_loops(lambda x: conv(x, kernel, **options)))(x))
         assert "conv_general_dilated" not in text
+
+
+@pytest.mark.parametrize(
+    "n, channels, dtype, options",
+    (
+        (64, 127, "float32", {}),
+        (63, 128, "float32", {}),
+        (64, 128, "bfloat16", {}),
+        (64, 128, "float64", {}),
+        (64, 128, "float32", {"preferred_element_type": "float64"}),
+        (64, 128, "float32", {"rhs_dilation": (2, 2)}),
+        (64, 256, "float32", {"feature_group_count": 2}),
+        (64, 128, "float32", {}),
+    ),
+)
+def test_tiles_are_for_many_channels_and_pixels_in_float32(n, channels, dtype, options, x64):
+    """The last case alone; nothing is computed."""
+    after = channels // options.get("feature_group_count", 1)
+    x = jax.ShapeDtypeStruct((n, 2, 2, channels), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, after, channels), dtype)
+    function = for_loops(lambda x, k: conv(x, k, **options))
+    is_last = (n, channels, dtype, options) == (64, 128, "float32", {})
+    assert ("conv_general_dilated" not in str(jax.make_jaxpr(function)(x, kernel))) == is_last
 
 
 def test_strided_gradients_are_products_of_matrices():

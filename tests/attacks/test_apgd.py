@@ -110,7 +110,8 @@ def test_the_search_is_that_of_the_papers(p, x64):
     """The best point is that of a plain version from the same random start.
 
     The network is rugged, so that the way matters; a bias of the label keeps all images
-    robust, so that the largest loss decides. In float32 rounding decides some signs.
+    robust, so that the largest loss decides. In float64: in float32 rounding would
+    decide some signs.
     """
     params = PARAMS | {"b": np.float32([0, 25, 0, 0]), "B": RUGGED * PARAMS["B"]}
     params, images = jax.tree.map(np.float64, (params, IMAGES))
@@ -124,7 +125,7 @@ def test_the_search_is_that_of_the_papers(p, x64):
         image, x = (np.ravel(a[i]) for a in (images, starts))
         for scale, count in zip(scales, counts, strict=True):
             x = search(params, image, x, labels[i], p, scale * epsilon, count)
-        # A ball keeps a margin for rounding.
+        # l1 and l2 balls keep a relative margin, `box.ACCURACY`.
         np.testing.assert_allclose(got[i].ravel(), x, rtol=0, atol=1e-6)
 
 
