@@ -37,11 +37,6 @@ from advspur.models.resnet import ARCHITECTURES  # noqa: E402
 collect_ignore = ["models/golden/make_golden.py"]  # it needs torch
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores: tests of scripts wait for other processes."""
-    return os.cpu_count() + 1
-
-
 @pytest.fixture
 def key():
     """A PRNG key."""
