@@ -29,7 +29,6 @@ from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
 FEW_CHANNELS, MANY_CHANNELS, MANY_TILES = 4, 128, 64  # measured: docs/results.md
-SINGLE = jnp.dtype(jnp.float32)
 HAS_ONE_THREAD = jax.__version_info__ < (0, 11)
 # Calls whose body is looked into; a body under any other primitive is left as it is.
 CALLS = {
@@ -139,10 +138,11 @@ def _faster_product(images, kernel, *, window_strides, lhs_dilation, rhs_dilatio
     is_plain &= len(sides) == 2 and {*rhs_dilation} == {1}
     if is_plain and max(strides) == 1:
         is_wide = sides == [3, 3] and min(channels, channels_after) >= MANY_CHANNELS
-        is_large = is_wide and len(images) * math.prod(_tile_counts(images, **params)) >= MANY_TILES
+        num_tiles = len(images) * math.prod(_tile_counts(images, params["padding"]))
         # Narrower types would lose digits in the sums; float64 was not measured.
-        is_single = {kernel.dtype, params["preferred_element_type"] or kernel.dtype} == {SINGLE}
-        return _by_tiles if is_large and is_single else None
+        preferred = params["preferred_element_type"]
+        is_single = kernel.dtype == jnp.float32 and (preferred is None or preferred == jnp.float32)
+        return _by_tiles if is_wide and is_single and num_tiles >= MANY_TILES else None
     divides = all(side % stride == 0 for side, stride in zip(sides, strides, strict=True))
     if is_plain and {*lhs_dilation} == {1} and divides and channels <= FEW_CHANNELS:
         return _gather_patches
@@ -252,7 +252,7 @@ def _by_tiles(images, kernel, *, padding, precision, preferred_element_type, **_
     return result[:, :height, :width]
 
 
-def _tile_counts(images, padding, **_):
+def _tile_counts(images, padding):
     """How many tiles of 2 x 2 pixels a 3 x 3 convolution's result has, down and right."""
     sizes = images.shape[1:-1]
     return [max(size + sum(pads) - 1, 0) // 2 for size, pads in zip(sizes, padding, strict=True)]

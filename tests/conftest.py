@@ -12,7 +12,7 @@ XLA_FLAGS = {
     "xla_force_host_platform_device_count": "4",
     "xla_cpu_parallel_codegen_split_count": "1",
 }
-if version("jaxlib").startswith("0.10."):  # 0.11 always uses them, and refuses the flag
+if version("jaxlib").startswith("0.10."):  # 0.11 refuses the flag
     XLA_FLAGS["xla_cpu_use_fusion_emitters"] = "false"
 given = os.environ.get("XLA_FLAGS", "")
 added = [f"--{name}={value}" for name, value in XLA_FLAGS.items() if name not in given]
@@ -24,7 +24,7 @@ os.environ.setdefault(
     str(Path(tempfile.gettempdir()) / f"advspur-tests-jax-cache-{getpass.getuser()}"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# For quick compilation too.
+# Without LLVM's optimisation, too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402
