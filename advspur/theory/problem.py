@@ -26,8 +26,8 @@ class Problem(NamedTuple):
 
 def matvec(matrix, x):
     """[m, n]: matrix x of every problem."""
-    if matrix.shape[1] > UNROLLED:
-        return jnp.sum(matrix * x, axis=1) if x.ndim == 2 else matrix @ x
+    if len(x) > UNROLLED:
+        return jnp.einsum("ij...,j...->i...", matrix, x)
     return functools.reduce(operator.add, (matrix[:, j] * x[j] for j in range(len(x))))
 
 
@@ -49,7 +49,7 @@ def moments(problem, v):
 
 
 class Factors(NamedTuple):
-    """matrix = L D L' (few features: entries [n], the diagonal inverted) or LAPACK's LU."""
+    """matrix = L D L' (few features: entries [n], D inverted) or, by LAPACK, L L'."""
 
     lower: Any
     rest: Any
@@ -67,7 +67,7 @@ def factor(matrix):
         size = jnp.max(jnp.abs(first), axis=(-2, -1), keepdims=True)
         tiny = 100 * jnp.finfo(matrix.dtype).eps * size  # singular ones have a solution too
         regular = first + tiny * jnp.eye(m, dtype=matrix.dtype)
-        return Factors(*jax.scipy.linalg.lu_factor(regular), first)
+        return Factors(jnp.linalg.cholesky(regular, symmetrize_input=False), None, first)
     floor = 8 * m * jnp.finfo(matrix.dtype).eps
     rest = [[matrix[i, j] for j in range(i + 1)] for i in range(m)]
     lower, inverses = [[] for _ in range(m)], []
@@ -88,8 +88,9 @@ def solve(factors, side):
     m = len(side)
     if m > UNROLLED:
         first = side.T[..., None] if side.ndim == 2 else side[:, None]
-        x = jax.scipy.linalg.lu_solve((lower, rest), first)
-        x += jax.scipy.linalg.lu_solve((lower, rest), first - matrix @ x)  # undoes `tiny`
+        factors = (lower, True)
+        x = jax.scipy.linalg.cho_solve(factors, first)
+        x += jax.scipy.linalg.cho_solve(factors, first - matrix @ x)  # undoes `tiny`
         return x[..., 0].T
     x = list(side)
     for i in range(m):

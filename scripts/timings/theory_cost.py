@@ -20,7 +20,7 @@ from theory_certified import random_models  # noqa: E402
 
 from advspur.theory import collapse_radius, minimize_adversarial_loss, sweep_nfs  # noqa: E402
 
-BATCHES = {5: 8192, 10: 4096, 20: 512, 50: 128, 100: 32, 200: 8, 500: 2, 1000: 1}
+BATCHES = {5: 8192, 10: 4096, 20: 512, 50: 128, 100: 32, 200: 8, 500: 2, 1000: 1, 2000: 1, 4000: 1}
 NORMS = (1.0, 1.5, 2.0, 3.0, math.inf)
 ROWS = (10, 100, 1000, 10_000)
 COLUMNS = 1000

@@ -203,20 +203,23 @@ def test_theta_is_zero_from_the_collapse_on(p, solve, paper_models, numpy_radius
     assert np.all(best.converged)
 
 
-def test_rank_deficient_covariance_is_certified(p, solve, numpy_radius):
+@pytest.mark.parametrize("m", (5, 20))  # eliminated by hand, and by LAPACK
+def test_rank_deficient_covariance_is_certified(m, p, solve, numpy_radius):
     """Two copies of the same features: for p = 1 and inf nothing says which to use."""
     rng = np.random.default_rng(0)
-    half = rng.normal(size=(20, 3, 3))
-    root = np.concatenate([half, half[:, :2]], axis=1)
-    theta_opt = np.concatenate([rng.normal(size=(20, 2)), np.zeros((20, 3))], axis=1)
-    is_spurious = np.broadcast_to(np.arange(5) >= 2, (20, 5))
+    rank, copied = m - m // 2, m // 2
+    half = rng.normal(size=(20, rank, rank))
+    root = np.concatenate([half, half[:, :copied]], axis=1)
+    theta_opt = np.concatenate([rng.normal(size=(20, copied)), np.zeros((20, rank))], axis=1)
+    is_spurious = np.broadcast_to(np.arange(m) >= copied, (20, m))
     covariance = root @ root.transpose(0, 2, 1)
     models = GaussianLinearModel(covariance, theta_opt, np.full(20, 0.1), is_spurious)
     best = solve(models, np.geomspace(0.01, 0.95, 20) * numpy_radius(models, p), p=p)
     assert np.all(best.converged), (best.gap / best.loss)[~best.converged]
     np.testing.assert_array_equal(best.unique, p not in (1, math.inf))
     if 1 < p < math.inf:  # copies share alike
-        np.testing.assert_allclose(best.theta[:, :2], best.theta[:, 3:], rtol=1e-6, atol=1e-9)
+        copies = best.theta[:, rank:]
+        np.testing.assert_allclose(best.theta[:, :copied], copies, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("p", (2, math.inf))
