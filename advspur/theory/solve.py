@@ -57,7 +57,7 @@ def minimize_adversarial_loss(model, epsilon, *, p, features="all", budget_weigh
     """argmin over theta of c2 s^2 + (c1 s + epsilon ||theta||_q)^2 (Theorem 1), exactly.
 
     Args:
-      model: GaussianLinearModel of m features, 2 <= m <= about 1000.
+      model: GaussianLinearModel of m features, 2 <= m <= about 4000.
       epsilon: attack budget >= 0, in the units of the features.
       p: norm of the attack, in [1, inf].
       features: "all", or "core" for the best theta with theta_S = 0.
