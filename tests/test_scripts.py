@@ -371,7 +371,7 @@ def start_two(folder, *arguments):
     ]
 
 
-def test_two_processes_train_as_one_and_go_on_after_one_is_killed(run, tmp_path):
+def test_two_processes_train_as_one_and_go_on_after_one_is_killed_or_terminated(run, tmp_path):
     config = [f"--config={TINY}", "--config.num_steps=10", "--config.validation.every_steps=10"]
     config += ["--config.checkpoint_every_steps=3", "--config.attack.epsilon=1/4"]
     checkpoints, said = tmp_path / "two" / "checkpoints", tmp_path / "said"
@@ -385,6 +385,18 @@ def test_two_processes_train_as_one_and_go_on_after_one_is_killed(run, tmp_path)
     assert first.exitcode not in (0, None)
     assert text.count("error: ") == 1 and "Traceback" not in text, text
     assert "another of the processes is gone" in text and "start all of them again" in text
+
+    log = tmp_path / "two" / "metrics.jsonl"
+    before = log.read_text().count("loss") if log.exists() else 0
+    first, second = start_two(said, *config, f"--workdir={tmp_path / 'two'}")
+    while not log.exists() or log.read_text().count("loss") <= before:
+        assert first.is_alive() and second.is_alive()
+        time.sleep(0.001)
+    second.terminate()  # both stop at the same step, and save
+    first.join(60)
+    second.join(60)
+    text = (said / "0" / "err").read_text()
+    assert first.exitcode == second.exitcode == 130 and "stopped and saved at step" in text, text
 
     for process in (processes := start_two(said, *config, f"--workdir={tmp_path / 'two'}")):
         process.join(500)

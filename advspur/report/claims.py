@@ -29,12 +29,16 @@ class Finding(NamedTuple):
     statement: str
     verdict: str
     detail: str
+    row: str = ""  # its place in the matrix of verdicts; "": it has none
+    column: str = ""
+    chip: str = ""  # what tells it from others in the same place, such as the norm
 
 
 class Claim(NamedTuple):
     """A sentence on a headline number of the models of one norm, or of both (None)."""
 
     text: str  # with {name}, {norm}, {paper}; {larger} and {rise}: the way of more reliance
+    short: str  # the column of the matrix of verdicts
     judge: Callable  # (suite, claim) -> (verdict, detail); None where the models are not there
     headline: h.Headline
     p: float | None = None
@@ -44,13 +48,21 @@ class Claim(NamedTuple):
 def findings(suite, claims):
     """The Findings of those claims that the suite has the models for."""
     judged = [(c, c.judge(suite, c)) for c in claims]
-    return [Finding(c.headline.title, _statement(c), *found) for c, found in judged if found]
+    return [
+        Finding(c.headline.title, _statement(c), *found, c.headline.label, c.short, _norm(c))
+        for c, found in judged
+        if found
+    ]
+
+
+def _norm(claim):
+    return norm_label(claim.p) if claim.p else ""
 
 
 def _statement(claim):
     larger, rise = ("larger", "rise") if claim.headline.sign > 0 else ("smaller", "fall")
     words = {"name": claim.headline.name, "larger": larger, "rise": rise, "paper": claim.paper}
-    return claim.text.format(norm=claim.p and norm_label(claim.p), **words)
+    return claim.text.format(norm=_norm(claim), **words)
 
 
 def judge(compared, sign, unit, note="", shown=POINTS):
@@ -164,18 +176,42 @@ def _listed(compared, shown):
     return f"{title}: {'; '.join(groups.values() if len(groups) == 1 else named)}."
 
 
-EVERY = "Every {norm} model has a {larger} {name} than the standard one.", _beyond
-THAN = "have a {larger} {name} than the standard model of their architecture."
-COUNT = "{paper} of 10 {norm} models " + THAN, _beyond
-EACH = "The {name} gets {larger} with each larger {norm} budget.", _steps
-RANKED = "The {name} {rise}s with the {norm} budget.", _ranked
-OURS = "(our reading: it goes the other way)."
-REVERSED = "The {name} does not fall with the {norm} budget " + OURS, _ranked
-STRONGER = "Averaged over the budgets, the {name} is {larger} for ℓ2 than for ℓ∞.", _stronger
-WITHIN = "within 10% of the standard model of the architecture, with its interval"
-CONSTANT = "The {name} is roughly constant (our reading: " + WITHIN + ").", _constant
-STATED_L2 = "The {name} of the ℓ2 resnet50, ε = 5, is 18.9%.", _stated
-STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", _stated
+# Sentence, column of the matrix of verdicts, judge.
+EVERY = (
+    "Every {norm} model has a {larger} {name} than the standard one.",
+    "every robust model relies more",
+    _beyond,
+)
+COUNT = (
+    "{paper} of 10 {norm} models have a {larger} {name} than the standard model of their "
+    "architecture.",
+    "as many rely more as in the paper",
+    _beyond,
+)
+EACH = (
+    "The {name} gets {larger} with each larger {norm} budget.",
+    "more with each larger budget",
+    _steps,
+)
+RANKED = "The {name} {rise}s with the {norm} budget.", "reliance grows with the budget", _ranked
+REVERSED = (
+    "The {name} does not fall with the {norm} budget (our reading: it goes the other way).",
+    "reliance shrinks with the budget",
+    _ranked,
+)
+STRONGER = (
+    "Averaged over the budgets, the {name} is {larger} for ℓ2 than for ℓ∞.",
+    "ℓ2 relies more than ℓ∞",
+    _stronger,
+)
+CONSTANT = (
+    "The {name} is roughly constant (our reading: within 10% of the standard model of the "
+    "architecture, with its interval).",
+    "roughly constant",
+    _constant,
+)
+STATED_L2 = "The {name} of the ℓ2 resnet50, ε = 5, is 18.9%.", "the paper's number", _stated
+STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", STATED_L2[1], _stated
 
 
 def _on(headline, *sentences):

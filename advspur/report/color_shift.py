@@ -16,14 +16,15 @@ from advspur.report.panels import PERCENT, line
 from advspur.report.suite import budget_label, estimate_of, mean_estimate, norm_label, number, span
 
 TEST, CONTROL = "test", "uncorrelated"
+TITLE = title_of(COLORS)
 SPLITS = (  # label, line style and colour of the gap
     (TEST, "colours as in training", "-", "#1d1d1f"),
-    (CONTROL, "colours that tell nothing", "--", "#8a6100"),
+    (CONTROL, "uninformative colours", "--", "#8a6100"),
 )
 CAPTION = (
     "Accuracy under PGD against its budget (0: no attack), one line a ratio ρ of majority to "
     "minority images of each class; and the gap, the accuracy at the largest ρ minus that at the "
-    "smallest, with colours as in training and with colours that tell nothing (ρ = 1). Means over "
+    "smallest, with colours as in training and with uninformative colours (ρ = 1). Means over "
     "seeds (dots) with the mean of their 95% intervals over test images."
 )
 
@@ -38,7 +39,7 @@ class Arm(NamedTuple):
 
 
 def color_shift_figures(suite):
-    """(file name, title, figure, caption) of the arms that there are records of."""
+    """(file name, title, figure, caption, rows of the findings) of arms that have records."""
     arms = arms_of(suite)
     for name, title, is_robust in (
         ("figure9_color_shift", "Figure 9: colour shift", False),
@@ -46,7 +47,8 @@ def color_shift_figures(suite):
     ):
         shown = {arm: curves for arm, curves in arms.items() if bool(arm.p) == is_robust}
         if shown:
-            yield name, title, _draw(shown), f"{CAPTION} {_protocol(suite, shown)}"
+            rows = {f"{TITLE}: {about}" for arm in shown for about in _abouts(arm)}
+            yield name, title, _draw(shown), f"{CAPTION} {_protocol(suite, shown)}", rows
 
 
 def color_shift_findings(suite):
@@ -55,7 +57,11 @@ def color_shift_findings(suite):
     # The clean numbers are the same under every attack: judged once.
     first = {arm[:3]: arm for arm in reversed(arms)}.values()
     found = [one for arm, curves in arms.items() for one in _judged(arm, curves, arm in first)]
-    return [Finding(title_of(COLORS), text, *judged) for text, judged in found if judged]
+    return [
+        Finding(TITLE, f"{about}: {text}", *judged, f"{TITLE}: {about}", column)
+        for about, column, text, judged in found
+        if judged
+    ]
 
 
 def arms_of(suite):
@@ -92,24 +98,32 @@ def _mean(seeds):
     return mean_estimate(list(seeds.values()))
 
 
-def _judged(arm, curves, with_clean):
-    """(sentence, what `judge` says of it) of one arm."""
+def _abouts(arm):
+    """The training of an arm as shown, and that with its attack."""
     trained = f"{norm_label(arm.p)} training" if arm.p else "Standard training"
-    attacked = f"{trained}, {norm_label(arm.attack_p)} attack: "
+    return trained, f"{trained}, {norm_label(arm.attack_p)} attack"
+
+
+def _judged(arm, curves, with_clean):
+    """(what it is about, column, sentence, what `judge` says of it) of one arm."""
+    trained, attacked = _abouts(arm)
     if with_clean:
         means = [_mean(of_rho[0.0]) for of_rho in curves[TEST].values()]
         steps = [difference(b, a) for a, b in pairwise(means)]
-        yield f"{trained}: clean accuracy is higher for larger ρ.", judge({"": steps}, 1, "steps")
+        text = "clean accuracy is higher for larger ρ."
+        yield trained, "clean accuracy grows with ρ", text, judge({"": steps}, 1, "steps")
     gaps = {b: gap for b, (gap, _) in gaps_of(curves[TEST]).items()}
     clean, under = gaps.get(0.0), [gap for b, gap in gaps.items() if b]
-    text = f"{attacked}accuracy under attack is higher for the largest ρ than the smallest."
-    yield text, judge({"": under}, 1, "budgets")
-    text = f"{attacked}the gap between the largest and the smallest ρ is larger under attack."
+    text = "accuracy under attack is higher for the largest ρ than the smallest."
+    yield attacked, "the largest ρ helps under attack", text, judge({"": under}, 1, "budgets")
+    text = "the gap between the largest and the smallest ρ is larger under attack."
     growth = [difference(gap, clean) for gap in under]
-    yield text, judge({"": growth}, 1, "budgets", _growth(gaps, arm)) if under else None
-    text = f"{attacked}with colours that tell nothing the gain vanishes or reverses (ours): the "
+    found = judge({"": growth}, 1, "budgets", _growth(gaps, arm)) if under else None
+    yield attacked, "and more than without one", text, found
+    text = "with uninformative colours the gain vanishes or reverses (our addition): the largest ρ "
     control = [gap for budget, (gap, _) in gaps_of(curves[CONTROL]).items() if budget]
-    yield f"{text}largest ρ is worse under attack.", judge({"": control}, -1, "budgets")
+    found = judge({"": control}, -1, "budgets")
+    yield attacked, "not with uninformative colours", f"{text}is worse under attack.", found
 
 
 def _growth(gaps, arm):

@@ -79,24 +79,24 @@ FIGURES = (  # file name, title on the page, kind of panels, headlines, caption
 
 
 def save_figures(figures, directory):
-    """Save each (file name, title, figure, caption) as PNG and PDF.
+    """Save each (file name, title, figure, caption, ...) as PNG and PDF.
 
-    Returns: [(title, path of the PNG, caption)].
+    Returns: [(title, path of the PNG, caption, ...)].
     """
     matplotlib.use("Agg")
     directory, saved = Path(directory), []
     directory.mkdir(parents=True, exist_ok=True)
     with plt.rc_context(STYLE):
-        for name, title, figure, caption in figures:
+        for name, title, figure, *rest in figures:
             for suffix in ("pdf", "png"):
                 figure.savefig(directory / f"{name}.{suffix}")
             plt.close(figure)
-            saved.append((title, directory / f"{name}.png", caption))
+            saved.append((title, directory / f"{name}.png", *rest))
     return saved
 
 
 def suite_figures(suite):
-    """(file name, title, figure, caption) of every figure that the suite has records for."""
+    """(file name, title, figure, caption, labels of what is judged from it)."""
     has_budgets, has_unknown = bool(suite.norms()), bool(suite.unknown())
     for name, title, draw, shown, caption in (*FIGURES, *own_figures(suite)):
         if draw is by_budget and has_unknown and not has_budgets:
@@ -105,10 +105,11 @@ def suite_figures(suite):
         recorded = list(filter(has, shown))
         # Standard models alone have nothing to be drawn against.
         if recorded and (has_budgets or has_unknown or draw in (bars, by_model)):
-            protocols = (_protocol(suite, m) for m in recorded)
-            yield name, title, draw(suite, recorded), " ".join([caption, *protocols])
+            text = " ".join([caption, *(_protocol(suite, m) for m in recorded)])
+            labels = set() if draw is bars else {m.label for m in recorded}
+            yield name, title, draw(suite, recorded), text, labels
     if any(key[1:] == ATTACKED for key in suite.records):
-        yield "robustness", "Robustness", _robustness(suite), ROBUSTNESS
+        yield "robustness", "Robustness", _robustness(suite), ROBUSTNESS, set()
     yield from color_shift_figures(suite)
 
 

@@ -36,6 +36,10 @@ class Headline(NamedTuple):
     def title(self):
         return title_of(self.benchmark)
 
+    @property
+    def label(self):
+        return f"{self.title}: {self.name}"
+
 
 def title_of(benchmark):
     """The benchmark as its authors write it; its name where it is no benchmark of the paper."""
@@ -127,7 +131,7 @@ HEADLINES = (
     COLORS_CLEAN,
     COLORS_CLEAN._replace(name="majority", metric="majority_accuracy"),
     COLORS_CLEAN._replace(name="minority", metric="minority_accuracy"),
-    Headline("accuracy, colours that tell nothing", COLORS, "accuracy", {"part": "uncorrelated"}),
+    Headline("accuracy, uninformative colours", COLORS, "accuracy", {"part": "uncorrelated"}),
     SHAPES_CLEAN,
     *SHAPES_GROUPS,
     *SHAPES_GAPS,

@@ -1,16 +1,21 @@
-"""report.html: one self-contained page of what was run, found, and what it cost."""
+"""report.html, one self-contained page of what was asked, found and run; and its data beside it."""
 
 import base64
+import csv
+import io
+import json
 from pathlib import Path
 
 import jinja2
 
 from advspur._checks import require
 from advspur._files import read_json, write_whole
-from advspur.records import COMPLETE, COUNTS, read_records
+from advspur.records import COMPLETE, COUNTS, Record, read_records
+from advspur.report.answer import answer_of, models_matrix, tally, trends_matrix
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
 from advspur.report.figures import save_figures, suite_figures
+from advspur.report.glossary import WORDS, marker
 from advspur.report.headlines import HEADLINES, own_headlines, title_of
 from advspur.report.predictions import (
     model_label,
@@ -25,15 +30,22 @@ from advspur.report.suite import options_label, suite_of
 from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
 
+PREDICTED = "Does the linear theory predict what networks rely on?"
+LINEAR = "When does the best robust linear model rely on spurious features?"
+
 
 def write_report(directory):
     """Draw figures/ and report.html of a directory with results; return the page's path.
 
     Reads records.jsonl, theory_*.npz, config.json, and predictions.json with the records of its
-    settings, whichever are there. Raises InputError where there are none of the first two and no
-    network with a prediction.
+    settings, whichever are there. Writes the same numbers and verdicts to records.csv and
+    claims.json. Raises InputError where there are no records, no theory and no network with a
+    prediction.
     """
     directory = Path(directory)
+    config = directory / "config.json"
+    run = read_json(config) if config.exists() else None
+    note = (run or {}).get("config", {}).get("note", "")
     records = read_records(directory / "records.jsonl")
     theory, comparison = read_theory(directory), read_predictions(directory)
     require(
@@ -43,58 +55,91 @@ def write_report(directory):
     )
     numbers = [r for r in records if r.benchmark != "training" and r.metric != COMPLETE]
     suite = suite_of(numbers)
-    figures = save_figures(suite_figures(suite), directory / "figures")
-    drawn = save_figures(theory_figures(theory), directory / "figures")
-    remedies = read_remedies(suite, directory)
-    helping = save_figures(remedy_figures(remedies), directory / "figures")
-    compared = save_figures(
-        prediction_figure(comparison) if comparison else (), directory / "figures"
-    )
-    config = directory / "config.json"
-    run = read_json(config) if config.exists() else None
-    note = (run or {}).get("config", {}).get("note", "")
+    remedies = [(r, list(remedy_findings(r))) for r in read_remedies(suite, directory)]
+    trends = [*findings(suite, CLAIMS), *color_shift_findings(suite)]
+    claims = {
+        "trends": trends,
+        "masks": findings(suite, MASK_CLAIMS),
+        "remedies": [f for _, found in remedies for f in found],
+        "predictions": list(prediction_findings(comparison)) if comparison else [],
+        "theory": theory_findings(theory),
+    }
+    others = (PREDICTED, claims["predictions"]), (LINEAR, claims["theory"])
+    answer = answer_of(suite, trends, others)
+
+    def drawn(figures, note=""):
+        return [_image(note, *saved) for saved in save_figures(figures, directory / "figures")]
+
+    shown = {
+        "answer_figure": drawn(
+            [("answer", answer.question, answer.draw(), answer.caption)] if answer.draw else ()
+        ),
+        "figures": _with_claims(drawn(suite_figures(suite), note), [*trends, *claims["masks"]]),
+        "remedy_figures": drawn(remedy_figures([r for r, _ in remedies])),
+        "prediction_figures": drawn(prediction_figure(comparison) if comparison else ()),
+        "theory_figures": drawn(theory_figures(theory)),
+    }
+    marked = marker()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("advspur.report", "."), autoescape=True, trim_blocks=True
     )
-    shown = {
-        "percent": _percent,
-        "options_label": options_label,
-        "title_of": title_of,
-        "model_label": model_label,
-        "prediction_findings": prediction_findings,
-        "prediction_table": prediction_table,
-        "remedy_findings": remedy_findings,
-        "remedy_table": remedy_table,
-    }
-    environment.globals.update(shown, counts=COUNTS)
+    environment.globals.update(
+        percent=_percent,
+        tally=tally,
+        marked=marked,
+        glossary=lambda: [(w, meaning) for w, meaning in WORDS.items() if w in marked.seen],
+        options_label=options_label,
+        title_of=title_of,
+        model_label=model_label,
+        prediction_table=prediction_table,
+        remedy_table=remedy_table,
+        counts=COUNTS,
+    )
     page = environment.get_template("page.html").render(
         title=directory.name,
         run=run,
         note=note,
+        answer=answer,
+        trends_matrix=trends_matrix(trends),
+        models_matrix=models_matrix(suite) if suite.unknown() or not trends else None,
+        claims=claims,
         models=[(m, _cost([r for r in records if r.model == m.name])) for m in suite.models],
         has_unknown=bool(suite.unknown()),
-        trends=[*findings(suite, CLAIMS), *color_shift_findings(suite)],
-        mask_trends=findings(suite, MASK_CLAIMS),
         headlines=_headlines(suite),
-        figures=[_image(title, path, f"{caption} {note}") for title, path, caption in figures],
-        claims=theory_findings(theory),
-        theory_figures=[_image(*figure) for figure in drawn],
         remedies=remedies,
-        remedy_figures=[_image(*figure) for figure in helping],
         comparison=comparison,
-        prediction_figures=[_image(*figure) for figure in compared],
         numbers=[(m.name, [r for r in numbers if r.model == m.name]) for m in suite.models],
         num_records=len(numbers),
         directory=directory,
+        **shown,
     )
+    write_whole(directory / "records.csv", _csv(numbers))
+    told = [{"section": s} | f._asdict() for s, found in claims.items() for f in found]
+    write_whole(directory / "claims.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     path = directory / "report.html"
     write_whole(path, page)
     return path
 
 
-def _image(title, path, caption):
+def _image(note, title, path, caption, rows=()):
     data = base64.b64encode(path.read_bytes()).decode()
-    return {"src": f"data:image/png;base64,{data}", "caption": caption, "title": title}
+    return {
+        "src": f"data:image/png;base64,{data}",
+        "title": title,
+        "caption": f"{caption} {note}".strip(),
+        "rows": rows,
+    }
+
+
+def _with_claims(figures, trends):
+    """The figures with (number, Finding) of what is judged from each; the rest under no figure."""
+    left = dict(enumerate(trends))
+    for figure in figures:
+        figure["claims"] = [(n, f) for n, f in left.items() if f.row in figure["rows"]]
+        left = {n: f for n, f in left.items() if f.row not in figure["rows"]}
+    if left:
+        figures.append({"title": "Further claims", "claims": list(left.items())})
+    return figures
 
 
 def _headlines(suite):
@@ -126,3 +171,16 @@ def _percent(number):
     """The value and the interval of a Record or Estimate as shown."""
     value, low, high = (f"{100 * x:.1f}" for x in (number.value, number.low, number.high))
     return value, f"[{low}, {high}]"
+
+
+def _csv(records):
+    """The records as a table with a column for each option; lists and recipes as JSON."""
+    options = list(dict.fromkeys(name for r in records for name in r.options))
+    fields = [name for name in Record._fields if name != "options"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*fields, *(f"option_{name}" for name in options)])
+    for r in records:
+        cells = [*(getattr(r, name) for name in fields), *map(r.options.get, options)]
+        table.writerow([json.dumps(c) if isinstance(c, list | dict) else c for c in cells])
+    return text.getvalue()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advspur.intervals import Estimate, wilson
-from advspur.records import COMPLETE, record
+from advspur.records import COMPLETE, Record, record
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.suite import suite_of
 
@@ -100,6 +100,18 @@ def model_records(place, rng):
         add("waterbirds", "worst_group_accuracy", minority - 0.1, 642, **head)
         add("waterbirds", "adjusted_average_accuracy", 0.92, 5794, 0.01, **head)
     return [*found, made(Estimate(9, 9, 9, 9), COMPLETE, "imagenet9", place)]
+
+
+@pytest.fixture
+def model():
+    """Function (p, epsilon, ...) -> a record on spurious shapes, ± 2 points."""
+
+    def make(p, epsilon, metric="background_gap", value=0.0, seed=0, **options):
+        about = {"benchmark": "spurious_shapes", "arch": "a", "seed": seed, "seconds": 1.0}
+        about |= {"train_p": p, "train_epsilon": epsilon, "model": f"{p}_{epsilon}_{seed}"}
+        return Record(metric, value, value - 0.02, value + 0.02, 100, options, **about)
+
+    return make
 
 
 @pytest.fixture(scope="session")

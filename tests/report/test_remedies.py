@@ -249,7 +249,7 @@ def test_recipes_are_in_no_curve_and_the_page_shows_them(tmp_path, rendered):
     assert of.curves(gap, math.inf) == plain.curves(gap, math.inf)
     assert of.baseline(gap, "a") == plain.baseline(gap, "a")
     page = write_report(tmp_path).read_text()
-    assert "<h2>What helps</h2>" in page and "figures" in page
+    assert ">What helps</h2>" in page and "figures" in page
     assert (tmp_path / "figures" / "remedies_spurious_shapes.png").stat().st_size > 10_000
     titles, rows = remedy_table(remedies)
     assert titles == ["gap", "worst group", "clean", "PGD ℓ∞ 4/255", "PGD ℓ∞ 4/255 on the object"]

@@ -5,27 +5,24 @@ import re
 import pytest
 
 from advspur._checks import InputError
-from advspur.records import COMPLETE, Record, append_records
+from advspur.records import COMPLETE, append_records
 from advspur.report import write_report
 from advspur.report.claims import CLAIMS, findings
 from advspur.report.headlines import SHAPES_GAPS
 from advspur.report.suite import suite_of
 
-HALF_WIDTH = 0.02
 
+@pytest.fixture
+def verdicts(model):
+    """Function of gaps -> {statement: verdict} for the background gap."""
 
-def model(p, epsilon, metric="background_gap", value=0.0, seed=0, **options):
-    about = {"benchmark": "spurious_shapes", "arch": "a", "seed": seed, "seconds": 1.0}
-    about |= {"train_p": p, "train_epsilon": epsilon, "model": f"{p}_{epsilon}_{seed}"}
-    return Record(metric, value, value - HALF_WIDTH, value + HALF_WIDTH, 100, options, **about)
+    def judge(l2, linf=(), base=0.1):
+        records = [model(2.0, 0.0, value=base)]
+        records += [model(2.0, 0.1 * (i + 1), value=v) for i, v in enumerate(l2)]
+        records += [model("inf", 0.01 * (i + 1), value=v) for i, v in enumerate(linf)]
+        return {t.statement: t.verdict for t in findings(suite_of(records), CLAIMS)}
 
-
-def verdicts(l2, linf=(), base=0.1):
-    """Statement -> verdict for the background gap."""
-    records = [model(2.0, 0.0, value=base)]
-    records += [model(2.0, 0.1 * (i + 1), value=v) for i, v in enumerate(l2)]
-    records += [model("inf", 0.01 * (i + 1), value=v) for i, v in enumerate(linf)]
-    return {t.statement: t.verdict for t in findings(suite_of(records), CLAIMS)}
+    return judge
 
 
 LARGER = "Every ℓ2 model has a larger background gap than the standard one."
@@ -43,17 +40,17 @@ STRONGER = "Averaged over the budgets, the background gap is larger for ℓ2 tha
         ((0.2, 0.21, 0.3), "holds", "holds in part"),
     ],
 )
-def test_verdicts(gaps, larger, grows):
+def test_verdicts(verdicts, gaps, larger, grows):
     found = verdicts(gaps)
     assert (found[LARGER], found[GROWS]) == (larger, grows)
 
 
-def test_norms_are_compared_on_their_means():
+def test_norms_are_compared_on_their_means(verdicts):
     cases = ((0.3, 0.4), (0.1, 0.2)), ((0.1, 0.2), (0.3, 0.4)), ((0.3, 0.4), (0.34, 0.36))
     assert [verdicts(*case)[STRONGER] for case in cases] == ["holds", "fails", "open"]
 
 
-def test_smaller_sensitivity_is_more_reliance():
+def test_smaller_sensitivity_is_more_reliance(model):
     metric, family = "relative_foreground_sensitivity", {"family": "l2"}
     records = [model(2.0, e, metric, v, **family) for e, v in ((0.0, 0.5), (0.1, 0.2), (0.2, 0.1))]
     found = {t.statement: t.verdict for t in findings(suite_of(records), CLAIMS)}
@@ -61,14 +58,14 @@ def test_smaller_sensitivity_is_more_reliance():
     assert found[f"Every ℓ2 model has a smaller {name} than the standard one."] == "holds"
 
 
-def test_seeds_are_averaged_and_averaged_weights_left_out():
+def test_seeds_are_averaged_and_averaged_weights_left_out(model):
     records = [model(2.0, 0.5, value=v, seed=s) for s, v in enumerate((0.1, 0.3))]
     records.append(records[0]._replace(model=records[0].model + "@ema", value=0.9))
     curve = suite_of(records).curve(SHAPES_GAPS[0], "a", 2.0)
     assert curve[0.5].value == pytest.approx(0.2, abs=1e-12)
 
 
-def test_page_shows_every_number_and_escapes_names(tmp_path, rendered):
+def test_page_shows_every_number_and_escapes_names(model, tmp_path, rendered):
     records = [model(2.0, e, value=v) for e, v in ((0.0, 0.1), (0.25, 0.3))]
     odd = records[1]._replace(
         model="<b>odd</b>", seed=1, metric="accuracy", options={"split": "test"}
@@ -94,7 +91,7 @@ def test_page_shows_every_number_and_escapes_names(tmp_path, rendered):
     assert "http" not in page.replace("http-equiv", "")  # self-contained
 
 
-def test_two_suites_in_one_directory_are_refused(tmp_path):
+def test_two_suites_in_one_directory_are_refused(model, tmp_path):
     first = model(2.0, 0.25, value=0.1)
     append_records(tmp_path / "records.jsonl", [first, first._replace(model="other")])
     with pytest.raises(InputError, match="2.0_0.25_0 and other have the same arch"):

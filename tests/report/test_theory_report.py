@@ -164,7 +164,7 @@ def test_page_of_theory_alone(tmp_path, rendered):
     page = write_report(tmp_path).read_text()
     assert "Linear theory" in page and "Models and what they cost" not in page
     assert page.count("<img") == page.count('src="data:image/png') == 5
-    assert page.count('class="verdict') == len(theory_findings(read_theory(tmp_path))) == 13
+    assert page.count('<tr id="theory-') == len(theory_findings(read_theory(tmp_path))) == 13
     assert (tmp_path / "figures" / "theory_phase.pdf").exists()
 
 

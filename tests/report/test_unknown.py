@@ -112,7 +112,7 @@ def test_every_kind_of_panels_shows_unknown_models(synthetic, unknown):
 
 def test_a_suite_of_unknown_models_has_all_figures(unknown, tmp_path, rendered):
     suite = suite_of([r for r in unknown if r.benchmark in ("imagenet", "objectnet", "rival10")])
-    drawn = {path.stem for _, path, _ in save_figures(suite_figures(suite), tmp_path)}
+    drawn = {path.stem for _, path, *_ in save_figures(suite_figures(suite), tmp_path)}
     paper = {"figure1_snapshot", "figure5_shifts", "figure6_sensitivity"}
     assert drawn == paper | {"masks_rival10"}
 
@@ -137,7 +137,7 @@ def test_the_page_tabulates_unknown_and_averages_standard_models(synthetic, unkn
     page = page_of([*records, other], tmp_path)
     assert f"<td>{other.model}</td><td>resnet18</td><td>standard</td>" in page
     assert page.count("<td>vit</td><td>unknown</td>") == 2 and "25 models" in page
-    assert "Models of unknown training are not compared." in page
+    assert "Models of unknown training are purple and are not compared with any other." in page
 
 
 def test_the_headlines_of_own_data_come_from_the_records(birds):
@@ -169,7 +169,10 @@ def test_own_data_alone_make_a_page_without_trends(birds, tmp_path):
     page = page_of(birds, tmp_path)
     assert "Does each trend" not in page and "No trend of the paper can be judged" in page
     assert "<span>my birds</span><br>deep NFS</th>" in page
-    assert re.findall("<h3>(.*)</h3>", page) == ["my birds: by model", "my birds: by group"]
+    assert re.findall("<h3>(.*)</h3>\n<figure>", page) == [
+        "my birds: by model",
+        "my birds: by group",
+    ]
 
 
 def test_own_data_show_models_of_every_norm_and_of_no_number(birds):
