@@ -98,13 +98,23 @@ def _of_training(suite, headline):
     text += f", {less} a clearly {smaller} one" if less else ""
     parts = filter(None, (_numbers(suite, headline, arch) for arch in suite.archs()))
     text += f". The {headline.name} is {'; '.join(parts)}."
-    against = [h.label for h in LEADS if _points_against(suite, h)]
+    against = [
+        f"the {lead.name}" + f" on {lead.title}" * (lead.title != headline.title)
+        for lead in LEADS
+        if lead != headline and _points_against(suite, lead)
+    ]
     if against:
         verb = "points" if len(against) == 1 else "point"
         text += f" But {' and '.join(against)} {verb} the other way."
     caption = f"The {name} by training budget. Grey: the interval of the standard model."
     draw = functools.partial(by_budget, suite, [headline])
     return Answer(TRAINING, _word(more, less, count), text, draw, caption)
+
+
+def answer_figure(answer):
+    """(file name, title, figure, caption) of the first screen, if it has one."""
+    if answer.draw:
+        yield "answer", answer.question, answer.draw(), answer.caption
 
 
 def _changes(suite, headline):
@@ -175,35 +185,60 @@ def verdict_of(finding):
 
 def _of_models(suite):
     """What the evidence says of models of unknown training, or of those that compare with none."""
-    shown_headlines = evidence(suite)
-    names = judged_models(suite)
-    if len(names) == 1:
-        question = f"Does {names[0]} rely on spurious features?"
-    else:
+    measured, names = evidence(suite), judged_models(suite)
+    several = len(names) > 1
+    question = f"Does {names[0]} rely on spurious features?"
+    if several:
         question = f"Which of these {len(names)} models rely on spurious features?"
-    if not shown_headlines:
+    if not measured:
         return Answer(question, "Not measured.", "These records have no measure of reliance.")
-    verdicts = {
-        name: [v for x in shown_headlines if (v := points_to(suite, x, name))] for name in names
-    }
-    first = shown_headlines[0]
+    pointed = {name: Counter(points_to(suite, x, name) for x in measured) for name in names}
+    first = measured[0]
     numbers = suite.numbers(first, lambda m: m.name in names)
-    if len(names) == 1:
-        counts = Counter(verdicts[names[0]])
-        word = _word(counts[SPURIOUS], counts[CORE], counts.total()).replace("No, less.", "No.")
-        text = f"Of {counts.total()} measures, {counts[SPURIOUS]} point clearly to spurious "
-        text += f"features, {counts[CORE]} to the core, and {counts[UNCLEAR]} are unclear."
-        text += "".join(f" The {first.label} is {shown(e, first)}." for e in numbers.values())
-    else:
-        clear = [n for n, found in verdicts.items() if SPURIOUS in found and CORE not in found]
-        word = f"{len(clear)} of {len(names)}."
-        text = "For these, some measure points clearly to spurious features and none to the core."
+    if several:
+        word, text = _of_several(pointed)
         if len(numbers) > 1:
             order = sorted(numbers, key=lambda n: numbers[n].value * sign_of(first))
             most, least = (f"{n} ({shown(numbers[n], first)})" for n in (order[-1], order[0]))
-            text += f" By the {first.label}, {most} relies most and {least} least."
-    draw = functools.partial(by_model, suite, shown_headlines[:3])
+            text += f" By the {first.name} on {first.title}, {most} relies most and {least} least."
+    else:
+        word, text = _of_one(pointed[names[0]])
+        for estimate in numbers.values():
+            text += f" The {first.name} on {first.title} is {shown(estimate, first)}."
+    draw = functools.partial(by_model, suite, measured[:3])
     return Answer(question, word, text, draw, "The first measures of reliance, by model.")
+
+
+def _of_one(pointed):
+    """(word, sentence) of one model, from how many measures point where."""
+    spurious, core, unclear = (pointed[v] for v in (SPURIOUS, CORE, UNCLEAR))
+    count = spurious + core + unclear
+    word = "Measures disagree." if spurious and core else _word(spurious, core, count)
+    text = (
+        f"Of {count} measure{'s' * (count > 1)}, {spurious} clearly point{'s' * (spurious == 1)} "
+    )
+    text += (
+        f"to spurious features and {core} to the core; {unclear} {'is' * (unclear == 1) or 'are'} "
+    )
+    return word.replace("No, less.", "No."), f"{text}unclear."
+
+
+def _of_several(pointed):
+    """(word, sentence) of several models."""
+    spurious = [n for n, found in pointed.items() if found[SPURIOUS] and not found[CORE]]
+    core = [n for n, found in pointed.items() if found[CORE] and not found[SPURIOUS]]
+    count, rest = len(pointed), len(pointed) - len(spurious) - len(core)
+    word = f"{len(spurious)} of {count}."
+    word = "All of them." if len(spurious) == count else word
+    word = "None of them." if len(core) == count else word
+    word = "Measures disagree." if rest == count else word
+    text = (
+        f"Clear measures all point to spurious features for {len(spurious)} of {count} models and "
+    )
+    return (
+        word,
+        f"{text}all to the core for {len(core)}; for {rest} they disagree, or none is clear.",
+    )
 
 
 def judged_models(suite):
@@ -255,16 +290,15 @@ def trends_matrix(trends):
 
 
 def models_matrix(suite):
-    """The Matrix of the evidence on single models."""
-    shown_headlines = evidence(suite)
+    """The Matrix of the evidence on single models: a row a number, a column a model."""
+    names = judged_models(suite)
 
     def cell(headline, name):
         verdict = points_to(suite, headline, name)
         number = shown(suite.estimate(headline, name), headline)
         return [Chip(f"{verdict}: {number}", verdict, headline.label)] if verdict else []
 
-    rows = [(n, [cell(x, n) for x in shown_headlines]) for n in judged_models(suite)]
-    return Matrix([x.label for x in shown_headlines], [r for r in rows if any(r[1])])
+    return Matrix(names, [(x.label, [cell(x, n) for n in names]) for x in evidence(suite)])
 
 
 def shown(estimate, headline):

@@ -11,7 +11,7 @@ import jinja2
 from advspur._checks import require
 from advspur._files import read_json, write_whole
 from advspur.records import COMPLETE, COUNTS, Record, read_records
-from advspur.report.answer import answer_of, models_matrix, tally, trends_matrix
+from advspur.report.answer import answer_figure, answer_of, models_matrix, tally, trends_matrix
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
 from advspur.report.figures import save_figures, suite_figures
@@ -71,9 +71,7 @@ def write_report(directory):
         return [_image(note, *saved) for saved in save_figures(figures, directory / "figures")]
 
     shown = {
-        "answer_figure": drawn(
-            [("answer", answer.question, answer.draw(), answer.caption)] if answer.draw else ()
-        ),
+        "answer_figure": drawn(answer_figure(answer)),
         "figures": _with_claims(drawn(suite_figures(suite), note), [*trends, *claims["masks"]]),
         "remedy_figures": drawn(remedy_figures([r for r, _ in remedies])),
         "prediction_figures": drawn(prediction_figure(comparison) if comparison else ()),

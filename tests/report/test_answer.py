@@ -109,19 +109,26 @@ def test_what_each_number_of_one_model_points_to():
     }
     answer = answer_of(suite, [], [])
     assert answer.question == "Does net rely on spurious features?"
-    assert answer.word == "It depends."
-    assert "Of 3 measures, 1 point clearly to spurious features, 2 to the core" in answer.sentences
+    assert answer.word == "Measures disagree." and answer.sentences == (
+        "Of 3 measures, 1 clearly points to spurious features and 2 to the core; 0 are unclear. "
+        "The majority-minority gap on my birds is 30.0 points [24.1, 36.7]."
+    )
     wide = records[1]._replace(low=-0.1)
     assert points_to(suite_of([wide]), evidence(suite)[0], "net") == UNCLEAR
-    row = models_matrix(suite).rows[0]
-    assert row[0] == "net" and row[1][0][0].text.startswith("spurious: 30.0 points [24.1, ")
+    matrix = models_matrix(suite)
+    assert matrix.columns == ["net"] and len(matrix.rows) == 3
+    ((label, ((chip,),)), *_) = matrix.rows
+    assert label == "my birds: majority-minority gap"
+    assert chip[:2] == ("spurious: 30.0 points [24.1, 36.7]", SPURIOUS)
 
 
 def test_several_models_are_ordered_by_the_first_measure():
     records = [own("majority_minority_gap", v, name) for name, v in (("a", 0.1), ("b", 0.4))]
     answer = answer_of(suite_of(records), [], [])
     assert answer.question == "Which of these 2 models rely on spurious features?"
-    assert answer.word == "2 of 2." and re.search(r"b \(40.0.* a \(10.0.* least", answer.sentences)
+    assert answer.word == "All of them." and re.search(
+        r"b \(40.0.* a \(10.0.* least", answer.sentences
+    )
 
 
 def test_no_measure_of_reliance_is_said():
