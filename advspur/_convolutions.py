@@ -28,7 +28,7 @@ import numpy as np
 from jax.extend import core
 from jax.extend.core.primitives import conv_general_dilated_p
 
-FEW_CHANNELS, MANY_CHANNELS, MANY_TILES = 4, 128, 64  # measured: docs/results.md
+FEW_CHANNELS, MANY_CHANNELS, MANY_TILES = 4, 128, 64  # measured: docs/measurements.md
 HAS_ONE_THREAD = jax.__version_info__ < (0, 11)
 # Calls whose body is looked into; a body under any other primitive is left as it is.
 CALLS = {
@@ -43,7 +43,7 @@ def convolve(images, kernel, strides, padding, *, dimension_numbers, precision=N
     """`jax.lax.conv_general_dilated` of images [n, h, w, c], as `flax.linen.Conv` calls it.
 
     On CPU, one with a plain kernel of a single pixel is the matrix product that it is, and so are
-    its gradients, which is faster there (docs/results.md).
+    its gradients, which is faster there (docs/measurements.md).
     """
     is_whole = padding in ("SAME", "VALID") or not np.any(padding)
     is_plain = all(np.all(np.equal(value, 1)) for value in options.values())

@@ -1,6 +1,6 @@
 """Converted networks against torch: golden activations of seeded weights (golden/make_golden.py).
 
-python tests/models/test_parity.py prints the parity report of docs/results.md.
+python tests/models/test_parity.py prints the parity report of docs/measurements.md.
 """
 
 from pathlib import Path
