@@ -137,7 +137,7 @@ def check_images(images, bounds=(0.0, 1.0)):
         require(not math.isnan(low + high), "images contain NaN")
         require(
             bounds[0] <= low and high <= bounds[1],
-            f"images lie in [{low:.4g}, {high:.4g}]; expected [{bounds[0]:g}, {bounds[1]:g}]: "
+            f"images are in [{low:.4g}, {high:.4g}]; expected [{bounds[0]:g}, {bounds[1]:g}]: "
             "give raw pixels, the model owns its normalisation",
         )
 

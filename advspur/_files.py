@@ -1,4 +1,4 @@
-"""Whole files: written so that they are whole or not there, and told apart by their bytes."""
+"""Whole files: written so that they are whole or not there, and compared by their bytes."""
 
 import contextlib
 import hashlib

@@ -40,7 +40,7 @@ def group_accuracy(correct, groups, *, num_groups, level=CONFIDENCE):
     correct = _outcomes("correct", correct)
     groups = _same_length(groups, correct)
     is_known = np.all((groups >= 0) & (groups < num_groups))
-    require(is_known, f"groups must lie in [0, {num_groups - 1}]")
+    require(is_known, f"groups must be in [0, {num_groups - 1}]")
     of_groups = [correct[groups == g] for g in range(num_groups)]
     return [wilson(of_group.sum(), len(of_group), level) for of_group in of_groups]
 
@@ -87,7 +87,7 @@ def adjusted_average_accuracy(correct, groups, *, weights):
     groups, weights = _same_length(groups, correct).astype(int), np.asarray(weights, float)
     require(np.all(weights >= 0) and weights.sum() > 0, f"weights = {weights}: >= 0, not all 0")
     in_range = np.all((groups >= 0) & (groups < len(weights)))
-    require(in_range, f"groups must lie in [0, {len(weights) - 1}]")
+    require(in_range, f"groups must be in [0, {len(weights) - 1}]")
     counts = np.bincount(groups, minlength=len(weights))
     return weighted_mean(np.bincount(groups, correct, len(weights)), counts, weights)
 

@@ -65,7 +65,7 @@ def read_records(path):
     """The records of a file, superseded ones left out; [] where there is no file.
 
     An end mark supersedes what was measured of its (model, benchmark, measure) before the numbers
-    it ends. Lines that a kill cut short are passed over; a line that is no record is an error.
+    it ends. Lines that a kill cut short are skipped; a line that is not a record is an error.
     """
     path = Path(path)
     if not path.exists():

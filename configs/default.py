@@ -16,7 +16,7 @@ def get_config():
 
     # Data
     config.dataset = "imagenet2012"  # or "cifar10", "spurious_shapes" (embedded, no files), "own"
-    config.data_dir = ""  # where the data lie; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.data_dir = ""  # where the data are; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets
     config.mask_dir = ""  # <class>/<image>.png for training images of "imagenet2012"; "": none
     config.augmentation = "auto"  # by data set; or "none", "flip", "crop_flip", "cifar", "imagenet"
     config.num_workers = 0  # Grain worker processes of the input pipeline; 0: threads
@@ -89,7 +89,7 @@ def get_config():
     # Validation, checkpoints, logs
     config.validation = ConfigDict()
     config.validation.every_steps = 5_000  # steps; also after the last one
-    config.validation.num_examples = 0  # the first so many of the split; 0: all
+    config.validation.num_examples = 0  # this many, the first of the split; 0: all
     config.validation.epsilon = -1.0  # of the PGD accuracy; negative: the training epsilon
     config.validation.num_steps = 20  # of its attack, at step size 2.5 epsilon / num_steps
     config.checkpoint_every_steps = 1_000  # steps; also after the last one and at Ctrl-C

@@ -37,7 +37,7 @@ def get_config():
         config.suite.per_device = 0  # models a device trains at once; 0: chosen by the backend
         config.evaluation = evaluation()
         config.evaluation.pgd.num_steps = 10
-        config.note = ""  # said beside every figure of the report
+        config.note = ""  # shown with every figure of the report
     return config
 
 

@@ -66,7 +66,7 @@ def workdir():
 
 
 def _say_begun():
-    """Data and libraries take seconds to load: something is said before."""
+    """Data and libraries take seconds to load: say something before."""
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     print(f"{name}: loading; results: {workdir()}", file=sys.stderr, flush=True)
 
@@ -256,7 +256,7 @@ def _guarded(main, given, allowed):
             fail("No space left on the disk; what was complete before is kept")
         raise
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from what is on disk", file=sys.stderr)
+        print("stopped; run the same command to resume", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # XLA may still be computing: taking Python down around it crashes

@@ -22,14 +22,14 @@ def write(name, found, every, workdir):
         require(
             _agree(read_json(path), found),
             f"{path} says something else than would be predicted now: predictions are not changed "
-            "afterwards; begin anew with --workdir=DIR",
+            "afterwards; start again with --workdir=DIR",
         )
     else:
         early = [workdir / name for name, _ in every if (workdir / name).exists()]
         require(
             not early,
             f"{path} is missing, but {early[0] if early else ''} is there: a prediction comes "
-            "first; begin anew with --workdir=DIR",
+            "first; start again with --workdir=DIR",
         )
         write_whole(path, json.dumps(found, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""Several processes that share the work of a script, and what is said when one of them is lost."""
+"""Several processes that share the work of a script, and the message when one of them is lost."""
 
 import contextlib
 import os
@@ -10,8 +10,8 @@ from absl import flags
 PATIENCE = 30  # seconds without a sign of life after which a process counts as lost
 OF_OTHERS = ("Gloo", "NCCL", "oordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 LOST = (
-    "this process has ended (what was saved is kept; start all of them again and they go on): "
-    "another of the processes is gone, or cannot be reached"
+    "this process has ended (what was saved is kept; restart all of them to resume): "
+    "lost contact with another process"
 )
 
 
@@ -64,7 +64,7 @@ def joined():
             )
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"the processes do not come together at {coordinator}: {first_line(error)}"
+                f"cannot connect to the other processes at {coordinator}: {first_line(error)}"
             ) from error
         try:
             yield

@@ -23,7 +23,7 @@ from absl import flags
 DEFAULT_DIR = "~/tensorflow_datasets"
 MOST_CLASSES = 1_000_000
 flags.DEFINE_string("data_dir", os.environ.get("TFDS_DATA_DIR") or DEFAULT_DIR, "Target folder.")
-flags.DEFINE_integer("sample", 0, "check: decode so many images of each part; 0: all.")
+flags.DEFINE_integer("sample", 0, "check: decode this many images of each part; 0: all.")
 flags.DEFINE_string("image_dir", "", "check salient_imagenet: ImageNet's train folder.")
 
 

@@ -3,7 +3,7 @@
 python scripts/reproduce.py --config configs/quickstart.py
 
 Everything goes to --workdir (runs/<config name>): one run directory a model, records.jsonl,
-figures/, report.html. A second call goes on where the first was stopped. A suite of several
+figures/, report.html. A second call resumes the first. A suite of several
 settings of the data has a directory for each, and predictions.json, written before it trains.
 """
 

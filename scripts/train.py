@@ -1,7 +1,7 @@
 """Train one model: python scripts/train.py --config configs/l2_eps3.py [--config.KEY=VALUE]...
 
 Checkpoints, metrics.jsonl and TensorBoard events go to --workdir (runs/<config name>). The same
-command goes on where the last one stopped.
+command resumes where the last one stopped.
 """
 
 import _cli

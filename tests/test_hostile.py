@@ -205,7 +205,7 @@ OPTIONS = [  # benchmark, what the options belong to, options -> what is said be
     ("rival10", "head", {"num_epochs": 0}, "num_epochs = 0: it must be a whole number >= 1"),
     ("rival10", "head", {"num_epochs": 1.5}, "num_epochs = 1.5: it must be a whole number >= 1"),
     ("rival10", "head", {"batch_size": 0}, "batch_size of the head = 0"),
-    ("rival10", "head", {"held_out": 1.0}, "held_out = 1.0: it must lie between 0 and 1"),
+    ("rival10", "head", {"held_out": 1.0}, "held_out = 1.0: it must be between 0 and 1"),
     ("waterbirds", "head", {"sensitivity_learning_rates": 1e-3}, "learning_rates = 0.001"),
     ("waterbirds", "head", {"sensitivity_learning_rates": (1e-3, math.nan)}, "rates = .*nan"),
     ("waterbirds", "head", {"batch_size": -3}, "batch_size of the head = -3"),

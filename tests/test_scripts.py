@@ -384,7 +384,7 @@ def test_two_processes_train_as_one_and_go_on_after_one_is_killed_or_terminated(
     text = (said / "0" / "err").read_text()
     assert first.exitcode not in (0, None)
     assert text.count("error: ") == 1 and "Traceback" not in text, text
-    assert "another of the processes is gone" in text and "start all of them again" in text
+    assert "lost contact with another process" in text and "restart all of them" in text
 
     log = tmp_path / "two" / "metrics.jsonl"
     before = log.read_text().count("loss") if log.exists() else 0
@@ -402,7 +402,7 @@ def test_two_processes_train_as_one_and_go_on_after_one_is_killed_or_terminated(
         process.join(500)
     first, second = ((said / str(i) / "err").read_text() for i in range(2))
     assert [process.exitcode for process in processes] == [0, 0], first + second
-    assert "going on at step" in first and second == "", first + second  # one of them talks
+    assert "resuming at step" in first and second == "", first + second  # one of them talks
 
     code, _, err = run("train", *config, f"--workdir={tmp_path / 'one'}")
     assert code == 0 and "l2, epsilon = 0.25 in [0, 1] pixel units, 10 steps" in err, err
@@ -456,7 +456,7 @@ def test_processes_that_do_not_come_together_are_told(run, tmp_path):
             ["--coordinator=localhost:1", "--num_processes=2", "--process_id=2"],
             "process_id = 2: it must be from 0 to 1",
         ),
-        (["--coordinator=auto"], "the processes do not come together at auto"),
+        (["--coordinator=auto"], "cannot connect to the other processes at auto"),
     ):
         code, _, err = run("train", f"--config={TINY}", workdir, *flags)
         assert code == 2 and message in err and "Traceback" not in err, err
@@ -490,7 +490,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line(run, t
         saved = models.store.latest_step(tmp_path / "disk" / "run")
         subprocess.run(["mount", "-o", "remount,size=99m", tmp_path / "disk"], check=True)
         code, _, err = run("train", *arguments, networks={})
-        assert code == 0 and f"going on at step {saved}" in err, err
+        assert code == 0 and f"resuming at step {saved}" in err, err
         assert models.store.latest_step(tmp_path / "disk" / "run") == 12
     finally:
         subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)

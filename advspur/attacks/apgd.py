@@ -78,7 +78,7 @@ def apgd(
       loss: "cross_entropy", "margin" or "dlr".
       targets: [n] int; classes to be reached, which make the loss targeted. Any wrong class is a
         success all the same.
-      num_samples: average loss and gradient over so many samples of a random model (expectation
+      num_samples: average loss and gradient over this many samples of a random model (expectation
         over transformation, Athalye et al., ICML 2018).
       with_vanished: return also whether a first gradient vanished [n], rather than warn: it is not
         finite, or is 0 under a loss other than cross entropy, which may saturate.
@@ -118,7 +118,7 @@ def apgd(
     for (scale, _), count in zip(stages, counts, strict=True):
         ball["epsilon"] = scale * epsilon
         x, value, success, grad = _search(gradient, images, x, asked, count, **ball)
-        asked += count + 1  # a random model answers each time anew
+        asked += count + 1  # a random model answers differently each time
         vanished |= ~jnp.all(jnp.isfinite(grad), axis=(1, 2, 3))
         if loss != "cross_entropy":
             vanished |= jnp.all(grad == 0, axis=(1, 2, 3))

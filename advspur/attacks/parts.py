@@ -18,7 +18,7 @@ def count_classes(logits_fn, images, labels, *sample, targets=None):
         low, high = int(given.min()), int(given.max())
         require(
             low >= 0 and high < num_classes,
-            f"labels lie in [{low}, {high}]; the model has {num_classes} classes, so they must lie "
+            f"labels are in [{low}, {high}]; the model has {num_classes} classes, so they must be "
             f"in [0, {num_classes - 1}]",
         )
     if targets is not None:

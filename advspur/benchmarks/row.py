@@ -153,7 +153,7 @@ class Benchmark(NamedTuple):
         options = merged(of_model, self.changed(options))
         if not measures:
             measures = self.able(self.load(directory, self.complete(options)["data"]), options)
-        plan = self.plan(directory, measures, options)  # what is wrong is said before the work
+        plan = self.plan(directory, measures, options)  # report what is wrong before the work
         with contextlib.ExitStack() as stack:
             if cache_dir is None:  # passes are shared for the length of this call
                 cache_dir = stack.enter_context(tempfile.TemporaryDirectory())

@@ -61,7 +61,7 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
 def check_color_shift(rho, shift, seed):
     """Raise InputError for values that no colour shift can have."""
     require(rho >= 1, f"rho = {rho}: majority : minority must be >= 1 (inf: no minority)")
-    require(0 < shift <= 1, f"shift = {shift}: it must lie in (0, 1] pixel units, as 16/255")
+    require(0 < shift <= 1, f"shift = {shift}: it must be in (0, 1] pixel units, as 16/255")
     check_seed("seed", seed)
 
 

@@ -53,9 +53,9 @@ def open_dataset(
     """The data set a config names: "spurious_shapes", "cifar10" (in memory), "imagenet2012", "own".
 
     Args:
-      data_dir: where TFDS or class-folder data lie; "": see `data_root`; of "own", the path that
+      data_dir: where TFDS or class-folder data are; "": see `data_root`; of "own", the path that
         `read_own` takes.
-      mask_dir: of "imagenet2012", where the masks of its training images lie, see `with_masks`; "":
+      mask_dir: of "imagenet2012", where the masks of its training images are, see `with_masks`; "":
         it has none.
       own: options of `read_own`; 0 and "" are not given, columns.attributes is a text with commas.
       shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
@@ -92,7 +92,7 @@ def open_dataset(
 
 
 def data_root(data_dir=""):
-    """Where data lie: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Where data are: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(data_dir or default).expanduser()
 

@@ -1,4 +1,4 @@
-"""Masks of training images that lie in a folder of their own, as <class>/<stem of the image>.png.
+"""Masks of training images in a folder of their own, as <class>/<stem of the image>.png.
 
 Or .npy, as everywhere. Every image needs one: an absent mask could mean all or nothing.
 """

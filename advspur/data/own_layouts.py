@@ -54,7 +54,7 @@ def _find_table(path):
 
 
 def _relative_names(rows, image_dir):
-    """The rows with the names of files relative to the folder they lie in, checked."""
+    """The rows with the names of files relative to the folder they are in, checked."""
     file, images = rows.source, rows.cells["image"]
     rows.refuse([i for i, name in enumerate(images) if not name], lambda _: "no image", "name it")
     if any("\\" in name for name in images):

@@ -106,7 +106,7 @@ def align_pairs(parts, rows, allow_partial):
         for name, pair in pairs.items():
             first = np.unique(pair, return_index=True)[1]
             twice = np.setdiff1d(np.arange(len(pair)), first)
-            refuse(name, twice, f"its object is in {name} already", "number it anew")
+            refuse(name, twice, f"its object is in {name} already", "renumber it")
             alone += parts[name].index[~np.isin(pair, common)].tolist()
             kept = first[np.isin(pair[first], common)]
             aligned[name] = parts[name].subset(kept, skipped=parts[name].skipped)

@@ -1,4 +1,4 @@
-"""Users' own tables: which column is what, told by the header. All is kept as text here."""
+"""Users' own tables: the header says which column is what. All is kept as text here."""
 
 from pathlib import Path
 from typing import NamedTuple

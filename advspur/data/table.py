@@ -157,7 +157,7 @@ def check_classes(labels, num_examples, num_classes):
     """Raise InputError unless `labels` are [num_examples] int, in [0, num_classes)."""
     check_labels(labels, num_examples)
     low, high, most = labels.min(), labels.max(), num_classes - 1
-    require(0 <= low and high <= most, f"labels lie in [{low}, {high}]; expected [0, {most}]")
+    require(0 <= low and high <= most, f"labels are in [{low}, {high}]; expected [0, {most}]")
 
 
 def spread(count, number):

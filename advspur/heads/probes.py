@@ -16,7 +16,7 @@ def plan_probes(parts, *, learning_rate, sensitivity_learning_rates, with_lbfgs,
     plan_robust(parts, **{name: fit.pop(name) for name in OPTIONS})
     check_numbers("sensitivity_learning_rates", sensitivity_learning_rates)
     check_fit(learning_rates=(learning_rate, *sensitivity_learning_rates), **fit)
-    require(0 < held_out < 1, f"held_out = {held_out}: it must lie between 0 and 1")
+    require(0 < held_out < 1, f"held_out = {held_out}: it must be between 0 and 1")
     return sum(len(parts[part]) for part in ("train", "val") if part in parts)
 
 

@@ -143,7 +143,7 @@ def fit_afr(
 
         sum_i mu_i cross_entropy_i + lambda (||W - W_base||^2 + ||b - b_base||^2)
 
-    with full batches, gradients cut to length 1 and no momentum. The base head and the steps lie in
+    with full batches, gradients cut to length 1 and no momentum. The base head and the steps are in
     the span of the features, so that these are rotated to as many coordinates as there are rows.
 
     Args:

@@ -210,7 +210,7 @@ def _leaf(name, value, shape):
 
 
 def _state_dict(content):
-    """(the dict of weights, names of what lies beside it)."""
+    """(the dict of weights, names of what is beside it)."""
     require(isinstance(content, dict), f"it holds a {type(content).__name__}, not a state dict")
     require(content, "it holds an empty dict")
     dicts = [key for key in WRAPPERS if isinstance(content.get(key), dict)]

@@ -42,7 +42,7 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
       weights: of a run: "raw", or "ema" for the averages of one with ema_decay > 0.
       step: of a run: which checkpoint: a number, "best" (by the run's best_metric), None: the
         latest.
-      models_dir: where the suite's models lie; default $ADVSPUR_MODELS.
+      models_dir: where the suite's models are; default $ADVSPUR_MODELS.
       mean, std: of a checkpoint file: the normalisation that it was trained with, where it holds
         none; None: ImageNet's is assumed, with a warning. Of timm's and torchvision's models:
         instead of that of their configuration.
@@ -103,9 +103,7 @@ def find_model(name, *, models_dir=None):
     wanted += " scripts/convert_checkpoint.py wrote"
     get = f"it is published at {PUBLISHED_AT}"
     require(
-        root,
-        f"{name}: say where the published models lie by $ADVSPUR_MODELS or models_dir; looked for "
-        f"is {wanted}; {get}",
+        root, f"{name}: set $ADVSPUR_MODELS or models_dir to the folder that holds {wanted}; {get}"
     )
     root = Path(root).expanduser()
     for path in (root / candidate for candidate in (*names, *model.files)):

@@ -36,7 +36,7 @@ class PublishedModel(NamedTuple):
     train_p: float  # norm of the training attack
     train_epsilon: float  # its budget in [0, 1] pixel units (8/255 for "linf_eps8.0")
     clean_accuracy: float | None  # published top-1 accuracy as a fraction, where there is one
-    files: tuple  # the file names it may lie under
+    files: tuple  # the file names it may have
 
 
 def published_model(name):

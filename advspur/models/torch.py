@@ -86,7 +86,7 @@ def from_torch(
     check_count("image_size", image_size)
     places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
     require("meta" not in places, "the module is on torch's 'meta' device: it has no weights yet")
-    require(len(places) <= 1, f"the module lies on several devices: {', '.join(sorted(places))}")
+    require(len(places) <= 1, f"the module is on several devices: {', '.join(sorted(places))}")
     module.eval().requires_grad_(False)
     network = Network(module, mean, std, logits)
     size = (image_size, image_size, len(mean))

@@ -54,7 +54,7 @@ GROUPS = (
 MASKS = (
     "Not in the paper. Relative sensitivity where only one region is attacked, lower: relatively "
     "more sensitive to the background; and deep NFS, the share of the squared input gradient "
-    "that lies off the core."
+    "that is off the core."
 )
 ROBUSTNESS = "Accuracy under PGD at evaluation: what adversarial training was for."
 

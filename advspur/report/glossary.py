@@ -8,7 +8,7 @@ WORDS = {
     "RFS": "relative foreground sensitivity: -1 if only noise on the background costs accuracy, "
     "1 if only noise on the object does",
     "RCS": "relative core sensitivity: as RFS, for the core region of Salient ImageNet-1M",
-    "deep NFS": "the share of the squared input gradient that lies off the object",
+    "deep NFS": "the share of the squared input gradient that is off the object",
     "NFS": "norm fraction spurious: the share of the weight vector's norm on spurious features",
     "background gap": "accuracy with the background of another image of the class, less that "
     "with the background of a random class",

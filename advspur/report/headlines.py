@@ -29,7 +29,7 @@ class Headline(NamedTuple):
     sign: int = 0  # +1: larger means more reliance on what is spurious; -1: smaller does
     unit: str = "%"
     over: "Headline | None" = None  # the number is the ratio to this one of the same model
-    even: "Headline | None" = None  # what it would be of a model that tells no regions apart
+    even: "Headline | None" = None  # what it would be of a model that uses all regions equally
     paper: tuple = ()  # ((arch, p, epsilon), value): what the paper states
 
     @property

@@ -196,7 +196,7 @@ def _face(p, estimate, base):
 
 
 def _even(draw_line, suite, headline):
-    """A line at what the number would be of a model that tells no regions apart."""
+    """A line at what the number would be of a model that uses all regions equally."""
     if headline.even and suite.has(headline.even):
         numbers = (suite.estimate(headline.even, m.name).value for m in suite.models)
         value = PERCENT * next(filter(math.isfinite, numbers))  # a fact of the images

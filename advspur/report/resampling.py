@@ -14,7 +14,7 @@ NUM_DRAWS = 10_000
 
 
 def count_beyond(families, sign):
-    """The Estimate of how many models lie beyond (`sign` 1: above) their baseline.
+    """The Estimate of how many models are beyond (`sign` 1: above) their baseline.
 
     Args:
       families: [(baseline, [models])], Estimates.

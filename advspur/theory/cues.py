@@ -3,7 +3,7 @@
 Two classes, Y = 1 and -1. A change v of the input turns its core cue, or its spurious one, from
 that of one class into that of the other. Read off by <x, 2 v / ||v||_2^2>, the cue is +-1; noise of
 standard deviation s in each entry adds one of 2 s / ||v||_2, and an attack of l_p budget epsilon
-moves it by 2 epsilon ||v||_q / ||v||_2^2. Cues that lie in different entries share the budget as
+moves it by 2 epsilon ||v||_q / ||v||_2^2. Cues in different entries share the budget as
 `budget_weights` of those sizes do; where they overlap this is an approximation. Derivation and
 limits in docs/theory.md.
 """

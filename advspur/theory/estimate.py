@@ -231,7 +231,7 @@ def _check(features, labels, is_spurious, directions, target_class, shrinkage):
     fault = f"{count} of {d} features are spurious: at least one must be, and one must not"
     require(0 < count < d, fault)
     in_range = shrinkage is None or 0 <= shrinkage <= 1
-    require(in_range, f"shrinkage = {shrinkage}: it must lie in [0, 1], or be None")
+    require(in_range, f"shrinkage = {shrinkage}: it must be in [0, 1], or be None")
     enough = shrinkage is None or shrinkage > 0 or n >= d + 2
     require(enough, f"n = {n} examples of {d} features: shrinkage = 0 needs {d + 2}")
     x, y = (x - jnp.mean(x, axis=0)) @ basis, jnp.asarray(y, x.dtype)

@@ -83,7 +83,7 @@ class FreeAttack(NamedTuple):
 
     A batch is replayed `num_replays` times. Each pass, of the network as it trains, gives the
     gradient that moves the weights and the one that moves the images, by `relative_step_size`
-    epsilon. The published perturbation goes on from the batch before; this one starts anew.
+    epsilon. The published perturbation is kept from the batch before; this one starts again.
     """
 
     p: float

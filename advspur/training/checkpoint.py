@@ -1,4 +1,4 @@
-"""Checkpoints: the last few and the best, each with everything that a run needs to go on.
+"""Checkpoints: the last few and the best, each with everything that a run needs to resume.
 
 One orbax step directory holds three items: `model` (params, batch_stats, and their average),
 `training` (optimiser, step, key) and `facts` (seconds spent, checksums of the other two). It
@@ -91,7 +91,7 @@ class Checkpoints:
         require(
             not steps,
             f"no checkpoint in {self.directory} can be read ({'; '.join(damaged.values())}); to "
-            "start anew, remove the directory",
+            "start again, remove the directory",
         )
         return None
 
@@ -117,7 +117,7 @@ class Checkpoints:
                 errno.ENOSPC,
                 f"No space left on the disk for a checkpoint of {needed / 2**20:.0f} MiB "
                 f"({free / 2**20:.0f} MiB free); those saved before are kept, and the same "
-                "command goes on from them once there is space",
+                "command resumes from them once there is space",
                 str(self.directory),
             )
 

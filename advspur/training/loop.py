@@ -1,6 +1,6 @@
 """train(config, workdir): the straight path from a config to a trained model on disk.
 
-A run that is called again goes on from its last checkpoint and ends with the same parameters, bit
+A run that is called again resumes from its last checkpoint and ends with the same parameters, bit
 for bit, as one that was never stopped (same machine, same number of devices).
 """
 
@@ -37,7 +37,7 @@ from advspur.training.step import make_eval_step, make_train_step
 
 
 class TrainingStopped(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM); it is saved and can go on."""
+    """The run was asked to stop (Ctrl-C, SIGTERM); it is saved and can be resumed."""
 
 
 class Program(NamedTuple):
@@ -54,7 +54,7 @@ def train(config, workdir):
 
     Args:
       config: ConfigDict with the keys of configs/default.py.
-      workdir: run directory; made, or gone on with if it holds this config.
+      workdir: run directory; created, or resumed if it holds this config.
     Raises:
       InputError: a value that cannot be used, missing data, a workdir of another config or in use.
       TrainingDiverged: loss or gradient not finite.
@@ -140,14 +140,14 @@ def fit(runs, program, state):
     if stop:
         saved = ", ".join(str(run.workdir) for run in runs if run.fault is None)
         raise TrainingStopped(
-            f"stopped and saved at step {step} of {num_steps} in {saved}; the same command goes "
-            "on from there"
+            f"stopped and saved at step {step} of {num_steps} in {saved}; run the same command "
+            "to resume"
         )
     return state
 
 
 def _check(runs, metrics, step):
-    """End the runs whose metrics are not finite; raise where no other goes on."""
+    """End the runs whose metrics are not finite; raise if no other continues."""
     for run, own in _active(runs, metrics):
         try:
             run.check(step, own)
@@ -155,7 +155,7 @@ def _check(runs, metrics, step):
             run.end(error)
             if all(run.has_ended for run in runs):
                 raise
-            run.progress.line(f"{run.workdir}: {error}; the models trained with it go on")
+            run.progress.line(f"{run.workdir}: {error}; the models trained with it continue")
 
 
 def _active(runs, values):
@@ -195,7 +195,7 @@ def _stream_of(run):
 
 
 def _ahead(iterator):
-    """The items, two of them begun before they are asked for."""
+    """The items, two of them started before they are asked for."""
     ready = collections.deque(itertools.islice(iterator, 2))
     while ready:
         yield ready.popleft()

@@ -44,7 +44,7 @@ class Run:
         self.progress, self.num_steps = progress, count_steps(config, len(dataset.train))
         self.start, self._done, self._seconds_before = 0, 0, 0.0
         self.values, self.results = {}, {}  # of the last step logged, of the last validation
-        self.has_ended = False  # before the last step, while others go on
+        self.has_ended = False  # before the last step, while others continue
         self.fault = None  # the TrainingDiverged that ended it
         self._validations = []  # the results of every validation so far
         self._may_collapse = _has_one_step(config)  # False once the user was warned
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def _is_stale(self):
-        """Whether so many validations as `early_stopping` says have not been better."""
+        """Whether `early_stopping` validations in a row have not been better."""
         patience = self.config.early_stopping
         if not patience or not self._validations:
             return False
@@ -113,12 +113,12 @@ class Run:
         self._log = self._stack.enter_context(metrics_log(self.workdir, self.start))
         before = len(self._environment["devices"])
         if self.start:
-            steps = f"going on at step {self.start} of {self.num_steps}"
+            steps = f"resuming at step {self.start} of {self.num_steps}"
         attack = describe_attack(**config.attack)
         self.progress.line(f"{self.workdir}: {config.arch} on {config.dataset}, {attack}, {steps}")
         if self.start and devices and before != devices:
             self.progress.line(
-                f"{self.workdir} was begun on {before} devices and goes on on {devices}: the same "
+                f"{self.workdir} started on {before} devices, resuming on {devices}: the same "
                 "batches and attacks, but sums in another order, so the weights will not be the "
                 "same to the last bit"
             )

@@ -37,7 +37,7 @@ from advspur.records import Record, append_records, read_records
 from advspur.training.attack import FGSM_METHODS, METHODS, UNIFORM
 from advspur.training.state import SCHEDULES
 
-# Keys that say where and how fast, not what: a run may go on under other values of them.
+# Keys that say where and how fast, not what: a run may resume with other values of them.
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
 # Keys of a suite's config, which a single run takes no notice of.
 SUITE_KEYS = ("suite", "evaluation", "note")
@@ -79,9 +79,9 @@ def check_config(config, *, num_devices=1):
         value = values[name]
         require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
     for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
-        require(0 <= value < 1, f"{name} = {value}: it must lie in [0, 1)")
+        require(0 <= value < 1, f"{name} = {value}: it must be in [0, 1)")
     for name in ("background.noise_share", "background.mix_share"):
-        require(0 <= values[name] <= 1, f"{name} = {values[name]}: it must lie in [0, 1]")
+        require(0 <= values[name] <= 1, f"{name} = {values[name]}: it must be in [0, 1]")
     require(
         math.isfinite(validation.epsilon),
         f"validation.epsilon = {validation.epsilon}: a budget, or negative for the training one",
@@ -165,7 +165,7 @@ def open_run(config, workdir, *, free=FREE_KEYS):
             require(
                 not changed,
                 f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
-                "directory with --workdir=DIR, or go on under the old config",
+                "directory with --workdir=DIR, or restore the old config",
             )
         else:
             began_in = environment()

@@ -87,7 +87,7 @@ def train_step(
       attack: an `Attack`, a `FreeAttack`, or None for standard training.
       trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
         al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
-      num_parts: the batch is gone through in so many parts, one after another, whose gradients are
+      num_parts: the batch is split into this many parts, one after another, whose gradients are
         averaged: less memory. Each part has its own batch statistics.
       ema_decay: of the averaged weights; the first t steps use at most (1 + t) / (10 + t).
     Returns:

@@ -1,7 +1,7 @@
 """Several small models trained at once by one program: each device trains models of its own.
 
 A model is the same, to rounding, as one that `train` makes alone: it sees the same batches, attacks
-and keys, and has a run directory of its own, which either can go on with.
+and keys, and has a run directory of its own, which either can resume.
 """
 
 import contextlib
@@ -155,7 +155,7 @@ def _train_group(runs, per_device):
             if run.fault:
                 run.fault.__traceback__ = None  # it holds the states of the whole round
 
-    # Those of a round go on at the same step; of similar cost, they end together.
+    # Those of a round resume at the same step; of similar cost, they end together.
     runs.sort(key=lambda run: (run.start, -step_passes(run.config)))
     for _, alike in itertools.groupby(runs, key=lambda run: run.start):
         alike = list(alike)

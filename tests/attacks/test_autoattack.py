@@ -422,9 +422,9 @@ def test_a_model_that_predicts_otherwise_the_second_time_is_refused_and_else_war
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"images": lambda x: x + 0.3}, r"images lie in \[1, 1.2\].*owns its normalisation"),
+        ({"images": lambda x: x + 0.3}, r"images are in \[1, 1.2\].*owns its normalisation"),
         ({"images": lambda x: x[:0], "labels": []}, "there are no images"),
-        ({"labels": [1, 10]}, r"labels lie in \[1, 10\]; the model has 10 classes"),
+        ({"labels": [1, 10]}, r"labels are in \[1, 10\]; the model has 10 classes"),
         ({"logits_fn": lambda x: double(x) / (x[:, 0, 0] < 0.8)}, "1 of 2 images, first image 0"),
         ({"epsilons": [0.1, -0.1]}, "epsilon = -0.1"),
         ({"epsilons": []}, r"epsilons = \[\]: give one number or more"),

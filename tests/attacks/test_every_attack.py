@@ -109,14 +109,14 @@ TWO_CLASSES = {"logits_fn": lambda x: x[:, 0, 0], "labels": 0 * ONES}
 THREE_CLASSES = {"logits_fn": lambda x: x[:, 0, :3, 0], "labels": 0 * ONES}
 BAD = [  # attacks, arguments -> what is said
     (ATTACKS, {"images": np.where(IMAGES == 0, math.nan, IMAGES)}, "images contain NaN"),
-    (ATTACKS, {"images": IMAGES * 255}, r"images lie in .*expected \[0, 1\]"),
-    (ATTACKS, {"images": IMAGES - 0.6}, "images lie in"),
+    (ATTACKS, {"images": IMAGES * 255}, r"images are in .*expected \[0, 1\]"),
+    (ATTACKS, {"images": IMAGES - 0.6}, "images are in"),
     (ATTACKS, {"images": IMAGES.astype("uint8")}, "images have dtype uint8"),
     (ATTACKS, {"images": IMAGES[0]}, "images have shape"),
     (ATTACKS, {"labels": LABELS[:2]}, "labels have shape"),
     (ATTACKS, {"labels": LABELS.astype("float32")}, "labels have shape .* and dtype float32"),
-    (ATTACKS, {"labels": LABELS + 4}, r"labels lie in \[\d, \d\]; the model has 4 classes"),
-    (ATTACKS, {"labels": LABELS - 4}, r"labels lie in \[-\d, -?\d\]; the model has 4 classes"),
+    (ATTACKS, {"labels": LABELS + 4}, r"labels are in \[\d, \d\]; the model has 4 classes"),
+    (ATTACKS, {"labels": LABELS - 4}, r"labels are in \[-\d, -?\d\]; the model has 4 classes"),
     (ATTACKS, {"p": 3}, "p = 3: the norm must be one of "),
     (ATTACKS, {"p": "inf"}, "p = 'inf'"),
     (["fgsm"], {"p": 1}, "p = 1: the norm must be one of 2, inf"),
@@ -171,7 +171,7 @@ def test_the_oracle_refuses_bad_arguments_by_name():
         ({"bias": bias[:2]}, "weights have shape"),
         ({"p": 3}, "p = 3"),
         ({"epsilon": -1.0}, "epsilon = -1"),
-        ({"images": IMAGES + 9}, "images lie in"),
+        ({"images": IMAGES + 9}, "images are in"),
         ({"labels": LABELS[:2]}, "labels have shape"),
     ):
         refused(message, linear_oracle.worst_case, **({"p": 2, "epsilon": 1.0} | call | change))

@@ -196,7 +196,7 @@ def write_table(file, *rows):
 
 def write_salient(root):
     """Two classes, two features each; feature 11 of the second is spurious; image ..._2 has only
-    that one, so it has no core mask. The images lie in ImageNet beside it."""
+    that one, so it has no core mask. The images are in ImageNet beside it."""
     rng, answers, image_dir = np.random.default_rng(4), [], root.parent / "imagenet" / "train"
     wnids = {index: imagenet_wnids()[index] for index in (0, 7)}
     for number, (index, wnid) in enumerate(wnids.items()):

@@ -135,8 +135,8 @@ def test_equal_rows_at_other_places_are_other_data():
         ({"labels": LABELS[:4]}, "label has 4 entries for 11 images"),
         ({"group": LABELS[:2]}, "group has 2 entries"),
         ({"masks": np.ones((1, 8, 8, 1))}, "mask has 1 entries"),
-        ({"labels": LABELS + 1}, r"labels lie in \[1, 2\]; expected \[0, 1\]"),
-        ({"labels": LABELS - 1}, r"labels lie in \[-1, 0\]"),
+        ({"labels": LABELS + 1}, r"labels are in \[1, 2\]; expected \[0, 1\]"),
+        ({"labels": LABELS - 1}, r"labels are in \[-1, 0\]"),
         *(
             ({"labels": labels}, "labels have shape .* expected 11 integers")
             for labels in (LABELS + 0.5, LABELS[:, None], LABELS > 0, LABELS.astype(str))

@@ -144,8 +144,8 @@ def test_without_convergence_the_logistic_regression_warns():
         (FEATURES[:0], LABELS[:0], "n >= 1"),
         (np.where(FEATURES > 2, np.nan, FEATURES), LABELS, "the features hold NaN or infinity"),
         (np.where(FEATURES > 2, np.inf, FEATURES), LABELS, "the features hold NaN or infinity"),
-        (FEATURES, np.where(LABELS == 0, K, LABELS), r"labels lie in \[1, 3\]; expected \[0, 2\]"),
-        (FEATURES, LABELS - 1, r"labels lie in \[-1, 1\]"),
+        (FEATURES, np.where(LABELS == 0, K, LABELS), r"labels are in \[1, 3\]; expected \[0, 2\]"),
+        (FEATURES, LABELS - 1, r"labels are in \[-1, 1\]"),
         (FEATURES, LABELS + 0.5, "labels have .* dtype float64; expected 37 integers"),
     ),
 )

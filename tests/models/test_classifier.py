@@ -65,7 +65,7 @@ def test_the_gradient_at_pixels_of_0_and_1_is_whole(tiny_classifier):
 def test_bad_images_are_refused(tiny_classifier):
     """As attacks refuse them, where each message is tested."""
     for method in (tiny_classifier.logits, tiny_classifier.features):
-        refused("images lie in .*the model owns its normalisation", method, PIXELS * 255)
+        refused("images are in .*the model owns its normalisation", method, PIXELS * 255)
 
 
 ROWS = np.random.default_rng(1).normal(-5, 2, (40, 9)).astype(np.float32)  # most are negative

@@ -92,13 +92,13 @@ def test_a_run_that_is_terminated_and_then_killed_ends_with_the_same_bits(
     chance = random.Random(os.getpid())
     at_step, while_saving = chance.randint(step + 1, 12), chance.random() < 0.5
     process, said = start(workdir)
-    wait_for(process, lambda: f"going on at step {step} of 12" in said.read_text() and is_due())
+    wait_for(process, lambda: f"resuming at step {step} of 12" in said.read_text() and is_due())
     process.kill()
     process.join()
 
     step = models.store.latest_step(workdir)
     assert_bitwise_equal(jax.device_get(train(get_config(), workdir)), finished[1])
-    assert step == 12 or f"going on at step {step} of 12" in capfd.readouterr().err
+    assert step == 12 or f"resuming at step {step} of 12" in capfd.readouterr().err
     steps, expected = ([line["step"] for line in logged(w)] for w in (workdir, finished[0]))
     assert steps == expected
 
@@ -246,8 +246,8 @@ def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_p
     loses(workdir, 12)
     process, said = start(workdir, devices=2)
     process.join()
-    assert process.exitcode == 0 and "going on at step 8" in said.read_text()
-    words = f"{workdir} was begun on 4 devices and goes on on 2: the same batches"
+    assert process.exitcode == 0 and "resuming at step 8" in said.read_text()
+    words = f"{workdir} started on 4 devices, resuming on 2: the same batches"
     assert words in said.read_text()
     found, whole = (
         ravel_pytree(models.load(path).params["params"])[0] for path in (workdir, finished[0])
@@ -328,8 +328,8 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("background.mask_fault", "rough", "background.mask_fault = 'rough' is not known"),
         ("background.noise_std", -0.1, "background.noise_std = -0.1"),
         ("background.fault_pixels", -1, "background.fault_pixels = -1"),
-        ("background.noise_share", 1.1, "background.noise_share = 1.1: it must lie in"),
-        ("background.mix_share", -0.1, "background.mix_share = -0.1: it must lie in"),
+        ("background.noise_share", 1.1, "background.noise_share = 1.1: it must be in"),
+        ("background.mix_share", -0.1, "background.mix_share = -0.1: it must be in"),
         ("attack.method", "fgsm", "attack.method = 'fgsm' is not known; allowed: 'pgd', 'fgsm_rs'"),
         ("attack", {"attack.method": "n_fgsm", "attack.p": 1.0}, "'n_fgsm' is not for l1"),
         (

@@ -132,7 +132,7 @@ def test_a_killed_suite_goes_on_where_each_of_its_models_is(alone, tmp_path):
     said = {path.name: " ".join(p.lines) for path, p in progress.items()}
     assert "checkpoint" in said["linf"] and "is damaged" in said["linf"]
     for name in ("linf", "l2_large", "linf_small"):
-        assert "going on at step 2 of 3" in said[name]
+        assert "resuming at step 2 of 3" in said[name]
     assert said["l2"].endswith("units, 3 steps") and not said["standard"]
     assert (folder / "standard" / "metrics.jsonl").read_bytes() == finished
     again = make(folder)
@@ -157,7 +157,7 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     assert "step 1: " in str(faults[tmp_path / "bad"])
     assert "gradient_norm = nan" in str(faults[tmp_path / "bad"])
     said = " ".join(line for p in progress.values() for line in p.lines)
-    assert ("the models trained with it go on" in said) == (devices == 4)
+    assert ("the models trained with it continue" in said) == (devices == 4)
     if devices == 4:
         assert all(p.done + p.skipped == 3 for p in progress.values())
     assert models.store.latest_step(tmp_path / "good") == 3
