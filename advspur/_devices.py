@@ -31,7 +31,7 @@ def split_batch(arrays, number=None):
     return jax.device_put(arrays, NamedSharding(device_mesh(number), SPLIT))
 
 
-def whole_batch(size):
+def round_up_to_devices(size):
     """`size` rounded up to a multiple of the number of local devices."""
     devices = jax.local_device_count()
     return -(-size // devices) * devices
@@ -42,7 +42,7 @@ def is_first_process():
     return jax.process_index() == 0
 
 
-def talking_stream():
+def log_stream():
     """Where progress and lines go: of several processes, only the first talks."""
     return sys.stderr if is_first_process() else open(os.devnull, "w")  # noqa: SIM115
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from advspur import __version__
 from advspur._checks import check_count, require, require_finite
-from advspur._devices import split_batch, whole_batch
+from advspur._devices import round_up_to_devices, split_batch
 from advspur._files import write_whole
 from advspur.data.batches import eval_batches
 from advspur.data.transforms import to_unit
@@ -37,7 +37,7 @@ def for_each_example(function, table, *, batch_size, progress=None, passes=1):
     Raises: InputError for results that are not finite, with their number and the first image.
     """
     check_count("batch_size", batch_size)
-    batch_size = whole_batch(batch_size)
+    batch_size = round_up_to_devices(batch_size)
     require(len(table) > 0, f"{table!r} contains no examples")
     size = {"batch_size": batch_size, "image_size": table.image_size}
     results, last = [], None

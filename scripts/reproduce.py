@@ -30,7 +30,7 @@ def main(flags):
     from advspur.report import write_report
     from advspur.theory.run import FIGURES
     from advspur.training import record_training, train_suite
-    from advspur.training.parts import open_training_data, step_passes
+    from advspur.training.parts import step_passes, training_data
     from advspur.training.run_dir import FREE_KEYS, open_run
     from advspur.training.state import count_steps
     from advspur.training.suite import check_suite
@@ -51,7 +51,7 @@ def main(flags):
     row = BENCHMARKS[BENCHMARK_OF[config.dataset]]
     data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
     first = next(iter(runs.values()))
-    num_steps = count_steps(first, len(open_training_data(first).train))
+    num_steps = count_steps(first, len(training_data(first).train))
     passes = sum(row.plan(data_dir, measures, evaluation).passes.values())
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):

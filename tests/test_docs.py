@@ -5,10 +5,16 @@ import shlex
 from pathlib import Path
 
 import _cli
+import jax
+import numpy as np
 import pytest
 
+from advspur.attacks import check_perturbation
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+)
 PLACEHOLDER = re.compile(r"^[A-Z_]+$|NAME|\.\.\.|\$")  # DIR, configs/NAME.py, configs/$c.py
 
 
@@ -76,3 +82,17 @@ def test_the_python_of_readme_runs():
         exec(block, names)
     assert len(blocks) == 2
     assert bool(names["best"].converged) and names["robust"].shape == (16,)
+
+
+def test_the_examples_of_contributing_run(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    names = {"__name__": "examples"}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        exec(block, names)
+    names["test_my_birds"](tmp_path)
+    names["test_worst_class"](names["read"](tmp_path)["test"])
+    names["test_claim"]()
+    images, labels = np.full((2, 4, 4, 3), 0.5, np.float32), np.zeros(2, int)
+    ball = {"p": 2, "epsilon": 0.5}
+    moved = names["noise"](lambda x: x.mean((1, 2)), images, labels, jax.random.key(0), **ball)
+    check_perturbation(moved, images, **ball)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import require, require_finite
-from advspur._devices import EVERYWHERE, SPLIT, device_mesh, split_batch, whole_batch
+from advspur._devices import EVERYWHERE, SPLIT, device_mesh, round_up_to_devices, split_batch
 from advspur.attacks.apgd import apgd
 from advspur.attacks.checks import check_perturbation, perturbation_norms
 from advspur.attacks.fab import NUM_HALVINGS, fab
@@ -207,5 +207,5 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
 
 def _pad(array, batch_size):
     """`array` with its first row repeated: whole on all devices, so that batches have few sizes."""
-    step = whole_batch(-(-batch_size // SIZES))
+    step = round_up_to_devices(-(-batch_size // SIZES))
     return np.concatenate([array, np.repeat(array[:1], -len(array) % step, axis=0)])

@@ -55,7 +55,7 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
         logits = logits_of(x)
         return finite_loss(margin(logits, labels), logits)
 
-    def is_going(state):
+    def is_searching(state):
         _, value, _, query = state
         return (query < num_queries) & jnp.any(value <= 0)
 
@@ -74,7 +74,7 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
     x = images + _start(keys, images.shape[1:], epsilon, p)
     x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
     start = x, score(x), jnp.zeros(labels.shape, int), 0
-    x, value, asked, _ = jax.lax.while_loop(is_going, ask, start)
+    x, value, asked, _ = jax.lax.while_loop(is_searching, ask, start)
     before = score(images)  # without an attack
     x = keep(x, images, (before > 0) & ~(value > 0))
     return finished(x, jnp.isfinite(value + before)), asked

@@ -9,7 +9,7 @@ from advspur._checks import InputError, check_choice, require
 from advspur._constants import IMAGENET_MEAN, IMAGENET_STD
 from advspur.data.color_shift import SPLITS, shifted_table
 from advspur.data.files import folder_source
-from advspur.data.layouts import Readable, in_memory
+from advspur.data.layouts import SkippingUnreadable, in_memory
 from advspur.data.mask_folders import with_masks
 from advspur.data.own import read_own
 from advspur.data.spurious_shapes import spurious_shapes
@@ -84,7 +84,7 @@ def open_dataset(
         splits = _find_splits(name, data_root(data_dir))
         if mask_dir:
             splits[0] = with_masks(splits[0], mask_dir)
-        splits = list(map(Readable, splits)) if skip_unreadable else splits
+        splits = list(map(SkippingUnreadable, splits)) if skip_unreadable else splits
     if rho:
         tables = zip(splits, SPLITS, strict=True)
         splits = [shifted_table(table, split, **color_shift) for table, split in tables]

@@ -144,7 +144,7 @@ def in_memory(source, image_size, *, skip_unreadable=False):
     return array_source(images, labels, num_classes=source.num_classes)
 
 
-class Readable:
+class SkippingUnreadable:
     """A source whose images that cannot be read are replaced by the next ones that can.
 
     A warning names each. Replacements are not valid: an evaluation does not count them.

@@ -8,7 +8,7 @@ import numpy as np
 
 from advspur import metrics
 from advspur._checks import check_choice, check_count, require_finite
-from advspur._devices import replicate, split_batch, whole_batch
+from advspur._devices import replicate, round_up_to_devices, split_batch
 from advspur.data.table import spread
 from advspur.data.transforms import to_unit
 from advspur.predict import correct
@@ -41,7 +41,7 @@ def challenge_records(
     """
     check_choice("objects", objects, tuple(parts))
     check_choice("backgrounds", backgrounds, tuple(parts))
-    table, batch_size = parts[objects], whole_batch(batch_size)
+    table, batch_size = parts[objects], round_up_to_devices(batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         examples = list(pool.map(table.__getitem__, range(len(table))))
     names = ("image", "mask", "label")

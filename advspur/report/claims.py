@@ -83,7 +83,7 @@ def judge(compared, sign, unit, note="", shown=POINTS):
     return verdict, " ".join(filter(None, [f"{detail}.", note, _listed(known, shown)]))
 
 
-def _beyond(suite, claim):
+def _exceeds_standard(suite, claim):
     """Every model beyond the standard one of its architecture; or as many as the paper counts."""
     sign = claim.headline.sign
     families = {
@@ -151,7 +151,7 @@ def _constant(suite, claim):
     return verdict, f"{detail}[{low:.1f}, {high:.1f}], {name}."
 
 
-def _stated(suite, claim):
+def _equals_stated(suite, claim):
     (arch, p, epsilon), value = claim.paper
     found = suite.curve(claim.headline, arch, p).get(epsilon)
     if found is None:
@@ -180,13 +180,13 @@ def _listed(compared, shown):
 EVERY = (
     "Every {norm} model has a {larger} {name} than the standard one.",
     "every robust model relies more",
-    _beyond,
+    _exceeds_standard,
 )
 COUNT = (
     "{paper} of 10 {norm} models have a {larger} {name} than the standard model of their "
     "architecture.",
     "as many rely more as in the paper",
-    _beyond,
+    _exceeds_standard,
 )
 EACH = (
     "The {name} gets {larger} with each larger {norm} budget.",
@@ -210,8 +210,8 @@ CONSTANT = (
     "roughly constant",
     _constant,
 )
-STATED_L2 = "The {name} of the ℓ2 resnet50, ε = 5, is 18.9%.", "the paper's number", _stated
-STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", STATED_L2[1], _stated
+STATED_L2 = "The {name} of the ℓ2 resnet50, ε = 5, is 18.9%.", "the paper's number", _equals_stated
+STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", STATED_L2[1], _equals_stated
 
 
 def _on(headline, *sentences):

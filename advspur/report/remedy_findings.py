@@ -105,7 +105,7 @@ def _prescribed(remedies, base):
         core, rest = remedies.kinds[index].weights
         if of == base and remedies.kinds[index].is_weighted:
             path[rest / core if core else math.inf] = index
-    told = {ratio: _told(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())}
+    told = {ratio: _says(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())}
     least = (told[1.0] or {}).get("protective_weight")
     if len(path) < 3 or least is None or not all(told.values()) or max(path) < least:
         return
@@ -171,7 +171,7 @@ def _differences(remedies, index, other):
     return {s: difference(found[s], others[s]) for s in remedies.seeds(index, other)}
 
 
-def _told(remedies, kind):
+def _says(remedies, kind):
     """What the theory says of a kind's attack; None where it says nothing."""
     for said in remedies.prescribed:
         budget = number(said["p"]), said["epsilon"], tuple(said["region_weights"])

@@ -16,17 +16,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from advspur._devices import gather, replicate, split_batch, talking_stream, together
+from advspur._devices import gather, log_stream, replicate, split_batch, together
 from advspur._progress import Progress
 from advspur.data.batches import shard
 from advspur.training.parts import (
     accuracies,
     build,
     first_state,
-    open_training_data,
     step_options,
     train_attack,
     training_batches,
+    training_data,
     validation_attack,
     validation_batches,
 )
@@ -62,10 +62,10 @@ def train(config, workdir):
     """
     with together():
         check_config(config, num_devices=jax.device_count())
-        dataset = open_training_data(config)
+        dataset = training_data(config)
     num_steps, title = count_steps(config, len(dataset.train)), f"train {Path(workdir).name}"
     with (
-        Progress(num_steps, title, unit="step", stream=talking_stream()) as progress,
+        Progress(num_steps, title, unit="step", stream=log_stream()) as progress,
         Run(config, workdir, dataset, progress) as run,
     ):
         network, optimizer = build(config, dataset)

@@ -23,7 +23,7 @@ AUTO_AUGMENTATION = {
 }
 
 
-def open_training_data(config):
+def training_data(config):
     """The Dataset of a config, of at least one step, with the masks that the config needs."""
     dataset = open_dataset(
         config.dataset,

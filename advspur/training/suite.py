@@ -20,10 +20,10 @@ from advspur.training.loop import Program, fit
 from advspur.training.parts import (
     build,
     first_state,
-    open_training_data,
     step_options,
     step_passes,
     train_attack,
+    training_data,
     validation_attack,
 )
 from advspur.training.run import Run, TrainingDiverged
@@ -55,7 +55,7 @@ def train_suite(configs, *, per_device=None, progress):
     elif jax.default_backend() == "cpu":
         per_device = 1
     by_data, groups = {_text(config, DATA_KEYS): config for config in configs.values()}, {}
-    data = {text: open_training_data(config) for text, config in by_data.items()}
+    data = {text: training_data(config) for text, config in by_data.items()}
     for workdir, config in configs.items():
         run = Run(config, workdir, data[_text(config, DATA_KEYS)], progress[workdir])
         if not _is_trained(run):

@@ -18,7 +18,7 @@ from advspur.data.background import (
     require_masks,
     spoil_masks,
 )
-from advspur.data.layouts import Readable
+from advspur.data.layouts import SkippingUnreadable
 from advspur.data.table import Table
 
 N, SIZE = 40, 12
@@ -213,7 +213,7 @@ def test_no_change_leaves_the_stream_as_it_is(one_by_one):
             assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("of", (lambda table: table, Readable))
+@pytest.mark.parametrize("of", (lambda table: table, SkippingUnreadable))
 def test_data_without_masks_are_refused_in_one_line(of):
     bare = of(array_source(IMAGES, np.arange(N), num_classes=N))
     with pytest.raises(InputError, match=r"background needs masks, and .* has none: ") as caught:

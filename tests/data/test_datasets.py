@@ -11,7 +11,7 @@ from prepare_data import prepare_arrays
 
 from advspur._checks import InputError
 from advspur.data import eval_batches, folder_source, open_dataset, tfds_source, train_batches
-from advspur.data.layouts import Readable, in_memory
+from advspur.data.layouts import SkippingUnreadable, in_memory
 from advspur.data.table import Table
 from tests.data.cifar10_jpeg import write_cifar10
 
@@ -167,16 +167,16 @@ def test_images_are_decoded_in_order_and_unreadable_ones_are_named_or_left_out()
 
 
 def test_a_stream_replaces_unreadable_images_by_the_next_which_count_once():
-    readable = Readable(damaged(3, 10))
+    readable = SkippingUnreadable(damaged(3, 10))
     assert len(readable) == 11 and readable.num_classes == 11
     with pytest.warns(UserWarning, match="photo_3.png is no readable image.*replaced.*1 so far"):
         assert (readable[3]["label"], readable[3]["valid"]) == (4, False)
     with pytest.warns(UserWarning, match="photo_10.png .*2 so far"):
         np.testing.assert_array_equal(readable[10]["image"], IMAGES[0])  # round to the first
     with pytest.raises(InputError, match="no image of .* can be read"), pytest.warns(UserWarning):
-        Readable(damaged(*range(11)))[0]
+        SkippingUnreadable(damaged(*range(11)))[0]
     with pytest.warns(UserWarning, match="photo_3"):
-        batches = list(eval_batches(Readable(damaged(3)), batch_size=4, image_size=8))
+        batches = list(eval_batches(SkippingUnreadable(damaged(3)), batch_size=4, image_size=8))
     valid = np.concatenate([batch.valid for batch in batches])
     np.testing.assert_array_equal(np.flatnonzero(~valid), [3, 11])  # and the padding
     assert batches[0].label.tolist() == [0, 1, 2, 4]

@@ -12,7 +12,7 @@ from prepare_data import prepare_arrays
 from advspur._checks import InputError
 from advspur.data import folder_source, open_dataset, tfds_source, train_batches
 from advspur.data.augment import AUGMENTATIONS
-from advspur.data.layouts import Readable
+from advspur.data.layouts import SkippingUnreadable
 from advspur.data.mask_folders import with_masks
 from advspur.data.table import Table
 from tests.refusals import refused
@@ -133,7 +133,7 @@ def records(**names):
 
 def test_records_find_their_masks_by_their_file_names(root):
     table = with_masks(records(file_name=True), root / "masks")
-    assert table.has_mask and table.subset([1]).has_mask and Readable(table).has_mask
+    assert table.has_mask and table.subset([1]).has_mask and SkippingUnreadable(table).has_mask
     for row, image in enumerate(IMAGES.values()):
         assert_array_equal(table[row]["image"], image)
         assert_array_equal(table[row]["mask"], image[..., :1])

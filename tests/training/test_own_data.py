@@ -16,7 +16,7 @@ from advspur.data import open_dataset, spurious_shapes
 from advspur.data.augment import AUGMENTATIONS
 from advspur.models.store import directory_facts
 from advspur.training import train
-from advspur.training.parts import open_training_data, training_batches
+from advspur.training.parts import training_batches, training_data
 from advspur.training.run import Run
 from tests.refusals import refused
 from tests.training.tiny_config import get_config
@@ -49,12 +49,12 @@ def own_config(folder, **change):
 
 
 def batches(config, count=3):
-    run = Run(config, "nowhere", open_training_data(config), None)
+    run = Run(config, "nowhere", training_data(config), None)
     return list(itertools.islice(training_batches(run), count))
 
 
 def test_parts_classes_and_masks_are_those_of_the_table(folder):
-    dataset = open_training_data(own_config(folder))
+    dataset = training_data(own_config(folder))
     assert (len(dataset.train), len(dataset.validation)) == (32, 12)
     assert (dataset.image_size, dataset.num_classes) == (SIZE, 3)
     assert dataset.train.names["label"] == ("ant", "cat", "zebra") and dataset.train.has_mask
@@ -93,27 +93,25 @@ def test_only_the_cores_masks_are_trained_with(folder, tmp_path):
     lines = [f"{line},{line.split(',')[3]}" for line in lines]
     lines[0] = "image,label,split,mask,place,spurious_mask"
     table.write_text("\n".join(lines))
-    assert open_training_data(own_config(table)).train[0]["mask"].shape[-1] == 2
+    assert training_data(own_config(table)).train[0]["mask"].shape[-1] == 2
     one, other = batches(own_config(folder), 1), batches(own_config(table), 1)
     assert_array_equal(other[0].mask, one[0].mask)
     assert other[0].mask.shape == (16, SIZE, SIZE, 1)
 
 
 def test_data_that_cannot_be_trained_on_are_refused(folder, tmp_path):
-    refused("needs data_dir", open_training_data, own_config(""))
-    refused("no data in .*nowhere", open_training_data, own_config(tmp_path / "nowhere"))
-    refused("no images in|no data in", open_training_data, own_config(tmp_path))
+    refused("needs data_dir", training_data, own_config(""))
+    refused("no data in .*nowhere", training_data, own_config(tmp_path / "nowhere"))
+    refused("no images in|no data in", training_data, own_config(tmp_path))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "one.png").write_bytes((folder / "val_0.png").read_bytes())
     message = "has no part train and no part val, only test: training needs train and val; docs"
-    refused(message, open_training_data, own_config(tmp_path))
+    refused(message, training_data, own_config(tmp_path))
     text = (folder / "manifest.csv").read_text()
     (tmp_path / "none.csv").write_text(text.splitlines()[0])
-    refused("none.csv has no rows", open_training_data, own_config(tmp_path / "none.csv"))
+    refused("none.csv has no rows", training_data, own_config(tmp_path / "none.csv"))
     (folder / "unsplit.csv").write_text(text.replace(",val,", ",test,"))
-    refused(
-        "has no part val, only train, test", open_training_data, own_config(folder / "unsplit.csv")
-    )
+    refused("has no part val, only train, test", training_data, own_config(folder / "unsplit.csv"))
     bare = text.replace("mask", "other", 1)
     (folder / "bare.csv").write_text(bare)
     noisy = {"background.noise_std": 0.1, "own.columns.attributes": "place"}
@@ -141,7 +139,7 @@ def test_a_mask_that_is_wrong_is_named_with_its_line(folder, tmp_path, kind):
     if kind == "truncated":
         with pytest.warns(UserWarning, match="train: 1 of 32 images are unreadable and left out"):
             config = own_config(root, skip_unreadable=True)
-            assert len(open_training_data(config).train) == 31
+            assert len(training_data(config).train) == 31
 
 
 def test_a_model_knows_its_classes_when_it_is_evaluated(folder, tmp_path):

@@ -20,7 +20,7 @@ def config_of(*weights, **changes):
 
 
 def run_of(config):
-    return types.SimpleNamespace(config=config, dataset=parts.open_training_data(config), start=0)
+    return types.SimpleNamespace(config=config, dataset=parts.training_data(config), start=0)
 
 
 @pytest.mark.parametrize("weights", ((0.0, 1.0), (1.0, 0.0), (0.5, 3.0)))
@@ -45,11 +45,11 @@ def test_equal_weights_and_standard_training_are_no_recipe():
 
 def test_data_without_masks_have_no_regions(monkeypatch):
     config = config_of(0.0, 1.0)
-    dataset = parts.open_training_data(config)
+    dataset = parts.training_data(config)
     bare = array_source(*(dataset.train.columns[k] for k in ("image", "label")), num_classes=8)
     monkeypatch.setattr(parts, "open_dataset", lambda *_, **options: dataset._replace(train=bare))
     with pytest.raises(InputError, match="attack.region_weights needs masks"):
-        parts.open_training_data(config)
+        parts.training_data(config)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from advspur import models
 from advspur._checks import InputError
 from advspur.training import Attack, TrainingDiverged, suite, train, train_suite
-from advspur.training.parts import build, first_state, open_training_data, train_attack
+from advspur.training.parts import build, first_state, train_attack, training_data
 from tests.training.tiny_config import get_config
 
 # Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
@@ -73,7 +73,7 @@ def params(path):
 def before(name):
     """Its parameters before the first step."""
     config = MODELS[name]
-    dataset = open_training_data(config)
+    dataset = training_data(config)
     state = first_state(config, dataset, *build(config, dataset))
     return ravel_pytree(state.variables["params"])[0]
 
