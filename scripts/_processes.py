@@ -53,6 +53,8 @@ def joined():
         require(0 <= index < number, f"process_id = {index}: it must be from 0 to {number - 1}")
         place = {"coordinator_address": coordinator}
         place |= {"num_processes": number, "process_id": index}
+    # The training loop sees to signals. JAX's own service logs lines when the others end first.
+    jax.config.update("jax_enable_preemption_service", False)
     lost = None
     with _last_words():
         try:
