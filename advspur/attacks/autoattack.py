@@ -115,8 +115,8 @@ def security_curve(
       log: function of a line of text, as AutoAttack prints them.
       advance: function of a number of forward passes (a gradient counts as three).
     Returns: [AutoAttackResult], in the order of `epsilons`.
-    Raises: InputError for bad arguments, for logits that are not finite, for a random model, and
-      where a perturbation violates ball or box.
+    Raises: InputError for bad arguments, logits that are not finite, or a random model, and where
+      a perturbation violates ball or box.
     """
     are_numbers = all(isinstance(epsilon, numbers.Real) for epsilon in epsilons)
     require(epsilons and are_numbers, f"epsilons = {epsilons}: give one number or more")

@@ -6,12 +6,13 @@ from advspur.data.datasets import Dataset, open_dataset
 from advspur.data.files import folder_source
 from advspur.data.own import own
 from advspur.data.spurious_shapes import spurious_shapes
-from advspur.data.table import array_source
+from advspur.data.table import Table, array_source
 from advspur.data.tfds import tfds_source
 
 __all__ = [
     "Batch",
     "Dataset",
+    "Table",
     "array_source",
     "eval_batches",
     "folder_source",
