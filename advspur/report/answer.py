@@ -1,4 +1,4 @@
-"""The first screen of a report: the question, the answer, and the verdicts in one matrix.
+"""The first screen of a report: the question, and the answer in the measured numbers.
 
 Everything is said by rule from the measured numbers. *Clearly* means that a 95% interval excludes
 equality.
@@ -7,11 +7,20 @@ equality.
 import functools
 import math
 from collections import Counter
-from fnmatch import fnmatch
 from typing import NamedTuple
 
 from advspur.intervals import difference
 from advspur.report import headlines as h
+from advspur.report.evidence import (
+    CORE,
+    SPURIOUS,
+    UNCLEAR,
+    evidence,
+    judged_models,
+    points_to,
+    sign_of,
+)
+from advspur.report.matrix import shown, verdict_of
 from advspur.report.panels import by_budget, by_model
 from advspur.report.suite import NORMS, budget_label, norm_label
 
@@ -24,13 +33,6 @@ LEADS = (  # the number that answers for models of known training: the first tha
     h.RCS,
     *h.SHAPES_NOISE,
     h.OBJECTNET_RATIO,
-)
-SPURIOUS, CORE, UNCLEAR = "spurious", "core", "unclear"
-EVIDENCE = (  # metrics that tell of one model what it relies on: +1 if larger is more spurious
-    ("majority_minority_gap", 1),
-    ("background_gap", 1),
-    ("*relative_*_sensitivity", -1),
-    ("norm_fraction_spurious", 1),
 )
 VERDICTS = {  # as written in a sentence, for one and for several
     "holds": ("holds", "hold"),
@@ -48,22 +50,6 @@ class Answer(NamedTuple):
     sentences: str
     draw: object = None  # () -> figure
     caption: str = ""
-
-
-class Chip(NamedTuple):
-    """One verdict in a cell of a matrix."""
-
-    text: str
-    look: str  # a class of the page
-    detail: str
-    anchor: str = ""
-
-
-class Matrix(NamedTuple):
-    """Chips by row and column, in the order of appearance."""
-
-    columns: list
-    rows: list  # (label, [chips of each column])
 
 
 def answer_of(suite, trends, others):
@@ -178,11 +164,6 @@ def tally(findings):
     return ", ".join(f"{n} {VERDICTS[v][n > 1]}" for v in VERDICTS if (n := counts[v]))
 
 
-def verdict_of(finding):
-    """The verdict without its note."""
-    return finding.verdict.split(" (")[0]
-
-
 def _of_models(suite):
     """What the evidence says of models of unknown training, or of those that compare with none."""
     measured, names = evidence(suite), judged_models(suite)
@@ -239,70 +220,3 @@ def _of_several(pointed):
         word,
         f"{text}all to the core for {len(core)}; for {rest} they disagree, or none is clear.",
     )
-
-
-def judged_models(suite):
-    """The models that the evidence is asked about: those of unknown training, else all."""
-    return suite.unknown() or [m.name for m in suite.models]
-
-
-def evidence(suite):
-    """The headlines that tell of a single model what it relies on."""
-    own = (x for found in h.own_headlines(suite).values() for x in found)
-    names = judged_models(suite)
-    return [
-        x
-        for x in (*h.HEADLINES, *own)
-        if sign_of(x) and suite.numbers(x, lambda m: m.name in names)
-    ]
-
-
-def sign_of(headline):
-    """+1 if a larger number is more reliance on spurious features, -1 if less; 0 if it is none."""
-    return next((s for pattern, s in EVIDENCE if fnmatch(headline.metric, pattern)), 0)
-
-
-def points_to(suite, headline, name):
-    """What one number says of a model: SPURIOUS, CORE or UNCLEAR; "" where it is not there.
-
-    A gap and a relative sensitivity are held against 0, deep NFS against the share of the area
-    that is off the core, which it would be if all pixels counted alike.
-    """
-    estimate = suite.estimate(headline, name)
-    even = suite.estimate(headline.even, name).value if headline.even else 0.0
-    if not all(map(math.isfinite, (*estimate[:3], even))):
-        return ""
-    low, high = sorted(sign_of(headline) * (x - even) for x in (estimate.low, estimate.high))
-    return SPURIOUS if low > 0 else CORE if high < 0 else UNCLEAR
-
-
-def trends_matrix(trends):
-    """The Matrix of the Findings that have a place in it; their anchors are `claim-N`."""
-    columns = list(dict.fromkeys(f.column for f in trends if f.row))
-    rows = {f.row: {} for f in trends if f.row}
-    for number, f in enumerate(trends):
-        if f.row:
-            verdict = verdict_of(f)
-            text = f"{f.chip} {verdict.replace('holds in part', 'in part')}".strip()
-            chip = Chip(text, verdict.replace(" ", "-"), f.statement, f"claim-{number}")
-            rows[f.row].setdefault(f.column, []).append(chip)
-    return Matrix(columns, [(r, [cells.get(c, []) for c in columns]) for r, cells in rows.items()])
-
-
-def models_matrix(suite):
-    """The Matrix of the evidence on single models: a row a number, a column a model."""
-    names = judged_models(suite)
-
-    def cell(headline, name):
-        verdict = points_to(suite, headline, name)
-        number = shown(suite.estimate(headline, name), headline)
-        return [Chip(f"{verdict}: {number}", verdict, headline.label)] if verdict else []
-
-    return Matrix(names, [(x.label, [cell(x, n) for n in names]) for x in evidence(suite)])
-
-
-def shown(estimate, headline):
-    """A number with its unit and interval: 6.3 points [5.1, 7.5]."""
-    value, low, high = (f"{100 * x:.1f}" for x in estimate[:3])
-    unit = "%" if headline.unit == "%" else f" {headline.unit}"
-    return f"{value}{unit} [{low}, {high}]"

@@ -11,12 +11,13 @@ import jinja2
 from advspur._checks import require
 from advspur._files import read_json, write_whole
 from advspur.records import COMPLETE, COUNTS, Record, read_records
-from advspur.report.answer import answer_figure, answer_of, models_matrix, tally, trends_matrix
+from advspur.report.answer import answer_figure, answer_of, tally
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
 from advspur.report.figures import save_figures, suite_figures
 from advspur.report.glossary import WORDS, marker
 from advspur.report.headlines import HEADLINES, own_headlines, title_of
+from advspur.report.matrix import models_matrix, trends_matrix
 from advspur.report.predictions import (
     model_label,
     prediction_figure,

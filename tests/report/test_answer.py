@@ -10,19 +10,11 @@ from advspur.intervals import wilson
 from advspur.records import append_records, read_records, record
 from advspur.report import headlines as h
 from advspur.report import write_report
-from advspur.report.answer import (
-    CORE,
-    SPURIOUS,
-    UNCLEAR,
-    answer_of,
-    evidence,
-    models_matrix,
-    points_to,
-    tally,
-    trends_matrix,
-)
+from advspur.report.answer import answer_of, tally
 from advspur.report.claims import CLAIMS, Finding, findings
+from advspur.report.evidence import CORE, SPURIOUS, UNCLEAR, evidence, points_to
 from advspur.report.glossary import WORDS, marker
+from advspur.report.matrix import models_matrix, trends_matrix
 from advspur.report.suite import suite_of
 
 
