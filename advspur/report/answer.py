@@ -61,13 +61,14 @@ def answer_of(suite, trends, others):
     for headline in LEADS:
         if answer := _of_training(suite, headline):
             return answer
-    for question, findings in [(TRAINING, trends), *others]:
+    for question, findings in [(HERE, trends), *others]:
         if findings:
             return Answer(question, *_of_findings(findings))
     return _of_models(suite)
 
 
 TRAINING = "Does adversarial training make models rely more on spurious features?"
+HERE = "Do the paper's statements on networks hold here?"
 
 
 def _of_training(suite, headline):
@@ -150,11 +151,12 @@ def _word(more, less, count):
 
 def _of_findings(findings):
     """(word, sentence) of a list of statements."""
-    counts = Counter(verdict_of(f) for f in findings)
-    word = "Mostly yes." if 2 * counts["holds"] > len(findings) else "In part."
-    word = "Yes." if counts["holds"] == len(findings) else word
-    word = word if counts["holds"] or counts["holds in part"] else "Not clearly."
-    word = "No." if counts["fails"] == len(findings) else word
+    counts, n = Counter(verdict_of(f) for f in findings), len(findings)
+    if counts["holds"] or counts["holds in part"]:
+        word = "Mostly." if 2 * counts["holds"] > n else "In part."
+        word = "Yes." if counts["holds"] == n else word
+    else:
+        word = "No." if counts["fails"] else "Not clearly."
     return word, f"Of {len(findings)} statements tested here, {tally(findings)}."
 
 
@@ -195,13 +197,8 @@ def _of_one(pointed):
     spurious, core, unclear = (pointed[v] for v in (SPURIOUS, CORE, UNCLEAR))
     count = spurious + core + unclear
     word = "Measures disagree." if spurious and core else _word(spurious, core, count)
-    text = (
-        f"Of {count} measure{'s' * (count > 1)}, {spurious} clearly point{'s' * (spurious == 1)} "
-    )
-    text += (
-        f"to spurious features and {core} to the core; {unclear} {'is' * (unclear == 1) or 'are'} "
-    )
-    return word.replace("No, less.", "No."), f"{text}unclear."
+    text = f"Measures that clearly point to spurious features: {spurious} of {count}; to the core: "
+    return word.replace("No, less.", "No."), f"{text}{core}; unclear: {unclear}."
 
 
 def _of_several(pointed):
@@ -214,9 +211,7 @@ def _of_several(pointed):
     word = "None of them." if len(core) == count else word
     word = "Measures disagree." if rest == count else word
     text = (
-        f"Clear measures all point to spurious features for {len(spurious)} of {count} models and "
+        f"Models whose clear measures all point to spurious features: {len(spurious)} of {count}; "
     )
-    return (
-        word,
-        f"{text}all to the core for {len(core)}; for {rest} they disagree, or none is clear.",
-    )
+    text += f"all to the core: {len(core)}; that disagree, or have no clear one: {rest}."
+    return word, text

@@ -32,7 +32,7 @@ from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
 
 PREDICTED = "Does the linear theory predict what networks rely on?"
-LINEAR = "When does the best robust linear model rely on spurious features?"
+LINEAR = "Do the paper's statements on its linear model hold?"
 
 
 def write_report(directory):

@@ -68,7 +68,7 @@ def test_without_models_the_statements_answer():
     found = [Finding("2a", "s", v, "") for v in ("holds", "holds", "fails")]
     assert tally(found) == "2 hold, 1 fails"
     answer = answer_of(suite_of([]), [], [("Predicted?", []), ("Linear?", found)])
-    assert answer[:2] == ("Linear?", "Mostly yes.")
+    assert answer[:2] == ("Linear?", "Mostly.")
     assert answer.sentences == "Of 3 statements tested here, 2 hold, 1 fails."
     words = {v: answer_of(suite_of([]), [Finding("", "", v, "")] * 2, []).word for v in WORDS_OF}
     assert words == WORDS_OF
@@ -102,7 +102,7 @@ def test_what_each_number_of_one_model_points_to():
     answer = answer_of(suite, [], [])
     assert answer.question == "Does net rely on spurious features?"
     assert answer.word == "Measures disagree." and answer.sentences == (
-        "Of 3 measures, 1 clearly points to spurious features and 2 to the core; 0 are unclear. "
+        "Measures that clearly point to spurious features: 1 of 3; to the core: 2; unclear: 0. "
         "The majority-minority gap on my birds is 30.0 points [24.1, 36.7]."
     )
     wide = records[1]._replace(low=-0.1)
