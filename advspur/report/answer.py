@@ -88,7 +88,7 @@ def _of_training(suite, headline):
     against = [
         f"the {lead.name}" + f" on {lead.title}" * (lead.title != headline.title)
         for lead in LEADS
-        if lead != headline and _points_against(suite, lead)
+        if _direction(suite, lead) * (more - less) < 0
     ]
     if against:
         verb = "points" if len(against) == 1 else "point"
@@ -115,9 +115,10 @@ def _changes(suite, headline):
     return [c for c in changes if math.isfinite(c.value)]
 
 
-def _points_against(suite, headline):
+def _direction(suite, headline):
+    """> 0 if more models rely clearly more than clearly less by this number, < 0 if fewer."""
     more, less = _clear(_changes(suite, headline), headline.sign)
-    return less > more
+    return more - less
 
 
 def _numbers(suite, headline, arch):
@@ -146,7 +147,7 @@ def _word(more, less, count):
         return "It depends."
     if more:
         return "Yes." if more == count else "Mostly yes." if 2 * more > count else "In part."
-    return "No, less." if less else "Not clearly."
+    return "No, less." if less == count else "No." if 2 * less > count else "Not clearly."
 
 
 def _of_findings(findings):
@@ -157,7 +158,7 @@ def _of_findings(findings):
         word = "Yes." if counts["holds"] == n else word
     else:
         word = "No." if counts["fails"] else "Not clearly."
-    return word, f"Of {len(findings)} statements tested here, {tally(findings)}."
+    return word, f"Of {n} statement{'s' * (n > 1)} tested here, {tally(findings)}."
 
 
 def tally(findings):
@@ -182,8 +183,10 @@ def _of_models(suite):
         word, text = _of_several(pointed)
         if len(numbers) > 1:
             order = sorted(numbers, key=lambda n: numbers[n].value * sign_of(first))
+            gap = difference(numbers[order[-1]], numbers[order[0]])
             most, least = (f"{n} ({shown(numbers[n], first)})" for n in (order[-1], order[0]))
-            text += f" By the {first.name} on {first.title}, {most} relies most and {least} least."
+            if gap.low > 0 or gap.high < 0:
+                text += f" By the {first.name} on {first.title}, {most} relies most, {least} least."
     else:
         word, text = _of_one(pointed[names[0]])
         for estimate in numbers.values():
@@ -209,7 +212,10 @@ def _of_several(pointed):
     word = f"{len(spurious)} of {count}."
     word = "All of them." if len(spurious) == count else word
     word = "None of them." if len(core) == count else word
-    word = "Measures disagree." if rest == count else word
+    if rest == count:
+        word = (
+            "Measures disagree." if any(f[SPURIOUS] for f in pointed.values()) else "Not clearly."
+        )
     text = (
         f"Models whose clear measures all point to spurious features: {len(spurious)} of {count}; "
     )

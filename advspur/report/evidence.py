@@ -26,7 +26,7 @@ def evidence(suite):
     return [
         x
         for x in (*h.HEADLINES, *own)
-        if sign_of(x) and suite.numbers(x, lambda m: m.name in names)
+        if sign_of(x) and any(points_to(suite, x, name) for name in names)
     ]
 
 

@@ -37,7 +37,9 @@ def trained(model):
         ((0.11, 0.12, 0.3), "In part.", "1 of 3"),
         ((0.11, 0.09), "Not clearly.", "0 of 2"),
         ((0.0, 0.3), "It depends.", "1 of 2"),
-        ((0.0, 0.11), "No, less.", "0 of 2"),
+        ((0.0, 0.11), "Not clearly.", "0 of 2"),
+        ((0.0, 0.02), "No, less.", "0 of 2"),
+        ((0.0, 0.02, 0.11), "No.", "0 of 3"),
         ((0.3,), "Yes.", "1 of 1 adversarially trained model has a clearly larger"),
     ],
 )
@@ -45,7 +47,7 @@ def test_the_word_follows_from_the_intervals(trained, gaps, word, start):
     answer = answer_of(trained(gaps), [], [])
     assert answer.word == word and answer.sentences.startswith(start)
     less = re.search(r", (\d) a clearly smaller one", answer.sentences)
-    assert (int(less[1]) if less else 0) == sum(gap == 0.0 for gap in gaps)
+    assert (int(less[1]) if less else 0) == sum(gap <= 0.02 for gap in gaps)
 
 
 def test_the_answer_names_the_numbers_of_the_largest_budgets(model):
@@ -62,6 +64,19 @@ def test_less_sensitivity_is_more_reliance(model):
     records = [model(2.0, 0.0, value=0.3, **about), model(2.0, 1.0, value=0.1, **about)]
     answer = answer_of(suite_of(records), [], [])
     assert answer.word == "Yes." and "a clearly smaller RFS" in answer.sentences
+
+
+@pytest.mark.parametrize(
+    ("gap", "rfs", "disagree"),
+    [(0.1, 0.5, False), (0.5, 0.1, False), (0.5, 0.5, True), (0.1, 0.1, True), (0.3, 0.1, False)],
+)
+def test_measures_that_point_the_other_way_are_named(model, gap, rfs, disagree):
+    """A larger gap and a smaller RFS are more reliance; the standard model has 0.3 of both."""
+    about = {"metric": h.RFS_METRIC, "family": "linf"}
+    records = [model(2.0, 0.0, value=0.3), model(2.0, 1.0, value=gap)]
+    records += [model(2.0, 0.0, value=0.3, **about), model(2.0, 1.0, value=rfs, **about)]
+    text = answer_of(suite_of(records), [], []).sentences
+    assert text.endswith("But the RFS (noise of equal deviation) points the other way.") == disagree
 
 
 def test_without_models_the_statements_answer():
@@ -121,6 +136,12 @@ def test_several_models_are_ordered_by_the_first_measure():
     assert answer.word == "All of them." and re.search(
         r"b \(40.0.* a \(10.0.* least", answer.sentences
     )
+    unclear = [r._replace(low=-0.1, value=0.1) for r in records]
+    answer = answer_of(suite_of(unclear), [], [])
+    assert answer.word == "Not clearly." and "relies most" not in answer.sentences
+    mixed = [*unclear[:1], own("relative_core_sensitivity", 0.5, "b", levels=[0.25])]
+    assert answer_of(suite_of(mixed), [], []).word == "0 of 2."
+    assert answer_of(suite_of([own("norm_fraction_spurious", 0.5)]), [], []).word == "Not measured."
 
 
 def test_no_measure_of_reliance_is_said():
