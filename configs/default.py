@@ -89,7 +89,7 @@ def get_config():
     # Validation, checkpoints, logs
     config.validation = ConfigDict()
     config.validation.every_steps = 5_000  # steps; also after the last one
-    config.validation.num_examples = 0  # this many, the first of the split; 0: all
+    config.validation.num_examples = 0  # only the first N of the split; 0: all
     config.validation.epsilon = -1.0  # of the PGD accuracy; negative: the training epsilon
     config.validation.num_steps = 20  # of its attack, at step size 2.5 epsilon / num_steps
     config.checkpoint_every_steps = 1_000  # steps; also after the last one and at Ctrl-C

@@ -381,8 +381,12 @@ def test_two_processes_train_as_one_and_go_on_after_one_is_killed_or_terminated(
         time.sleep(0.001)
     second.kill()
     first.join(60)  # it ends, and says why in one line
-    text = (said / "0" / "err").read_text()
     assert first.exitcode not in (0, None)
+    for _ in range(100):  # a child says it after its end
+        text = (said / "0" / "err").read_text()
+        if "error: " in text:
+            break
+        time.sleep(0.1)
     assert text.count("error: ") == 1 and "Traceback" not in text, text
     assert "lost contact with another process" in text and "restart all of them" in text
 

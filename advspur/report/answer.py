@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from advspur.intervals import difference
 from advspur.report import headlines as h
+from advspur.report.claims import STATED
 from advspur.report.evidence import (
     CORE,
     SPURIOUS,
@@ -61,14 +62,15 @@ def answer_of(suite, trends, others):
     for headline in LEADS:
         if answer := _of_training(suite, headline):
             return answer
-    for question, findings in [(HERE, trends), *others]:
+    compared = [f for f in trends if f.column != STATED]  # else one model's number is the answer
+    for question, findings in [(HERE, compared), *others]:
         if findings:
             return Answer(question, *_of_findings(findings))
     return _of_models(suite)
 
 
 TRAINING = "Does adversarial training make models rely more on spurious features?"
-HERE = "Do the paper's statements on networks hold here?"
+HERE = "Do the statements that can be tested here hold?"
 
 
 def _of_training(suite, headline):
@@ -84,11 +86,13 @@ def _of_training(suite, headline):
     text += f"{name} than the standard model of the same architecture"
     text += f", {less} a clearly {smaller} one" if less else ""
     parts = filter(None, (_numbers(suite, headline, arch) for arch in suite.archs()))
+    seeds = (s for a in suite.archs() for p in NORMS for s in suite.seeds(headline, a, p).values())
+    text += " (each the mean over its seeds)" if max(map(len, seeds)) > 1 else ""
     text += f". The {headline.name} is {'; '.join(parts)}."
     against = [
         f"the {lead.name}" + f" on {lead.title}" * (lead.title != headline.title)
         for lead in LEADS
-        if _direction(suite, lead) * (more - less) < 0
+        if _direction(suite, lead) * _toward(more, less) < 0
     ]
     if against:
         verb = "points" if len(against) == 1 else "point"
@@ -116,9 +120,15 @@ def _changes(suite, headline):
 
 
 def _direction(suite, headline):
-    """> 0 if more models rely clearly more than clearly less by this number, < 0 if fewer."""
-    more, less = _clear(_changes(suite, headline), headline.sign)
-    return more - less
+    """1 if by this number most models rely clearly more and none less, -1 the reverse; else 0."""
+    changes = _changes(suite, headline)
+    more, less = _clear(changes, headline.sign)
+    return _toward(more, less) * (2 * max(more, less) > len(changes))
+
+
+def _toward(more, less):
+    """1 if some models rely clearly more and none less, -1 for the reverse, else 0."""
+    return 0 if more and less else (more > 0) - (less > 0)
 
 
 def _numbers(suite, headline, arch):
@@ -154,7 +164,7 @@ def _of_findings(findings):
     """(word, sentence) of a list of statements."""
     counts, n = Counter(verdict_of(f) for f in findings), len(findings)
     if counts["holds"] or counts["holds in part"]:
-        word = "Mostly." if 2 * counts["holds"] > n else "In part."
+        word = "Mostly." if 2 * counts["holds"] > n and not counts["fails"] else "In part."
         word = "Yes." if counts["holds"] == n else word
     else:
         word = "No." if counts["fails"] else "Not clearly."
@@ -176,7 +186,8 @@ def _of_models(suite):
         question = f"Which of these {len(names)} models rely on spurious features?"
     if not measured:
         return Answer(question, "Not measured.", "These records have no measure of reliance.")
-    pointed = {name: Counter(points_to(suite, x, name) for x in measured) for name in names}
+    points = {name: [points_to(suite, x, name) for x in measured] for name in names}
+    pointed = {name: Counter(filter(None, found)) for name, found in points.items() if any(found)}
     first = measured[0]
     numbers = suite.numbers(first, lambda m: m.name in names)
     if several:
@@ -188,7 +199,7 @@ def _of_models(suite):
             if gap.low > 0 or gap.high < 0:
                 text += f" By the {first.name} on {first.title}, {most} relies most, {least} least."
     else:
-        word, text = _of_one(pointed[names[0]])
+        word, text = _of_one(*pointed.values())
         for estimate in numbers.values():
             text += f" The {first.name} on {first.title} is {shown(estimate, first)}."
     draw = functools.partial(by_model, suite, measured[:3])

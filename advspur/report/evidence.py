@@ -20,13 +20,16 @@ def judged_models(suite):
 
 
 def evidence(suite):
-    """The headlines that tell of a single model what it relies on."""
+    """The headlines that tell of a single model what it relies on.
+
+    Not RFS on the embedded data: it does not measure reliance there (docs/results.md).
+    """
     own = (x for found in h.own_headlines(suite).values() for x in found)
     names = judged_models(suite)
     return [
         x
         for x in (*h.HEADLINES, *own)
-        if sign_of(x) and any(points_to(suite, x, name) for name in names)
+        if x not in h.SHAPES_NOISE and any(points_to(suite, x, name) for name in names)
     ]
 
 
@@ -41,6 +44,8 @@ def points_to(suite, headline, name):
     A gap and a relative sensitivity are held against 0, deep NFS against the share of the area
     that is off the core, which it would be if all pixels counted alike.
     """
+    if not sign_of(headline):
+        return ""
     estimate = suite.estimate(headline, name)
     even = suite.estimate(headline.even, name).value if headline.even else 0.0
     if not all(map(math.isfinite, (*estimate[:3], even))):

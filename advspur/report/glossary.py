@@ -5,11 +5,11 @@ import re
 import markupsafe
 
 WORDS = {
-    "RFS": "relative foreground sensitivity: -1 if only noise on the background costs accuracy, "
-    "1 if only noise on the object does",
+    "RFS": "relative foreground sensitivity, from -1 to 1: negative if noise on the background "
+    "costs more accuracy than noise on the object",
     "RCS": "relative core sensitivity: as RFS, for the core region of Salient ImageNet-1M",
     "deep NFS": "the share of the squared input gradient that is off the object",
-    "NFS": "norm fraction spurious: the share of the weight vector's norm on spurious features",
+    "NFS": "norm fraction spurious: the share of the weights' squared norm on spurious features",
     "background gap": "accuracy with the background of another image of the class, less that "
     "with the background of a random class",
     "majority-minority gap": "accuracy where the background agrees with the class, less that "

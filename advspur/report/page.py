@@ -32,7 +32,7 @@ from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
 
 PREDICTED = "Does the linear theory predict what networks rely on?"
-LINEAR = "Do the paper's statements on its linear model hold?"
+LINEAR = "Do the statements tested on the linear model hold?"
 
 
 def write_report(directory):
@@ -100,7 +100,7 @@ def write_report(directory):
         note=note,
         answer=answer,
         trends_matrix=trends_matrix(trends),
-        models_matrix=models_matrix(suite) if suite.unknown() or not trends else None,
+        models_matrix=models_matrix(suite) if suite.unknown() or not suite.norms() else None,
         claims=claims,
         models=[(m, _cost([r for r in records if r.model == m.name])) for m in suite.models],
         has_unknown=bool(suite.unknown()),

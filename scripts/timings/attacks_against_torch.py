@@ -5,8 +5,8 @@
 needs torch and the reference (the `autoattack` package of https://github.com/fra31/auto-attack,
 from a folder on PYTHONPATH or installed). Same network, weights, images, labels and batch, float32,
 as many threads, alternately in one process. A line of JSON a comparison: the ratio torch / ours.
-Compilation is apart: `first_seconds` is our first call. --standard adds AutoAttack's standard
-version end to end, once each, with both robust accuracies.
+Compilation is timed separately: `first_seconds` is our first call. --standard adds AutoAttack's
+standard version end to end, once each, with both robust accuracies.
 
 --weights names an .npz with PyTorch's arrays of the small network, --images one with `images`
 uint8 [n, 32, 32, 3] and `labels`; without, both are random and the labels are the predictions.

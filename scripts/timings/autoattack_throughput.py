@@ -6,7 +6,7 @@ prints a line of JSON: seconds per 1,000 robust images, with the floating-point 
 network's passes took (as XLA counts them, products with padding left out) and, where the device's
 peak is given, the share of it that was reached. ResNet-18 (stem for CIFAR) with random weights, in
 one batch; labels are the predictions and epsilon is tiny, so that nothing is found and each image
-goes through the whole ensemble. A first run, timed apart, compiles.
+goes through the whole ensemble. A first run, timed separately, compiles.
 """
 
 import argparse

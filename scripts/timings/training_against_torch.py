@@ -54,7 +54,7 @@ def torch_step(args, arch, stem, classes, num_steps, images, labels):
     optimizer = torch.optim.SGD(
         network.parameters(), RATE, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    x = torch.tensor(images, device=device).permute(0, 3, 1, 2)  # channels last, as they are
+    x = torch.tensor(images, device=device).permute(0, 3, 1, 2)  # channels last in memory
     y = torch.tensor(labels, device=device).long()
 
     def run():

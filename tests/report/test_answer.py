@@ -59,6 +59,20 @@ def test_the_answer_names_the_numbers_of_the_largest_budgets(model):
     assert answer.sentences.endswith(f"The background gap is {numbers}")
 
 
+def test_seeds_are_said_and_one_standard_model_is_judged_by_itself(model):
+    records = [model(2.0, e, value=v, seed=s) for e, v in ((0.0, 0.1), (1.0, 0.3)) for s in (0, 1)]
+    answer = answer_of(suite_of(records), [], [])
+    assert "1 of 1" in answer.sentences and "(each the mean over its seeds)." in answer.sentences
+    alone = model(2.0, 0.0, value=0.097)._replace(
+        metric="relative_background_gap", benchmark="imagenet9", arch="resnet50", model="r50"
+    )
+    suite = suite_of([alone, alone._replace(metric="background_gap")])
+    trends = findings(suite, CLAIMS)
+    assert len(trends) == 1  # the paper's 9.7%
+    answer = answer_of(suite, trends, [])
+    assert answer[:2] == ("Does r50 rely on spurious features?", "Yes.")
+
+
 def test_less_sensitivity_is_more_reliance(model):
     about = {"metric": h.RFS_METRIC, "family": "l2"}
     records = [model(2.0, 0.0, value=0.3, **about), model(2.0, 1.0, value=0.1, **about)]
@@ -83,8 +97,10 @@ def test_without_models_the_statements_answer():
     found = [Finding("2a", "s", v, "") for v in ("holds", "holds", "fails")]
     assert tally(found) == "2 hold, 1 fails"
     answer = answer_of(suite_of([]), [], [("Predicted?", []), ("Linear?", found)])
-    assert answer[:2] == ("Linear?", "Mostly.")
+    assert answer[:2] == ("Linear?", "In part.")
     assert answer.sentences == "Of 3 statements tested here, 2 hold, 1 fails."
+    partly = [f._replace(verdict=f.verdict.replace("fails", "open")) for f in found]
+    assert answer_of(suite_of([]), [], [("Linear?", partly)]).word == "Mostly."
     words = {v: answer_of(suite_of([]), [Finding("", "", v, "")] * 2, []).word for v in WORDS_OF}
     assert words == WORDS_OF
 

@@ -167,7 +167,7 @@ def test_heads_parts_and_norms_that_differ_are_named(birds):
 
 def test_own_data_alone_make_a_page_without_trends(birds, tmp_path):
     page = page_of(birds, tmp_path)
-    assert "Does each trend" not in page and "No trend of the paper can be judged" in page
+    assert "How a verdict is reached" not in page and "No trend of the paper can be judged" in page
     assert "<span>my birds</span><br>deep NFS</th>" in page
     assert re.findall("<h3>(.*)</h3>\n<figure>", page) == [
         "my birds: by model",

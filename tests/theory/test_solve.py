@@ -17,6 +17,7 @@ from advspur.theory import (
     norm_fraction_spurious,
     smooth,
 )
+from advspur.theory import problem as problem_module
 from advspur.theory import solve as solve_module
 from advspur.theory.problem import Problem
 
@@ -201,6 +202,18 @@ def test_theta_is_zero_from_the_collapse_on(p, solve, paper_models, numpy_radius
     nfs = norm_fraction_spurious(jnp.asarray(best.theta[-1]), models.is_spurious[-1])
     assert np.isnan(nfs)
     assert np.all(best.converged)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("rank", (1, 3))
+def test_large_singular_matrices_have_a_solution(dtype, rank, x64):
+    """Rounding makes pivots negative: nearly equal features, m = 600."""
+    root = 1 + 0.01 * np.random.default_rng(0).normal(size=(600, rank))
+    matrix = jnp.asarray(root @ root.T, dtype)
+    side = matrix @ jnp.ones(600, dtype)
+    found = problem_module.solve(problem_module.factor(matrix), side)
+    error = jnp.max(jnp.abs(matrix @ found - side)) / jnp.max(jnp.abs(side))
+    assert error < 1e4 * jnp.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("m", (5, 20))  # eliminated by hand, and by LAPACK
