@@ -183,7 +183,7 @@ def test_a_suite_that_cannot_be_is_refused_before_anything_is_written(run, tmp_p
     assert not workdir.exists()
 
 
-def test_suite_is_reproduced_gone_on_with_and_then_left_alone(run, tmp_path):
+def test_suite_is_reproduced_resumed_and_then_left_alone(run, tmp_path):
     config = tmp_path / "suite.py"
     config.write_text(SUITE)
     arguments = [f"--config={config}", f"--workdir={tmp_path / 'suite'}"]
@@ -192,8 +192,8 @@ def test_suite_is_reproduced_gone_on_with_and_then_left_alone(run, tmp_path):
     assert "report.html: 3 models, 219 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
-    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 8
-    assert page.count("data:image/png;base64,") == 8
+    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 9
+    assert page.count("data:image/png;base64,") == 9
     for model in ("standard_seed0", "l2_eps0.5_seed0", "rest_only_l2_seed0"):
         assert f"<summary>{model}</summary>" in page
 
@@ -371,7 +371,7 @@ def start_two(folder, *arguments):
     ]
 
 
-def test_two_processes_train_as_one_and_go_on_after_one_is_killed_or_terminated(run, tmp_path):
+def test_two_processes_train_as_one_and_resume_after_one_is_killed_or_terminated(run, tmp_path):
     config = [f"--config={TINY}", "--config.num_steps=10", "--config.validation.every_steps=10"]
     config += ["--config.checkpoint_every_steps=3", "--config.attack.epsilon=1/4"]
     checkpoints, said = tmp_path / "two" / "checkpoints", tmp_path / "said"

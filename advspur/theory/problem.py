@@ -65,20 +65,11 @@ def factor(matrix):
     if m > UNROLLED:
         first = jnp.moveaxis(matrix, 2, 0) if matrix.ndim == 3 else matrix
         size = jnp.max(jnp.abs(first), axis=(-2, -1), keepdims=True)
-        tiny = 100 * jnp.finfo(matrix.dtype).eps * size  # singular ones have a solution too
-        eye = jnp.eye(m, dtype=matrix.dtype)
-
-        def cholesky(ridge):
-            return jnp.linalg.cholesky(first + ridge * eye, symmetrize_input=False)
-
-        lower = cholesky(tiny)
-        # Rounding grows with m, and a pivot below 0 makes all of a factor NaN.
-        failed = jnp.any(jnp.isnan(lower), axis=(-2, -1), keepdims=True)
-        more = functools.partial(jnp.where, failed)
-        lower = jax.lax.cond(
-            jnp.any(failed), lambda: more(cholesky(m * tiny), lower), lambda: lower
-        )
-        return Factors(lower, None, first)
+        # Singular ones have a solution too, though rounding, which grows with m, may make a pivot
+        # negative, and with it all of a factor NaN.
+        tiny = max(100, 10 * m) * jnp.finfo(matrix.dtype).eps * size
+        regular = first + tiny * jnp.eye(m, dtype=matrix.dtype)
+        return Factors(jnp.linalg.cholesky(regular, symmetrize_input=False), None, first)
     floor = 8 * m * jnp.finfo(matrix.dtype).eps
     rest = [[matrix[i, j] for j in range(i + 1)] for i in range(m)]
     lower, inverses = [[] for _ in range(m)], []
