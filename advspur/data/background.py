@@ -44,7 +44,7 @@ def change_background(
     Args:
       read: (rows, rng) -> the augmented Batch of the own ones.
       own: slice of the rows that are this process's.
-      num_examples: other images are drawn uniformly from this many, an image itself among them.
+      num_examples: of the data that other images are drawn from, uniformly, an image itself too.
       noise_std: of Gaussian noise on the rest, [0, 1] pixel units; clipped, to 8 bits; 0: none.
       noise_share: probability that an image gets it.
       mix_share: probability that the rest of an image is that of another one.

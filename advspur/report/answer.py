@@ -12,16 +12,8 @@ from typing import NamedTuple
 from advspur.intervals import difference
 from advspur.report import headlines as h
 from advspur.report.claims import STATED
-from advspur.report.evidence import (
-    CORE,
-    SPURIOUS,
-    UNCLEAR,
-    evidence,
-    judged_models,
-    points_to,
-    sign_of,
-)
-from advspur.report.matrix import shown, verdict_of
+from advspur.report.evidence import CORE, SPURIOUS, UNCLEAR, evidence, judged_models, points_to
+from advspur.report.matrix import shown
 from advspur.report.panels import by_budget, by_model
 from advspur.report.suite import NORMS, budget_label, norm_label
 
@@ -162,7 +154,7 @@ def _word(more, less, count):
 
 def _of_findings(findings):
     """(word, sentence) of a list of statements."""
-    counts, n = Counter(verdict_of(f) for f in findings), len(findings)
+    counts, n = Counter(f.kind for f in findings), len(findings)
     if counts["holds"] or counts["holds in part"]:
         word = "Mostly." if 2 * counts["holds"] > n and not counts["fails"] else "In part."
         word = "Yes." if counts["holds"] == n else word
@@ -173,13 +165,15 @@ def _of_findings(findings):
 
 def tally(findings):
     """How many hold, fail, ...: '3 hold, 1 fails'."""
-    counts = Counter(verdict_of(f) for f in findings)
+    counts = Counter(f.kind for f in findings)
     return ", ".join(f"{n} {VERDICTS[v][n > 1]}" for v in VERDICTS if (n := counts[v]))
 
 
 def _of_models(suite):
     """What the evidence says of models of unknown training, or of those that compare with none."""
     measured, names = evidence(suite), judged_models(suite)
+    if not names:
+        return Answer(HERE, "Nothing to test.", "There is no model and no statement here.")
     several = len(names) > 1
     question = f"Does {names[0]} rely on spurious features?"
     if several:
@@ -193,7 +187,7 @@ def _of_models(suite):
     if several:
         word, text = _of_several(pointed)
         if len(numbers) > 1:
-            order = sorted(numbers, key=lambda n: numbers[n].value * sign_of(first))
+            order = sorted(numbers, key=lambda n: numbers[n].value * first.sign)
             gap = difference(numbers[order[-1]], numbers[order[0]])
             most, least = (f"{n} ({shown(numbers[n], first)})" for n in (order[-1], order[0]))
             if gap.low > 0 or gap.high < 0:
@@ -220,15 +214,10 @@ def _of_several(pointed):
     spurious = [n for n, found in pointed.items() if found[SPURIOUS] and not found[CORE]]
     core = [n for n, found in pointed.items() if found[CORE] and not found[SPURIOUS]]
     count, rest = len(pointed), len(pointed) - len(spurious) - len(core)
+    disagree = any(found[SPURIOUS] for found in pointed.values())
     word = f"{len(spurious)} of {count}."
     word = "All of them." if len(spurious) == count else word
     word = "None of them." if len(core) == count else word
-    if rest == count:
-        word = (
-            "Measures disagree." if any(f[SPURIOUS] for f in pointed.values()) else "Not clearly."
-        )
-    text = (
-        f"Models whose clear measures all point to spurious features: {len(spurious)} of {count}; "
-    )
-    text += f"all to the core: {len(core)}; that disagree, or have no clear one: {rest}."
-    return word, text
+    word = ("Measures disagree." if disagree else "Not clearly.") if rest == count else word
+    text = f"All clear measures point to spurious features for {len(spurious)} of {count} models, "
+    return word, f"{text}to the core for {len(core)}; for {rest} they disagree, or none is clear."

@@ -31,7 +31,12 @@ class Finding(NamedTuple):
     detail: str
     row: str = ""  # its place in the matrix of verdicts; "": it has none
     column: str = ""
-    chip: str = ""  # what tells it from others in the same place, such as the norm
+    norm: str = ""  # as shown; "": of both
+
+    @property
+    def kind(self):
+        """The verdict without its note."""
+        return self.verdict.split(" (")[0]
 
 
 class Claim(NamedTuple):

@@ -139,15 +139,15 @@ HEADLINES = (
     *(headline for masks in MASKS for headline in masks),
 )
 
-# Of benchmarks that the paper does not have: pattern, name ("": its own words), unit.
+# Of benchmarks that the paper does not have: pattern, name ("": its own words), unit, sign.
 OWN_METRICS = (
     ("accuracy", "", "%"),
     ("worst_group_accuracy", "", "%"),
-    ("majority_minority_gap", "majority-minority gap", "points"),
-    ("background_gap", "", "points"),
-    ("relative_background_gap", "", "%"),
-    ("relative_*_sensitivity", "", "%"),
-    ("norm_fraction_spurious", "deep NFS", "%"),
+    ("majority_minority_gap", "majority-minority gap", "points", 1),
+    ("background_gap", "", "points", 1),
+    ("relative_background_gap", "", "%", 1),
+    ("relative_*_sensitivity", "", "%", -1),
+    ("norm_fraction_spurious", "deep NFS", "%", 1),
     ("pgd_accuracy", "PGD accuracy", "%"),
     ("autoattack_accuracy", "AutoAttack accuracy", "%"),
 )
@@ -162,7 +162,7 @@ def own_headlines(suite):
     return {b: [h for metric in OWN_METRICS for h in headlines_of(suite, b, *metric)] for b in own}
 
 
-def headlines_of(suite, benchmark, pattern, name="", unit="%"):
+def headlines_of(suite, benchmark, pattern, name="", unit="%", sign=0):
     """A Headline for each combination of DISTINCT options that the metrics are recorded with."""
     found = {}
     for (_, of, metric), records in suite.records.items():
@@ -173,7 +173,7 @@ def headlines_of(suite, benchmark, pattern, name="", unit="%"):
             # At budget 0 stands the clean accuracy of the images that are attacked.
             if not is_detail and options.get("epsilon") != 0:
                 named = Headline(name or metric.replace("_", " "), benchmark, metric, options)
-                found[metric, *options.items()] = named._replace(unit=unit)
+                found[metric, *options.items()] = named._replace(unit=unit, sign=sign)
     found = list(found.values())
     if pattern == "norm_fraction_spurious":
         area = Headline("area off the core", benchmark, "spurious_area")

@@ -10,7 +10,7 @@ class Chip(NamedTuple):
 
     text: str
     look: str  # a class of the page
-    detail: str
+    detail: str = ""
     anchor: str = ""
 
 
@@ -21,20 +21,14 @@ class Matrix(NamedTuple):
     rows: list  # (label, [chips of each column])
 
 
-def verdict_of(finding):
-    """The verdict without its note."""
-    return finding.verdict.split(" (")[0]
-
-
 def trends_matrix(trends):
     """The Matrix of the Findings that have a place in it; their anchors are `claim-N`."""
     columns = list(dict.fromkeys(f.column for f in trends if f.row))
     rows = {f.row: {} for f in trends if f.row}
     for number, f in enumerate(trends):
         if f.row:
-            verdict = verdict_of(f)
-            text = f"{f.chip} {verdict.replace('holds in part', 'in part')}".strip()
-            chip = Chip(text, verdict.replace(" ", "-"), f.statement, f"claim-{number}")
+            text = f"{f.norm} {f.kind.removeprefix('holds ')}".strip()
+            chip = Chip(text, f.kind.replace(" ", "-"), f.statement, f"claim-{number}")
             rows[f.row].setdefault(f.column, []).append(chip)
     return Matrix(columns, [(r, [cells.get(c, []) for c in columns]) for r, cells in rows.items()])
 
@@ -46,7 +40,7 @@ def models_matrix(suite):
     def cell(headline, name):
         verdict = points_to(suite, headline, name)
         number = shown(suite.estimate(headline, name), headline)
-        return [Chip(f"{verdict}: {number}", verdict, headline.label)] if verdict else []
+        return [Chip(f"{verdict}: {number}", verdict)] if verdict else []
 
     return Matrix(names, [(x.label, [cell(x, n) for n in names]) for x in evidence(suite)])
 

@@ -161,6 +161,7 @@ def test_several_models_are_ordered_by_the_first_measure():
 
 
 def test_no_measure_of_reliance_is_said():
+    assert answer_of(suite_of([]), [], []).word == "Nothing to test."
     answer = answer_of(suite_of([own("accuracy", 0.9)]), [], [])
     assert answer.word == "Not measured." and answer.draw is None
 
