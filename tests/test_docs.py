@@ -12,9 +12,7 @@ import pytest
 from advspur.attacks import check_perturbation
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PLACEHOLDER = re.compile(r"^[A-Z_]+$|NAME|\.\.\.|\$")  # DIR, configs/NAME.py, configs/$c.py
 
 
