@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advspur._checks import check_choice, check_count, require
+from advspur.benchmarks.examples import save_examples
 from advspur.data.readers import Reader
 from advspur.heads import as_it_is
 from advspur.heads.selection import OPTIONS as OF_HEADS
@@ -161,10 +162,15 @@ class Benchmark(NamedTuple):
             steps = self.steps(model, plan, measures, key=key, running=running)
             return [r for _, records in steps for r in records]
 
-    def steps(self, model, plan, measures, *, key, running):
-        """Yield (measure, its records) of some measures of a `Plan`, one after the other."""
+    def steps(self, model, plan, measures, *, key, running, examples=None):
+        """Yield (measure, its records) of some measures of a `Plan`, one after the other.
+
+        `examples`: the path of a file to save a few images to, see `save_examples`.
+        """
         check_count("batch_size", running["batch_size"])
         heads, key = self.head(model, plan.parts, key=key, running=running, **plan.options["head"])
+        if examples is not None:
+            save_examples(heads[0][1], {name: plan.measures[name] for name in measures}, examples)
         for name in measures:
             measure, (parts, options), records = MEASURES[name], plan.measures[name], []
             for index, (about, headed) in enumerate(heads):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import jax
 import numpy as np
@@ -120,7 +121,10 @@ def evaluate_model(
     start, measured = time.monotonic(), []
     running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
     about = record_facts(model.facts) | {"benchmark": row.name}
-    steps = row.steps(model.classifier(), plan, left, key=jax.random.key(seed), running=running)
+    names = [quote(name, safe="@ ") for name in (row.name, f"{model.name}.npz")]
+    examples = Path(path).parent.joinpath("examples", *names)
+    call = {"key": jax.random.key(seed), "running": running, "examples": examples}
+    steps = row.steps(model.classifier(), plan, left, **call)
     for name, found in steps:
         seconds, start = round(time.monotonic() - start, 3), time.monotonic()
         count = Estimate(len(found), len(found), len(found), len(found))

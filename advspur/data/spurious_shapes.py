@@ -118,7 +118,9 @@ def spurious_shapes(
     }
     for array in (images, labels, *columns.values()):
         array.setflags(write=False)  # the source is cached and shared
-    return array_source(images, labels, num_classes=num_classes, **columns)
+    table = array_source(images, labels, num_classes=num_classes, **columns)
+    table.names["label"] = SHAPES[:num_classes]
+    return table
 
 
 def cue_changes(num_examples=500, **shapes):

@@ -212,6 +212,12 @@ def _sensitivity_records(kind, found, labels, names, options, values):
 
 
 @jax.jit
+def margin_gradient(classifier, images, labels):
+    """[n, h, w, 3]: gradient of the label's logit minus the largest other one, at uint8 images."""
+    return jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
+
+
+@jax.jit
 def gradient_share(classifier, images, labels, region):
     """(share [n], has_share [n]) of the squared input gradient on a region r, [n, h, w, 1].
 
@@ -219,7 +225,7 @@ def gradient_share(classifier, images, labels, region):
     largest other one): for a linear model of two classes, and the region of the spurious pixels,
     the NFS of the paper's Eq. 5. Where g is 0 there is none; NaN where it is not finite.
     """
-    grad = jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
+    grad = margin_gradient(classifier, images, labels)
     largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
     is_there = largest != 0
     energy = jnp.square(grad / jnp.where(is_there, largest, 1))  # small ones do not underflow

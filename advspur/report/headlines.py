@@ -162,6 +162,11 @@ def own_headlines(suite):
     return {b: [h for metric in OWN_METRICS for h in headlines_of(suite, b, *metric)] for b in own}
 
 
+def all_headlines(suite):
+    """HEADLINES and those of the suite's other benchmarks."""
+    return [*HEADLINES, *(h for headlines in own_headlines(suite).values() for h in headlines)]
+
+
 def headlines_of(suite, benchmark, pattern, name="", unit="%", sign=0):
     """A Headline for each combination of DISTINCT options that the metrics are recorded with."""
     found = {}

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import jinja2
@@ -14,9 +15,10 @@ from advspur.records import COMPLETE, COUNTS, Record, read_records
 from advspur.report.answer import answer_figure, answer_of, tally
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.color_shift import color_shift_findings
+from advspur.report.examples import example_figures
 from advspur.report.figures import save_figures, suite_figures
 from advspur.report.glossary import WORDS, marker
-from advspur.report.headlines import HEADLINES, own_headlines, title_of
+from advspur.report.headlines import all_headlines, title_of
 from advspur.report.matrix import models_matrix, trends_matrix
 from advspur.report.predictions import (
     model_label,
@@ -32,6 +34,7 @@ from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
 
 PREDICTED = "Does the linear theory predict what networks rely on?"
+FEW = 5  # numbers that are read without a plot
 LINEAR = "Do the statements tested on the linear model hold?"
 
 
@@ -73,6 +76,7 @@ def write_report(directory):
 
     shown = {
         "answer_figure": drawn(answer_figure(answer)),
+        "example_figures": drawn(example_figures(suite, directory)),
         "figures": _with_claims(drawn(suite_figures(suite), note), [*trends, *claims["masks"]]),
         "remedy_figures": drawn(remedy_figures([r for r, _ in remedies])),
         "prediction_figures": drawn(prediction_figure(comparison) if comparison else ()),
@@ -142,17 +146,36 @@ def _with_claims(figures, trends):
 
 
 def _headlines(suite):
-    """The headlines that any model has, and a row a model: (value, interval), or None, of each."""
-    headlines = [*HEADLINES, *(h for own in own_headlines(suite).values() for h in own)]
-    found = [(h, [suite.estimate(h, m.name) for m in suite.models]) for h in headlines]
+    """The headlines that any model has, and a row for each model.
+
+    A cell is (value, interval, plotted), or None; `plotted` are the interval's ends and the value
+    between the least and the greatest end of the column, for columns of many.
+    """
+    found = [(h, [suite.estimate(h, m.name) for m in suite.models]) for h in all_headlines(suite)]
     kept = [(h, column) for h, column in found if any(e.num_examples for e in column)]
+    columns = [[_cell(e, _span(column)) for e in column] for _, column in kept]
+    rows = zip(*columns, strict=True) if kept else ()
     return {
         "columns": [(h.title, h.name) for h, _ in kept],
-        "rows": [
-            (m.name, [_percent(e) if e.num_examples else None for e in row])
-            for m, *row in zip(suite.models, *(column for _, column in kept), strict=True)
-        ],
+        "rows": list(zip((m.name for m in suite.models), rows, strict=False)),
     }
+
+
+def _span(column):
+    """(least, greatest) end of the intervals of a column with many, else None."""
+    ends = [x for e in column for x in (e.low, e.high) if math.isfinite(x)]
+    is_plotted = len(column) > FEW and ends and max(ends) > min(ends)
+    return (min(ends), max(ends)) if is_plotted else None
+
+
+def _cell(estimate, span):
+    if not estimate.num_examples:
+        return None
+    plotted = None
+    if span and all(map(math.isfinite, estimate)):
+        ends = estimate.low, estimate.value, estimate.high
+        plotted = [round(100 * (x - span[0]) / (span[1] - span[0]), 1) for x in ends]
+    return *_percent(estimate), plotted
 
 
 def _cost(records):

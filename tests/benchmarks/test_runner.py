@@ -2,6 +2,7 @@
 
 import collections
 import io
+import itertools
 import math
 
 import jax
@@ -187,6 +188,9 @@ def test_a_second_model_compiles_nothing_anew(first, converted, data):
     assert sum("one on" in line and "already measured" in line for line in lines) == 7
     models = {r.model for r in read_records(workdir / "records.jsonl")}
     assert models == {"one", "other"}
+    examples = {(path.parent.name, path.stem) for path in workdir.glob("examples/*/*.npz")}
+    shown = ("rival10", "salient_imagenet", "imagenet9")
+    assert examples == set(itertools.product(shown, models))
     assert progress.done == progress.total
 
 

@@ -12,6 +12,7 @@ from advspur.records import Record, append_records
 from advspur.report import headlines, resampling, write_report
 from advspur.report.claims import CLAIMS, MASK_CLAIMS, findings
 from advspur.report.figures import FIGURES
+from advspur.report.page import _headlines
 from advspur.report.panels import by_budget
 from advspur.report.suite import STANDARD, suite_of
 
@@ -185,9 +186,19 @@ def test_page_of_the_whole_suite(synthetic, page_of):
     assert "levels = 0.25, trials = 5, dilation_rounds = 15" in page
     headline = page.split("Headline numbers</h2>")[1].split("<h2")[0]
     assert headline.count("<tr>") == 23 and "–" not in headline
+    assert headline.count("<svg") > 22 * 20
     for column in ("mCE", "accuracy (subset)", "ratio to ImageNet accuracy", "worst group"):
         assert f"<br>{column}</th>" in headline
     assert "fog/3" in page and "lbfgs" in page and "complete" not in page
+
+
+def test_intervals_are_drawn_on_the_scale_of_a_column_of_many(model):
+    gaps = {0.01 * k: 0.1 * k for k in range(1, 7)}  # ± 2 points: from 8 to 62
+    suite = suite_of([model("inf", e, value=v) for e, v in gaps.items()])
+    plotted = [row[1][0][2] for row in _headlines(suite)["rows"]]
+    assert plotted[0] == [0, 3.7, 7.4] and plotted[-1] == [92.6, 96.3, 100]
+    few = suite_of([model("inf", e, value=v) for e, v in list(gaps.items())[:5]])
+    assert {row[1][0][2] for row in _headlines(few)["rows"]} == {None}
 
 
 MASKS = "Attacks and gradients on masks: "
