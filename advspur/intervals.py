@@ -1,7 +1,7 @@
-"""Estimate: a measured number with its interval, and how intervals are made and joined.
+"""Measured numbers with their intervals.
 
-Shares have Wilson intervals; differences, ratios and weighted sums join those of their parts
-(MOVER: the method of variance estimates recovery); anything else is bootstrapped.
+Shares have Wilson intervals; differences, ratios and weighted means combine those of their parts
+(MOVER: the method of variance estimates recovery); other statistics are bootstrapped.
 """
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 
 CONFIDENCE = 0.95  # of every interval
 NUM_RESAMPLES = 2000
-FEW_ROWS = 500  # distinct ones
-FEW_OF_CLASS = 10
+FEW_ROWS = 500  # distinct rows, for which counts are drawn
+FEW_OF_CLASS = 10  # images, too few to resample within a class
 
 
 class Estimate(NamedTuple):
@@ -24,14 +24,14 @@ class Estimate(NamedTuple):
     num_examples: int
 
 
-NOTHING = Estimate(math.nan, math.nan, math.nan, 0)  # of an empty set
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)  # for an empty set
 
 
 def wilson(successes, n, level=CONFIDENCE):
-    """The Estimate of a share with Wilson's score interval; NaN where n = 0.
+    """Estimate a share, with Wilson's score interval; NaN if n = 0.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), p = successes / n (Wilson,
-    JASA 22 (1927) 209). `successes` may be fractional: the average of several trials an example.
+    JASA 22 (1927) 209). `successes` may be fractional, as averages over trials are.
     """
     from scipy import special
 
@@ -44,7 +44,7 @@ def wilson(successes, n, level=CONFIDENCE):
 
 
 def mean_value(values):
-    """The mean of any per-example numbers with Student's interval; NaN where one of them is."""
+    """Estimate the mean of per-example numbers, with Student's interval; NaN if one of them is."""
     from scipy import stats
 
     values = np.asarray(values, float)
@@ -59,10 +59,10 @@ def mean_value(values):
 
 
 def difference(a, b, *, correlation=0.0):
-    """The Estimate of a - b (Newcombe, Statistics in Medicine 17 (1998) 873 and 2635, method 10).
+    """Estimate a - b (Newcombe, Statistics in Medicine 17 (1998) 873 and 2635, method 10).
 
-    `correlation` is that of the outcomes behind a and b; 0, as if they were independent, is
-    conservative for two models on the same images.
+    `correlation` is that of the outcomes behind a and b; 0 (independence) is conservative for two
+    models on the same images.
     """
 
     def length(x, y):
@@ -75,10 +75,10 @@ def difference(a, b, *, correlation=0.0):
 
 
 def ratio(a, b):
-    """The Estimate of a / b of two numbers >= 0, joined as if independent; NaN where b is 0.
+    """Estimate a / b for independent numbers >= 0; NaN if b is 0.
 
-    Donner & Zou, Statistical Methods in Medical Research 21 (2012) 347; without an upper end where
-    the interval of b holds 0.
+    The upper end is inf if the interval of b contains 0 (Donner & Zou, Statistical Methods in
+    Medical Research 21 (2012) 347).
     """
     n = min(a.num_examples, b.num_examples)
     if not b.value > 0 or math.isnan(a.value):
@@ -96,9 +96,9 @@ def ratio(a, b):
 
 
 def weighted_mean(sums, counts, weights):
-    """The Estimate of the weighted mean of shares sums / counts; NaN where a part is empty.
+    """Estimate the weighted mean of shares sums / counts; NaN if a part is empty.
 
-    Wilson intervals, joined (Zou, Huang & Zhang, Computational Statistics & Data Analysis 53
+    It combines Wilson intervals (Zou, Huang & Zhang, Computational Statistics & Data Analysis 53
     (2009) 1080).
     """
     if len(counts) == 0 or counts.min() == 0:
@@ -112,10 +112,10 @@ def weighted_mean(sums, counts, weights):
 
 
 def resampled_means(values, strata, seed):
-    """[strata, 1 + NUM_RESAMPLES, d]: mean rows of each stratum, as measured and resampled.
+    """Return the mean rows of each stratum [strata, 1 + NUM_RESAMPLES, d], measured and resampled.
 
-    Where the distinct rows are few, as of outcomes, drawing rows is drawing their counts: cost and
-    memory do not grow with n. Else rows [n, d] are drawn in blocks. Each stratum keeps its size.
+    If few rows are distinct, as for outcomes, only their counts are drawn: cost and memory do not
+    grow with n. Else rows [n, d] are drawn in blocks. Each stratum keeps its size.
     """
     rng, means = np.random.default_rng(seed), []
     for stratum in np.unique(strata):
@@ -132,10 +132,10 @@ def resampled_means(values, strata, seed):
 
 
 def class_means(values, labels, seed):
-    """[1 + NUM_RESAMPLES, d]: the mean over classes of their mean rows, as measured and resampled.
+    """Return the mean over classes of their mean rows [1 + NUM_RESAMPLES, d], as `resampled_means`.
 
-    Images are resampled within classes; where a class has fewer than 10, all together, weighted to
-    balance the classes: one or two images of a class, resampled, tell nothing of its spread.
+    Images are resampled within classes. If a class has fewer than 10, which do not show its spread,
+    all images are resampled together, with weights that balance the classes.
     """
     classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if counts.min() >= FEW_OF_CLASS:
@@ -147,10 +147,10 @@ def class_means(values, labels, seed):
 
 
 def percentile(statistic, num_examples):
-    """Estimate from [1 + NUM_RESAMPLES] values of a statistic, the measured one first."""
+    """Estimate a statistic from its [1 + NUM_RESAMPLES] values, the measured one first."""
     value, tail = float(statistic[0]), (1 - CONFIDENCE) / 2
     if math.isnan(value):
         return NOTHING._replace(num_examples=num_examples)
     low, high = np.nanquantile(statistic[1:], [tail, 1 - tail])
-    # A percentile interval need not hold its point; ours is widened to do so.
+    # A percentile interval may miss its point; this one is widened to contain it.
     return Estimate(value, float(min(low, value)), float(max(high, value)), num_examples)

@@ -1,8 +1,8 @@
 """Metrics of accuracy and reliance as pure functions of per-example outcomes.
 
-Each returns an `Estimate`: value, 95% interval, number of examples; an empty set gives NaN, never
-0. Arrays have one entry an example: `correct` [n], bool or 0/1, is whether its prediction is right;
-`groups` and `labels` [n] are int from 0, and labels without an example do not take part.
+Each returns an `Estimate`: value, 95% interval, number of examples; NaN for an empty set, never 0.
+Arrays have one entry per example: `correct` [n], bool or 0/1, is whether its prediction is right;
+`groups` and `labels` [n] are integers from 0, and labels without examples are ignored.
 
 >>> accuracy(np.array([1, 1, 1, 0]))
 Estimate(value=0.75, low=0.3006..., high=0.9544..., num_examples=4)
@@ -12,55 +12,44 @@ import math
 
 import numpy as np
 
+from advspur import intervals
 from advspur._checks import check_choice, require
-from advspur.intervals import (
-    CONFIDENCE,
-    NOTHING,
-    Estimate,
-    class_means,
-    difference,
-    percentile,
-    resampled_means,
-    weighted_mean,
-    wilson,
-)
+from advspur.intervals import NOTHING, Estimate, difference, percentile, weighted_mean, wilson
 from advspur.intervals import ratio as accuracy_ratio
 
 CELLS = ("[corruptions, severities, n]",)
 
 
 def accuracy(correct):
-    """Share of correct examples, with the Wilson score interval."""
+    """Return the share of correct examples, with Wilson's score interval."""
     correct = _outcomes("correct", correct)
-    return wilson(correct.sum(), len(correct), CONFIDENCE)
+    return wilson(correct.sum(), len(correct))
 
 
-def group_accuracy(correct, groups, *, num_groups, level=CONFIDENCE):
-    """[num_groups] Estimates at `level`: the accuracy within each group; NaN for an empty one."""
+def group_accuracy(correct, groups, *, num_groups, level=intervals.CONFIDENCE):
+    """Return the accuracy of each group, [num_groups] Estimates at `level`; NaN if it is empty."""
     correct = _outcomes("correct", correct)
-    groups = _same_length(groups, correct)
-    is_known = np.all((groups >= 0) & (groups < num_groups))
-    require(is_known, f"groups must be in [0, {num_groups - 1}]")
+    groups = _groups(groups, correct, num_groups)
     of_groups = [correct[groups == g] for g in range(num_groups)]
     return [wilson(of_group.sum(), len(of_group), level) for of_group in of_groups]
 
 
 def worst_group_accuracy(correct, groups, *, num_groups):
-    """The smallest accuracy over the groups, with its number of examples; NaN where one is empty.
+    """Return the smallest group accuracy, with its number of examples; NaN if a group is empty.
 
-    The interval holds for the true minimum: it is made of the groups' simultaneous Wilson
-    intervals (Bonferroni over the groups), low = min of lows, high = min of highs.
+    The interval covers the true minimum: its ends are the smallest low and the smallest high of
+    simultaneous Wilson intervals (Bonferroni over the groups).
     """
-    level = 1 - (1 - CONFIDENCE) / max(num_groups, 1)
-    found = group_accuracy(correct, groups, num_groups=num_groups, level=level)
-    if not found or not all(e.num_examples for e in found):
+    level = 1 - (1 - intervals.CONFIDENCE) / max(num_groups, 1)
+    each = group_accuracy(correct, groups, num_groups=num_groups, level=level)
+    if not each or not all(e.num_examples for e in each):
         return NOTHING
-    worst = min(found, key=lambda estimate: estimate.value)
-    return worst._replace(low=min(e.low for e in found), high=min(e.high for e in found))
+    worst = min(each, key=lambda estimate: estimate.value)
+    return worst._replace(low=min(e.low for e in each), high=min(e.high for e in each))
 
 
 def balanced_accuracy(correct, labels):
-    """The plain mean over classes of the accuracy within each class.
+    """Return the unweighted mean over classes of the accuracy within each class.
 
     Interval: see `intervals.weighted_mean`; an image counts once, however many trials it has.
 
@@ -75,25 +64,24 @@ def balanced_accuracy(correct, labels):
 
 
 def adjusted_average_accuracy(correct, groups, *, weights):
-    """sum_g weights_g accuracy_g / sum_g weights_g: the average of group-robustness papers.
+    """Return sum_g weights_g accuracy_g / sum_g weights_g; NaN if a group is empty.
 
-    With the training set's group sizes as weights it is the accuracy on data mixed as in
-    training (Sagawa et al., ICLR 2020, arXiv 1911.08731). NaN where a group is empty.
+    With the group sizes of the training set as weights, it is the accuracy at the training
+    proportions (Sagawa et al., ICLR 2020, arXiv 1911.08731).
 
     Args:
       weights: [num_groups] >= 0.
     """
-    correct = _outcomes("correct", correct)
-    groups, weights = _same_length(groups, correct).astype(int), np.asarray(weights, float)
-    require(np.all(weights >= 0) and weights.sum() > 0, f"weights = {weights}: >= 0, not all 0")
-    in_range = np.all((groups >= 0) & (groups < len(weights)))
-    require(in_range, f"groups must be in [0, {len(weights) - 1}]")
+    correct, weights = _outcomes("correct", correct), np.asarray(weights, float)
+    is_good = np.all(weights >= 0) and weights.sum() > 0
+    require(is_good, f"weights = {weights}: they must be >= 0, not all 0")
+    groups = _groups(groups, correct, len(weights)).astype(int)
     counts = np.bincount(groups, minlength=len(weights))
     return weighted_mean(np.bincount(groups, correct, len(weights)), counts, weights)
 
 
 def majority_minority_gap(correct, is_majority):
-    """accuracy(majority) - accuracy(minority): two sets, with the interval of `difference`."""
+    """Return accuracy(majority) - accuracy(minority), with the interval of `difference`."""
     correct = _outcomes("correct", correct)
     is_majority = _same_length(is_majority, correct).astype(bool)
     gap = difference(accuracy(correct[is_majority]), accuracy(correct[~is_majority]))
@@ -101,11 +89,11 @@ def majority_minority_gap(correct, is_majority):
 
 
 def background_gap(correct_same, correct_rand, *, paired=True):
-    """accuracy(MIXED-SAME) - accuracy(MIXED-RAND), ImageNet-9's BG-gap.
+    """Return accuracy(MIXED-SAME) - accuracy(MIXED-RAND), ImageNet-9's BG-gap.
 
-    The interval of `difference`; where `paired`, entry i of both is about the same object, and the
-    correlation of the outcomes counts, a positive one corrected for continuity. Else the two may
-    differ in length.
+    Interval: that of `difference`. If `paired`, entry i of both sets shows the same object, and the
+    interval uses the correlation of the outcomes (a positive one corrected for continuity). Else
+    the sets may differ in size.
     """
     if not paired:
         return difference(accuracy(correct_same), accuracy(correct_rand))
@@ -120,9 +108,9 @@ def background_gap(correct_same, correct_rand, *, paired=True):
 
 
 def relative_background_gap(correct_same, correct_rand, *, paired=True, seed=0):
-    """background_gap / accuracy(MIXED-SAME), with a percentile bootstrap, paired or not.
+    """Return background_gap / accuracy(MIXED-SAME), with a percentile bootstrap, paired or not.
 
-    NaN where nothing is right on MIXED-SAME.
+    NaN if nothing is right on MIXED-SAME.
     """
     if paired:
         sets = [np.stack(_pair(correct_same, correct_rand), axis=1)]
@@ -131,13 +119,14 @@ def relative_background_gap(correct_same, correct_rand, *, paired=True, seed=0):
     num_examples = min(map(len, sets))
     if num_examples == 0:
         return NOTHING
-    # Of two sets each is resampled on its own, with draws of its own.
-    means = [resampled_means(x, np.zeros(len(x), int), seed + i)[0] for i, x in enumerate(sets)]
+    means = [  # two sets are resampled independently
+        intervals.resampled_means(x, np.zeros(len(x), int), seed + i)[0] for i, x in enumerate(sets)
+    ]
     same, rand = np.concatenate(means, axis=1).T
     gap = np.divide(same - rand, same, out=np.full_like(same, np.nan), where=same > 0)
     if np.ptp(gap) > 0 or math.isnan(gap[0]):
         return percentile(gap, num_examples)
-    # Resampling constant outcomes tells nothing: 1 - rand / same from the two Wilson intervals.
+    # Resampling constant outcomes gives no interval: use 1 - rand / same with Wilson intervals.
     share = accuracy_ratio(accuracy(correct_rand), accuracy(correct_same))
     return Estimate(1 - share.value, 1 - share.high, 1 - share.low, num_examples)
 
@@ -145,22 +134,22 @@ def relative_background_gap(correct_same, correct_rand, *, paired=True, seed=0):
 def relative_sensitivity(
     correct_core_noise, correct_spurious_noise, labels, *, average="accuracies", seed=0
 ):
-    """(a_s - a_c) / (2 min(a, 1 - a)), a = (a_s + a_c) / 2: RFS and RCS are this formula.
+    """Return (a_s - a_c) / (2 min(a, 1 - a)), a = (a_s + a_c) / 2: the formula of RFS and RCS.
 
-    a_c and a_s are accuracies under noise on the core (foreground) and on the spurious
-    (background) region, each the plain mean over classes; positive: the model relies more on
-    the core. 0 where a is 0 or 1, as nothing is left to tell the regions apart, and then with the
-    interval [-1, 1] (Moayeri et al., CVPR 2022, arXiv 2201.10766). Percentile bootstrap, see
+    a_c and a_s are accuracies under noise on the core (foreground) and on the spurious (background)
+    region, each the unweighted mean over classes. A positive value means that the model relies more
+    on the core. If a is 0 or 1, nothing separates the regions: the value is 0 and the interval
+    [-1, 1] (Moayeri et al., CVPR 2022, arXiv 2201.10766). Interval: percentile bootstrap, see
     `intervals.class_means`.
 
     Args:
-      correct_core_noise, correct_spurious_noise: [n], or [levels, n], or [levels, trials, n].
-      average: of the levels: "accuracies" averages a_c and a_s over them, then applies the formula
-        once (as the authors do); "sensitivities" averages the levels' values of the formula.
+      correct_core_noise, correct_spurious_noise: [n], [levels, n] or [levels, trials, n].
+      average: "accuracies" averages a_c and a_s over the levels and applies the formula once (as
+        the authors do); "sensitivities" averages the formula over the levels.
     """
     core = _levels("correct_core_noise", correct_core_noise)
     spurious = _levels("correct_spurious_noise", correct_spurious_noise)
-    require(core.shape == spurious.shape, "one outcome an example is needed of both regions")
+    require(core.shape == spurious.shape, "both regions need one outcome per example")
     check_choice("average", average, ("accuracies", "sensitivities"))
     if average == "accuracies":
         core, spurious = core.mean(0, keepdims=True), spurious.mean(0, keepdims=True)
@@ -168,7 +157,7 @@ def relative_sensitivity(
     if len(labels) == 0:
         return NOTHING
     values = np.concatenate([core, spurious]).T
-    a_c, a_s = np.split(class_means(values, labels, seed), 2, axis=-1)
+    a_c, a_s = np.split(intervals.class_means(values, labels, seed), 2, axis=-1)
     mean = (a_c + a_s) / 2
     room = 2 * np.minimum(mean, 1 - mean)
     formula = np.divide(a_s - a_c, room, out=np.zeros_like(room), where=room > 1e-12)
@@ -178,21 +167,21 @@ def relative_sensitivity(
 
 
 def mean_corruption_accuracy(correct):
-    """Accuracy averaged over severities, then over corruptions; bootstrap over images.
+    """Return the accuracy averaged over severities and corruptions; bootstrap over images.
 
     Args:
-      correct: [corruptions, severities, n], entry i of every cell about the same image.
+      correct: [corruptions, severities, n]; entry i of every cell is the same image.
     """
     return _mean_over_images(_outcomes("correct", correct, CELLS).mean(axis=(0, 1)))
 
 
 def mean_corruption_error(correct, baseline_errors):
-    """mCE: the mean over corruptions of error / baseline error (Hendrycks & Dietterich, ICLR 2019).
+    """Return mCE, the mean over corruptions of error / baseline error; 1 equals the baseline.
 
-    Errors are means over severities; 1 is as bad as the baseline. Bootstrap over images.
+    Errors are means over severities; bootstrap over images (Hendrycks & Dietterich, ICLR 2019).
 
     Args:
-      correct: as for `mean_corruption_accuracy`.
+      correct: as in `mean_corruption_accuracy`.
       baseline_errors: [corruptions], AlexNet's mean errors as fractions.
     """
     errors = 1 - _outcomes("correct", correct, CELLS).mean(axis=1)  # [corruptions, n]
@@ -206,19 +195,19 @@ def mean_corruption_error(correct, baseline_errors):
 
 
 def _mean_over_images(scores, scale=1.0):
-    """The mean of [n] scores that are shares times about `scale`."""
+    """Estimate the mean of scores [n], which are shares times about `scale`."""
     if len(scores) == 0:
         return NOTHING
     if np.ptp(scores) > 0:
-        means = resampled_means(scores[:, None], np.zeros(len(scores), int), seed=0)
+        means = intervals.resampled_means(scores[:, None], np.zeros(len(scores), int), seed=0)
         return percentile(means[0, :, 0], len(scores))
-    # Resampling constant scores tells nothing: Wilson's interval of the share.
+    # Resampling constant scores gives no interval: use Wilson's, of the share.
     value, low, high, n = wilson(np.clip(scores / scale, 0, 1).sum(), len(scores))
     return Estimate(float(scores[0]), low * scale, high * scale, n)
 
 
 def _levels(name, correct):
-    """[levels, n]: trials averaged."""
+    """Average the trials: [levels, n]."""
     correct = _outcomes(name, correct, ("[n]", "[levels, n]", "[levels, trials, n]"))
     return correct.mean(axis=1) if correct.ndim == 3 else np.atleast_2d(correct)
 
@@ -233,9 +222,16 @@ def _outcomes(name, correct, shapes=("[n]",)):
 
 def _same_length(array, correct):
     array = np.asarray(array)
-    got = f"got {array.shape} entries for {correct.shape} outcomes"
-    require(array.shape == correct.shape, f"{got}; one an example is needed")
+    message = f"got {array.shape} entries for {correct.shape} outcomes; give one per example"
+    require(array.shape == correct.shape, message)
     return array
+
+
+def _groups(groups, correct, num_groups):
+    groups = _same_length(groups, correct)
+    in_range = np.all((groups >= 0) & (groups < num_groups))
+    require(in_range, f"groups must be in [0, {num_groups - 1}]")
+    return groups
 
 
 def _pair(a, b):

@@ -1,7 +1,7 @@
-"""l_p norms and the four things an l_p attack needs of them.
+"""l_p norms, and the projection, step and random point of an l_p attack.
 
-The one idea both halves of the package share: an adversary of l_p budget epsilon is paid in
-the dual norm, ``max_{||d||_p <= epsilon} <d, g> = epsilon ||g||_q`` with 1/p + 1/q = 1, and
+Theory and attacks share one idea: an l_p budget epsilon gains epsilon times the dual norm of the
+gradient, ``max_{||d||_p <= epsilon} <d, g> = epsilon ||g||_q`` with 1/p + 1/q = 1, and
 `steepest_ascent` attains it.
 
 >>> float(lp_norm(jnp.array([3.0, -4.0]), 2))
@@ -11,7 +11,7 @@ Array([2., 0.], dtype=float32)
 >>> steepest_ascent(jnp.array([3.0, -4.0]), p=math.inf)
 Array([ 1., -1.], dtype=float32)
 
-All functions take one array of any shape as one vector; batch them with ``jax.vmap``.
+An array of any shape is one vector; batch the functions with ``jax.vmap``.
 """
 
 import math
@@ -25,7 +25,7 @@ __all__ = ["dual_exponent", "lp_norm", "project_lp_ball", "sample_lp_ball", "ste
 
 
 def dual_exponent(p):
-    """The exponent q with 1/p + 1/q = 1, for p in [1, inf]."""
+    """Return the exponent q with 1/p + 1/q = 1, for p in [1, inf]."""
     check_norm(p)
     if p == 1:
         return math.inf
@@ -35,12 +35,12 @@ def dual_exponent(p):
 def lp_norm(x, p, *, axis=None):
     """||x||_p = (sum_i |x_i|^p)^(1/p) for p in [1, inf], over `axis` (None: all).
 
-    The derivative at x = 0, where the norm has none, is defined as 0 (the least-norm
-    subgradient); the plain formula would give NaN. Ties of p = inf share the derivative.
+    The derivative at x = 0 is defined as 0, the least-norm subgradient (the plain formula gives
+    NaN). Ties of p = inf share the derivative.
     """
     check_norm(p)
     x = jnp.asarray(x)
-    size = jnp.sign(x) * x  # |x|, with derivative 0 at 0 where jnp.abs has 1
+    size = jnp.sign(x) * x  # |x|, with derivative 0 at 0 (jnp.abs has 1)
     if p == 1:
         return jnp.sum(size, axis=axis)
     if p == math.inf:
@@ -54,13 +54,12 @@ def lp_norm(x, p, *, axis=None):
 
 
 def project_lp_ball(delta, *, p, radius):
-    """The Euclidean projection argmin_{||z||_p <= radius} ||z - delta||_2.
+    """Return the Euclidean projection argmin_{||z||_p <= radius} ||z - delta||_2.
 
     Args:
-      delta: one vector of any shape.
+      delta: array of any shape.
       p: 1 (exact, by sorting: Duchi et al., ICML 2008), 2 or inf.
       radius: number >= 0 in the units of `delta`; may be traced.
-    Returns: array like `delta`.
     """
     check_norm(p, IMAGE_NORMS)
     check_nonnegative("radius", radius)
@@ -77,21 +76,17 @@ def project_lp_ball(delta, *, p, radius):
     kept = jnp.maximum(jnp.sum(descending * count > excess), 1)
     threshold = jnp.maximum(excess[kept - 1] / kept.astype(delta.dtype), 0)
     shrunk = jnp.where(size > threshold, delta - jnp.sign(delta) * threshold, 0)
-    # A sum over many small entries rounds; rescaling keeps the ball exact in float32 too.
+    # Sums of many small entries are rounded; rescaling keeps the result inside in float32.
     norm = jnp.sum(jnp.abs(shrunk))
     shrunk = shrunk * jnp.where(norm > radius, radius / jnp.where(norm > 0, norm, 1.0), 1.0)
     return jnp.where(jnp.sum(size) <= radius, delta, shrunk)
 
 
 def steepest_ascent(grad, *, p):
-    """argmax_{||v||_p <= 1} <v, grad>, the step that attains the dual norm of `grad`.
+    """Return argmax_{||v||_p <= 1} <v, grad>, the step that attains the dual norm of `grad`.
 
-    p = inf: sign(g); p = 2: g / ||g||_2; p = 1: the sign of the largest coordinate alone (the
-    first of several equal ones); other p: sign(g) |g|^(q-1) / ||g||_q^(q-1). Zero at g = 0.
-
-    Args:
-      grad: one vector of any shape.
-      p: norm of the step, in [1, inf].
+    p = inf: sign(g); p = 2: g / ||g||_2; p = 1: the sign of the largest coordinate (the first, if
+    several are equal); other p in [1, inf]: sign(g) |g|^(q-1) / ||g||_q^(q-1). Zero at g = 0.
     """
     check_norm(p)
     grad = jnp.asarray(grad)
@@ -101,7 +96,7 @@ def steepest_ascent(grad, *, p):
         largest = jnp.argmax(jnp.abs(grad))
         is_largest = jnp.arange(grad.size).reshape(grad.shape) == largest
         return jnp.sign(grad) * is_largest
-    # The largest entry is divided out first: tiny gradients must not underflow when squared.
+    # Dividing by the largest entry first keeps powers of tiny gradients from underflowing.
     largest = jnp.max(jnp.abs(grad))
     scaled = grad / jnp.where(largest > 0, largest, 1)
     q = dual_exponent(p)
@@ -111,7 +106,7 @@ def steepest_ascent(grad, *, p):
 
 
 def sample_lp_ball(key, shape, *, p, radius, dtype=jnp.float32):
-    """One point uniform in the l_p ball of `radius`, p in {1, 2, inf}.
+    """Draw a point uniformly from the l_p ball of `radius`, p in {1, 2, inf}.
 
     For finite p: g / (sum_i |g_i|^p + e)^(1/p) with g of density exp(-|g|^p) and e exponential
     (Barthe, Guedon, Mendelson & Naor, Annals of Probability 2005).

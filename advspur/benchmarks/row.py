@@ -120,7 +120,7 @@ class Benchmark(NamedTuple):
         for name, of_measure in asked.items():
             chosen = self._parts(name, parts, full[name])
             passes[name] = MEASURES[name].plan(chosen, **of_measure)
-            if MEASURES[name].asked_heads:
+            if MEASURES[name].selected_heads:
                 passes[name] *= 1 + len(full["head"].get("heads", ()))
             asked[name] = chosen, of_measure
         return Plan(parts, full, asked, passes)
@@ -174,7 +174,7 @@ class Benchmark(NamedTuple):
         for name in measures:
             measure, (parts, options), records = MEASURES[name], plan.measures[name], []
             for index, (about, headed) in enumerate(heads):
-                is_asked = measure.asked_heads and "selected_by" in about
+                is_asked = measure.selected_heads and "selected_by" in about
                 if index and not (measure.every_head or is_asked):
                     continue
                 call = running | options  # an attack may have a batch size of its own

@@ -1,7 +1,7 @@
-"""What can be measured of a model on a data set, by the columns that the data set has.
+"""Measures of a model on a data set; its columns decide which of them apply.
 
-Each measure is a function (model, {part: Table}, *, key, batch_size, cache_dir, progress, its
-options) -> [Record]; `running` are batch_size, cache_dir and progress, as of `predict.outcomes`.
+A measure is a function (model, {part: Table}, *, key, batch_size, cache_dir, progress, its options)
+-> [Record]; `running` stands for batch_size, cache_dir and progress, see `predict.outcomes`.
 """
 
 import inspect
@@ -24,34 +24,34 @@ class Measure(NamedTuple):
     """One kind of measurement."""
 
     run: Callable
-    plan: Callable = _one_pass  # (parts, **options) -> forward passes, in images; it checks options
-    fits: Callable = lambda table: True  # Table -> whether it is measured on this part
-    needs: str = ""  # what no part has where none fits
-    named: tuple = ()  # options that each name a part that must be there
-    masked: bool = False  # whether the first of those needs masks
+    plan: Callable = _one_pass  # (parts, **options) -> forward passes, in images; checks options
+    fits: Callable = lambda table: True  # Table -> whether the part is measured
+    needs: str = ""  # what a part must have to fit
+    part_options: tuple = ()  # options whose values are names of parts that must exist
+    needs_masks: bool = False  # whether the first of those parts needs masks
     of_cells: bool = False  # whether all parts must be cells "<corruption>/<severity>"
-    every_head: bool = False  # whether it is measured with each head, not only with the first
-    asked_heads: bool = False  # whether with the first and with the group-robust ones
-    given: dict | None = None  # {option: its default} where the signature of `run` has none
+    every_head: bool = False  # measured with every head, not only with the first
+    selected_heads: bool = False  # measured with the first and the group-robust heads
+    defaults: dict | None = None  # {option: default}, if not in the signature of `run`
 
     @property
     def options(self):
-        """{option: its default}."""
-        known, running = inspect.signature(self.run).parameters, ("key", "cache_dir", "progress")
-        return self.given or {
+        """Return {option: its default}."""
+        parameters = inspect.signature(self.run).parameters
+        return self.defaults or {
             name: p.default
-            for name, p in known.items()
-            if p.default is not p.empty and name not in running
+            for name, p in parameters.items()
+            if p.default is not p.empty and name not in ("key", "cache_dir", "progress")
         }
 
     def lacks(self, parts, options):
-        """What the parts lack for it, as a text; "" where it can be measured."""
-        named = [options[name] for name in self.named]
-        missing = [part for part in named if part not in parts]
+        """Return what the parts lack for this measure, "" if nothing."""
+        names = [options[name] for name in self.part_options]
+        missing = [part for part in names if part not in parts]
         if missing:
             return f"the part {' and '.join(missing)} (other parts can be named by its options)"
-        if self.masked and not parts[named[0]].has_mask:
-            return f"masks of {named[0]}"
+        if self.needs_masks and not parts[names[0]].has_mask:
+            return f"masks of {names[0]}"
         if self.of_cells and not all("/" in part for part in parts):
             return "corruptions as parts"
         return "" if any(map(self.fits, parts.values())) else self.needs
@@ -65,18 +65,20 @@ MEASURES = {
         needs="a column with an attribute",
         every_head=True,
     ),
-    "background_gaps": Measure(background_gap_records, named=("same", "rand"), every_head=True),
+    "background_gaps": Measure(
+        background_gap_records, part_options=("same", "rand"), every_head=True
+    ),
     "corruptions": Measure(corruption_records, of_cells=True),
     "challenge": Measure(
-        challenge_records, plan_challenge, named=("objects", "backgrounds"), masked=True
+        challenge_records, plan_challenge, part_options=("objects", "backgrounds"), needs_masks=True
     ),
-    "pgd": Measure(pgd_records, plan_pgd, asked_heads=True),
+    "pgd": Measure(pgd_records, plan_pgd, selected_heads=True),
     "regions": Measure(
         region_records,
         plan_regions,
         fits=lambda table: table.has_mask,
         needs="masks of the core",
-        given=Regions._field_defaults,
+        defaults=Regions._field_defaults,
     ),
     "autoattack": Measure(autoattack_records, plan_autoattack),
 }

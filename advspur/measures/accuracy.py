@@ -1,4 +1,4 @@
-"""Accuracy of each part of a data set, and what follows from the outcomes of several parts."""
+"""Accuracy of the parts of a data set, gaps between backgrounds, and corruption errors."""
 
 import numpy as np
 
@@ -11,52 +11,53 @@ from advspur.records import record
 
 
 def accuracy_records(model, parts, *, key=None, balanced=False, subsets=(), **running):
-    """`accuracy` of each part, and the facts of the data that its Table holds.
+    """Measure `accuracy` of each part, and record the `facts` of its Table.
 
     Args:
-      balanced: whether `balanced_accuracy`, the mean over classes, is measured too.
-      subsets: names of `label_maps.SUBSETS`: the accuracy on their classes alone.
+      balanced: also measure `balanced_accuracy`, the mean over classes.
+      subsets: names in `label_maps.SUBSETS`; also measure the accuracy on their classes.
     """
     records = []
     for part, table in parts.items():
-        found, about = correct_on(model, table, **running), {"part": part}
-        right, labels = found["correct"], found["label"]
-        records.append(record("accuracy", metrics.accuracy(right), options=about))
+        outcomes, options = correct_on(model, table, **running), {"part": part}
+        right, labels = outcomes["correct"], outcomes["label"]
+        records.append(record("accuracy", metrics.accuracy(right), options=options))
         if balanced:
             estimate = metrics.balanced_accuracy(right, labels)
-            records.append(record("balanced_accuracy", estimate, options=about))
+            records.append(record("balanced_accuracy", estimate, options=options))
         for name in subsets:
             estimate = metrics.accuracy(right[SUBSETS[name]()[labels]])
-            records.append(record("accuracy", estimate, options=about | {"classes": name}))
+            records.append(record("accuracy", estimate, options=options | {"classes": name}))
         for name, value in table.facts.items():
             fact = Estimate(value, value, value, len(table))
-            records.append(record(name, fact, options=about))
+            records.append(record(name, fact, options=options))
     return records
 
 
 def background_gap_records(
     model, parts, *, key=None, same="mixed_same", rand="mixed_rand", **running
 ):
-    """`background_gap` and `relative_background_gap` between two parts.
+    """Measure `background_gap` and `relative_background_gap` between two parts.
 
-    Paired where the parts have equal columns `pair`: the same objects in the same order.
+    They are paired if the parts have equal columns `pair`: the same objects in the same order.
     """
     check_choice("same", same, tuple(parts))
     check_choice("rand", rand, tuple(parts))
     pairs = [parts[part].columns.get("pair") for part in (same, rand)]
     paired = pairs[0] is not None and np.array_equal(*pairs)
     right = [correct_on(model, parts[part], **running)["correct"] for part in (same, rand)]
-    names = ("background_gap", "relative_background_gap")
-    found = {name: getattr(metrics, name)(*right, paired=paired) for name in names}
-    return [record(name, gap, options={"paired": paired}) for name, gap in found.items()]
+    return [
+        record(gap.__name__, gap(*right, paired=paired), options={"paired": paired})
+        for gap in (metrics.background_gap, metrics.relative_background_gap)
+    ]
 
 
 def corruption_records(model, parts, *, key=None, baseline_errors=(), **running):
-    """`mean_corruption_accuracy`, and `mean_corruption_error` relative to a baseline.
+    """Measure `mean_corruption_accuracy`, and `mean_corruption_error` relative to a baseline.
 
     Args:
-      parts: {"<corruption>/<severity>": Table}, all of the same images in the same order.
-      baseline_errors: {corruption: the baseline's mean error over the severities}; 1 is as bad.
+      parts: {"<corruption>/<severity>": Table}, all with the same images in the same order.
+      baseline_errors: {corruption: mean error of the baseline over the severities}.
     """
     cells, baseline_errors = {}, dict(baseline_errors)
     for part, table in parts.items():
@@ -66,5 +67,7 @@ def corruption_records(model, parts, *, key=None, baseline_errors=(), **running)
     right = np.array([cells[name] for name in baseline_errors])
     accuracy = metrics.mean_corruption_accuracy(right)
     error = metrics.mean_corruption_error(right, list(baseline_errors.values()))
-    found = {"mean_corruption_accuracy": accuracy, "mean_corruption_error": error}
-    return [record(name, estimate, options={}) for name, estimate in found.items()]
+    return [
+        record("mean_corruption_accuracy", accuracy, options={}),
+        record("mean_corruption_error", error, options={}),
+    ]

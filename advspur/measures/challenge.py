@@ -1,4 +1,4 @@
-"""ImageNet-9's challenge: does any background of another class turn a prediction wrong?"""
+"""ImageNet-9's challenge: does any background make the prediction wrong?"""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +16,10 @@ from advspur.records import record
 
 
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
-    """Forward passes over an image that `challenge_records` makes at most; options are checked."""
+    """Return the largest number of forward passes, in images; check the options."""
     check_count("num_backgrounds", num_backgrounds)
-    found = [len(parts.get(part, ())) for part in (objects, backgrounds)]
-    return found[0] * min(num_backgrounds, found[1])
+    num_objects, available = (len(parts.get(part, ())) for part in (objects, backgrounds))
+    return num_objects * min(num_backgrounds, available)
 
 
 def challenge_records(
@@ -34,10 +34,10 @@ def challenge_records(
     cache_dir=None,
     progress=None,
 ):
-    """`challenge_accuracy`: the share of objects that no background turns wrong.
+    """Measure `challenge_accuracy`: the share of objects that are right on every background.
 
-    The objects of a part with masks are pasted on `num_backgrounds` of another, spread over the
-    classes (officially all 4,050), until one turns them wrong.
+    The objects of a part with masks are pasted on `num_backgrounds` of a second part, spread over
+    its classes (officially all 4,050), until the prediction is wrong.
     """
     check_choice("objects", objects, tuple(parts))
     check_choice("backgrounds", backgrounds, tuple(parts))
@@ -55,10 +55,10 @@ def challenge_records(
         for start in range(0, len(alive), batch_size):
             chosen = alive[start : start + batch_size]
             padded = split_batch(np.resize(chosen, batch_size))  # one shape, one compilation
-            found = _correct_pasted(model, images, masks, labels, padded, background)
-            found = np.asarray(found)[: len(chosen)]
-            require_finite("the model's logits on pasted objects", chosen, found)
-            stands[chosen] = found == 1
+            right = _correct_pasted(model, images, masks, labels, padded, background)
+            right = np.asarray(right)[: len(chosen)]
+            require_finite("the model's logits on pasted objects", chosen, right)
+            stands[chosen] = right == 1
         if progress is not None:
             progress.advance(len(table))
     options = {"backgrounds": len(tried)}
@@ -67,7 +67,7 @@ def challenge_records(
 
 @jax.jit
 def _correct_pasted(model, images, masks, labels, chosen, background):
-    """[m]: `correct` on the chosen objects pasted on one background, bg (1 - m) + m fg."""
+    """Return `correct` [m] on the chosen objects pasted on one background, bg (1 - m) + m fg."""
     mask = to_unit(masks[chosen])
     pasted = to_unit(background) * (1 - mask) + to_unit(images[chosen]) * mask
     return correct(model.logits(pasted), labels[chosen])

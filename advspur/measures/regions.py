@@ -1,7 +1,7 @@
-"""Reliance on a region of the images: noise, attacks and gradients, on it and off it.
+"""Reliance on a region of the images: noise, attacks and gradients on it and off it.
 
-The one protocol behind RFS (RIVAL10), RCS (Salient ImageNet-1M) and their analogues on other
-data with masks. Images are moved to the devices once; noise is drawn there.
+RFS (RIVAL10), RCS (Salient ImageNet-1M) and their analogues on other data with masks share this
+protocol. Images are moved to the devices once; noise is drawn there.
 """
 
 import functools
@@ -26,52 +26,51 @@ from advspur.records import record
 
 
 class Regions(NamedTuple):
-    """What to measure on the two regions: the options of `region_records`, in [0, 1] pixel units.
+    """Options of `region_records`, for pixels in [0, 1].
 
-    Lengths of l2 noise are for images of 224 pixels; for others they are scaled with the side.
-    "linf" is the name that its authors give to i.i.d. Gaussian noise.
+    l2 lengths of noise are for images of 224 pixels and scale with the side. "linf" is its authors'
+    name for i.i.d. Gaussian noise.
     """
 
     names: tuple = ("core", "spurious")  # of the core region and of the rest
     linf_noise_levels: tuple = (0.25,)  # standard deviations of noise on one region
-    l2_noise_levels: tuple = ()  # its l2 lengths
-    trials: int = 5  # draws of the noise an image
+    l2_noise_levels: tuple = ()  # l2 lengths of noise on one region
+    trials: int = 5  # draws of the noise for each image
     l2_epsilons: tuple = (0.25, 0.5, 1.0)  # budgets of PGD confined to one region
     linf_epsilons: tuple = (0.25 / 255, 0.5 / 255, 1 / 255)
     attack_steps: int = 10  # of 2.5 epsilon / steps, from the image
     num_attacked: int = 500  # images, spread evenly over the data
-    mask: str = "soft"  # the last three: of `masks.mask_regions`
+    mask: str = "soft"  # this and the next two: see `masks.mask_regions`
     dilation_rounds: int = 0
     spurious_region: str = "complement"
 
     @property
     def attacks(self):
-        """[(p, budgets)] of the norms that have budgets."""
+        """Return [(p, budgets)] for the norms with budgets."""
         norms = {2.0: self.l2_epsilons, math.inf: self.linf_epsilons}
         return [(p, tuple(e)) for p, e in norms.items() if e and self.num_attacked]
 
     @property
     def protocol(self):
-        """The options of the masks that records carry."""
+        """Return the options of the masks that records carry."""
         shown = {"dilation_rounds": self.dilation_rounds, "spurious_region": self.spurious_region}
         return {} if shown == {"dilation_rounds": 0, "spurious_region": "complement"} else shown
 
     @property
     def of_masks(self):
-        """The options of `mask_regions`."""
-        return {
-            name: getattr(self, name) for name in ("mask", "dilation_rounds", "spurious_region")
-        }
+        """Return the options of `mask_regions`."""
+        names = ("mask", "dilation_rounds", "spurious_region")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def passes(self):
-        """Forward passes an image takes without attacks; a gradient counts as three."""
+        """Return the forward passes of an image without attacks; a gradient counts as three."""
         levels = len(self.linf_noise_levels) + len(self.l2_noise_levels)
         return 4 + 2 * self.trials * levels
 
 
 def plan_regions(parts, **options):
-    """Forward passes over an image that `region_records` makes; its options are checked."""
+    """Return the number of forward passes, in images, of `region_records`; check its options."""
     chosen = Regions(**options)
     for name in ("linf_noise_levels", "l2_noise_levels", "l2_epsilons", "linf_epsilons"):
         check_numbers(f"regions.{name}", getattr(chosen, name))
@@ -82,31 +81,31 @@ def plan_regions(parts, **options):
     check_masks(**chosen.of_masks)
     budgets = sum(len(epsilons) for _, epsilons in chosen.attacks)
     of_attack = 2 * budgets * attack_passes(chosen.attack_steps)
-    counts = [len(table) for table in parts.values()]
+    counts = map(len, parts.values())
     return sum(n * chosen.passes + min(chosen.num_attacked, n) * of_attack for n in counts)
 
 
 def region_records(model, parts, *, key, batch_size, cache_dir=None, progress=None, **options):
-    """Sensitivity to noise (of `key`), attacks and gradients on the core and on the rest.
+    """Measure the sensitivity to noise, attacks and gradients on the core and on the rest.
 
-    Options: `Regions`. For each noise family and level `<name>_noise_accuracy` (class-balanced) and
-    `relative_<core>_sensitivity`, also of all levels together; the same under PGD confined to a
-    region (`<name>_attack_accuracy`, `adversarial_relative_<core>_sensitivity`);
-    `norm_fraction_spurious`, the mean share of the squared input gradient off the core (deep NFS);
-    `spurious_area`, the mean share of pixels. Images without a core are left out.
+    Options: see `Regions`. Noise, drawn with `key`: `<name>_noise_accuracy` (class-balanced) and
+    `relative_<core>_sensitivity` for each family and level, and over all levels. PGD confined to a
+    region: `<name>_attack_accuracy` and `adversarial_relative_<core>_sensitivity`. Off the core:
+    `norm_fraction_spurious`, the mean share of the squared input gradient (deep NFS), and
+    `spurious_area`, the mean share of the pixels. Images without a core are left out.
     """
     chosen = Regions(**options)
     running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
     records = []
     for part, table in parts.items():
-        found = _noise_records(model, table, chosen, key, running)
-        found += _attack_records(model, table, chosen, running)
-        records += [r._replace(options=r.options | {"part": part}) for r in found]
+        of_part = _noise_records(model, table, chosen, key, running)
+        of_part += _attack_records(model, table, chosen, running)
+        records += [r._replace(options=r.options | {"part": part}) for r in of_part]
     return records
 
 
 def _noise_records(model, table, chosen, key, running):
-    """Records of noise, gradients and areas."""
+    """Return the records of noise, gradients and areas."""
     lengths = tuple(level * table.image_size / 224 for level in chosen.l2_noise_levels)
     noises = [n for n in (("linf", tuple(chosen.linf_noise_levels)), ("l2", lengths)) if n[1]]
 
@@ -114,28 +113,28 @@ def _noise_records(model, table, chosen, key, running):
         image, label = batch.image, batch.label
         core, rest = mask_regions(batch.mask, **chosen.of_masks)
         share, has_share = gradient_share(model, image, label, rest)
-        found = {
-            "label": label,
-            "has_core": jnp.any(core > 0, axis=(1, 2, 3)),
-            "clean": correct_clean(model, image, label),
-            "share": share,
-            "has_share": has_share,
-            "area": jnp.mean(rest, axis=(1, 2, 3)),
-        }
         right = {family: [] for family, _ in noises}
         for trial in range(chosen.trials):
             noise = gaussian_noise(image, numbers, jax.random.fold_in(key, trial))
             for family, levels in noises:
                 for region in (core, rest):
                     confined = region_noise(noise, region, family=family)
-                    for level in levels:
-                        found_right = correct_under_noise(model, image, label, confined, level)
-                        right[family].append(found_right)
-        return found | {family: jnp.stack(o, axis=1) for family, o in right.items()}
+                    right[family] += [
+                        correct_under_noise(model, image, label, confined, level)
+                        for level in levels
+                    ]
+        return {
+            "label": label,
+            "has_core": jnp.any(core > 0, axis=(1, 2, 3)),
+            "clean": correct_clean(model, image, label),
+            "share": share,
+            "has_share": has_share,
+            "area": jnp.mean(rest, axis=(1, 2, 3)),
+        } | {family: jnp.stack(o, axis=1) for family, o in right.items()}
 
-    of_key = jax.random.key_data(key).tolist()
-    about = ["regions", of_key, noises, chosen.trials, chosen.of_masks]
-    found = outcomes(measure, model, table, about, passes=chosen.passes, **running)
+    key_data = jax.random.key_data(key).tolist()
+    identity = ["regions", key_data, noises, chosen.trials, chosen.of_masks]
+    found = outcomes(measure, model, table, identity, passes=chosen.passes, **running)
     require(np.any(found["has_core"]), f"every mask of {table!r} is empty: no image has a core")
     found = {name: values[found["has_core"]] for name, values in found.items()}
     labels, protocol = found["label"], chosen.protocol
@@ -148,13 +147,13 @@ def _noise_records(model, table, chosen, key, running):
     for family, levels in noises:
         right = found[family].reshape(len(labels), chosen.trials, 2, len(levels))
         right = right.transpose(2, 3, 1, 0)  # [region, level, trial, n]
-        about, kind = {"family": family} | trials | protocol, ("noise", "", "level")
-        records += _sensitivity_records(kind, right, labels, chosen.names, about, levels)
+        options, kind = {"family": family} | trials | protocol, ("noise", "", "level")
+        records += _sensitivity_records(kind, right, labels, chosen.names, options, levels)
     return records
 
 
 def _attack_records(model, table, chosen, running):
-    """The accuracies and the sensitivity under PGD confined to either region."""
+    """Return the accuracies and sensitivities under PGD confined to a region."""
     records = []
     attacked = table.subset(spread(len(table), chosen.num_attacked))
     for p, epsilons in chosen.attacks:
@@ -174,8 +173,8 @@ def _attack_records(model, table, chosen, running):
 
         options = attack | {"p": "inf" if p == math.inf else p}
         passes = 2 * len(epsilons) * attack_passes(chosen.attack_steps)
-        about = ["regions attack", options, epsilons, chosen.of_masks]
-        found = outcomes(measure, model, attacked, about, passes=passes, **running)
+        identity = ["regions attack", options, epsilons, chosen.of_masks]
+        found = outcomes(measure, model, attacked, identity, passes=passes, **running)
         has_core = found["has_core"]
         right = found["right"][has_core].reshape(-1, 2, len(epsilons)).transpose(1, 2, 0)
         right, labels = right[:, :, None], found["label"][has_core]
@@ -184,68 +183,71 @@ def _attack_records(model, table, chosen, running):
     return records
 
 
-def _sensitivity_records(kind, found, labels, names, options, values):
-    """Records of outcomes `found` [region, level, trial, n]: at each level, and of all together.
+def _sensitivity_records(kind, right, labels, names, options, values):
+    """Return records of outcomes `right` [region, level, trial, n], at each level and over all.
 
     A sensitivity that is 0 because both accuracies are 0 or 1 is marked as degenerate.
     """
-    of, prefix, level = kind  # how metrics and levels are named
+    threat, prefix, level = kind  # how metrics and levels are named
     sensitivity, records = f"{prefix}relative_{names[0]}_sensitivity", []
 
-    def add_sensitivity(right, about):
+    def add_sensitivity(right, options):
         estimate = metrics.relative_sensitivity(*right, labels)
         if right.size and right.min() == right.max():
-            about = about | {"degenerate": True}
-        records.append(record(sensitivity, estimate, options=about))
+            options = options | {"degenerate": True}
+        records.append(record(sensitivity, estimate, options=options))
 
     for index, value in enumerate(values):
         at_level = options | {level: value}
-        for name, right in zip(names, found[:, index], strict=True):
-            accuracy = metrics.balanced_accuracy(right, labels)
-            records.append(record(f"{name}_{of}_accuracy", accuracy, options=at_level))
-        add_sensitivity(found[:, index : index + 1], at_level)
+        for name, of_region in zip(names, right[:, index], strict=True):
+            accuracy = metrics.balanced_accuracy(of_region, labels)
+            records.append(record(f"{name}_{threat}_accuracy", accuracy, options=at_level))
+        add_sensitivity(right[:, index : index + 1], at_level)
     every_level = options | {f"{level}s": list(values)}
-    add_sensitivity(found, every_level)
-    mean = metrics.relative_sensitivity(*found, labels, average="sensitivities")
+    add_sensitivity(right, every_level)
+    mean = metrics.relative_sensitivity(*right, labels, average="sensitivities")
     records.append(record(f"mean_{sensitivity}", mean, options=every_level))
     return records
 
 
 @jax.jit
 def margin_gradient(classifier, images, labels):
-    """[n, h, w, 3]: gradient of the label's logit minus the largest other one, at uint8 images."""
+    """Return the gradient of the margin [n, h, w, 3] at uint8 images.
+
+    The margin is the largest other logit minus the label's.
+    """
     return jax.grad(lambda x: jnp.sum(margin(classifier.logits(x), labels)))(to_unit(images))
 
 
 @jax.jit
 def gradient_share(classifier, images, labels, region):
-    """(share [n], has_share [n]) of the squared input gradient on a region r, [n, h, w, 1].
+    """Return (share [n], has_share [n]) of the squared input gradient on a region r, [n, h, w, 1].
 
-    sum_i r_i g_i^2 / sum_i g_i^2, with g the gradient of the margin (the label's logit minus the
-    largest other one): for a linear model of two classes, and the region of the spurious pixels,
-    the NFS of the paper's Eq. 5. Where g is 0 there is none; NaN where it is not finite.
+    sum_i r_i g_i^2 / sum_i g_i^2, with g the `margin_gradient`. For a linear model of two classes
+    and the region of the spurious pixels, it is the NFS of the paper's Eq. 5. An image with g = 0
+    has no share; if g is not finite, the share is NaN.
     """
     grad = margin_gradient(classifier, images, labels)
     largest = jnp.max(jnp.abs(grad), axis=(1, 2, 3), keepdims=True)
-    is_there = largest != 0
-    energy = jnp.square(grad / jnp.where(is_there, largest, 1))  # small ones do not underflow
+    has_share = largest != 0
+    energy = jnp.square(grad / jnp.where(has_share, largest, 1))  # so that squares do not underflow
     total = jnp.sum(energy, axis=(1, 2, 3))
     share = jnp.sum(energy * region, axis=(1, 2, 3)) / jnp.where(total != 0, total, 1)
-    return share, is_there[:, 0, 0, 0]
+    return share, has_share[:, 0, 0, 0]
 
 
 @jax.jit
 def gaussian_noise(images, numbers, key):
-    """z ~ N(0, I), [n, h, w, 3], a function of `key` and the images' numbers alone."""
+    """Draw z ~ N(0, I), [n, h, w, 3], which depends only on `key` and the images' numbers."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
     return jax.vmap(lambda k: jax.random.normal(k, images.shape[1:]))(keys)
 
 
 @functools.partial(jax.jit, static_argnames="family")
 def region_noise(noise, region, *, family):
-    """Noise z [n, h, w, 3] on a region r [n, h, w, 1]: z r ("linf") or z r / ||z r||_2 ("l2").
+    """Confine noise z [n, h, w, 3] to r [n, h, w, 1]: z r ("linf") or z r / ||z r||_2 ("l2").
 
-    It is multiplied by a level: standard deviation, or l2 length. Regions, families, levels and
+    Levels, which are standard deviations or l2 lengths, multiply it. Regions, families, levels and
     models share z (Moayeri et al., CVPR 2022, arXiv 2201.10766).
     """
     noise = noise * region
@@ -257,6 +259,6 @@ def region_noise(noise, region, *, family):
 
 @jax.jit
 def correct_under_noise(classifier, images, labels, noise, level):
-    """[n]: `correct` on clip(x + level noise, 0, 1), for uint8 images x."""
+    """Return `correct` [n] on clip(x + level noise, 0, 1), for uint8 images x."""
     noisy = jnp.clip(to_unit(images) + level * noise, 0, 1)
     return correct(classifier.logits(noisy), labels)

@@ -1,4 +1,4 @@
-"""Accuracy under PGD at several budgets, for all images and for majority and minority."""
+"""Accuracy under PGD at several budgets: of all images, of majority and minority."""
 
 import functools
 import math
@@ -19,12 +19,12 @@ STARTS = ("image", "ball")
 
 
 def attack_passes(num_steps):
-    """Forward passes an attacked image takes; a gradient counts as three."""
+    """Return the forward passes of an attacked image; a gradient counts as three."""
     return 3 * num_steps + 3
 
 
 def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, images, start):
-    """Forward passes over an image that `pgd_records` makes; its options are checked."""
+    """Return the number of forward passes, in images, of `pgd_records`; check its options."""
     check_count("num_steps", num_steps)
     check_count("num_attacked", num_attacked)
     check_numbers("l2_epsilons", l2_epsilons)
@@ -48,23 +48,23 @@ def pgd_records(
     start="image",
     **running,
 ):
-    """`pgd_accuracy` of each part and budget; where it has a majority, of that and the minority.
+    """Measure `pgd_accuracy` of each part and budget; with a majority, also for it and the rest.
 
-    At budget 0 stands the clean accuracy of the images that are attacked.
+    Budget 0 holds the clean accuracy of the attacked images.
 
     Args:
       num_steps: PGD steps of 2.5 epsilon / num_steps; the iterate of highest loss counts.
-      num_attacked, images: how many of a part, and which; see `image_list`.
-      start: from the "image", or from a random point of the "ball", of `key`.
+      num_attacked, images: how many images of a part, and which; see `image_list`.
+      start: "image", or "ball" for a random point drawn with `key`.
     """
     records = []
     for part, table in parts.items():
-        whole = correct_on(model, table, **running)["correct"]
+        clean = correct_on(model, table, **running)["correct"]
         _, rows = image_list(table, part, images, num_attacked)
         chosen = table.subset(rows)
         for p, epsilons in ((2.0, l2_epsilons), (math.inf, linf_epsilons)):
-            about = {"p": "inf" if p == math.inf else p, "num_steps": num_steps, "part": part}
-            budgets = {0.0: whole[rows]} if epsilons else {}
+            options = {"p": "inf" if p == math.inf else p, "num_steps": num_steps, "part": part}
+            budgets = {0.0: clean[rows]} if epsilons else {}
             for epsilon in epsilons:
                 attack = {"p": p, "epsilon": epsilon, "num_steps": num_steps}
 
@@ -74,17 +74,17 @@ def pgd_records(
                         attack = attack | {"keys": fold(key, numbers)}
                     return {"correct": correct_under_pgd(model, batch.image, batch.label, **attack)}
 
-                kept = [about, epsilon, start]
-                kept += jax.random.key_data(key).tolist() if start == "ball" else []
+                identity = [options, epsilon, start]
+                identity += jax.random.key_data(key).tolist() if start == "ball" else []
                 call = running | {"passes": attack_passes(num_steps)}
-                budgets[epsilon] = outcomes(measure, model, chosen, kept, **call)["correct"]
+                budgets[epsilon] = outcomes(measure, model, chosen, identity, **call)["correct"]
             for epsilon, right in budgets.items():
                 estimates = {"pgd_accuracy": metrics.accuracy(right)}
                 if "is_majority" in chosen.columns:
                     majority = chosen.columns["is_majority"]
                     estimates = group_estimates("pgd_accuracy", right, majority)
-                options = about | {"epsilon": epsilon}
-                records += [record(name, e, options=options) for name, e in estimates.items()]
+                about = options | {"epsilon": epsilon}
+                records += [record(name, e, options=about) for name, e in estimates.items()]
     return records
 
 
@@ -92,10 +92,10 @@ def pgd_records(
 def _attack(classifier, images, labels, keys, **call):
     start = "none" if keys is None else "ball"
     adversarial = pgd(classifier.logits, images, labels, keys, random_start=start, **call)
-    # Loss, not success, decides among iterates; the clean image belongs to the ball too.
+    # PGD picks the iterate of largest loss, which may be right although the clean image is wrong.
     survives = correct(classifier.logits(adversarial), labels)
     survives *= correct(classifier.logits(images), labels)
-    # Where the model is not finite the attack gives no image, and `survives` says so.
+    # If the model is not finite, the attack returns NaN; then `survives` is NaN.
     is_image = ~jnp.any(jnp.isnan(adversarial), axis=(1, 2, 3))
     survives = jnp.where(is_image, survives, jnp.nan)
     adversarial = jnp.where(is_image[:, None, None, None], adversarial, images)
@@ -103,15 +103,15 @@ def _attack(classifier, images, labels, keys, **call):
 
 
 def correct_under_pgd(classifier, images, labels, *, p, epsilon, num_steps, keys=None, mask=None):
-    """[n]: `correct` on the image and on its PGD image; ball, box and mask are checked.
+    """Return `correct` on both the image and its PGD image [n]; check ball, box and mask.
 
     Args:
-      keys: [n], of random starts in the ball; None: from the image.
-      mask: bool, broadcastable to the images: where they may be changed.
+      keys: [n], for random starts in the ball; None starts at the image.
+      mask: bool, broadcastable to the images: the pixels that may change.
     """
     check_epsilon(epsilon, p, num_pixels=math.prod(images.shape[1:]))
     weights = None if mask is None else mask.astype("float32")
-    # Divided once: compiled code may round pixels / 255 in two ways.
+    # Divide only once: compiled code may round pixels / 255 in two ways.
     images = to_unit(images)
     ball = {"p": p, "budget_weights": weights}
     call = ball | {"epsilon": jnp.float32(epsilon), "num_steps": num_steps}

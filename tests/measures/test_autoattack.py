@@ -135,7 +135,7 @@ def test_costs_are_told_of_every_attack_and_add_up(first):
             before = after
         assert robust_of(records, epsilon=epsilon).value * NUM == after
         assert len(of(records, "autoattack_warnings", epsilon=epsilon)) == 1
-    tables = [i for i, line in enumerate(progress.lines) if "what each attack took" in line]
+    tables = [i for i, line in enumerate(progress.lines) if "cost of each attack" in line]
     assert len(tables) == 2
     table = [line.split() for line in progress.lines[tables[0] + 1 : tables[0] + 6]]
     assert table[0] == ["attack", "attacked", "fooled", "gradients", "forwards", "seconds"]
