@@ -1,7 +1,7 @@
-"""Reads pickles as data: nothing they name is imported, nothing they call is called.
+"""Read pickles as data: nothing they name is imported, nothing they call is called.
 
-`pickletools` splits the stream into opcodes, and each opcode builds plain values here. What a
-pickle wants to import becomes a `Global`, what it wants to call a `Call`: both do nothing.
+`pickletools` splits the stream into opcodes, and each opcode builds plain values here. A name that
+the pickle imports becomes a `Global`, a call becomes a `Call`; both do nothing.
 """
 
 import pickletools
@@ -20,26 +20,26 @@ _EMPTY = {"EMPTY_LIST": list, "EMPTY_SET": list, "EMPTY_DICT": dict}
 
 
 class Global(NamedTuple):
-    """A name that the pickle wants imported."""
+    """A name that the pickle imports."""
 
     module: str
     name: str
 
 
 class Call:
-    """A call or object that the pickle wants made."""
+    """A call or object that the pickle makes."""
 
     def __init__(self, function, arguments):
         self.function, self.arguments = function, arguments
 
 
 def read_pickle(stream, *, construct=Call, persistent=None):
-    """(value, set of the Globals seen) of the pickle at the position of `stream`, left behind it.
+    """Read the pickle at the position of `stream`: (value, set of its Globals).
 
-    Sets are read as lists. Entries of dictionaries (and OrderedDicts) whose keys are no strings or
-    numbers are dropped: hashing tuples nested to any depth can overflow the stack. The stream must
-    not allocate more than there is (mmap and BytesIO do not). What is no complete pickle is an
-    InputError. `construct` is (function, arguments) -> value, `persistent` id -> value.
+    Sets are read as lists. Entries of dictionaries (and OrderedDicts) are dropped unless their keys
+    are strings or numbers: hashing deeply nested tuples can overflow the stack. The stream must not
+    allocate more than it holds (mmap and BytesIO do not). InputError if it is not a complete
+    pickle. `construct` is (function, arguments) -> value, `persistent` id -> value.
     """
     machine = _Machine(construct, persistent)
     try:
@@ -93,27 +93,28 @@ class _Machine:
             items = self.take(1) if name == "APPEND" else self.since_mark()
             if isinstance(self.stack[-1], list):
                 self.stack[-1].extend(items)
-            else:  # of a class we do not know: what it holds is dropped
-                require(isinstance(self.stack[-1], Call), "its pickle appends to no list")
+            else:  # an unknown class, whose items are dropped
+                require(isinstance(self.stack[-1], Call), "its pickle appends outside a list")
         elif name in ("SETITEM", "SETITEMS"):
             items = self.take(2) if name == "SETITEM" else self.since_mark()
             if isinstance(self.stack[-1], dict):
                 _fill(self.stack[-1], items)
             else:
-                require(isinstance(self.stack[-1], Call), "its pickle sets items of no dictionary")
+                is_call = isinstance(self.stack[-1], Call)
+                require(is_call, "its pickle sets items outside a dictionary")
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             parts = argument.split(" ", 1) if name == "GLOBAL" else self.take(2)
             are_texts = all(isinstance(part, str) for part in parts)
-            require(are_texts, "its pickle imports no name")
+            require(are_texts, "its pickle imports something without a name")
             self.names.add(Global(*parts))
             push(Global(*parts))
         elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
             function, arguments, *_ = self.take(3 if name == "NEWOBJ_EX" else 2)
             push(self.call(function, arguments))
         elif name == "BUILD":
-            pop()  # the state of an object that is not made
+            pop()  # the state of an object, which is not made
         elif name == "BINPERSID":
-            require(self.persistent is not None, "its pickle refers to data outside of it")
+            require(self.persistent is not None, "its pickle refers to data outside it")
             push(self.persistent(pop()))
         elif name == "POP_MARK" or (name == "POP" and self.marks[-1:] == [len(self.stack)]):
             self.since_mark()
@@ -123,7 +124,7 @@ class _Machine:
             raise InputError(f"its pickle has the opcode {name}, which no checkpoint needs")
 
     def take(self, count):
-        require(len(self.stack) >= count, "its pickle takes more than it has put")
+        require(len(self.stack) >= count, "its pickle takes more than is on its stack")
         items = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return items
@@ -137,8 +138,8 @@ class _Machine:
             are_pairs = isinstance(pairs, (list, tuple)) and all(
                 isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
             )
-            require(are_pairs, "its pickle has a dictionary of no pairs")
-            self.spend(len(pairs))  # a list can be used again and again
+            require(are_pairs, "its pickle has a dictionary that is not made of pairs")
+            self.spend(len(pairs))  # a list can be used repeatedly
             return _fill({}, [x for pair in pairs for x in pair])
         return self.construct(function, arguments)
 

@@ -1,4 +1,4 @@
-"""Classifiers that own their normalisation, and where they come from: ours, Flax, torch."""
+"""Classifiers with their normalisation inside, from our runs, Flax, torch or a function."""
 
 from advspur.models.classifier import Classifier, check_is_model, pool, with_class_map, with_head
 from advspur.models.convert import convert_torch_checkpoint

@@ -4,7 +4,7 @@ A function jitted over a Classifier is compiled once for all models with the sam
 is one class for all models: JAX may confuse pytrees of two classes whose fields are equal.
 
 There is no clip before the normalisation: the derivative of ``jnp.clip`` is 1/2 at pixels that
-are exactly 0 or 1, which bends l2 attacks; whatever perturbs images keeps them in the box.
+are exactly 0 or 1, which bends l2 attacks; attacks and noise keep images in the box themselves.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from advspur._files import tree_digest
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """Maps images in [0, 1], [n, h, w, 3], to logits and, where it can, features.
+    """Maps images in [0, 1], [n, h, w, 3], to logits and, if it has them, features.
 
-    `forward` is hashable, (params, images) -> (logits [n, num_classes], features [n, d] or None):
-    models share compiled programs where theirs are equal. The last five fields are facts for the
-    host, and lost where JAX rebuilds the pytree.
+    `forward` is hashable, (params, images) -> (logits [n, num_classes], features [n, d] or None);
+    models with equal `forward` share compiled programs. The last five fields are facts for the
+    host; JAX drops them when it rebuilds the pytree.
 
     >>> import advspur.models as models
     >>> network = models.resnet_small(8)
@@ -49,11 +49,11 @@ class Classifier:
     forward: Callable
     num_classes: int
     has_features: bool = True
-    image_size: int | None = None  # the side of the images it is made for; None: any
+    image_size: int | None = None  # side of the images it takes; None: any
     class_names: tuple = ()  # of its outputs, in order
     name: str = ""  # in records and messages
-    code: str | None = None  # identifies the code of `forward`; None: no result is kept for later
-    note: str = ""  # how it is computed; scripts print it
+    code: str | None = None  # identifies the code of `forward`; None: its results are not kept
+    note: str = ""  # where and how it runs, for scripts to print
 
     def logits(self, images):
         """[n, num_classes] float32."""
@@ -79,7 +79,7 @@ class Classifier:
 
 
 def check_is_model(model):
-    """Raise InputError unless it is a Classifier: in one line that names what makes one of it."""
+    """Raise InputError, naming the constructor to use, unless `model` is a Classifier."""
     if isinstance(model, Classifier):
         return
     torch, kind = sys.modules.get("torch"), type(model).__name__
@@ -93,11 +93,11 @@ def check_is_model(model):
         maker = "from_function(logits, num_classes=K, name=...)"
     else:
         maker = "load(NAME), from_function(...), from_flax(...) or from_torch(...)"
-    raise InputError(f"a {kind} is no model; make one with advspur.models.{maker}")
+    raise InputError(f"a {kind} is not a model; make one with advspur.models.{maker}")
 
 
 def classifier_facts(classifier):
-    """What is known of a model that was loaded or made; how it was trained is not."""
+    """Return the facts of a model that no run of ours trained."""
     return {
         "model": classifier.name,
         "arch": getattr(classifier.forward, "arch", type(classifier.forward).__name__),
@@ -116,9 +116,9 @@ def classifier_facts(classifier):
 
 
 def record_facts(facts):
-    """The fields of a `Record` that say which model it is about."""
-    about = {k: facts[k] for k in ("model", "arch", "train_p", "train_epsilon", "seed")}
-    return about | {"recipe": facts.get("recipe", {})}
+    """Return the fields of a `Record` that identify its model."""
+    names = ("model", "arch", "train_p", "train_epsilon", "seed")
+    return {name: facts[name] for name in names} | {"recipe": facts.get("recipe", {})}
 
 
 def normalize(images, mean, std):
@@ -133,19 +133,19 @@ def _forward(classifier, images):
 
 @dataclasses.dataclass(frozen=True)
 class LinearHead:
-    """The forward of a model with another last layer, on its features, in float32."""
+    """The forward of a model with a new last layer on its features, in float32."""
 
     base: Callable
     num_base_classes: int
 
     def __call__(self, params, images):
-        """logits = features @ kernel + bias."""
+        """(features @ kernel + bias, features)."""
         _, features = self.base(params["base"], images)
         return features @ params["kernel"] + params["bias"], features
 
 
 def with_head(classifier, kernel, bias):
-    """The Classifier with another last layer: features [n, d] @ kernel [d, k] + bias [k]."""
+    """The Classifier with a new last layer: features [n, d] @ kernel [d, k] + bias [k]."""
     check_is_model(classifier)
     require(classifier.has_features, f"{classifier.name or 'the model'} has no features for a head")
     forward = LinearHead(classifier.forward, classifier.num_classes)
@@ -153,7 +153,7 @@ def with_head(classifier, kernel, bias):
 
 
 def _above(classifier, forward, num_classes, **params):
-    """The Classifier with a forward that starts from its own."""
+    """The Classifier with a forward on top of its own."""
     params = {"base": classifier.params} | {k: jnp.asarray(v) for k, v in params.items()}
     return dataclasses.replace(
         classifier, params=params, forward=forward, num_classes=num_classes, class_names=()
@@ -170,7 +170,7 @@ class ClassMap:
     with_rest: bool
 
     def __call__(self, params, images):
-        """The pooled logits."""
+        """(pooled logits, features)."""
         logits, features = self.base(params["base"], images)
         pooled = pool(logits, params["groups"], self.num_groups, with_rest=self.with_rest)
         return pooled, features
@@ -182,7 +182,8 @@ def with_class_map(classifier, groups, num_groups, *, with_rest=True):
     Args:
       groups: [num_classes of the classifier] int, the group of each class; -1: none.
       num_groups: number of groups.
-      with_rest: whether the classes of no group make one more, the last; else they are left out.
+      with_rest: whether the classes of no group form one more group, the last; else they are
+        ignored.
     """
     check_is_model(classifier)
     forward = ClassMap(classifier.forward, classifier.num_classes, num_groups, with_rest)
@@ -190,7 +191,7 @@ def with_class_map(classifier, groups, num_groups, *, with_rest=True):
 
 
 def base_of(classifier):
-    """The Classifier below a head or a class map; itself where it has none."""
+    """Return the Classifier below a head or a class map, or `classifier` itself."""
     check_is_model(classifier)
     forward = classifier.forward
     if not isinstance(forward, (LinearHead, ClassMap)):
@@ -205,9 +206,10 @@ def base_of(classifier):
 
 @functools.partial(jax.jit, static_argnums=2, static_argnames="with_rest")
 def pool(logits, groups, num_groups, *, with_rest=True):
-    """The largest logit of each group, from logits [n, k]; NaN where one is not finite.
+    """The largest logit of each group, from logits [n, k].
 
-    A group without a class has the smallest finite number.
+    All are NaN for an image with a logit that is not finite. A group without a class has the
+    smallest finite number.
     """
     groups = jnp.where(groups < 0, num_groups, groups)
     pooled = jax.ops.segment_max(logits.T, groups, num_segments=num_groups + with_rest).T

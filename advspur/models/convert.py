@@ -1,10 +1,11 @@
-"""PyTorch ResNet weights to Flax variables, strictly: every name is used once, or dropped by rule.
+"""PyTorch ResNet weights to Flax variables; every name is used once or dropped by rule.
 
-Understands the checkpoints of the `robustness` library and robust-models-transfer (DataParallel,
-normaliser, a second copy of the network in the attacker), torchvision's names, and one of WRAPPERS
-around either.
+Reads the checkpoints of the `robustness` library and robust-models-transfer (DataParallel,
+normaliser, a second copy of the network in the attacker) and torchvision's names, alone or under
+one of WRAPPERS.
 """
 
+import collections
 import re
 import warnings
 from typing import NamedTuple
@@ -33,32 +34,32 @@ LEAVES = {  # (collection, leaf) of Flax -> name of torch
 
 
 class Conversion(NamedTuple):
-    """A converted checkpoint and the account of it."""
+    """A converted checkpoint and where its parts came from."""
 
     classifier: Classifier
     arch: str  # key of `build_network`
-    used: tuple  # names of the source that fill a leaf, in order
-    dropped: tuple  # names that are left out by rule (counters, constants, the attacker's copy)
+    used: tuple  # names in the file that fill a leaf, in order
+    dropped: tuple  # names dropped by rule (counters, constants, the attacker's copy)
     others: tuple  # keys beside the weights (epoch, optimizer, ...)
-    normalization: str  # "in the file", "given", or one of OTHER and ASSUMED
-    container: str  # of the file, and its inert names; see `Checkpoint`
-    inert: tuple
+    normalization: str  # "in the file", "given", OTHER or ASSUMED
+    container: str  # as in `Checkpoint`
+    inert: tuple  # as in `Checkpoint`
 
 
 def convert_torch_checkpoint(path, *, mean=None, std=None):
-    """The Classifier of a PyTorch checkpoint of a ResNet; see `convert`.
+    """Convert a PyTorch checkpoint of a ResNet to a Classifier.
 
     Args:
       path: .ckpt, .pt or .pth file of torch.save, .safetensors or .npz.
-      mean, std: of the three channels in training, if the file does not hold them, in [0, 1] pixel
-        units; None: ImageNet's are assumed, with a warning.
-    Raises: InputError, in one line, for a file or network that is not what it should be.
+      mean, std: normalisation of the three channels, in [0, 1] pixel units, if the file holds none;
+        None: ImageNet's is assumed, with a warning.
+    Raises: InputError for a file that is damaged or holds no such network.
     """
     return convert(path, mean=mean, std=std).classifier
 
 
 def convert(path, *, mean=None, std=None, is_filled=True):
-    """The Conversion of a checkpoint; unless `is_filled`, with shapes in place of weights."""
+    """Return the Conversion of a checkpoint; unless `is_filled`, with shapes for weights."""
     require((mean is None) == (std is None), "mean and std go together")
     given = None if mean is None else _checked_normalization(mean, std)
     checkpoint = read_checkpoint(path)
@@ -72,17 +73,17 @@ def convert(path, *, mean=None, std=None, is_filled=True):
 
 
 def convert_state(state, *, mean, std):
-    """The Conversion of {torch's name: array}, as `convert` makes it of a file."""
+    """Return the Conversion of a state dict {torch's name: array}."""
     given = _checked_normalization(mean, std)
     return _convert(Checkpoint(dict(state), "state dict", ()), given, True)
 
 
 def warn_of_assumed(path, num_classes):
-    """Warn that a model holds no normaliser, so that ImageNet's is assumed."""
+    """Warn that the normaliser, absent from a file, is assumed to be ImageNet's."""
     more = f"; models trained on ImageNet-9 have {IMAGENET9_MEAN}, {IMAGENET9_STD}"
     warnings.warn(
         f"{path} holds no normaliser: ImageNet's mean {IMAGENET_MEAN} and std {IMAGENET_STD} are "
-        "assumed; convert it with convert_checkpoint.py --mean=R,G,B --std=R,G,B to give others"
+        "assumed; for others, convert it with convert_checkpoint.py --mean=R,G,B --std=R,G,B"
         + (more if num_classes == 9 else ""),
         stacklevel=3,
     )
@@ -93,61 +94,63 @@ def _convert(checkpoint, given, is_filled):
     prefix = next((p for p in PREFIXES if f"{p}conv1.weight" in state), None)
     require(
         prefix is not None,
-        f"it holds no ResNet: no 'conv1.weight' under the prefixes {PREFIXES}; it has "
-        f"{_some(state)}",
+        f"it holds no ResNet: no 'conv1.weight' under the prefixes {PREFIXES}, but {_some(state)}",
     )
     outer = prefix.removesuffix("model.")
-    network, around = _split(state, prefix)
-    copied, around = _split(around, f"{outer}attacker.model.")
+    network, rest = _split(state, prefix)
+    copy, rest = _split(rest, f"{outer}attacker.model.")
     arch, stem, num_classes = recognize({name: value.shape for name, value in network.items()})
     flax_network = build_network(arch, num_classes, stem=stem)
     template = flax.traverse_util.flatten_dict(variable_shapes(flax_network))
     names = {path: torch_name(path) for path in template}
-    _check_names(arch, outer, set(names.values()), network, copied, around)
-    for name, value in copied.items():
+    _check_names(arch, outer, set(names.values()), network, copy, rest)
+    for name, value in copy.items():
         require(
             np.array_equal(network.get(name), value),
             f"{outer}attacker.model.{name} differs from the network that it should be a copy of",
         )
-    leaves = dict(template)
-    for path, leaf in template.items() if is_filled else ():
-        leaves[path] = jnp.array(_leaf(names[path], network[names[path]], leaf.shape))
-    found = _normalization(around, outer)
+    leaves = template
+    if is_filled:
+        leaves = {
+            path: jnp.array(_leaf(names[path], network[names[path]], leaf.shape))
+            for path, leaf in template.items()
+        }
+    in_file = _normalization(rest, outer)
     require(
-        not (given and found) or given == found,
-        f"its normaliser has mean and std {found}, which differ from those given",
+        not (given and in_file) or given == in_file,
+        f"its normaliser has mean and std {in_file}, which differ from those given",
     )
-    imagenet, told = (IMAGENET_MEAN, IMAGENET_STD), "given" if given else ASSUMED
-    if found:
-        told = "in the file" if found == imagenet else OTHER
-    mean, std = given or found or imagenet
+    imagenet, origin = (IMAGENET_MEAN, IMAGENET_STD), "given" if given else ASSUMED
+    if in_file:
+        origin = "in the file" if in_file == imagenet else OTHER
+    mean, std = given or in_file or imagenet
     variables = flax.traverse_util.unflatten_dict(leaves)
     classifier = from_resnet(flax_network, variables, mean=mean, std=std)
     used = tuple(f"{prefix}{name}" for name in names.values())
     dropped = tuple(sorted(set(state) - set(used)))
     return Conversion(
-        classifier, arch, used, dropped, others, told, checkpoint.container, checkpoint.inert
+        classifier, arch, used, dropped, others, origin, checkpoint.container, checkpoint.inert
     )
 
 
 def _split(state, prefix):
-    """({rest of a name: value} of the names with a prefix, the others)."""
+    """Split a dict into the names with a prefix, without it, and the others."""
     inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return inside, {k: v for k, v in state.items() if not k.startswith(prefix)}
 
 
-def _check_names(arch, outer, expected, network, copied, around):
-    """Raise InputError unless network and copy have the expected names, and nothing is around."""
+def _check_names(arch, outer, expected, network, copy, rest):
+    """Raise InputError unless network and copy have the expected names, and nothing is left."""
     means = [name for name in expected if name.endswith("running_mean")]
     counters = {name.replace("running_mean", "num_batches_tracked") for name in means}
     missing, surplus = [], []
-    copies = [(f"{outer}attacker.model.", copied)] if copied else []
-    for prefix, names in [("", network), *copies]:
-        found = set(names) - counters
-        missing += [f"-{prefix}{name}" for name in sorted(expected - found)]
-        surplus += [f"+{prefix}{name}" for name in sorted(found - expected)]
+    copies = [(f"{outer}attacker.model.", copy)] if copy else []
+    for prefix, state in [("", network), *copies]:
+        names = set(state) - counters
+        missing += [f"-{prefix}{name}" for name in sorted(expected - names)]
+        surplus += [f"+{prefix}{name}" for name in sorted(names - expected)]
     constants = {*_constants(outer, "mean"), *_constants(outer, "std")}
-    surplus += [f"+{name}" for name in sorted(set(around) - constants)]
+    surplus += [f"+{name}" for name in sorted(set(rest) - constants)]
     require(
         not missing and not surplus,
         f"its names are not those of {arch}: {len(missing)} missing (-), {len(surplus)} surplus "
@@ -156,15 +159,13 @@ def _check_names(arch, outer, expected, network, copied, around):
 
 
 def recognize(shapes):
-    """(arch, stem, num_classes) of a torchvision ResNet from the shapes of its tensors."""
-    blocks = {}
-    for name in shapes:
-        if found := re.match(r"layer(\d)\.(\d{1,3})\.conv1\.weight$", name):
-            blocks.setdefault(int(found[1]), set()).add(int(found[2]))
-    sizes = tuple(len(blocks[stage]) for stage in sorted(blocks))
+    """Infer (arch, stem, num_classes) of a torchvision ResNet from {name: shape}."""
+    found = (re.match(r"layer(\d)\.\d{1,3}\.conv1\.weight$", name) for name in shapes)
+    blocks = collections.Counter(int(match[1]) for match in found if match)
+    sizes = tuple(blocks[stage] for stage in sorted(blocks))
     is_bottleneck = "layer1.0.conv3.weight" in shapes
     first, inner = shapes["conv1.weight"], shapes.get("layer1.0.conv1.weight", (0,) * 4)
-    require(len(first) == len(inner) == 4, "its convolutions have no four axes")
+    require(len(first) == len(inner) == 4, "its convolutions do not have four axes")
     side, width, inner = first[-1], first[0], inner[0]
     archs = [
         arch
@@ -184,7 +185,7 @@ def recognize(shapes):
 
 
 def torch_name(path):
-    """torchvision's name of a leaf of `ResNet`: (collection, module, leaf) -> "layer1.0.bn1.bias".
+    """Return torchvision's name of the leaf (collection, module, leaf) of a `ResNet`.
 
     >>> torch_name(("batch_stats", "layer2_0_downsample_bn", "var"))
     'layer2.0.downsample.1.running_var'
@@ -199,8 +200,8 @@ def torch_name(path):
 def _leaf(name, value, shape):
     """The float32 leaf of `shape` from a torch tensor: OIHW to HWIO, [out, in] to [in, out]."""
     order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(len(shape), (0,))
-    wanted = tuple(shape[order.index(axis)] for axis in range(len(shape)))
-    require(value.shape == wanted, f"{name} has shape {value.shape}; expected {wanted}")
+    expected = tuple(shape[order.index(axis)] for axis in range(len(shape)))
+    require(value.shape == expected, f"{name} has shape {value.shape}; expected {expected}")
     is_float = value.dtype.name in ("float64", "float32", "float16", "bfloat16")
     require(is_float, f"{name} has dtype {value.dtype}; expected floats")
     value = np.ascontiguousarray(np.transpose(value, order), np.float32)
@@ -210,14 +211,14 @@ def _leaf(name, value, shape):
 
 
 def _state_dict(content):
-    """(the dict of weights, names of what is beside it)."""
+    """(the dict of weights, keys beside it)."""
     require(isinstance(content, dict), f"it holds a {type(content).__name__}, not a state dict")
     require(content, "it holds an empty dict")
     dicts = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
     filled = [k for k in dicts if any(isinstance(v, np.ndarray) for v in content[k].values())]
     filled = filled[:1] if filled[:2] == ["model", "state_dict"] else filled
     several = " and ".join(filled)
-    require(len(filled) < 2, f"it holds several state dicts, {several}: save only the one you mean")
+    require(len(filled) < 2, f"it holds several state dicts, {several}; save only one of them")
     key = next(iter(filled or dicts), None)
     state = content if key is None else content[key]
     require(state, "its state dict is empty")
@@ -235,15 +236,15 @@ def _constants(outer, what):
     return [f"{outer}{module}.new_{what}" for module in ("normalizer", "attacker.normalize")]
 
 
-def _normalization(around, outer):
-    """(mean, std) of the file, or None; its two places must agree."""
+def _normalization(rest, outer):
+    """(mean, std) in the file, or None; its two places must agree."""
     both = []
     for what in ("mean", "std"):
-        found = [around[name] for name in _constants(outer, what) if name in around]
-        require(all(x.size == 3 for x in found), "its normaliser has no three channels")
-        agree = all(np.array_equal(found[0], x) for x in found[1:])
+        values = [rest[name] for name in _constants(outer, what) if name in rest]
+        require(all(x.size == 3 for x in values), "its normaliser does not have three channels")
+        agree = all(np.array_equal(values[0], x) for x in values[1:])
         require(agree, "its normaliser and its attacker's differ")
-        both += found[:1]
+        both += values[:1]
     require(len(both) != 1, "its normaliser lacks new_mean or new_std")
     return _checked_normalization(*both) if both else None
 
@@ -258,10 +259,10 @@ def _checked_normalization(mean, std):
     mean, std = (np.ravel(values).tolist() for values in (mean, std))
     require(
         bool(valid) and both[0].max() <= 1 and both[1].min() > 0,
-        f"the normaliser has mean {mean} and std {std}; expected three numbers "
-        "each, of pixels in [0, 1]: means from 0 to 1, deviations above 0",
+        f"the normaliser has mean {mean} and std {std}; expected three means from 0 to 1 and three "
+        "deviations above 0, of pixels in [0, 1]",
     )
-    # float32 stores 0.485 as 0.48500001; models of one suite should share one compilation.
+    # float32 stores 0.485 as 0.48500001; models of a suite should share one compilation.
     return tuple(tuple(float(f"{value:.6g}") for value in values) for values in both)
 
 

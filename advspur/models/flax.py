@@ -1,4 +1,4 @@
-"""from_flax: models that are Flax modules, of Linen or NNX."""
+"""from_flax: models from Flax modules, Linen or NNX."""
 
 import dataclasses
 import inspect
@@ -10,7 +10,7 @@ from advspur._checks import require
 from advspur.models.classifier import normalize
 from advspur.models.function import ForeignForward, checked_channels, foreign_classifier, pick
 
-# Arguments of a call that tell training from evaluation, as they are in evaluation.
+# Arguments of a call that choose between training and evaluation, with their evaluation values.
 EVALUATION = {
     "train": False,
     "training": False,
@@ -22,9 +22,9 @@ EVALUATION = {
 
 @dataclasses.dataclass(frozen=True)
 class FlaxForward(ForeignForward):
-    """The forward of a model that is a Flax module with its normalisation."""
+    """The forward of a Flax module with its normalisation."""
 
-    module: object = dataclasses.field(repr=False)  # of Linen; of NNX, its graph
+    module: object = dataclasses.field(repr=False)  # a Linen module or the graph of an NNX one
     mean: tuple
     std: tuple
     logits: object
@@ -58,53 +58,55 @@ def from_flax(
     class_names=(),
     name="",
 ):
-    """The Classifier of a Flax module, in evaluation mode.
+    """Make a Classifier from a Flax module, in evaluation mode.
 
     Args:
-      module: of Linen; or of NNX, which holds its variables.
-      variables: of a Linen module: {"params": ..., "batch_stats": ...}.
-      mean, std: of each channel, that the module's images are normalised with; 0 and 1 where it
-        does that itself.
-      num_classes, image_size, class_names, name: as in `from_function`; without num_classes it is
-        seen at `image_size`, without a name it is the module's class.
-      logits, features: which part of an output that is a tuple or dict they are: an index or a key.
-        Without `features` the model has none.
-      mode: arguments of the call that mean evaluation; None: those of EVALUATION that it has. An
-        NNX module's own `module.eval()` is called as well, on a copy.
+      module: a Linen module, or an NNX one, which holds its variables.
+      variables: for a Linen module: {"params": ..., "batch_stats": ...}.
+      mean, std: normalisation of each channel of the module's images; 0 and 1 if the module does
+        that itself.
+      num_classes, image_size, class_names, name: as in `from_function`. The default num_classes is
+        read from the outputs at `image_size`, the default name is the module's class.
+      logits, features: their index or key in an output that is a tuple or dict. Without `features`
+        the model has none.
+      mode: arguments of the call that mean evaluation; None: those of EVALUATION that it takes. For
+        an NNX module, `module.eval()` is called too, on a copy.
     """
     arch = type(module).__name__
     is_linen = isinstance(module, nn.Module)
     require(
         is_linen or isinstance(module, nnx.Module),
-        f"a {arch} is no Flax module of Linen or NNX: torch modules go to models.from_torch, "
-        "functions to models.from_function",
+        f"a {arch} is not a Flax module: use models.from_torch for torch modules, "
+        "models.from_function for functions",
     )
     require(
         is_linen == (variables is not None),
-        f"{arch} is a module of {'Linen' if is_linen else 'NNX'}: "
-        + ("give its variables too" if is_linen else "it holds its variables, give none"),
+        f"{arch} is a Linen module: give its variables too"
+        if is_linen
+        else f"{arch} is an NNX module, which holds its variables: give none",
     )
     require(
         num_classes is not None or image_size is not None,
-        f"give num_classes, or the image_size that the outputs of {arch} are seen at",
+        f"give num_classes, or the image_size of {arch}, to read it from the outputs",
     )
     mean, std = checked_channels(mean, std)
     if mode is None:
-        asked = inspect.signature(type(module).__call__).parameters
-        mode = {key: value for key, value in EVALUATION.items() if key in asked}
+        parameters = inspect.signature(type(module).__call__).parameters
+        mode = {key: value for key, value in EVALUATION.items() if key in parameters}
     mode = tuple(sorted(mode.items()))
-    told = [f"{key}={value}" for key, value in mode] + ["module.eval()"] * (not is_linen)
+    settings = [f"{key}={value}" for key, value in mode] + ["module.eval()"] * (not is_linen)
     if not is_linen:
         module = nnx.clone(module)
         module.eval()
         module, variables = nnx.split(module)
-    about = num_classes, image_size, arch, name or arch
-    forward = FlaxForward(*about, module, mean, std, logits, features, mode)
+    forward = FlaxForward(
+        num_classes, image_size, arch, name or arch, module, mean, std, logits, features, mode
+    )
     return foreign_classifier(
         forward,
         variables,
         has_features=features is not None,
         class_names=class_names,
-        note=f"{arch} runs in Flax, in evaluation mode: {', '.join(told) or 'nothing to set'}",
+        note=f"{arch} runs in Flax, in evaluation mode: {', '.join(settings) or 'nothing to set'}",
         channels=len(mean),
     )

@@ -1,4 +1,4 @@
-"""Models that somebody else wrote: what their constructors share, and from_function."""
+"""from_function, and what it shares with the constructors for Flax and torch modules."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ LIBRARIES = (str(Path(__file__).parents[1]), "<frozen", str(Path(contextlib.__fi
 
 @contextlib.contextmanager
 def foreign_code(what):
-    """Whatever `what` raises in here, as an InputError of one line that says where."""
+    """Turn what the user's code `what` raises into an InputError of one line that says where."""
     try:
         yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
@@ -31,29 +31,31 @@ def foreign_code(what):
         text = re.sub(r"\w*Tracer\b", "JAX array", text)
         if is_traced or isinstance(error, jax.errors.JAXTypeError):
             text = (
-                "it needs the values of its images, as NumPy and PyTorch do: write it with "
-                f"jax.numpy, or give a torch module to models.from_torch ({text})"
+                "it needs the values of its images, as NumPy and PyTorch do; write it with "
+                f"jax.numpy, or use models.from_torch for a torch module ({text})"
             )
         raise InputError(f"{what} fails{_place(error)}: {text}") from error
 
 
 def _place(error):
-    """(file, line N) of the last line that is neither ours nor of an installed package."""
+    """Return " (file, line N)" of the last line of the user's own code, or ""."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "site-packages" not in f.filename]
-    own = [f for f in own if not f.filename.startswith(LIBRARIES)]
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    for frame in reversed(frames):
+        file = frame.filename
+        if "site-packages" not in file and not file.startswith(LIBRARIES):
+            return f" ({file}, line {frame.lineno})"
+    return ""
 
 
 def pick(what, output, key, argument):
-    """The array of a module's output: itself, or what `key` names of a tuple or dict."""
+    """Return the output of a module, or its item `key` if it is a tuple or dict."""
     if isinstance(output, (tuple, list, dict)):
         several = f"a {type(output).__name__} of {len(output)}"
         if isinstance(output, dict):
             several += f" ({', '.join(map(repr, output))})"
-        require(key is not None, f"{what} returns {several}: say which by {argument}=...")
+        require(key is not None, f"{what} returns {several}: choose one by {argument}=...")
         try:
             return output[key]
         except (KeyError, IndexError, TypeError) as error:
@@ -63,14 +65,14 @@ def pick(what, output, key, argument):
 
 
 def checked_outputs(name, images, num_classes, logits, features=None):
-    """(logits [n, num_classes], features [n, d] or None) in float32; num_classes None: any."""
-    wanted = "as many numbers as there are classes" if num_classes is None else num_classes
-    _check_rows(f"the logits of {name}", images, logits, wanted)
-    found = logits.shape[1]
-    require(found >= 2, f"the logits of {name} have {found} column: at least two are needed")
+    """Check and return (logits [n, num_classes or any], features [n, d] or None) in float32."""
+    expected = "one number a class" if num_classes is None else num_classes
+    _check_rows(f"the logits of {name}", images, logits, expected)
+    width = logits.shape[1]
+    require(width >= 2, f"the logits of {name} have {width} column: at least two are needed")
     require(
-        num_classes in (None, found),
-        f"the logits of {name} have {found} columns, but num_classes = {num_classes}",
+        num_classes in (None, width),
+        f"the logits of {name} have {width} columns, but num_classes = {num_classes}",
     )
     if features is None:
         return logits.astype(jnp.float32), None
@@ -78,20 +80,20 @@ def checked_outputs(name, images, num_classes, logits, features=None):
     return logits.astype(jnp.float32), features.astype(jnp.float32)
 
 
-def _check_rows(what, images, array, wanted):
+def _check_rows(what, images, array, expected):
     kind = f"{array.dtype} array" if hasattr(array, "dtype") else type(array).__name__
     is_float = hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
-    require(is_float, f"{what} are no array of floats but a {kind}")
+    require(is_float, f"{what} are a {kind}; expected an array of floats")
     require(
         array.ndim == 2 and len(array) == len(images),
         f"{what} have shape {array.shape} for {len(images)} images; expected {len(images)} rows of "
-        f"{wanted}",
+        f"{expected}",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ForeignForward:
-    """The forward of a model of somebody else's; a subclass has its `outputs`."""
+    """The forward of a user's model; subclasses define `outputs(params, images)`."""
 
     num_classes: int | None
     image_size: int | None
@@ -118,7 +120,7 @@ class ForeignForward:
 
 
 def foreign_classifier(forward, params, *, has_features, class_names, note="", channels=3):
-    """The Classifier of a ForeignForward, tried on images as shapes where it says their size."""
+    """The Classifier of a ForeignForward, traced on abstract images if it has an image_size."""
     if forward.num_classes is not None:
         check_count("num_classes", forward.num_classes, least=2)
     if forward.image_size is not None:
@@ -143,7 +145,7 @@ def foreign_classifier(forward, params, *, has_features, class_names, note="", c
 
 
 def checked_channels(mean, std):
-    """(mean, std) as tuples of floats, as many of each."""
+    """Return (mean, std) as tuples of floats, equally long."""
     mean, std = (tuple(map(float, np.atleast_1d(values))) for values in (mean, std))
     is_valid = len(mean) == len(std) > 0 and min(std) > 0
     require(is_valid, f"mean = {mean} and std = {std}: give a deviation above 0 for each channel")
@@ -152,7 +154,7 @@ def checked_channels(mean, std):
 
 @dataclasses.dataclass(frozen=True)
 class FunctionForward(ForeignForward):
-    """The forward of a model that is a function; equal for all models of that function."""
+    """The forward of a function; equal for all models of that function."""
 
     logits: Callable = dataclasses.field(repr=False)
     features: Callable | None = dataclasses.field(repr=False)
@@ -172,21 +174,20 @@ class FunctionForward(ForeignForward):
 def from_function(
     logits, *, num_classes, params=None, features=None, image_size=None, class_names=(), name
 ):
-    """The Classifier of a JAX function.
+    """Make a Classifier from a JAX function.
 
     Args:
-      logits: images [n, h, w, 3] in [0, 1] -> [n, num_classes]; (params, images) -> the same where
+      logits: images [n, h, w, 3] in [0, 1] -> [n, num_classes], or (params, images) -> the same if
         `params` are given. It normalises the images itself.
       num_classes: length of a row of logits.
-      params: a pytree of arrays. Models of one function are then compiled once, and their weights
-        are no constants of the program.
-      features: a function of the same arguments -> [n, d]; None: the model has no features, and no
-        probe can be fitted on them.
-      image_size: the side of the images it takes; None: any.
-      class_names: of its outputs, in order.
-      name: how records and messages call it.
-    Raises: InputError where the function does not do what is said here: now if there is an
-      image_size, else when images come.
+      params: a pytree of arrays: models of one function then share a compiled program, in which
+        their weights are not constants.
+      features: a function of the same arguments -> [n, d], for probes; None: no features.
+      image_size: side of the images it takes; None: any.
+      class_names: names of its outputs, in order.
+      name: its name in records and messages.
+    Raises: InputError if the function does not return such arrays: now if there is an image_size,
+      else at its first call.
 
     >>> def logits(weights, images):
     ...     return images.mean((1, 2)) @ weights
@@ -197,8 +198,9 @@ def from_function(
     _check_function("logits", logits)
     if features is not None:
         _check_function("features", features)
-    about = num_classes, image_size, "function", str(name)
-    forward = FunctionForward(*about, logits, features, params is not None)
+    forward = FunctionForward(
+        num_classes, image_size, "function", str(name), logits, features, params is not None
+    )
     params, has_features = {} if params is None else params, features is not None
     return foreign_classifier(forward, params, has_features=has_features, class_names=class_names)
 
@@ -207,23 +209,23 @@ def _check_function(what, function):
     kind = type(function).__name__
     require(
         callable(function),
-        f"{what} is a {kind}; give a function of images; for a torch or Flax module there are "
-        "models.from_torch and models.from_flax",
+        f"{what} is a {kind}; give a function of images, or use models.from_torch or "
+        "models.from_flax for a module",
     )
     try:
         hash(function)
     except TypeError as error:
         raise InputError(
-            f"{what} is a {kind}, which has no hash: give a function (params, images), and the "
+            f"{what} is a {kind}, which has no hash: give a function (params, images), and its "
             "arrays as params"
         ) from error
 
 
 def check_model(model, *, image_size=None):
-    """Raise InputError unless a Classifier answers, finitely and twice the same, to two images.
+    """Raise InputError unless two calls on two images give the same finite logits.
 
     Args:
-      image_size: side of the images; None: the model's own, 224 where it takes any.
+      image_size: side of the images; None: the model's, or 224 if it takes any.
     """
     check_is_model(model)
     name, size = model.name or "the model", image_size or model.image_size or 224
@@ -237,11 +239,11 @@ def check_model(model, *, image_size=None):
     scale = np.abs(first).max(initial=1e-6)
     require(
         np.abs(first - again).max() <= 1e-4 * scale,
-        f"{name} is random: two calls with the same images differ; set it to evaluation mode, "
+        f"{name} is random: two calls on the same images differ; set it to evaluation mode, "
         "without dropout and noise",
     )
     grad = jax.grad(lambda x: jnp.sum(model.logits(x)[:, 0]))(images)
     if not np.any(grad):
         warnings.warn(
-            f"no gradient of {name} reaches the images: PGD and deep NFS find nothing", stacklevel=2
+            f"the gradient of {name} is 0: PGD and deep NFS cannot measure anything", stacklevel=2
         )

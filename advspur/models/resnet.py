@@ -3,7 +3,7 @@
 Stems: "imagenet" 7x7/2 convolution and 3x3/2 max pooling; "cifar" one 3x3/1 convolution;
 "small" one 3x3/2 convolution (for the quickstart on a CPU). The stride of a bottleneck is on its
 3x3 convolution. Paddings are explicit, (3, 3) and (1, 1): SAME pads asymmetrically under
-stride 2 and shifts features against the published weights. Layout is NHWC.
+stride 2 and would shift features against the published weights. Layout is NHWC.
 """
 
 import dataclasses
@@ -98,7 +98,7 @@ def resnet_small(num_classes, *, width=16, stem="small", dtype=jnp.float32):
 
 
 def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
-    """The network that a config names by `arch`, a key of ARCHITECTURES."""
+    """Build the network `arch`, a key of ARCHITECTURES."""
     check_choice("arch", arch, tuple(ARCHITECTURES))
     check_choice("stem", stem, STEMS)
     require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
@@ -108,7 +108,7 @@ def build_network(arch, num_classes, *, stem, dtype=jnp.float32):
 
 @dataclasses.dataclass(frozen=True)
 class ResNetForward:
-    """The forward of a Classifier that is a ResNet with its normalisation."""
+    """The forward of a ResNet with its normalisation."""
 
     network: ResNet
     mean: tuple
@@ -116,7 +116,7 @@ class ResNetForward:
 
     @property
     def arch(self):
-        """The key of `build_network`; "ResNet" where there is none."""
+        """The key of `build_network`, or "ResNet"."""
         net = self.network
         key = (net.stage_sizes, net.bottleneck, net.width, net.widening)
         return next((name for name, known in ARCHITECTURES.items() if known == key), "ResNet")
@@ -127,14 +127,14 @@ class ResNetForward:
 
 
 def from_resnet(network, variables, *, mean, std, image_size=None):
-    """The Classifier of one of these ResNets and its variables; mean and std of each channel."""
+    """The Classifier of a `ResNet` and its variables; mean and std for each channel."""
     forward = ResNetForward(network, tuple(mean), tuple(std))
     return Classifier(variables, forward, network.num_classes, image_size=image_size, code="ResNet")
 
 
 def variable_shapes(network):
-    """The variables of a network as shapes and dtypes, nothing computed."""
-    images = jnp.zeros((1, 64, 64, 3))  # of any size: all are averaged over space
+    """Return the variables of a network as shapes and dtypes, without computing them."""
+    images = jnp.zeros((1, 64, 64, 3))  # any size: features are averaged over space
     return jax.eval_shape(network.init, jax.random.key(0), images)
 
 

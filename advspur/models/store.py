@@ -1,7 +1,7 @@
-"""models.load: classifiers by name, from runs, converted models, checkpoint files and code.
+"""models.load: classifiers from training runs, converted models, checkpoint files and code.
 
 A training run is a directory with model.json and checkpoints, a converted model one with
-model.safetensors and model.json. Nothing is fetched from the network.
+model.safetensors and model.json. Only timm and torchvision download.
 """
 
 import dataclasses
@@ -32,36 +32,33 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None, pretrained=True):
-    """A Classifier by name or path; its `note` says where it runs, if that is not plain.
+    """Load a Classifier by name or path.
 
     Args:
       name: a model of the paper's suite ("resnet50_l2_eps3"); a directory that
         `training.train` or scripts/convert_checkpoint.py wrote; a checkpoint file;
         "path/file.py:function" or "package.module:function", which is executed and returns a
         Classifier when it is called without arguments; "timm:NAME" or "torchvision:NAME".
-      weights: of a run: "raw", or "ema" for the averages of one with ema_decay > 0.
-      step: of a run: which checkpoint: a number, "best" (by the run's best_metric), None: the
-        latest.
+      weights: for a run: "raw", or "ema" for averaged weights (ema_decay > 0).
+      step: for a run: the step of a checkpoint, "best" (by best_metric), or None: the latest.
       models_dir: where the suite's models are; default $ADVSPUR_MODELS.
-      mean, std: of a checkpoint file: the normalisation that it was trained with, where it holds
-        none; None: ImageNet's is assumed, with a warning. Of timm's and torchvision's models:
-        instead of that of their configuration.
-      pretrained: whether timm's and torchvision's models get their weights, or random ones.
-    Raises: InputError where there is no such model (saying what was looked for, and where it is
-      published), or where its file is not what it should be.
+      mean, std: normalisation for a checkpoint file that holds none (default: ImageNet's, with a
+        warning), or instead of the one that timm or torchvision gives.
+      pretrained: whether timm's and torchvision's models get their weights or random ones.
+    Raises: InputError for a model that is not found (naming what was looked for and where it is
+      published) or whose file is damaged.
     """
-    is_code = is_spec(name)
     require(
-        pretrained or is_code,
+        pretrained or is_spec(name),
         f"pretrained=False is for timm:NAME and torchvision:NAME, not for {name}",
     )
     path = find_model(name, models_dir=models_dir)
     is_run = path.is_dir() and not (path / WEIGHTS).is_file()
     require(
         is_run or (weights == "raw" and step is None),
-        f"{path} is no training run: it has neither averaged weights nor steps",
+        f"{path} is not a training run: it has neither averaged weights nor steps",
     )
-    if is_code:
+    if is_spec(name):
         return load_spec(name, pretrained=pretrained, mean=mean, std=std)
     if path.is_file():
         return convert(path, mean=mean, std=std).classifier
@@ -74,15 +71,18 @@ def load(name, *, weights="raw", step=None, models_dir=None, mean=None, std=None
         facts["arch"], facts["num_classes"], stem=facts["stem"], dtype=facts["dtype"]
     )
     shapes = variable_shapes(network)
-    saved = _of_run(path, facts, weights, step) if is_run else _converted(path, facts, shapes)
-    # Copied, so that no array shares memory with the reader that is closed by now.
+    if is_run:
+        saved = _read_run(path, facts, weights, step)
+    else:
+        saved = _read_converted(path, facts, shapes)
+    # Copied, so that no array shares memory with the reader, which is closed by now.
     variables = jax.tree.map(lambda t, a: jnp.array(a, t.dtype), shapes, saved)
     classifier = from_resnet(network, variables, mean=facts["mean"], std=facts["std"])
     return dataclasses.replace(classifier, class_names=tuple(facts.get("class_names", ())))
 
 
 def find_model(name, *, models_dir=None):
-    """The directory or checkpoint file that `load` reads for `name`; it itself if it names code."""
+    """Return the directory or file that `load` reads for `name`; `name` itself for code."""
     if is_spec(name):
         return Path(name)
     path, model = Path(name).expanduser(), published_model(str(name))
@@ -90,21 +90,18 @@ def find_model(name, *, models_dir=None):
         return path
     require(
         model is not None or not path.is_dir(),
-        f"{path} is no training run and no converted model: {path / 'model.json'} is missing",
+        f"{path} is neither a training run nor a converted model: {path / 'model.json'} is missing",
     )
     require(
         model is not None,
         f"no model {str(name)!r}: neither a directory or file, nor a name such as "
-        f"{SUITE[4].name} or {SUITE[-1].name} (all are in advspur.models.SUITE), nor {FORMS}",
+        f"{SUITE[4].name} or {SUITE[-1].name} (all: advspur.models.SUITE), nor {FORMS}",
     )
     root = models_dir or os.environ.get("ADVSPUR_MODELS")
     names = [file.removesuffix(".ckpt") for file in model.files]
-    wanted = f"{' or '.join(model.files)}, or a directory {names[0]} that"
-    wanted += " scripts/convert_checkpoint.py wrote"
+    wanted = f"{' or '.join(model.files)}, or {names[0]} from scripts/convert_checkpoint.py"
     get = f"it is published at {PUBLISHED_AT}"
-    require(
-        root, f"{name}: set $ADVSPUR_MODELS or models_dir to the folder that holds {wanted}; {get}"
-    )
+    require(root, f"{name}: set $ADVSPUR_MODELS or models_dir to the folder of {wanted}; {get}")
     root = Path(root).expanduser()
     for path in (root / candidate for candidate in (*names, *model.files)):
         if (path / "model.json").is_file() or path.is_file():
@@ -113,7 +110,7 @@ def find_model(name, *, models_dir=None):
 
 
 def model_facts(name, *, models_dir=None):
-    """What is known of a model of ours beside its weights; its checksum tells it from others."""
+    """Return the facts of a run, converted model or checkpoint file, with its checksum."""
     path = find_model(name, models_dir=models_dir)
     if not path.is_dir():
         return describe(path, convert(path, is_filled=False)) | {"model": path.stem, "step": 0}
@@ -125,23 +122,23 @@ def model_facts(name, *, models_dir=None):
 
 
 def directory_facts(path):
-    """The model's name and what its model.json says: arch, num_classes, normalisation, ..."""
+    """Return the model's name and its model.json, checked: arch, num_classes, mean, std, ..."""
     file = Path(path) / "model.json"
-    require(file.is_file(), f"{path} is no training run: {file} is missing")
+    require(file.is_file(), f"{path} is not a training run: {file} is missing")
     facts = read_json(file)
-    are_channels = all(
-        isinstance(x, list) and len(x) == 3 and all(isinstance(v, (int, float)) for v in x)
-        for x in (facts.get("mean"), facts.get("std"))
-    )
-    wrong = [name for name in NEEDED if name not in facts]
-    wrong += [] if are_channels else ["mean and std of three channels"]
-    wrong += [] if isinstance(facts.get("num_classes"), int) else ["a whole num_classes"]
-    names = facts.get("class_names", [])  # of the models' own data; absent in older runs
+    num_classes, names = facts.get("num_classes"), facts.get("class_names", [])
     are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    is_named = are_names and len(names) in (0, facts.get("num_classes"))
-    wrong += [] if is_named else ["class_names of its num_classes"]
-    wrong += [] if facts.get("dtype") in DTYPES else [f"a dtype of {', '.join(DTYPES)}"]
-    require(not wrong, f"{file} is damaged: it lacks {', '.join(wrong)}")
+    is_valid = {name: name in facts for name in NEEDED} | {
+        "mean and std of three channels": all(
+            isinstance(x, list) and len(x) == 3 and all(isinstance(v, (int, float)) for v in x)
+            for x in (facts.get("mean"), facts.get("std"))
+        ),
+        "an integer num_classes": isinstance(num_classes, int),
+        "class_names for its num_classes": are_names and len(names) in (0, num_classes),
+        f"a dtype of {', '.join(DTYPES)}": facts.get("dtype") in DTYPES,
+    }
+    missing = [name for name, valid in is_valid.items() if not valid]
+    require(not missing, f"{file} is damaged: it lacks {', '.join(missing)}")
     return {"model": Path(path).name} | facts
 
 
@@ -153,8 +150,8 @@ def latest_step(path):
 def save_converted(conversion, source, directory, *, train_p=None, train_epsilon=None):
     """Write a Conversion of the file `source` as a directory that `load` reads; return its Path.
 
-    Whole or not at all, in place of an earlier conversion only. `train_p` and `train_epsilon` (0:
-    standard) say how it was trained, where the name of the source is not the release's.
+    The directory is whole or absent, and replaces only an earlier conversion. `train_p` and
+    `train_epsilon` (0: standard) say how it was trained if the file's name does not.
     """
     from safetensors.numpy import save
 
@@ -162,7 +159,7 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
     content = describe(source, conversion, train_p=train_p, train_epsilon=train_epsilon)
     require(
         not directory.exists() or (directory / WEIGHTS).is_file(),
-        f"{directory} exists and holds no converted model: name another --out",
+        f"{directory} exists and is not a converted model: name a different --out",
     )
     directory.parent.mkdir(parents=True, exist_ok=True)
     variables = conversion.classifier.params
@@ -185,19 +182,18 @@ def save_converted(conversion, source, directory, *, train_p=None, train_epsilon
 
 
 def describe(source, conversion, *, train_p=None, train_epsilon=None):
-    """The content of model.json for a converted checkpoint."""
+    """Return the content of model.json for a converted checkpoint."""
     forward, published = conversion.classifier.forward, published_model(Path(source).stem)
-    network = forward.network
+    network, checksum = forward.network, file_checksum(source)
     if train_epsilon is None and published is not None:
         train_p, train_epsilon = published.train_p, published.train_epsilon
     if train_epsilon is None:
         warnings.warn(
-            f"{source}: the name does not tell what it was trained with, so records leave it open; "
+            f"{source}: cannot tell from the name how it was trained, so records leave it open; "
             "convert it with scripts/convert_checkpoint.py --train_p=P --train_epsilon=EPSILON (0 "
-            "if standard) to say it",
+            "if standard)",
             stacklevel=3,
         )
-    checksum = file_checksum(source)
     return {
         "arch": conversion.arch,
         "stem": network.stem,
@@ -224,7 +220,7 @@ def describe(source, conversion, *, train_p=None, train_epsilon=None):
     }
 
 
-def _converted(path, facts, shapes):
+def _read_converted(path, facts, shapes):
     """The variables of a converted model."""
     if facts.get("source", {}).get("normalization") == ASSUMED:
         warn_of_assumed(path, facts["num_classes"])
@@ -232,15 +228,15 @@ def _converted(path, facts, shapes):
         variables = flax.traverse_util.unflatten_dict(read_safetensors(path / WEIGHTS), sep="/")
     except InputError as error:
         raise InputError(f"{path / WEIGHTS} is damaged: {error}; convert it again") from error
-    found, wanted = (jax.tree.map(lambda x: x.shape, tree) for tree in (variables, shapes))
+    has_shapes, expected = (jax.tree.map(lambda x: x.shape, t) for t in (variables, shapes))
     require(
-        found == wanted and tree_digest(variables) == facts.get("checksum"),
-        f"{path / WEIGHTS} is damaged: it is not what model.json says; convert it again",
+        has_shapes == expected and tree_digest(variables) == facts.get("checksum"),
+        f"{path / WEIGHTS} is damaged: it does not match model.json; convert it again",
     )
     return variables
 
 
-def _of_run(path, facts, weights, step):
+def _read_run(path, facts, weights, step):
     """The variables of a checkpoint of a run."""
     import orbax.checkpoint as ocp
 
@@ -269,21 +265,20 @@ def _checkpoint(path, step):
 
 
 def _saved_digest(directory):
-    """The checksum of a checkpoint's weights: two runs of one name differ in it."""
+    """The checksum of a checkpoint's weights."""
     return read_json(directory / "facts" / "metadata")["model"]
 
 
 def _best_step(path, steps, metric):
-    scores = {}
-    for step in steps:
-        file = _checkpoint(path, step) / "metrics" / "metrics"
-        scores[step] = read_json(file).get(metric) if file.is_file() else None
+    files = {step: _checkpoint(path, step) / "metrics" / "metrics" for step in steps}
+    scores = {s: read_json(file).get(metric) for s, file in files.items() if file.is_file()}
     scores = {step: score for step, score in scores.items() if score is not None}
     require(scores, f"{path} has no validated checkpoint: none holds {metric}")
     return max(scores, key=scores.get)
 
 
 def _steps(path):
-    found = [d.name for d in (Path(path) / "checkpoints").glob("*") if d.name.isdigit()]
-    require(found, f"{path} has no checkpoint yet")
-    return sorted(map(int, found))
+    folders = (Path(path) / "checkpoints").glob("*")
+    steps = sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+    require(steps, f"{path} has no checkpoint yet")
+    return steps

@@ -1,8 +1,8 @@
 """The published ImageNet models that the paper evaluates: robust-models-transfer's ResNets.
 
 ResNet-18 and ResNet-50, standard and adversarially trained in l2 and linf (Salman et al. 2020). The
-linf budgets of the release are exactly five for each backbone; of its nine l2 budgets the paper
-names only 5, so which five it used is a choice (`suite`).
+release has exactly five linf budgets for each backbone; the paper names only 5 of its nine l2
+budgets, so which five it used is our choice (`suite`).
 
 >>> [m.name for m in suite(l2_epsilons=(3, 5))][:4]
 ['resnet18_l2_eps0', 'resnet18_l2_eps3', 'resnet18_l2_eps5', 'resnet18_linf_eps0.5']
@@ -35,20 +35,20 @@ class PublishedModel(NamedTuple):
     arch: str  # key of `build_network`
     train_p: float  # norm of the training attack
     train_epsilon: float  # its budget in [0, 1] pixel units (8/255 for "linf_eps8.0")
-    clean_accuracy: float | None  # published top-1 accuracy as a fraction, where there is one
+    clean_accuracy: float | None  # published top-1 accuracy as a fraction, if there is one
     files: tuple  # the file names it may have
 
 
 def published_model(name):
-    """The PublishedModel that `name` means ("resnet50_linf_eps4" is "resnet50_linf_eps4.0").
+    """Return the PublishedModel of this name, or None ("resnet50_linf_eps4" or "..._eps4.0").
 
-    None where `name` is no such name. The release writes whole l2 budgets without a decimal point
-    and linf budgets with one; both are understood, in names and in file names.
+    The release writes whole l2 budgets without a decimal point and linf budgets with one; both
+    forms are accepted, in names and in file names.
     """
-    found = _NAME.fullmatch(name)
-    if not found:
+    match = _NAME.fullmatch(name)
+    if not match:
         return None
-    arch, norm, number = found.groups()
+    arch, norm, number = match.groups()
     p, budget = {"l2": 2.0, "linf": math.inf}[norm], float(number)
     forms = [f"{budget:g}", f"{budget:.1f}"] if budget == int(budget) else [f"{budget:g}"]
     if p == math.inf:
@@ -67,8 +67,8 @@ def suite(*, l2_epsilons=L2_EPSILONS):
     main text names only 5, the default is the five largest.
     """
     known = RELEASED[2.0][1:]
+    allowed = ", ".join(f"{e:g}" for e in known)
     for epsilon in l2_epsilons:
-        allowed = ", ".join(f"{e:g}" for e in known)
         require(epsilon in known, f"l2_epsilons has {epsilon}; the release has {allowed}")
     return tuple(
         published_model(f"{arch}_{norm}_eps{epsilon:g}")

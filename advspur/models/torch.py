@@ -1,4 +1,4 @@
-"""from_torch: any torch module as a model. torch is imported only where there is one."""
+"""from_torch: models from torch modules. Only a call with a torch module imports torch."""
 
 import contextlib
 import dataclasses
@@ -9,24 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from advspur._checks import check_count, require
-from advspur.models.function import (
-    ForeignForward,
-    checked_channels,
-    checked_outputs,
-    foreign_classifier,
-    foreign_code,
-)
+from advspur.models import function
 from advspur.models.torch_calls import Network, call
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class TorchForward(ForeignForward):
-    """The forward of a model that is a torch module; equal to itself alone."""
+class TorchForward(function.ForeignForward):
+    """The forward of a torch module; equal only to itself."""
 
     network: Network
 
     def outputs(self, params, images):
-        """(logits, features or None); the parameters are torch's."""
+        """(logits, features or None); torch holds the parameters."""
         logits, *features = call(self.network, images.astype(jnp.float32))
         return logits, *(features or (None,))
 
@@ -34,8 +28,8 @@ class TorchForward(ForeignForward):
         network = self.network
         mean, std = (values.flatten().tolist() for values in (network.mean, network.std))
         place = f"{'input' if network.is_input else 'output'} of {network.place}"
-        about = f"{mean}, {std}, {self.image_size}, {place}, {network.logits!r}"
-        return f"TorchForward({network.digest}, {about})"
+        options = f"{mean}, {std}, {self.image_size}, {place}, {network.logits!r}"
+        return f"TorchForward({network.digest}, {options})"
 
 
 def from_torch(
@@ -49,40 +43,40 @@ def from_torch(
     class_names=(),
     name="",
 ):
-    """The Classifier of a torch module, which it runs in torch, on the module's device.
+    """Make a Classifier from a torch module, which runs in torch on its device.
 
-    The module itself is used: it is set to evaluation mode, and its parameters get no gradients.
-    Attacks ask it for one forward and one vector-Jacobian product a step.
+    The module is used, not copied: it is set to evaluation mode, and its parameters get no
+    gradients. A step of an attack takes one forward and one vector-Jacobian product.
 
     Args:
       module: [n, c, h, w] normalised images -> logits.
-      mean, std: of each channel, that its images are normalised with (0 and 1 where it does that
-        itself); None: of timm's configuration of the module.
-      image_size: the side of its images; None: of that configuration.
+      mean, std: normalisation of each channel (0 and 1 if the module does that itself); None: from
+        timm's configuration of the module.
+      image_size: side of its images; None: from that configuration.
       features: the name of a submodule whose output they are ([n, c, h, w] is averaged over space);
         None: the input of the linear layer that gives the logits; False: none.
-      logits: where the output is a tuple or dict, the index or key of the logits.
-      class_names, name: as in `from_function`; without a name it is the module's class.
-    Raises: InputError where it is no torch module, lacks one of these facts, or fails on an image
-      of its size.
+      logits: index or key of the logits in an output that is a tuple or dict.
+      class_names, name: as in `from_function`; the default name is the module's class.
+    Raises: InputError if it is not a torch module, lacks one of these values, or fails on images of
+      this size.
     """
     torch = sys.modules.get("torch")
     kind = type(module).__name__
     require(
         torch is not None and isinstance(module, torch.nn.Module),
-        f"a {kind} is no torch module: Flax modules go to models.from_flax, functions to "
-        "models.from_function",
+        f"a {kind} is not a torch module: use models.from_flax for Flax modules, "
+        "models.from_function for functions",
     )
     known = getattr(module, "pretrained_cfg", None) or {}
     mean, std = (known.get(k) if v is None else v for k, v in (("mean", mean), ("std", std)))
     require(
         mean is not None and std is not None,
-        f"{kind} has no configuration of timm: give the mean=(R, G, B) and std=(R, G, B) that its "
+        f"{kind} has no timm configuration: give the mean=(R, G, B) and std=(R, G, B) that its "
         "images are normalised with (0 and 1 each if it does that itself)",
     )
-    mean, std = checked_channels(mean, std)
+    mean, std = function.checked_channels(mean, std)
     image_size = known.get("input_size", (None,))[-1] if image_size is None else image_size
-    require(image_size is not None, f"{kind} has no configuration of timm: give its image_size")
+    require(image_size is not None, f"{kind} has no timm configuration: give its image_size")
     check_count("image_size", image_size)
     places = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
     require("meta" not in places, "the module is on torch's 'meta' device: it has no weights yet")
@@ -90,35 +84,35 @@ def from_torch(
     module.eval().requires_grad_(False)
     network = Network(module, mean, std, logits)
     size = (image_size, image_size, len(mean))
-    about_features = ""
+    note = f"{kind} runs in torch on {network.device}, in evaluation mode"
     if features is not False:
         network.place, network.layer, network.is_input = _feature_layer(network, features, size)
         if network.layer is None:
-            about_features = ", without features: no linear layer gives its logits, name a "
-            about_features += "submodule by features="
+            note += ", without features: no linear layer gives its logits, name a submodule by "
+            note += "features="
     _check(network, size, features)
     forward = TorchForward(network.widths[0], image_size, kind, name or kind, network)
-    return foreign_classifier(
+    return function.foreign_classifier(
         forward,
         {},
         has_features=network.layer is not None,
         class_names=class_names,
-        note=f"{kind} runs in torch on {network.device}, in evaluation mode{about_features}",
+        note=note,
         channels=len(mean),
     )
 
 
 def _check(network, size, features):
-    """Check the outputs of a real call, and note their widths."""
-    outputs = [o.float().cpu().numpy() if hasattr(o, "float") else o for o in _tried(network, size)]
+    """Check the outputs of a real call and set `network.widths`."""
+    outputs = [o.float().cpu().numpy() if hasattr(o, "float") else o for o in _try(network, size)]
     what = type(network.module).__name__
     what += f" at {features!r}" if isinstance(features, str) else ""
-    checked_outputs(what, _noise(size), None, *outputs)
+    function.checked_outputs(what, _noise(size), None, *outputs)
     network.widths = tuple(output.shape[1] for output in outputs)
 
 
 def _feature_layer(network, name, size):
-    """(name of a submodule, itself, whether its input is meant); (None, None, True): none."""
+    """(name of the features' layer, the layer, whether they are its input), or None, None, True."""
     import torch
 
     module = network.module
@@ -130,25 +124,25 @@ def _feature_layer(network, name, size):
             f"{', '.join(list(layers)[-8:])}",
         )
         return name, layers[name], False
-    seen = []
+    calls = []
     with contextlib.ExitStack() as hooks:
         for place, layer in module.named_modules():
             if isinstance(layer, torch.nn.Linear):
-                note = functools.partial(lambda *called: seen.append(called), place)
+                note = functools.partial(lambda *call: calls.append(call), place)
                 hooks.enter_context(layer.register_forward_hook(note))
-        (logits,) = _tried(network, size)
-    for place, layer, _, result in reversed(seen):
+        (logits,) = _try(network, size)
+    for place, layer, _, result in reversed(calls):
         if result.shape == logits.shape and torch.equal(result, logits):
             return place, layer, True
     return None, None, True
 
 
-def _tried(network, size):
+def _try(network, size):
     """The outputs for two images of `size`."""
     import torch
 
     what = f"{type(network.module).__name__} on {size[0]} x {size[1]} images"
-    with torch.no_grad(), foreign_code(what):
+    with torch.no_grad(), function.foreign_code(what):
         return network(network.images(_noise(size)))
 
 

@@ -1,11 +1,10 @@
 """A torch module called from JAX programs: one forward or one vector-Jacobian product a batch.
 
-The forward of a gradient keeps torch's graph under a number, a token, that goes through the JAX
-program to the backward, which takes the graph. One that was dropped by then, or that an earlier
-backward took, is made again from the images.
+The forward pass of a gradient keeps torch's graph under a number, a token, which the JAX program
+passes to the backward pass. A graph that was dropped or taken before is recomputed from the images.
 
 A callback may not make JAX arrays: on CPU, the thread that would fill them may be the one that
-waits for the callback. `buffer_callback` hands over memory, as `pure_callback` does not.
+waits for the callback. `buffer_callback`, unlike `pure_callback`, passes plain memory.
 """
 
 import contextlib
@@ -26,10 +25,10 @@ from advspur.models.function import pick
 
 
 class Network:
-    """A torch module in evaluation mode, its normalisation, and the graphs that are kept.
+    """A torch module in evaluation mode, its normalisation, and the graphs kept for gradients.
 
-    Features are the input or output of `layer`, whose name is `place`, if it is not None; `widths`
-    are the lengths of a row of logits and of features.
+    Features are the input or output of `layer`, named `place`, unless it is None; `widths` are the
+    lengths of a row of logits and of features. At most `room` graphs are kept.
     """
 
     def __init__(self, module, mean, std, logits):
@@ -48,14 +47,14 @@ class Network:
         self.lock, self.kept, self.last, self.room = threading.Lock(), {}, 0, 1
 
     def images(self, array):
-        """A tensor of its own, [n, c, h, w] on the module's device, from pixels [n, h, w, c]."""
+        """Copy pixels [n, h, w, c] to a tensor [n, c, h, w] on the module's device."""
         import torch
 
         images = torch.from_numpy(np.array(array)).permute(0, 3, 1, 2)
         return images.contiguous().to(self.device, self.dtype)
 
     def __call__(self, images):
-        """[logits] or [logits, features] of a tensor of images in [0, 1], as torch gives them."""
+        """[logits] or [logits, features], torch tensors, of a tensor of images in [0, 1]."""
         seen = []
 
         def note(module, inputs, output):
@@ -69,10 +68,12 @@ class Network:
         if self.layer is None:
             return [logits]
         require(seen, "features= names a submodule that is not called")
-        features, kind = seen[-1], type(seen[-1]).__name__
-        is_tensor = hasattr(features, "ndim")
-        wrong = f"features= names a submodule that returns a {kind}; name one that returns a tensor"
-        require(is_tensor, wrong)
+        features = seen[-1]
+        require(
+            hasattr(features, "ndim"),
+            f"features= names a submodule that returns a {type(features).__name__}; name one that "
+            "returns a tensor",
+        )
         return [logits, features.mean((2, 3)) if features.ndim == 4 else features]
 
     def forward(self, images):
@@ -83,7 +84,7 @@ class Network:
             return [_array(output) for output in self(self.images(images))]
 
     def forward_with_graph(self, images):
-        """Callback: the outputs of a batch, and the token of its graph for each image."""
+        """Callback: the outputs of a batch, and for each image the token of its graph."""
         with self.lock, _memory():
             while len(self.kept) >= self.room:
                 del self.kept[next(iter(self.kept))]  # the oldest
@@ -111,7 +112,7 @@ class Network:
             return [_array(grad.permute(0, 2, 3, 1))]
 
     def graph(self, images):
-        """(the images as a tensor, the outputs that can be differentiated with respect to it)."""
+        """(the images as a tensor, the outputs, differentiable with respect to it)."""
         import torch
 
         tensor = self.images(images).requires_grad_()
@@ -120,7 +121,7 @@ class Network:
 
     @functools.cached_property
     def digest(self):
-        """SHA-256 of its weights, and of the files that its layers are written in."""
+        """SHA-256 of the weights and of the source files of the layers."""
         import torch
 
         digest = hashlib.sha256()
@@ -164,7 +165,7 @@ def _outputs(network, images):
 
 
 def _on_host(network, function, results, *arrays):
-    """function(*NumPy arrays) in a JAX program; each CPU device calls with its part of a batch."""
+    """Call function(*NumPy arrays) from a JAX program, once for the part of each CPU device."""
     count, devices = len(arrays[0]), jax.local_device_count()
     network.room = max(network.room, devices)
     if jax.default_backend() != "cpu":  # one call for all devices
@@ -197,7 +198,7 @@ def _array(tensor):
 
 @contextlib.contextmanager
 def _memory():
-    """torch's lack of memory, as JAX says it: then the lines about it name the batch size."""
+    """Report torch's lack of memory as JAX does, so that messages name the batch size."""
     try:
         yield
     except RuntimeError as error:

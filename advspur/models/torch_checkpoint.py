@@ -1,8 +1,8 @@
-"""Reads what torch.save writes, without torch and without executing anything of it.
+"""Read checkpoints of torch without torch, and without executing anything in them.
 
-Both containers, the zip file and the stream of torch before 1.6; and .safetensors and .npz.
-Tensors come back as NumPy views of the mapped file, so memory is used for what is looked at.
-Names beyond the few that checkpoints need stay inert (`advspur._inert_pickle`) and are reported.
+Reads both containers of torch.save, the zip file and the stream of torch before 1.6, .safetensors
+and .npz. Tensors are NumPy views of the mapped file, so only what is used takes memory. Names
+beyond the few that checkpoints need stay inert (`advspur._inert_pickle`) and are reported.
 """
 
 import math
@@ -35,7 +35,7 @@ STORAGES = {  # torch's storage -> NumPy's dtype; ml_dtypes registers bfloat16
     "UntypedStorage": "uint8",
 }
 DTYPES = {*STORAGES.values(), "uint16", "uint32", "uint64"}
-MAX_RATIO = 4  # of the unpacked to the packed size of an .npz file; weights hardly compress
+MAX_RATIO = 4  # unpacked to packed size of an .npz file; weights hardly compress
 TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 KNOWN = {
@@ -48,21 +48,21 @@ KNOWN = {
 
 
 class Storage(NamedTuple):
-    """The data of tensors, as one flat array. Only the file makes one: not its pickle."""
+    """The data of tensors, as one flat array. Only the file makes one, not its pickle."""
 
     data: np.ndarray
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     content: object  # dicts, lists, numbers, strings; tensors as read-only NumPy arrays
     container: str  # "zip", "legacy stream", "safetensors" or "npz"
-    inert: tuple  # names in it that were neither imported nor called, "module.name"
+    inert: tuple  # "module.name" of what its pickle names that was neither imported nor called
 
 
 def read_checkpoint(path):
-    """The Checkpoint in a file; InputError for one that is damaged, hostile, or of another kind."""
+    """Read the Checkpoint in a file; InputError if it is damaged, hostile or something else."""
     path = Path(path)
     require(path.is_file(), f"no checkpoint file {path}")
     size = path.stat().st_size
@@ -93,7 +93,7 @@ def _read(path, data):
         return Checkpoint(read_safetensors(path), "safetensors", ())
     raise InputError(
         "it is neither a torch.save file (zip or older stream) nor .safetensors nor .npz, or its "
-        "beginning is damaged"
+        "start is damaged"
     )
 
 
@@ -133,7 +133,7 @@ def _read_zip(path, data):
 
 
 def _entry(data, entry):
-    """The bytes of a zip entry that is stored as it is, in place, its checksum verified."""
+    """The bytes of an uncompressed zip entry, in place, with its checksum verified."""
     require(
         entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1,
         f"its entry {entry.filename!r} is compressed or encrypted; torch.save writes neither",
@@ -155,25 +155,25 @@ def _read_legacy(data):
     require(version == 1001, "its protocol is not 1001, the only one known")
     system, _ = read_pickle(data)
     little = not isinstance(system, dict) or system.get("little_endian", True)
-    begin, found = data.tell(), {}
+    begin, kinds = data.tell(), {}
 
     def note(tag):
         key, dtype, count = _storage_tag(tag)
-        found[key] = dtype, count
+        kinds[key] = dtype, count
 
-    # Where the data of each tensor begin is known only behind the pickle: it is read twice.
+    # The pickle is read twice: the places of the tensor data follow it.
     read_pickle(data, persistent=note)
     keys, _ = read_pickle(data)
     are_names = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-    require(are_names and set(keys) == set(found), "its list of tensor data is damaged")
+    require(are_names and set(keys) == set(kinds), "its list of tensor data is damaged")
     storages, offset = {}, data.tell()
     for key in keys:
-        dtype, count = found[key]
+        dtype, count = kinds[key]
         end = offset + 8 + count * dtype.itemsize
         require(end <= len(data), "it is truncated: tensor data are missing")
         require(
             struct.unpack("<q", data[offset : offset + 8])[0] == count,
-            f"its tensor data {key!r} have another size than its pickle says",
+            f"its tensor data {key!r} do not have the size that its pickle gives",
         )
         dtype = dtype.newbyteorder("<" if little else ">")
         storages[key] = np.frombuffer(data, dtype, count, offset + 8)
@@ -191,19 +191,19 @@ def _storage_tag(tag):
     """(key, dtype, number of elements) of a storage's persistent id."""
     require(
         isinstance(tag, tuple) and len(tag) in (5, 6) and tag[0] == "storage",
-        "its pickle refers to data outside of it",
+        "its pickle refers to data outside it",
     )
     _, kind, key, _, count, *view = tag
-    require(view in ([], [None]), "its tensor data are views, as torch before 0.4 wrote them")
+    require(view in ([], [None]), "its tensor data are views, as in torch before 0.4")
     name = kind.name if isinstance(kind, Global) else type(kind).__name__
-    require(name in STORAGES, f"its tensors have storages of type {name}, which is not known")
-    whole = isinstance(count, int) and count >= 0 and isinstance(key, str)
-    require(whole, "its tensor data have no valid size")
+    require(name in STORAGES, f"its tensors have storages of the unknown type {name}")
+    is_valid = isinstance(count, int) and count >= 0 and isinstance(key, str)
+    require(is_valid, "its tensor data have no valid size")
     return key, np.dtype(STORAGES[name]), count
 
 
 def _construct(function, arguments):
-    """The value of a call that a checkpoint may make; a Call that does nothing for any other."""
+    """The value of a call that a checkpoint may make; for any other, an inert Call."""
     name = function.name if isinstance(function, Global) and function in KNOWN else None
     if name in TENSORS:
         tensor = _tensor(*arguments)
@@ -224,11 +224,11 @@ def _are_sizes(values):
 
 
 def _tensor(storage, offset, shape, strides, *rest):
-    """A view of the storage; None for one that repeats its data, which weights do not."""
+    """A view of the storage; None for a view that repeats data, which weights never do."""
     require(isinstance(storage, Storage), "a tensor has no data")
     storage = storage.data
     if len(rest) > 2 and isinstance(rest[2], Global):  # _rebuild_tensor_v3 names the dtype itself
-        require(rest[2].name in DTYPES, f"a tensor has dtype {rest[2].name}, which is not known")
+        require(rest[2].name in DTYPES, f"a tensor has the unknown dtype {rest[2].name}")
         storage = storage.view(np.dtype(rest[2].name))
     are_sizes = _are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(strides)
     require(are_sizes and len(shape) == len(strides), "a tensor has no valid shape")
@@ -251,7 +251,7 @@ def _read_npz(path, entries):
     packed, unpacked = (sum(getattr(e, k) for e in entries) for k in ("compress_size", "file_size"))
     require(
         unpacked <= MAX_RATIO * packed + 2**20,
-        f"it unpacks to {unpacked:,} bytes, over {MAX_RATIO} times its size: weights do not",
+        f"it unpacks to {unpacked:,} bytes, over {MAX_RATIO} times its size, which weights do not",
     )
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -271,5 +271,5 @@ def read_safetensors(path):
 
 
 def printable(name):
-    """A name of an untrusted file, without control characters and cut to a readable length."""
+    """Escape a name from an untrusted file and cut it to 100 characters."""
     return ascii(name)[1:-1][:100]

@@ -128,7 +128,7 @@ MISTAKES = [
     (released(attacker__normalize__new_std=MEAN), "normaliser and its attacker's differ"),
     (released(attacker__model__fc__bias=None), r"-module.attacker.model.fc.bias"),
     (released(model__foo__num_batches_tracked=MEAN), r"\+foo.num_batches_tracked"),
-    (released(normalizer__new_std=np.ones(9, np.float32)), "no three channels"),
+    (released(normalizer__new_std=np.ones(9, np.float32)), "does not have three channels"),
     (both("std", STD * 0), "the normaliser has mean"),
     (both("mean", MEAN * np.nan), "its normaliser and its attacker's differ"),
     (both("mean", MEAN * 300), "the normaliser has mean"),
@@ -148,7 +148,7 @@ MISTAKES = [
     (changed(bn1__running_var=np.full(16, -1, np.float32)), "negative variances"),
     (changed(layer3__0__conv1__weight=None), r"basic blocks \(1, 1\) with widths 16 and 16; known"),
     (changed(conv1__weight=np.float32(1) * MEAN[0, 0, 0]), "more than tensors"),
-    (changed(conv1__weight=MEAN[0].reshape(())), "have no four axes"),
+    (changed(conv1__weight=MEAN[0].reshape(())), "do not have four axes"),
     (changed(conv1__weight=np.zeros((16, 3, 5, 5), np.float32)), "first convolution is 5 x 5"),
     ({"model": {"weight": MEAN}}, "holds no ResNet"),
     ([1, 2], "holds a list"),
@@ -157,7 +157,7 @@ MISTAKES = [
     ({"weights": WEIGHTS}, "tensors: weights; weights inside a dict are read from the keys model,"),
     (
         {"state_dict": WEIGHTS, "state_dict_ema": WEIGHTS},
-        "several state dicts, state_dict and state_dict_ema: save only",
+        "several state dicts, state_dict and state_dict_ema; save only",
     ),
     ({"net": WEIGHTS, "model_state_dict": WEIGHTS}, "dicts, net and model_state_dict"),
     ({"net": {"model": WEIGHTS}}, "more than tensors: model; w"),
@@ -205,6 +205,6 @@ def test_a_normaliser_that_cannot_be_is_refused(tmp_path):
     bad = [{"mean": mean} for mean in (*means, ["0.5", "half", "0.5"])]
     bad += [{"std": std} for std in stds] + [{"mean": 0.5, "std": 0.2}]
     for change in bad:
-        message = "the normaliser has mean .* expected three numbers each"
+        message = "the normaliser has mean .* expected three means from 0 to 1 and three dev"
         refused(message, convert, tmp_path / "absent.pt", **(good | change))
     refused("mean and std go together", convert, tmp_path / "absent.pt", std=good["std"])

@@ -112,17 +112,17 @@ def test_a_plain_module_has_no_features():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({}, r"Net returns a tuple of 2: say which by logits=\.\.\."),
+        ({}, r"Net returns a tuple of 2: choose one by logits=\.\.\."),
         ({"logits": 2}, "returns a tuple of 2: no logits = 2"),
         ({"logits": "scores"}, "returns a tuple of 2: no logits = 'scores'"),
         ({"logits": 0, "num_classes": 7}, "have 5 columns, but num_classes = 7"),
-        ({"logits": 0, "image_size": None}, "give num_classes, or the image_size"),
+        ({"logits": 0, "image_size": None}, "give num_classes, or the image_size of Net"),
         ({"logits": 0, "std": (0, 1, 1)}, "give a deviation above 0 for each channel"),
         ({"logits": 0, "class_names": "ab"}, "class_names has 2 names, Net 5 outputs"),
         ({"logits": 0, "mode": {}}, "Net fails.*TypeError.*train"),
-        ({"logits": 0, "variables": None}, "Net is a module of Linen: give its variables too"),
-        ({"module": Nnx(0)}, "Nnx is a module of NNX: it holds its variables, give none"),
-        ({"module": np.sin}, "a ufunc is no Flax module of Linen or NNX"),
+        ({"logits": 0, "variables": None}, "Net is a Linen module: give its variables too"),
+        ({"module": Nnx(0)}, "Nnx is an NNX module, which holds its variables: give none"),
+        ({"module": np.sin}, "a ufunc is not a Flax module"),
         ({"logits": 0, "mean": (0.5,), "std": (0.5,)}, "Net fails"),
     ],
 )

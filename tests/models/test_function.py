@@ -65,8 +65,8 @@ def test_weights_are_no_constants_of_the_program():
         (lambda x: flat(x)[:, :4], {}, "logits of f have 4 columns, but num_classes = 5"),
         (lambda x: flat(x)[:1, :5], {}, r"logits of f have shape \(1, 5\) for 2 images; expected"),
         (lambda x: x, {}, "logits of f have shape"),
-        (lambda x: flat(x)[:, :5].astype(int), {}, "no array of floats but a int32 array"),
-        (lambda x: (flat(x), 1), {}, "no array of floats but a tuple"),
+        (lambda x: flat(x)[:, :5].astype(int), {}, "logits of f are a int32 array; expected an a"),
+        (lambda x: (flat(x), 1), {}, "are a tuple; expected an array of floats"),
         (
             lambda x: x.any_name,
             {},
@@ -109,7 +109,7 @@ def test_a_model_is_checked_before_it_is_measured():
         return jax.pure_callback(lambda: np.full(shape.shape, next(noise), "float32"), shape)
 
     noisy = from_function(random, num_classes=5, name="noisy")
-    message = "noisy is random: two calls with the same images differ"
+    message = "noisy is random: two calls on the same images differ"
     refused(message, check_model, noisy, image_size=8)
 
 
@@ -122,6 +122,6 @@ def test_what_is_no_model_is_told_which_constructor_makes_one():
         (nnx.Linear(2, 3, rngs=nnx.Rngs(0)), r"from_flax\(module, mean"),
         ({}, "load.*from_function.*from_flax.*from_torch"),
     ):
-        refused(f"is no model; make one with advspur.models.{name}", check_is_model, thing)
-        refused("is no model", models.with_head, thing, np.eye(3), np.zeros(3))
+        refused(f"is not a model; make one with advspur.models.{name}", check_is_model, thing)
+        refused("is not a model", models.with_head, thing, np.eye(3), np.zeros(3))
     check_is_model(linear_model())

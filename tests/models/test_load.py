@@ -112,23 +112,26 @@ def test_what_cannot_be_loaded_is_said_in_one_line(file, tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     for spec, message in (
         (f"{file}:nothing", "has no function 'nothing'; it has captured, channels, fails,"),
-        (f"{file}:raw", "raw returns no model: a function is no model; .*models.from_function"),
+        (f"{file}:raw", "raw returns no model: a function is not a model; .*models.from_function"),
         (f"{file}:needs", "needs, called without arguments, fails.*TypeError.*'weights'"),
         (f"{file}:fails", r"called .* fails \(.*my_models.py, line 39\): KeyError: 'weights'"),
         (f"{file}:WEIGHTS", "my_models.py has no function 'WEIGHTS'"),
         (f"{tmp_path}/none.py:f", "no file .*none.py: a model in a file is PATH/FILE.py:FUNCTION"),
-        (f"{tmp_path}/notes.txt:f", "notes.txt is no Python file"),
+        (f"{tmp_path}/notes.txt:f", "notes.txt is not a Python file"),
         (f"{tmp_path}/broken.py:f", r"broken.py fails \(.*broken.py, line 2\): SyntaxError"),
         (f"{tmp_path}/missing.py:f", r"missing.py, line 2\): ModuleNotFoundError: No module named"),
         ("not_installed.models:f", "importing not_installed.models fails: ModuleNotFoundError"),
-        ("timm:", "a model of somebody else's is FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, timm:"),
+        ("timm:", "names no model: give FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, timm:"),
         ("resnet51", "nor FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, timm:NAME, torchvision:NAME"),
     ):
         refused(message, models.load, spec)
     for options, message in (
-        ({"weights": "ema"}, "is no training run: it has neither averaged weights nor steps"),
-        ({"pretrained": False}, "mean, std and pretrained are not for it"),
-        ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "mean, std and pretrained are not for it"),
+        ({"weights": "ema"}, "is not a training run: it has neither averaged weights nor steps"),
+        ({"pretrained": False}, "mean, std and pretrained are not for models from"),
+        (
+            {"mean": (0.5,) * 3, "std": (0.5,) * 3},
+            "mean, std and pretrained are not for models from",
+        ),
     ):
         refused(message, models.load, f"{file}:one", **options)
     message = "pretrained=False is for timm:NAME and torchvision:NAME"

@@ -94,7 +94,7 @@ def test_what_cannot_be_loaded_is_named_with_where_to_get_it(folder, tmp_path, m
         ("resnet51", {}, "neither a directory or file, nor a name such as"),
         (tmp_path, {}, "model.json is missing"),
         (tmp_path / "notes.txt", {}, "notes.txt cannot be read: it is neither"),
-        ("resnet18_l2_eps3", {"weights": "ema"}, "no training run: it has neither averaged"),
+        ("resnet18_l2_eps3", {"weights": "ema"}, "not a training run: it has neither averaged"),
         (folder / "resnet18_l2_eps3", half, "has its normalisation already: mean and std"),
     ):
         refused(words, models.load, name, models_dir=folder, **options)
@@ -139,7 +139,7 @@ def test_conversion_replaces_whole_or_not_at_all(folder, tmp_path, monkeypatch):
     assert models.load(out) and sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     assert (out / "model.json").read_bytes() != before
     (tmp_path / "mine").mkdir()
-    message = "exists and holds no converted model"
+    message = "exists and is not a converted model"
     refused(message, store.save_converted, conversion, source, tmp_path / "mine")
 
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_file_is_converted_once_in_an_evaluation(folder, monkeypatc
     assert leaves_equal(model.classifier(), expected) and leaves_equal(model.classifier(), expected)
     assert len(filled) == len(set(filled)) == 47
     averaged = open_model(path, weights="ema")
-    refused("is no training run: it has neither averaged", averaged.classifier)
+    refused("is not a training run: it has neither averaged", averaged.classifier)
 
 
 def test_an_assumed_normalisation_is_said_where_a_model_is_loaded(tmp_path):

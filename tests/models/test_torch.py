@@ -154,8 +154,8 @@ def test_a_digest_is_of_weights_and_normalisation():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"mean": None}, r"Net has no configuration of timm: give the mean=\(R, G, B\)"),
-        ({"image_size": None}, "Net has no configuration of timm: give its image_size"),
+        ({"mean": None}, r"Net has no timm configuration: give the mean=\(R, G, B\)"),
+        ({"image_size": None}, "Net has no timm configuration: give its image_size"),
         ({"std": (0, 1, 1)}, "a deviation above 0 for each channel"),
         ({"image_size": 2}, r"Net on 2 x 2 images fails.*RuntimeError"),
         ({"mean": (0.5,), "std": (0.5,)}, r"Net on 8 x 8 images fails.*RuntimeError"),
@@ -172,8 +172,8 @@ def test_what_a_model_must_not_be():
     deep = torch.nn.Sequential(Net(), torch.nn.Unflatten(1, (5, 1)))
     call = {"mean": MEAN, "std": STD, "image_size": 8}
     refused(r"logits of Sequential have shape \(2, 5, 1\)", from_torch, deep, **call)
-    refused("no model; make one with advspur.models.from_torch", check_is_model, Net())
-    refused("a function is no torch module", from_torch, lambda x: x, **call)
+    refused("not a model; make one with advspur.models.from_torch", check_is_model, Net())
+    refused("a function is not a torch module", from_torch, lambda x: x, **call)
     larger = np.zeros((2, 9, 9, 3), "float32")
     refused("takes 8 x 8 images, got 9 x 9", small().logits, larger)
     message, ball = "logits_fn is a torch module: .*from_torch", {"p": 2, "epsilon": 1}
