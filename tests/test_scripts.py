@@ -82,8 +82,8 @@ def run(tmp_path, monkeypatch):
             ["--config=configs/l2_eps3.py", "--config.data_dir={tmp}"],
             "no imagenet2012 data in {tmp}. Accepted layouts: {tmp}/imagenet2012/<version>/ (TFDS "
             "array_record) or {tmp}/imagenet2012/{{train,val}}/<class>/<image>.JPEG. Prepare the "
-            "first with: python scripts/prepare_data.py tfds imagenet2012 --data_dir {tmp} ; name "
-            "another place with --config.data_dir=DIR, or run on the embedded data with "
+            "first with: python scripts/prepare_data.py tfds imagenet2012 --data_dir {tmp} ; or "
+            "name a different folder with --config.data_dir=DIR, or use the embedded data with "
             "--config.dataset=spurious_shapes",
         ),
         (["--config=configs/nope.py"], "no config file"),

@@ -1,7 +1,7 @@
-"""Augmentation on the host, of whole batches: what is changed is drawn first, then done.
+"""Augmentation of whole batches on the host: all changes are drawn first, then applied.
 
-So processes that draw the same for a batch, and change their own images, augment as one does. Masks
-follow the geometry of their images: what is outside of an image is on no object.
+Several processes that draw the same numbers, and each change their share of the images, augment a
+batch as one process does. Masks follow the geometry of their images; padding is on no object.
 """
 
 import functools
@@ -17,10 +17,10 @@ PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 PCA_VECTORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
-PADDING = 4  # pixels of black around an image, for its shift
+PADDING = 4  # black pixels around an image before it is shifted
 GEOMETRY = ("shift", "flip", "angle")  # the changes that move pixels
 
-# The changes of images that have their size already.
+# Changes of images that already have their size.
 CHANGES = {
     "none": (),
     "flip": ("flip",),
@@ -31,14 +31,15 @@ AUGMENTATIONS = (*CHANGES, "imagenet")
 
 
 def augment(image, mask, rng, *, kind, size):
-    """(image, mask) after the training transform of one image [h, w, 3] of any size.
+    """Return (image, mask) after the training transform of one image [h, w, 3] of any size.
 
-    "none": that of evaluation; "flip": and a random flip; "crop_flip": pad-4 random crop and flip;
-    "cifar": also colour jitter 0.25 and rotation by up to 2 degrees; "imagenet": random resized
-    crop, flip, colour jitter 0.1, PCA lighting 0.05 (the last two as in the `robustness` library).
-
-    The mask, uint8 [h, w, c] or None, is resized bilinearly as its image is: its value at a pixel
-    is the share of that pixel which the object covers.
+    Args:
+      mask: uint8 [h, w, c] or None; resized bilinearly like its image, so that its value at a pixel
+        is the share of the pixel that the object covers.
+      kind: "none", as in evaluation; "flip", a random flip; "crop_flip", a random crop after
+        padding by 4 pixels, and a flip; "cifar", also colour jitter 0.25 and a rotation of up to 2
+        degrees; "imagenet", random resized crop, flip, colour jitter 0.1, PCA lighting 0.05 (the
+        last two as in the `robustness` library).
     """
     if kind in CHANGES:
         resize, changes = functools.partial(resize_and_crop, size=size), kind
@@ -57,7 +58,7 @@ def augment(image, mask, rng, *, kind, size):
 
 
 def draw(rng, count, kind):
-    """{change: values [count, ...]} of a kind of CHANGES."""
+    """Draw {change: values [count, ...]} for a kind of CHANGES."""
     values = {
         "shift": lambda: rng.integers(2 * PADDING + 1, size=(count, 2)),
         "flip": lambda: rng.random(count) < 0.5,
@@ -68,39 +69,37 @@ def draw(rng, count, kind):
 
 
 def change(images, values):
-    """uint8 images [n, h, w, 3], changed as `draw` says."""
+    """Apply the changes that `draw` returned to uint8 images [n, h, w, 3]."""
     functions = {"shift": shift, "flip": flip, "scale": jitter_colors, "angle": rotate}
-    for name, of_images in values.items():
-        images = functions[name](images, of_images)
+    for name, drawn in values.items():
+        images = functions[name](images, drawn)
     return images
 
 
 def change_masks(masks, values):
-    """Masks [n, h, w, c] of images that are changed as `draw` says."""
+    """Apply the geometric changes that `draw` returned to masks [n, h, w, c]."""
     return change(masks, {name: v for name, v in values.items() if name in GEOMETRY})
 
 
 def shift(images, offsets, *, padding=PADDING):
-    """The crops at `offsets` [n, 2] (top, left; `padding`: no shift) of images in a black frame."""
+    """Crop images, padded with black, at `offsets` [n, 2] (top, left); `padding` is no shift."""
     n, height, width, _ = images.shape
     around = (padding, padding)
     padded = np.pad(images, ((0, 0), around, around, (0, 0)))
-    rows, columns = (
-        offset[:, None] + np.arange(side)
-        for offset, side in zip(offsets.T, (height, width), strict=True)
-    )
+    rows = offsets[:, :1] + np.arange(height)
+    columns = offsets[:, 1:] + np.arange(width)
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def flip(images, which):
-    """The images, mirrored left and right where `which` [n]."""
+    """Mirror the images for which `which` [n] is true."""
     return np.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
 def jitter_colors(images, scales):
-    """Brightness, contrast and saturation times `scales` [n, 3], in this order.
+    """Scale brightness, contrast and saturation by `scales` [n, 3], in this order.
 
-    torchvision draws the order for each image; here it is fixed, so that a batch is one array.
+    torchvision draws the order for each image; a fixed order treats a batch as one array.
     """
     brightness, contrast, saturation = scales.T.astype(np.float32)[:, :, None, None, None]
     pixels = np.clip(images * brightness, 0, 255)
@@ -111,22 +110,22 @@ def jitter_colors(images, scales):
 
 
 def rotate(images, angles):
-    """The images turned by `angles` [n] degrees: nearest pixel, black outside."""
+    """Rotate the images by `angles` [n] degrees: nearest pixel, black outside."""
     n, height, width, _ = images.shape
     cos, sin = (f(np.deg2rad(angles))[:, None, None] for f in (np.cos, np.sin))
     y, x = np.mgrid[:height, :width] + 0.5 - np.array([height, width])[:, None, None] / 2
     rows = np.floor(cos * y + sin * x + height / 2).astype(int)
     columns = np.floor(cos * x - sin * y + width / 2).astype(int)
     inside = (0 <= rows) & (rows < height) & (0 <= columns) & (columns < width)
-    found = images[np.arange(n)[:, None, None], rows * inside, columns * inside]
-    return found * inside[..., None]
+    pixels = images[np.arange(n)[:, None, None], rows * inside, columns * inside]
+    return pixels * inside[..., None]
 
 
 def _crop_box(image, rng, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
-    """(left, top, width, height) of a crop with this share of the area and this aspect ratio.
+    """Draw (left, top, width, height) of a crop; `area` is a range of shares of the image.
 
-    Ten tries, then the largest central crop of an allowed ratio, as torchvision's RandomResizedCrop
-    (Inception style, Szegedy et al., CVPR 2015).
+    Ten tries, then the largest central crop of an allowed ratio, as in torchvision's
+    RandomResizedCrop (Inception style, Szegedy et al., CVPR 2015).
     """
     height, width = image.shape[:2]
     for _ in range(10):
@@ -142,9 +141,9 @@ def _crop_box(image, rng, *, area=(0.08, 1), aspect=(3 / 4, 4 / 3)):
 
 
 def _cropped(pixels, box, size):
-    """The box of an image [h, w, 3] or of a mask [h, w], resized to this size."""
+    """Crop an image [h, w, 3] or a mask [h, w] to a box and resize it."""
     left, top, width, height = box
-    # Cropped first: a resize of a box would look beyond its edges.
+    # A resize with a box would look beyond its edges.
     crop = Image.fromarray(pixels[top : top + height, left : left + width])
     return np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))
 

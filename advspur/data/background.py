@@ -1,7 +1,7 @@
-"""Changes of training images outside their objects, by their masks: noise, and others' rests.
+"""Changes of training images outside their object masks: noise, and the rests of other images.
 
-They come after augmentation, on images as the model sees them: noise is not smoothed by a resize,
-pixels are the model's, and the rest of another image has a crop and colours of its own.
+They come after augmentation, on images as the model sees them: no resize smooths the noise, and
+another image has its own crop and colours.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ MASK_FAULTS = ("none", "dilated", "eroded", "shifted", "random")
 
 
 def changes_background(*, noise_std=0.0, mix_share=0.0, mask_fault="none", **_):
-    """Whether these options of `change_background` ask for any change."""
+    """Return whether these options of `change_background` change anything."""
     return noise_std > 0 or mix_share > 0 or mask_fault != "none"
 
 
-def require_masks(source, wanted_by):
-    """Raise InputError unless the examples of a source of training data have masks."""
-    advice = "give masks (docs/data.md says how), or leave it out"
+def require_masks(source, option):
+    """Raise InputError unless the examples of a source have the masks that an option needs."""
+    advice = "add masks (see docs/data.md) or drop the option"
     has_mask = getattr(source, "has_mask", False)
-    require(has_mask, f"{wanted_by} needs masks, and {source!r} has none: {advice}")
+    require(has_mask, f"{option} needs masks, and {source!r} has none: {advice}")
 
 
 def change_background(
@@ -29,7 +29,7 @@ def change_background(
     rows,
     rng,
     *,
-    own,
+    share,
     num_examples,
     noise_std=0.0,
     noise_share=0.5,
@@ -37,20 +37,21 @@ def change_background(
     mask_fault="none",
     fault_pixels=0,
 ):
-    """The Batch of `rows` with worse masks, then other rests, then noise on them.
+    """Return the Batch of `rows`: masks made worse, then rests mixed, then noise added.
 
-    What is drawn is drawn for all rows, and done for this process's `own`.
+    Every process draws for all rows and changes those of its share.
 
     Args:
-      read: (rows, rng) -> the augmented Batch of the own ones.
-      own: slice of the rows that are this process's.
-      num_examples: of the data that other images are drawn from, uniformly, an image itself too.
-      noise_std: of Gaussian noise on the rest, [0, 1] pixel units; clipped, to 8 bits; 0: none.
-      noise_share: probability that an image gets it.
-      mix_share: probability that the rest of an image is that of another one.
-      mask_fault: one of MASK_FAULTS, of all masks here; "random": the mask of another image, at a
-        random place (rolled), so that it tells nothing of the object.
-      fault_pixels: how far the square of "dilated" and "eroded" reaches, and "shifted" shifts.
+      read: (rows, rng) -> the augmented Batch of this process's share of the rows.
+      share: the slice of the rows that this process reads.
+      num_examples: size of the data, from which other images are drawn uniformly (with
+        replacement, the image itself included).
+      noise_std: standard deviation of Gaussian noise on the rest, [0, 1] pixel units; 0: none.
+      noise_share: probability that an image gets this noise.
+      mix_share: probability that the rest of an image comes from another image.
+      mask_fault: one of MASK_FAULTS, for all masks; "random" is the mask of another image, rolled
+        to a random place, which says nothing about the object.
+      fault_pixels: reach of the square of "dilated" and "eroded", length of the shift of "shifted".
     """
     count = len(rows)
 
@@ -60,10 +61,10 @@ def change_background(
     def with_fault(batch):
         if mask_fault == "random":
             masks = read_other().mask
-            offsets = rng.integers(masks.shape[1], size=(count, 2))[own]
+            offsets = rng.integers(masks.shape[1], size=(count, 2))[share]
             rolled = [np.roll(m, o, (0, 1)) for m, o in zip(masks, offsets, strict=True)]
             return batch._replace(mask=np.stack(rolled))
-        angles = rng.uniform(0, 2 * np.pi, count)[own] if mask_fault == "shifted" else None
+        angles = rng.uniform(0, 2 * np.pi, count)[share] if mask_fault == "shifted" else None
         masks = spoil_masks(batch.mask, mask_fault, pixels=fault_pixels, angles=angles)
         return batch._replace(mask=masks)
 
@@ -72,7 +73,7 @@ def change_background(
     if mix_share:
         is_mixed = rng.random(count) < mix_share
         if is_mixed.any():
-            other, chosen = with_fault(read_other()), is_mixed[own]
+            other, chosen = with_fault(read_other()), is_mixed[share]
             pairs = images, batch.mask, other.image, other.mask
             images = images.copy()
             images[chosen] = mix_rests(*(array[chosen] for array in pairs))
@@ -80,15 +81,15 @@ def change_background(
         is_noisy = rng.random(count) < noise_share
         noise = rng.standard_normal((count, *images.shape[1:]), np.float32)
         noise *= np.float32(noise_std) * is_noisy[:, None, None, None]
-        images = add_noise(images, batch.mask, noise[own])
+        images = add_noise(images, batch.mask, noise[share])
     return batch._replace(image=images)
 
 
 def spoil_masks(masks, fault, *, pixels, angles=None):
-    """Masks [n, h, w, 1], made worse by one of MASK_FAULTS but "random".
+    """Return masks [n, h, w, 1] made worse by one of MASK_FAULTS, except "random".
 
-    A square that reaches over the edge of an image takes what is inside; a shift, at `angles` [n]
-    and rounded to whole pixels, brings in no object.
+    Dilation and erosion use the part of their square that is inside the image. A shift, in the
+    directions `angles` [n] and rounded to whole pixels, brings in no object.
     """
     if fault == "shifted":
         offsets = np.rint(pixels * np.stack([np.sin(angles), np.cos(angles)], axis=-1))
@@ -105,11 +106,11 @@ def spoil_masks(masks, fault, *, pixels, angles=None):
 
 
 def mix_rests(images, masks, others, other_masks):
-    """The objects of the images on the rests of the others, blended by the soft masks.
+    """Put the objects of the images on the rests of the others, blended by the soft masks.
 
-    The hole that the other's object leaves is filled from its own rest: by the image rolled by half
-    its sides, and by the mean of the rest where that is object too. Where another image has no rest
-    at all, the image stays.
+    The hole that the other's object leaves is filled with that image rolled by half its sides, and
+    with the mean of its rest where the rolled image shows the object too. If the other image is
+    all object, the image stays as it is.
     """
     core, rest = np.float32(masks) / 255, np.float32(255 - other_masks) / 255
     others = others.astype(np.float32)
@@ -124,6 +125,6 @@ def mix_rests(images, masks, others, other_masks):
 
 
 def add_noise(images, masks, noise):
-    """Images with `noise`, [0, 1] pixel units, times 1 - mask; clipped, rounded to 8 bits."""
-    rest = np.float32(255 - masks)  # / 255 of it, times 255
+    """Add (1 - mask) `noise`, in [0, 1] pixel units; clip and round to 8 bits."""
+    rest = np.float32(255 - masks)  # (1 - mask) times 255, the unit of the pixels
     return np.rint(np.clip(images + rest * noise, 0, 255)).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Grain pipelines: source -> Batch, shuffled for training or padded for evaluation.
 
-The training stream is a function of (source, seed, index) alone: a resumed run reads on exactly
+The training stream is a function of (source, seed, index) alone: a resumed run continues exactly
 where it stopped.
 """
 
@@ -39,16 +39,16 @@ def train_batches(
     num_workers=0,
     background=None,
 ):
-    """Endless iterator over shuffled batches, from `start_step` on: this process's share of each.
+    """Return an endless iterator over this process's share of shuffled batches.
 
-    The shares of all processes, in order, are the batch of one process alone. Of masks with several
-    channels the first is taken, that of the core.
+    The shares of all processes, in order, are the batch that one process alone would read. Masks
+    are reduced to their first channel, the core.
 
     Args:
       batch_size: of all processes together.
       augmentation: one of `augment.AUGMENTATIONS`.
-      seed: of order, augmentation and changes of the background; every epoch has an order of its
-        own.
+      seed: of order, augmentation and changes of the background; each epoch has a different order.
+      start_step: number of batches to skip.
       num_workers: Grain worker processes, which do not change the stream; 0: threads.
       background: options of `background.change_background` from noise_std on; None: no change.
     """
@@ -58,19 +58,19 @@ def train_batches(
     fault = f"batch_size = {batch_size} does not divide by {count} processes"
     require(batch_size % count == 0, fault)
     is_ready = augmentation in CHANGES and _is_ready(source, image_size)
-    own = slice(index * batch_size // count, (index + 1) * batch_size // count)
+    share = slice(index * batch_size // count, (index + 1) * batch_size // count)
 
     def read_one(rows, rng):
         example = source[rows[0]]
         image, mask = decode(example["image"], example.get("path")), _mask(example)
         mask = mask if mask is None else mask[..., :1]
         changed = augment(image, mask, rng, kind=augmentation, size=image_size)
-        return _stack([_example(example, *changed)])
+        return _combine(np.stack, [_example(example, *changed)])
 
     def read_batch(rows, rng):
         drawn = draw(rng, batch_size, augmentation)
-        values = {name: of_all[own] for name, of_all in drawn.items()}
-        batch = _stack_rows(source.columns, rows[own])
+        values = {name: of_all[share] for name, of_all in drawn.items()}
+        batch = _stack_rows(source.columns, rows[share])
         masks = batch.mask[..., :1]
         masks = change_masks(masks, values) if source.has_mask else masks
         images = change(batch.image, values)
@@ -79,31 +79,33 @@ def train_batches(
     load = read_batch if is_ready else read_one
     if background and changes_background(**background):
         require_masks(source, "background")
-        shares = {"own": own if is_ready else slice(None), "num_examples": len(source)}
-        load = functools.partial(change_background, load, **shares, **background)
+        background = background | {"share": share if is_ready else slice(None)}
+        load = functools.partial(change_background, load, num_examples=len(source), **background)
 
+    join = functools.partial(_combine, np.concatenate)
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     if is_ready:
         stream = stream.batch(batch_size, drop_remainder=True).random_map(load)
     else:
         stream = stream.random_map(lambda row, rng: load([row], rng))
-        stream = stream.batch(batch_size // count, drop_remainder=True, batch_fn=_join)
+        stream = stream.batch(batch_size // count, drop_remainder=True, batch_fn=join)
         stream = stream[index::count]
     stream = stream[start_step:].to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     )
     if num_workers:
-        if not flags.FLAGS.is_parsed():  # by a script; Grain's workers look them up
+        if not flags.FLAGS.is_parsed():  # no script did; Grain's workers look them up
             flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     return iter(stream)
 
 
 def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
-    """Examples in order (the first `limit`), every batch padded to `batch_size`.
+    """Yield examples in order (the first `limit`), every batch padded to `batch_size`.
 
     Images are decoded in threads, ahead of their use. Padding repeats the first example of the
-    batch with valid = False. Of each `every` batches the process_index-th are given.
+    batch with valid = False. With `every` > 1, a process reads only every `every`-th batch, from
+    its process_index on.
     """
     import grain
 
@@ -127,21 +129,19 @@ def eval_batches(source, *, batch_size, image_size, limit=None, every=1):
     examples = grain.MapDataset.source(indices).map(load).to_iter_dataset(ahead)
     for loaded in examples.batch(batch_size, batch_fn=list):
         padding = batch_size - len(loaded)
-        batch = _stack(loaded + loaded[:1] * padding)
+        batch = _combine(np.stack, loaded + loaded[:1] * padding)
         yield batch._replace(valid=batch.valid & (np.arange(batch_size) < len(loaded)))
 
 
 def shard(batch, num_devices):
-    """[n, ...] -> [num_devices, n / num_devices, ...] in every field."""
+    """Reshape [n, ...] to [num_devices, n / num_devices, ...] in every field."""
     size, least = len(batch.label), len(batch.label) // num_devices * num_devices
     fault = f"a batch of {size} does not divide by {num_devices} devices"
-    advice = f"the nearest sizes are {least} and {least + num_devices}"
-    require(size == least, f"{fault}; {advice}")
+    require(size == least, f"{fault}; the nearest sizes are {least} and {least + num_devices}")
     return Batch(*(array.reshape(num_devices, -1, *array.shape[1:]) for array in batch))
 
 
 def _mask(example):
-    """uint8 [h, w, c] of an example, or None."""
     return _eight_bit(example["mask"]) if "mask" in example else None
 
 
@@ -155,13 +155,13 @@ def _example(example, image, mask):
 
 
 def _is_ready(source, image_size):
-    """Whether the images of a source are an array already, of this size."""
+    """Return whether the images of a source are already an array of this size."""
     images = source.columns.get("image") if isinstance(source, Table) else None
     return isinstance(images, np.ndarray) and images.shape[1:3] == (image_size, image_size)
 
 
 def _stack_rows(columns, indices):
-    """The Batch of these rows of a table of arrays."""
+    """Return the Batch of these rows of a table of arrays."""
     valid = np.ones(len(indices), bool)
     masks = columns["mask"][indices] if "mask" in columns else valid[:, None, None, None]
     labels = np.asarray(columns["label"])[indices].astype(np.int32)
@@ -172,9 +172,5 @@ def _eight_bit(mask):
     return 255 * mask.astype(np.uint8) if mask.dtype == bool else mask
 
 
-def _stack(examples):
-    return Batch(*map(np.stack, zip(*examples, strict=True)))
-
-
-def _join(batches):
-    return Batch(*map(np.concatenate, zip(*batches, strict=True)))
+def _combine(function, batches):
+    return Batch(*map(function, zip(*batches, strict=True)))

@@ -1,4 +1,4 @@
-"""The CIFAR-10 test images, as they are stored."""
+"""The CIFAR-10 test images, untransformed."""
 
 from advspur._checks import require
 from advspur.data.layouts import reader, require_count, require_data
@@ -13,7 +13,7 @@ SIZES = {"test": 10_000}
 
 @reader
 def read(root, allow_partial):
-    """{"test": Table}, in the order of the files."""
+    """Return {"test": Table}, in the order of the files."""
     table = beside(root, "cifar10", "test", Transform(32, resize="none"))
     require_data(table, "CIFAR-10", root, LAYOUT)
     number = table.num_classes

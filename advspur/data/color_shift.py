@@ -1,7 +1,8 @@
 """CIFAR-10 with a spurious colour: the red/green shift of the paper's section 4.4.
 
-Of the majority, classes in the first half are shifted to red and those in the second half to green;
-of the minority the other way round: the colour tells the half with probability rho / (rho + 1).
+In the majority, classes of the first half are shifted to red and those of the second half to green;
+in the minority it is the other way round. The colour gives the right half with probability
+rho / (rho + 1).
 """
 
 import functools
@@ -17,22 +18,22 @@ from advspur.data.table import array_source, check_classes
 RED, GREEN = 0, 1  # channels
 SPLITS = ("train", "test")
 DIRECTORIES, SIZES, NUM_CLASSES = cifar10.DIRECTORIES, cifar10.SIZES, cifar10.NUM_CLASSES
-CONTROL = 1.0  # rho of colours that are independent of the class
+CONTROL = 1.0  # rho: colours are independent of the class
 UNCORRELATED = {"rho": CONTROL, "shift": 16 / 255, "seed": 0}
 
 
 def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="train"):
-    """(shifted images, is_majority [n]): one colour channel of each image raised by `shift`.
+    """Return (shifted images, is_majority [n]): `shift` is added to one channel of each image.
 
-    Of a class with n images, round(n / (rho + 1)) are minority: the first so many of a permutation
-    that depends on seed, split and class, so with larger rho images only ever turn from minority to
-    majority. Values are clipped at the largest pixel value.
+    In a class with n images, round(n / (rho + 1)) are minority: the first ones of a permutation
+    that depends on seed, split and class. A larger rho thus only turns minority images into
+    majority ones. Values are clipped at the largest pixel value.
 
     Args:
       images: [n, h, w, 3], uint8, or float in [0, 1].
       labels: [n] int, 0 to 9.
       rho: majority : minority, >= 1; inf: no minority.
-      shift: in [0, 1] pixel units; of uint8 images a multiple of 1/255, so nothing is rounded.
+      shift: in [0, 1] pixel units; for uint8 images a multiple of 1/255, so nothing is rounded.
       split: "train" or "test".
     """
     images, labels = np.asarray(images), np.asarray(labels)
@@ -48,7 +49,7 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
     raised, top = (round(shift * 255), 255) if is_uint8 else (shift, 1)
     require(
         not is_uint8 or math.isclose(raised, shift * 255, abs_tol=1e-6),
-        f"shift = {shift}: of 8-bit images it must be a multiple of 1/255, as 16/255",
+        f"shift = {shift}: for 8-bit images it must be a multiple of 1/255, as 16/255",
     )
     is_majority = _assign(labels, rho, seed, split)
     channel, shifted = _channels(labels, is_majority), images.copy()
@@ -59,14 +60,14 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
 
 
 def check_color_shift(rho, shift, seed):
-    """Raise InputError for values that no colour shift can have."""
+    """Raise InputError unless these values are allowed."""
     require(rho >= 1, f"rho = {rho}: majority : minority must be >= 1 (inf: no minority)")
     require(0 < shift <= 1, f"shift = {shift}: it must be in (0, 1] pixel units, as 16/255")
     check_seed("seed", seed)
 
 
 def shifted_table(table, split, *, rho, shift, seed):
-    """The table of arrays with shifted images; adds `is_majority` and `group` = 2 label + that."""
+    """Shift a table of arrays; add the columns `is_majority`, `group` = 2 label + is_majority."""
     labels = table.columns["label"]
     images, is_majority = inject_color_shift(
         table.columns["image"], labels, rho=rho, shift=shift, seed=seed, split=split
@@ -76,9 +77,9 @@ def shifted_table(table, split, *, rho, shift, seed):
 
 
 def read(directory, *, color_shift=UNCORRELATED, allow_partial=False, skip_unreadable=False):
-    """{"test": Table, "uncorrelated": Table} of CIFAR-10's test images, shifted at rho and at 1.
+    """Return {"test": Table, "uncorrelated": Table}: test images shifted at rho, and at rho = 1.
 
-    `color_shift`: {"rho", "shift", "seed"} that the model was trained with.
+    `color_shift`: the {"rho", "shift", "seed"} of the model's training.
     """
     rho, shift, seed = float(color_shift["rho"]), float(color_shift["shift"]), color_shift["seed"]
     return _read(directory, rho, shift, seed, allow_partial, skip_unreadable)
@@ -99,25 +100,25 @@ def _read(directory, rho, shift, seed, allow_partial, skip_unreadable):
 
 @functools.lru_cache(maxsize=1)
 def _decoded(directory, allow_partial, skip_unreadable):
-    """(all images as arrays, how many were unreadable)."""
+    """Return (all images as arrays, how many were unreadable)."""
     options = {"allow_partial": allow_partial, "skip_unreadable": skip_unreadable}
     table = cifar10.read(directory, **options)["test"]
     return in_memory(table, 32), table.skipped
 
 
 def clipped_share(images, labels, is_majority, *, shift):
-    """The share of the values to be raised, of uint8 images not shifted yet, that will be cut."""
+    """Return the share of the values to be raised, in unshifted uint8 images, that are clipped."""
     channel = _channels(labels, is_majority)[:, None, None, None]
     return float(np.mean(np.take_along_axis(images, channel, axis=3) > 255 - round(shift * 255)))
 
 
 def _channels(labels, is_majority):
-    """[n]: the channel of each image that is raised."""
+    """Return [n], the channel that is raised in each image."""
     return np.where((labels < NUM_CLASSES // 2) == is_majority, RED, GREEN)
 
 
 def _assign(labels, rho, seed, split):
-    """[n] bool: whether an image is of the majority."""
+    """Return [n] bool, whether each image is in the majority."""
     is_majority = np.ones(len(labels), bool)
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""Tables of texts: csv files, and the names of files in them. Errors name the line."""
+"""Csv files, and the file names in them. Errors name the line."""
 
 import csv
 import io
@@ -10,17 +10,17 @@ from advspur.data.files import read_bytes
 
 
 def read_rows(file):
-    """[(line number, {column: text})] of a csv file; a row may lack its last columns."""
+    """Return [(line number, {column: text})] of a csv file; a row may lack its last columns."""
     header, *rows = _read_cells(file, ",") or [(1, [])]
     _check_header(file, [name for name in header[1] if name])
     return [(line, dict(zip(header[1], texts, strict=False))) for line, texts in rows]
 
 
 def read_table(file):
-    """({column: [n] texts}, [n] line numbers, notes) of a csv file, whatever its separator.
+    """Return ({column: [n] texts}, [n] line numbers, notes) of a file separated by , ; or tabs.
 
-    Spaces around a text are dropped, empty lines left out.
-    Raises: InputError with the line of what is no row of the table.
+    Spaces around a text and empty lines are dropped.
+    Raises: InputError with the line that is not a row of the table.
     """
     delimiter = _delimiter(file)
     (_, header), *rows = _read_cells(file, delimiter) or [(1, [])]
@@ -33,8 +33,8 @@ def read_table(file):
         if not any(texts[len(names) :]):
             texts = texts[: len(names)]
         first = line - sum(text.count("\n") for text in texts)
-        require(first == line, f"{file} line {first} opens a quote that it does not close: do so")
-        require("\0" not in "".join(texts), f"{file} line {line} holds a NUL, which is no text")
+        require(first == line, f"{file} line {first} opens a quote and does not close it: do so")
+        require("\0" not in "".join(texts), f"{file} line {line} holds a NUL character: remove it")
         require(
             len(texts) == len(names),
             f"{file} line {line} has {len(texts)} cells, the header {len(names)}: give every row "
@@ -48,14 +48,14 @@ def read_table(file):
 
 
 def names_outside(names, lines):
-    """["line 7: ../x.jpg", ...]: those of a table's file names that leave the table's folder."""
-    found = zip(lines, map(os.path.normpath, names), strict=True)
-    parent = os.pardir
-    return [f"line {n}: {x}" for n, x in found if os.path.isabs(x) or x.split(os.sep)[0] == parent]
+    """Return ["line 7: ../x.jpg", ...]: a table's file names outside the table's folder."""
+    numbered = zip(lines, map(os.path.normpath, names), strict=True)
+    outside = [(n, x) for n, x in numbered if os.path.isabs(x) or x.split(os.sep)[0] == os.pardir]
+    return [f"line {n}: {x}" for n, x in outside]
 
 
 def refuse_repeated(file, names, lines):
-    """Raise InputError with both lines where two lines of a table name the same file."""
+    """Raise InputError, with both lines, if two lines of a table name the same file."""
     first = {}
     for line, name in zip(lines, map(os.path.normpath, names), strict=True):
         before = first.setdefault(name, line)
@@ -63,18 +63,18 @@ def refuse_repeated(file, names, lines):
 
 
 def _read_cells(file, delimiter):
-    """[(line number, [texts])] of a csv file."""
+    """Return [(line number, [texts])] of a csv file."""
     try:
         text = read_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = 1 + error.object.count(b"\n", 0, error.start)
-        raise InputError(f"{file} is no readable table: line {number} is not in UTF-8") from error
+        raise InputError(f"{file} is not readable: line {number} is not in UTF-8") from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [(reader.line_num, texts) for texts in reader if texts]
     except csv.Error as error:
-        fault = f"line {reader.line_num}: {first_line(error)}"
-        raise InputError(f"{file} is no readable table: {fault}") from error
+        fault = f"{file} is not readable: line {reader.line_num}: {first_line(error)}"
+        raise InputError(fault) from error
 
 
 def _check_header(file, names):
@@ -83,6 +83,6 @@ def _check_header(file, names):
 
 
 def _delimiter(file):
-    """The separator that splits the first line into most columns."""
+    """Return the separator that splits the first line into the most columns."""
     first = re.split(rb"[\r\n]", read_bytes(file), maxsplit=1)[0].decode("utf-8", "replace")
     return max(",;\t", key=lambda d: len(next(csv.reader([first], delimiter=d), ())))

@@ -1,4 +1,4 @@
-"""The data sets that a config can name, each a pair of sources and the facts models need of it."""
+"""The data sets that a config can name: two splits, and the facts that a model needs."""
 
 import functools
 import os
@@ -17,6 +17,7 @@ from advspur.data.tfds import find_prepared, tfds_source
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 # Names of the two splits, image size, mean and standard deviation of the pixels.
+# An image size of None depends on the options.
 FACTS = {
     "spurious_shapes": (("train", "validation"), None, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
     "cifar10": (("train", "test"), 32, CIFAR10_MEAN, CIFAR10_STD),
@@ -26,7 +27,10 @@ FACTS = {
 
 
 class Dataset(NamedTuple):
-    """The two splits that training needs, and the facts that a model takes from its data."""
+    """The two splits that training needs, and the facts that a model takes from its data.
+
+    `mean` and `std` are those of the pixels, in [0, 1] units, for each channel.
+    """
 
     train: object
     validation: object
@@ -36,7 +40,7 @@ class Dataset(NamedTuple):
 
     @property
     def num_classes(self):
-        """Of both splits."""
+        """The number of classes, the same in both splits."""
         return self.train.num_classes
 
 
@@ -50,25 +54,26 @@ def open_dataset(
     color_shift=None,
     skip_unreadable=False,
 ):
-    """The data set a config names: "spurious_shapes", "cifar10" (in memory), "imagenet2012", "own".
+    """Open "spurious_shapes", "cifar10" (decoded into memory), "imagenet2012" or "own".
 
     Args:
-      data_dir: where TFDS or class-folder data are; "": see `data_root`; of "own", the path that
+      data_dir: folder of TFDS or class-folder data ("": see `data_root`); for "own", the path that
         `read_own` takes.
-      mask_dir: of "imagenet2012", where the masks of its training images are, see `with_masks`; "":
-        it has none.
-      own: options of `read_own`; 0 and "" are not given, columns.attributes is a text with commas.
-      shapes: options of `spurious_shapes` (with num_train, num_validation for the sizes).
-      color_shift: of CIFAR-10: {"rho", "shift", "seed"} as `inject_color_shift` takes them; None
-        or rho = 0: no shift.
-      skip_unreadable: leave images that cannot be read out, with a warning; else they are errors.
-    Raises: InputError naming the places looked at, the layouts accepted and what to run.
+      mask_dir: folder of masks of the training images, for "imagenet2012" only (see `with_masks`);
+        "": no masks.
+      own: options of `read_own`; 0 and "" count as not given, and columns.attributes is a text
+        with commas.
+      shapes: options of `spurious_shapes`, and the sizes num_train and num_validation.
+      color_shift: {"rho", "shift", "seed"} of `inject_color_shift`, for "cifar10" only; None or
+        rho = 0: no shift.
+      skip_unreadable: leave out images that cannot be read, with a warning, instead of failing.
+    Raises: InputError naming the places searched, the accepted layouts and the command to run.
     """
     rho = (color_shift or {}).get("rho", 0)
     require(not rho or name == "cifar10", f"color_shift.rho = {rho}: {name} has no colour shift")
     check_choice("dataset", name, tuple(FACTS))
-    has_place = not mask_dir or name == "imagenet2012"
-    require(has_place, f"mask_dir = {mask_dir} is for imagenet2012, not for {name}: drop it")
+    takes_masks = not mask_dir or name == "imagenet2012"
+    require(takes_masks, f"mask_dir = {mask_dir} is for imagenet2012, not for {name}: drop it")
     parts, size, mean, std = FACTS[name]
     if name == "spurious_shapes":
         options = {"num_train": 10_000, "num_validation": 1_000, **(shapes or {})}
@@ -92,34 +97,34 @@ def open_dataset(
 
 
 def data_root(data_dir=""):
-    """Where data are: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Return the folder of data: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(data_dir or default).expanduser()
 
 
 def _own_splits(path, names, *, columns=None, **options):
-    """The parts of these names of users' own data."""
-    require(path, "dataset = 'own' needs data_dir, the folder or the table that holds the data")
+    """Return the parts of these names of a user's data."""
+    require(path, "dataset = 'own' needs data_dir: give the folder or the table of the data")
     columns = dict(columns or {})
     columns["attributes"] = [word for word in columns.get("attributes", "").split(",") if word]
     options = {name: value for name, value in options.items() if value}
     parts, _ = read_own(path, columns=columns, **options)
     missing = [name for name in names if name not in parts]
-    advice = "docs/own_data.md says how rows and folders name them"
     fault = f"{path} has no part {' and no part '.join(missing)}, only {', '.join(parts)}"
-    require(not missing, f"{fault}: training needs {' and '.join(names)}; {advice}")
+    need = f"training needs {' and '.join(names)} (see docs/own_data.md)"
+    require(not missing, f"{fault}: {need}")
     return [parts[name] for name in names]
 
 
 @functools.lru_cache(maxsize=1)  # the models of a suite share their data
 def _decoded(data_dir, skip_unreadable):
-    """The splits of CIFAR-10 as arrays."""
+    """Return the splits of CIFAR-10 as arrays."""
     splits = _find_splits("cifar10", data_dir)
     return [in_memory(source, 32, skip_unreadable=skip_unreadable) for source in splits]
 
 
 def _find_splits(name, data_dir):
-    """[training source, validation source] in whichever of the accepted layouts is there."""
+    """Return [training source, validation source] from whichever accepted layout is there."""
     if find_prepared(name, data_dir) is not None:
         return [tfds_source(name, split, data_dir=data_dir) for split in FACTS[name][0]]
     for root in (data_dir / name, data_dir):
@@ -133,7 +138,7 @@ def _find_splits(name, data_dir):
     raise InputError(
         f"no {name} data in {data_dir}. Accepted layouts: {data_dir / name}/<version>/ (TFDS "
         f"array_record) or {data_dir / name}/{{train,val}}/<class>/<image>.JPEG. Prepare the "
-        f"first with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir} ; name "
-        "another place with --config.data_dir=DIR, or run on the embedded data with "
+        f"first with: python scripts/prepare_data.py tfds {name} --data_dir {data_dir} ; or name "
+        "a different folder with --config.data_dir=DIR, or use the embedded data with "
         "--config.dataset=spurious_shapes"
     )

@@ -1,4 +1,4 @@
-"""Image files: listing and opening them, and Tables of them with their masks."""
+"""Image files: list and open them, and make Tables of them with their masks."""
 
 import functools
 import io
@@ -15,37 +15,38 @@ from advspur.data.table import Table
 from advspur.data.transforms import open_image
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-MASKS = ("mask_path", "spurious_mask_path")  # columns, in the order of the channels of a mask
-# NumPy parses a file's header as Python, which CPython 3.11 before 3.11.8 cannot do in two threads.
+MASKS = ("mask_path", "spurious_mask_path")  # columns, in the order of a mask's channels
+# NumPy parses a file's header as Python; CPython 3.11 before 3.11.8 cannot do so in two threads.
 ONE_AT_A_TIME = threading.Lock()
 
 
 def image_files(directory):
-    """The image files of a directory, sorted."""
-    found = (p for p in Path(directory).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(p for p in found if p.name[0] != ".")
+    """Return the image files of a directory, sorted, without hidden ones."""
+    files = (p for p in Path(directory).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in files if p.name[0] != ".")
 
 
 def folders(directory):
-    """The folders in a directory, sorted, without hidden ones."""
+    """Return the folders in a directory, sorted, without hidden ones."""
     return sorted(d for d in Path(directory).iterdir() if d.is_dir() and d.name[0] != ".")
 
 
 def read_bytes(path):
-    """The content of a file; InputError where there is none to read."""
+    """Return the content of a file; raise InputError if it cannot be read."""
     with readable(path):
         return Path(path).read_bytes()
 
 
 def open_file(path, mode="RGB"):
-    """The decoded Pillow image of a file."""
+    """Return the decoded Pillow image of a file."""
     return open_image(read_bytes(path), path, mode)
 
 
 def open_mask(path, size):
-    """The mask of an image of this size: a Pillow image, 255 on the region; all 0 without a path.
+    """Return the mask of an image of this size: a Pillow image, 255 on the region.
 
-    Of an image or npy file; one whose largest value is 1 is taken for one of 0 and 1.
+    `path` is an image or an npy file; None gives a mask of zeros. If the largest value is 1, the
+    values are taken as 0 and 1.
     """
     if path is None:
         return Image.new("L", size)
@@ -57,31 +58,31 @@ def open_mask(path, size):
 
 
 def _array(path):
-    """uint8 [h, w] of an npy file: bool, floats in [0, 1], or integers in [0, 255]."""
+    """Return uint8 [h, w] from an npy file: bool, floats in [0, 1], or integers in [0, 255]."""
     content = io.BytesIO(read_bytes(path))
     try:
         with ONE_AT_A_TIME:
             mask = np.load(content, allow_pickle=False)
     except (EOFError, OSError, ValueError) as error:
-        what = f"{path} is no readable .npy file of numbers"
-        raise InputError(f"{what}: {first_line(error)}") from error
+        fault = f"{path} is not a readable .npy file of numbers: {first_line(error)}"
+        raise InputError(fault) from error
     mask = mask[..., 0] if mask.ndim == 3 and mask.shape[-1] == 1 else mask
     largest = 1 if mask.dtype.kind in "bf" else 255
-    good = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"
+    is_mask = mask.ndim == 2 and mask.size and mask.dtype.kind in "biuf"
     allowed = "it must be [h, w], bool, floats in [0, 1] or integers in [0, 255]"
-    fault = f"{path} is {mask.dtype} {mask.shape} and no mask: {allowed}"
-    require(good and np.all((mask >= 0) & (mask <= largest)), fault)
+    fault = f"{path} is {mask.dtype} {mask.shape}, not a mask: {allowed}"
+    require(is_mask and np.all((mask >= 0) & (mask <= largest)), fault)
     return np.round(mask * 255 if mask.dtype.kind == "f" else mask).astype(np.uint8)
 
 
 def file_table(num_classes, transform, *, root="", names=None, read_mask=open_mask, **columns):
-    """A Table of image files, decoded and transformed (a Transform) when they are asked for.
+    """Return a Table of image files, which are decoded and transformed when an example is read.
 
     Args:
-      transform: None: images and masks are left whole, as their files have them.
+      transform: a Transform; None leaves images and masks whole.
       root: folder of relative paths.
       read_mask: (path, size of the image) -> Pillow image.
-      columns: `path`, `label`; and `mask_path`, `spurious_mask_path` of the channels of a mask.
+      columns: `path`, `label`, and for the channels of a mask `mask_path`, `spurious_mask_path`.
     """
 
     def load(row, transform=transform):
@@ -92,32 +93,31 @@ def file_table(num_classes, transform, *, root="", names=None, read_mask=open_ma
         masks = [pixels(read_mask(mask, image.size), mask) for mask in masks]
         return example | ({"mask": np.stack(masks, axis=-1)} if masks else {})
 
-    about = {"names": names, "transform": transform}
-    about |= {"image_size": transform.size} if transform else {}
-    return Table(num_classes, load, root=root, **about, **columns)
+    size = {"image_size": transform.size} if transform else {}
+    return Table(num_classes, load, names=names, root=root, transform=transform, **size, **columns)
 
 
 def whole_images(table):
-    """A `file_table` whose images and masks are left as their files have them, for random crops."""
+    """Return a `file_table` with its images and masks left whole, for random crops."""
     whole = table.subset(range(len(table)))  # a copy
     whole.load, whole.transform = functools.partial(table.load, transform=None), None
     return whole
 
 
 def folder_source(directory):
-    """A Table over ``directory/<class name>/<image>.{JPEG,jpg,png}``, classes in sorted order.
+    """Return a Table of ``directory/<class name>/<image>.{JPEG,jpg,png}``, images left encoded.
 
-    Images stay encoded.
+    Labels follow the sorted class names.
     """
     root = Path(directory)
     require(root.is_dir(), f"{directory} is not a directory")
     files = {folder.name: image_files(folder) for folder in folders(root)}
     expected = f"{directory}/<class name>/<image>.JPEG"
     require(any(files.values()), f"{directory} holds no images; expected {expected}")
-    empty = [name for name, of_class in files.items() if not of_class]
-    some = f"{len(empty)} of {len(files)} class folders in {directory} hold no image file"
-    advice = f"({', '.join(IMAGE_SUFFIXES)}), first {''.join(empty[:1])}: add some or remove it"
-    require(not empty, f"{some} {advice}")
+    if empty := [name for name, of_class in files.items() if not of_class]:
+        some = f"{len(empty)} of {len(files)} class folders in {directory} hold no image file"
+        advice = f"({', '.join(IMAGE_SUFFIXES)}), first {empty[0]}: add images or remove the folder"
+        raise InputError(f"{some} {advice}")
     paths = [path.relative_to(root) for of_class in files.values() for path in of_class]
     labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
 

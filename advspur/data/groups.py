@@ -1,7 +1,7 @@
-"""Groups of examples: label x attributes, the unit of group robustness.
+"""Groups of examples, label x attributes: the unit of group robustness.
 
-Several attributes count as one, whose values are all their combinations (as in group DRO, Sagawa et
-al., ICLR 2020), the last attribute running fastest.
+Several attributes count as one, with all combinations of their values (as in group DRO, Sagawa et
+al., ICLR 2020); the last attribute varies fastest.
 
 >>> from advspur.data.table import Table
 >>> names = {"label": ("landbird", "waterbird"), "place": ("land", "water")}
@@ -22,18 +22,18 @@ from advspur._checks import require
 
 
 def attributes(table):
-    """The names of a Table's attributes: the columns with named codes but label and group."""
+    """Return the names of a Table's attributes: columns with named codes, except label, group."""
     return tuple(name for name in table.names if name not in ("label", "group"))
 
 
 def group_codes(table):
-    """[n] int, the group of each example."""
+    """Return [n] int, the group of each example."""
     columns = [np.asarray(table.columns[name]) for name in ("label", *attributes(table))]
     return np.ravel_multi_index(columns, _shape(table))
 
 
 def group_names(table):
-    """The groups' names: the values, with their column's name where they are numbers."""
+    """Return the groups' names: the values, with the column's name before a number."""
     values = {"label": table.names.get("label") or range(table.num_classes)}
     values |= {name: table.names[name] for name in attributes(table)}
     texts = [
@@ -44,25 +44,26 @@ def group_names(table):
 
 
 def group_counts(table):
-    """[groups] int, the number of examples of each."""
+    """Return [groups] int, the number of examples in each group."""
     return np.bincount(group_codes(table), minlength=np.prod(_shape(table)))
 
 
 def majority_groups(table, chosen=()):
-    """[groups] bool: those that are more frequent than if label and attributes were independent.
+    """Return [groups] bool, the groups named by `chosen`; if empty, the over-represented ones.
 
-    In a Table of training examples: n_ya n > n_y n_a, with n_ya examples of label y and attributes
-    a, n_y of y, n_a of a, n of all. Or the groups named by `chosen`.
+    These are more frequent in the table (of training examples) than if label and attributes were
+    independent: n_ya n > n_y n_a, with n_ya of the n examples in the group (y, a), n_y of label y
+    and n_a of attributes a.
     """
     names = group_names(table)
     unknown = ", ".join(repr(name) for name in chosen if name not in names)
     known = "; ".join([*names[:20], *["..."] * (len(names) > 20)])
-    require(not unknown, f"majority names {unknown}: no group of these; the groups: {known}")
+    require(not unknown, f"majority names {unknown}, which is not a group; the groups: {known}")
     if chosen:
         return np.isin(names, chosen)
     counts = group_counts(table).reshape(table.num_classes, -1)
-    of_label, of_attribute = counts.sum(1, keepdims=True), counts.sum(0, keepdims=True)
-    return (counts * counts.sum() > of_label * of_attribute).ravel()
+    label_counts, attribute_counts = counts.sum(1, keepdims=True), counts.sum(0, keepdims=True)
+    return (counts * counts.sum() > label_counts * attribute_counts).ravel()
 
 
 def _shape(table):

@@ -13,13 +13,13 @@ SIZES = {"val": 50_000}
 
 @reader
 def read(root, allow_partial):
-    """{"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
+    """Return {"val": Table} of a class-folder or TFDS directory; short side to 256, centre 224."""
     if (root / "val").is_dir():
         paths, labels = list_classes(root / "val", imagenet_wnids(), allow_partial)
         table = file_table(NUM_IMAGENET_CLASSES, STANDARD, path=paths, label=labels)
     else:
         table = beside(root, "imagenet2012", "validation", STANDARD)
         require_data(table, "ImageNet", root, LAYOUT)
-        table.order = "tfds"  # not that of the files by class and name
+        table.order = "tfds"  # differs from that of files sorted by class and name
     require_count(table, SIZES["val"], root, allow_partial)
     return {"val": table}

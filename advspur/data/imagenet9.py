@@ -5,16 +5,10 @@ of a random superclass.
 """
 
 from advspur._checks import check_choice, require
+from advspur.data import layouts
 from advspur.data.files import file_table
 from advspur.data.label_maps import IMAGENET9
-from advspur.data.layouts import (
-    list_classes,
-    missing_text,
-    reader,
-    require_count,
-    require_data,
-    require_whole,
-)
+from advspur.data.layouts import require_count, require_data, require_whole
 from advspur.data.transforms import STANDARD, Transform
 
 DIRECTORIES = ("bg_challenge", "backgrounds_challenge_data", "imagenet9")
@@ -25,34 +19,34 @@ NEEDED = ("original", "mixed_same", "mixed_rand", "only_bg_t")
 SIZES = dict.fromkeys(VARIANTS, 4_050)
 
 
-@reader
+@layouts.reader
 def read(root, allow_partial, *, transform="none"):
-    """{variant: Table}; "original" has the masks of fg_mask.
+    """Return {variant: Table}; "original" has the masks of fg_mask.
 
-    `transform` is "none", as of the official code (images are stored at 224 x 224), or ImageNet's,
-    "standard".
+    `transform`: "none", as in the official code (images are stored at 224 x 224), or "standard",
+    ImageNet's.
     """
     check_choice("transform", transform, ("none", "standard"))
     change = STANDARD if transform == "standard" else Transform(resize="none")
-    there = any((root / variant).is_dir() for variant in VARIANTS)
-    require_data(there, "ImageNet-9", root, LAYOUT)
+    require_data(any((root / v).is_dir() for v in VARIANTS), "ImageNet-9", root, LAYOUT)
     parts = {}
     for variant in VARIANTS:
         folder = root / variant / "val"
         if not folder.is_dir():
             require_whole(f"{folder} is missing", root, allow_partial)
             continue
-        paths, labels = list_classes(folder, IMAGENET9, allow_partial)
+        paths, labels = layouts.list_classes(folder, IMAGENET9, allow_partial)
         if variant == "original":
             masks = [root / "fg_mask" / "val" / p.parent.name / f"{p.stem}.npy" for p in paths]
             missing = [mask for mask in masks if not mask.is_file()]
-            require_whole(missing_text(missing, len(masks), "masks"), root, allow_partial)
+            fault = layouts.missing_text(missing, len(masks), "masks")
+            require_whole(fault, root, allow_partial)
             rows = [i for i, mask in enumerate(masks) if mask.is_file()]
-            require(rows, f"{root / 'fg_mask' / 'val'} has no mask of the images of original")
+            require(rows, f"{root / 'fg_mask' / 'val'} has no mask for an image of original")
             paths, labels = [paths[i] for i in rows], labels[rows]
             columns = {"mask_path": [masks[i] for i in rows]}
         else:
-            columns = {"pair": list(map(_pair, paths))}
+            columns = {"pair": [_pair(path) for path in paths]}
         parts[variant] = file_table(len(IMAGENET9), change, path=paths, label=labels, **columns)
         require_count(parts[variant], SIZES[variant], folder, allow_partial)
     missing = [v for v in NEEDED if v not in parts]
@@ -61,5 +55,5 @@ def read(root, allow_partial, *, transform="none"):
 
 
 def _pair(path):
-    """The class folder and object of an image; mixed ones are named fg_<object>_bg_<background>."""
+    """Return <class folder>/<object>; mixed images are named fg_<object>_bg_<background>."""
     return f"{path.parent.name}/{path.stem.removeprefix('fg_').split('_bg_')[0]}"

@@ -1,7 +1,7 @@
 """ImageNet-C (Hendrycks & Dietterich, ICLR 2019): 15 corruptions at 5 severities.
 
-The released JPEGs are 224 x 224 already; they are cropped, never resized. The four extra
-corruptions of the release do not count.
+The released JPEGs are 224 x 224; they are never resized. The release's four extra corruptions are
+not used.
 """
 
 import functools
@@ -18,7 +18,7 @@ from advspur.data.transforms import Transform
 DIRECTORIES = ("imagenet-c", "imagenet_c", "ImageNet-C")
 LAYOUT = "<corruption>/<severity 1-5>/<wnid>/*.JPEG, the four archives unpacked side by side"
 SEVERITIES = (1, 2, 3, 4, 5)
-# AlexNet's error, the mean over severities, by which mCE is normalised (augmix, imagenet.py).
+# AlexNet's error, averaged over severities, which normalises mCE (augmix, imagenet.py).
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
     "shot_noise": 0.894468,
@@ -41,7 +41,7 @@ SIZES = {f"{c}/{s}": 50_000 for c in ALEXNET_ERRORS for s in SEVERITIES}
 
 @functools.partial(reader, together=True)
 def read(root, allow_partial):
-    """{"<corruption>/<severity>": Table}, of the images that every cell has, in the same order."""
+    """Return {"<corruption>/<severity>": Table}, each with the images that all have, in order."""
     require_data(any((root / c).is_dir() for c in ALEXNET_ERRORS), "ImageNet-C", root, LAYOUT)
     start, first, common = next(iter(SIZES)), None, None
     for cell in SIZES:
@@ -49,20 +49,20 @@ def read(root, allow_partial):
         require((root / cell).is_dir(), f"{root / cell} is missing: {advice}")
         paths, labels = list_classes(root / cell, imagenet_wnids(), allow_partial)
         names = [str(path.relative_to(root / cell)) for path in paths]
-        held = dict(zip(names, labels.tolist(), strict=True))
+        labelled = dict(zip(names, labels.tolist(), strict=True))
         if first is None:
-            first, common = held, set(held)
-        for of, other, lacking in (
-            (cell, start, first.keys() - held.keys()),
-            (start, cell, held.keys() - first.keys()),
+            first, common = labelled, set(names)
+        for one, other, lacking in (
+            (cell, start, first.keys() - labelled.keys()),
+            (start, cell, labelled.keys() - first.keys()),
         ):
-            text = f"{of} lacks {len(lacking)} images that {other} has, first "
+            text = f"{one} lacks {len(lacking)} images that {other} has, first "
             require_whole(f"{text}{min(lacking)}" if lacking else "", root, allow_partial)
-        common &= held.keys()
+        common &= labelled.keys()
     require(common, f"no image is in all {len(SIZES)} cells of {root}")
     names = [name for name in first if name in common]
-    about = NUM_IMAGENET_CLASSES, Transform(resize="crop")
     columns = {"path": list(map(Path, names)), "label": np.array([first[name] for name in names])}
-    parts = {cell: file_table(*about, root=root / cell, **columns) for cell in SIZES}
+    crop = Transform(resize="crop")
+    parts = {c: file_table(NUM_IMAGENET_CLASSES, crop, root=root / c, **columns) for c in SIZES}
     require_count(parts[start], SIZES[start], root, allow_partial)
     return parts

@@ -1,6 +1,6 @@
-"""Facts about labels: ImageNet's class order and its maps to ImageNet-9, ObjectNet, RIVAL10.
+"""ImageNet's class order, and its maps to the classes of ImageNet-9, ObjectNet and RIVAL10.
 
-A map is an array with the group of each of the 1000 ImageNet indices, -1 where it has none.
+A map is an array with the class of each of the 1000 ImageNet indices, or -1.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 NUM_IMAGENET_CLASSES = 1000
 
-# RIVAL10 (Moayeri et al., CVPR 2022): the classes in label order, not CIFAR-10's, each two wnids.
+# RIVAL10 (Moayeri et al., CVPR 2022): classes in label order (not CIFAR-10's), two wnids each.
 RIVAL10 = {
     "truck": ("n03796401", "n04467665"),
     "car": ("n02814533", "n03100240"),
@@ -27,26 +27,25 @@ RIVAL10 = {
 
 @functools.cache
 def _lines(name):
-    """The lines of a text file of the package."""
     return tuple((resources.files("advspur.data") / f"{name}.txt").read_text().splitlines())
 
 
 def imagenet_wnids():
-    """The 1000 wnids in the order of the model outputs (ascending)."""
+    """Return the 1000 wnids in the order of the model outputs (ascending)."""
     return _lines("imagenet_wnids")
 
 
 def imagenet_names():
-    """The 1000 short English names in the order of the model outputs, no two alike."""
+    """Return the 1000 short English names, all different, in the order of the model outputs."""
     return _lines("imagenet_names")
 
 
 # Backgrounds challenge (Xiao et al., ICLR 2021): superclass directories in label order, and the
-# ImageNet indices that count as each. 171, 172 (two dogs) and 281-285 (cats) are left out.
+# ImageNet indices that belong to each. 171, 172 (two dogs) and 281-285 (cats) are left out.
 IMAGENET9 = dict(line.split(": ") for line in _lines("imagenet9_classes"))
 
 # ObjectNet (Barbu et al., NeurIPS 2019): the image folders of the 113 classes that overlap ImageNet
-# and the indices that count as right for each, 125 in all.
+# and the ImageNet indices that are correct for each, 125 in all.
 OBJECTNET = {
     folder: tuple(map(int, indices))
     for folder, *indices in map(str.split, _lines("objectnet_classes"))
@@ -54,23 +53,23 @@ OBJECTNET = {
 
 
 def imagenet9_map():
-    """[1000] superclass of each ImageNet index."""
+    """Return [1000], the superclass of each ImageNet index."""
     return _index_map(
         [i for part in ranges.split() for i in _span(part)] for ranges in IMAGENET9.values()
     )
 
 
 def objectnet_map():
-    """[1000] ObjectNet class (position in OBJECTNET) of each ImageNet index."""
+    """Return [1000], the ObjectNet class (position in OBJECTNET) of each ImageNet index."""
     return _index_map(OBJECTNET.values())
 
 
-# Classes whose accuracy is measured apart: [1000] bool.
+# Subsets of classes whose accuracy is measured separately: [1000] bool.
 SUBSETS = {"objectnet": lambda: objectnet_map() >= 0}
 
 
 def rival10_labels():
-    """wnid -> RIVAL10 label."""
+    """Return {wnid: RIVAL10 label}."""
     return {wnid: label for label, wnids in enumerate(RIVAL10.values()) for wnid in wnids}
 
 
@@ -80,7 +79,7 @@ def _span(part):
 
 
 def _index_map(groups):
-    found = np.full(NUM_IMAGENET_CLASSES, -1)
+    classes = np.full(NUM_IMAGENET_CLASSES, -1)
     for group, indices in enumerate(groups):
-        found[list(indices)] = group
-    return found
+        classes[list(indices)] = group
+    return classes

@@ -1,4 +1,4 @@
-"""What readers of data share: what is there, what is missing, and what cannot be read."""
+"""Parts shared by the readers of data: class folders, missing files and unreadable images."""
 
 import functools
 import inspect
@@ -17,13 +17,14 @@ WHERE = "docs/benchmarks.md says where to get it"
 
 
 class MissingData(InputError):
-    """A data set that is not where it was looked for."""
+    """Raised if a data set is not in the folder given."""
 
 
 def reader(read, *, together=False):
-    """A reader (directory, **options) -> {part: Table}, which keeps the last; it is made of `read`.
+    """Turn read(root, allow_partial, **options) into a reader (directory, **options) -> its parts.
 
-    `together`: whether an example that cannot be read in one part is left out of all.
+    The reader keeps its last {part: Table}. It can also skip unreadable examples: those of a part,
+    or with `together` those of any part in all parts.
     """
 
     @functools.lru_cache(maxsize=1)
@@ -31,7 +32,7 @@ def reader(read, *, together=False):
         parts = read(Path(directory).expanduser(), allow_partial, **options)
         return without_unreadable(parts, together=together) if skip_unreadable else parts
 
-    # Whoever asks for the options is told those of both functions.
+    # The signature shows the options of both functions.
     directory, *shared, _ = inspect.signature(cached).parameters.values()
     _, _, *options = inspect.signature(read).parameters.values()
     cached.__doc__ = read.__doc__
@@ -39,40 +40,39 @@ def reader(read, *, together=False):
     return cached
 
 
-def require_data(found, name, path, layout):
-    """Raise MissingData, with the place and the layout looked for, unless `found`."""
-    if not found:
+def require_data(present, name, path, layout):
+    """Raise MissingData, with the place and the layout expected, unless data are `present`."""
+    if not present:
         raise MissingData(f"no {name} in {path}: expected {layout}; {WHERE}")
 
 
 def require_whole(fault, where, allow_partial, *, advice="unpack the archive again"):
-    """Raise InputError where `fault`, a text on what of a data set is missing, is not empty."""
+    """Raise InputError if `fault`, which says what is missing, is not empty."""
     advice += ", or evaluate what is there with --config.allow_partial=True"
     require(allow_partial or not fault, f"{where} is incomplete: {fault}; {advice}")
 
 
 def require_count(table, expected, directory, allow_partial):
-    """`require_whole` for a table that should have `expected` examples."""
+    """Call `require_whole` for a table that should have `expected` examples."""
     fault = f"{len(table):,} images, {expected:,} are published" if len(table) != expected else ""
     require_whole(fault, directory, allow_partial)
 
 
 def missing_text(missing, total, what):
-    """What is said of missing files: 3 of 8 masks are missing, first x.npy; "" where none is."""
+    """Return a text such as "3 of 8 masks are missing, first x.npy"; "" if nothing is."""
     return f"{len(missing)} of {total} {what} are missing, first {missing[0]}" if missing else ""
 
 
 def list_classes(root, classes, allow_partial, *, ignore_others=False):
-    """(paths, labels) of ``root/<class>/<image>``, for the classes in order of their labels."""
-    found, classes = {folder.name: folder for folder in folders(root)}, list(classes)
-    unknown = sorted(found.keys() - set(classes))
-    fault = f"{root} has {len(unknown)} folders that are no class, first {''.join(unknown[:1])}"
-    known = f"classes are {', '.join(classes[:3])}, ..."
-    require(ignore_others or not unknown, f"{fault}; {known}")
-    files = {name: image_files(found[name]) for name in classes if name in found}
+    """Return (paths, labels) of ``root/<class>/<image>``; a label is a position in `classes`."""
+    folder_of, classes = {folder.name: folder for folder in folders(root)}, list(classes)
+    unknown = sorted(folder_of.keys() - set(classes))
+    if unknown and not ignore_others:
+        fault = f"{root} has {len(unknown)} folders that are not classes, first {unknown[0]}"
+        raise InputError(f"{fault}; classes are {', '.join(classes[:3])}, ...")
+    files = {name: image_files(folder_of[name]) for name in classes if name in folder_of}
     missing = [name for name in classes if not files.get(name)]
-    fault = missing_text(missing, len(classes), "class folders")
-    require_whole(fault, root, allow_partial)
+    require_whole(missing_text(missing, len(classes), "class folders"), root, allow_partial)
     paths = [path for of_class in files.values() for path in of_class]
     require_data(paths, "images", root, "<class folder>/<image>.JPEG")
     first = {}
@@ -89,9 +89,12 @@ def list_classes(root, classes, allow_partial, *, ignore_others=False):
 
 
 def without_unreadable(parts, *, together=False):
-    """{part: Table} without the examples that cannot be read; warnings say how many and which."""
+    """Return {part: Table} without unreadable examples; warn how many they are, and of the first.
+
+    `together`: an example that is unreadable in one part is left out of all.
+    """
     total = sum(map(len, parts.values()))
-    with Progress(total, "read all for unreadable images", unit="img") as progress:
+    with Progress(total, "check for unreadable images", unit="img") as progress:
         faults = {name: table.unreadable(progress) for name, table in parts.items()}
     for name, of_part in faults.items():
         warn_of_unreadable(name, of_part, len(parts[name]))
@@ -105,7 +108,7 @@ def without_unreadable(parts, *, together=False):
 
 
 def warn_of_unreadable(name, faults, count):
-    """Warn of the `faults` ({row: text}) of a part with `count` examples, where there are any."""
+    """Warn of the `faults` ({row: text}) of a part with `count` examples, if there are any."""
     if faults:
         first = next(iter(faults.values()))
         warnings.warn(
@@ -115,8 +118,10 @@ def warn_of_unreadable(name, faults, count):
 
 
 def in_memory(source, image_size, *, skip_unreadable=False):
-    """The source as a table of arrays, decoded in threads; what cannot be read is an error, or left
-    out with a warning."""
+    """Decode a source into a table of arrays, in threads.
+
+    An unreadable image is an error, or with `skip_unreadable` is left out with a warning.
+    """
     count = len(source)
     images = np.empty((count, image_size, image_size, 3), np.uint8)
     labels = np.empty(count, int)
@@ -129,25 +134,23 @@ def in_memory(source, image_size, *, skip_unreadable=False):
         return {}
 
     faults = Table(source.num_classes, read, number=range(count)).unreadable()
-    first = next(iter(faults.values()), "")
-    fault = f"{len(faults)} of {count} images of {source!r} cannot be read, first: {first}"
-    advice = "--config.skip_unreadable=True leaves them out"
-    require(skip_unreadable or not faults, f"{fault}; {advice}")
-    warn_of_unreadable(repr(source), faults, count)
     if faults:
+        first = next(iter(faults.values()))
+        fault = f"{len(faults)} of {count} images of {source!r} cannot be read, first: {first}"
+        require(skip_unreadable, f"{fault}; --config.skip_unreadable=True leaves them out")
+        warn_of_unreadable(repr(source), faults, count)
         kept = [i for i in range(count) if i not in faults]
         images, labels = images[kept], labels[kept]
-        lost = sorted(set(range(source.num_classes)) - set(labels.tolist()))
-        if lost:
+        if lost := sorted(set(range(source.num_classes)) - set(labels.tolist())):
             text = f"{source!r} has no readable image of {len(lost)} classes, first {lost[0]}"
             warnings.warn(text, stacklevel=2)
     return array_source(images, labels, num_classes=source.num_classes)
 
 
 class SkippingUnreadable:
-    """A source whose images that cannot be read are replaced by the next ones that can.
+    """A source in which each unreadable image is replaced by the next readable one.
 
-    A warning names each. Replacements are not valid: an evaluation does not count them.
+    A warning names each. A replacement has valid = False, so that evaluations do not count it.
     """
 
     def __init__(self, source):
@@ -165,6 +168,6 @@ class SkippingUnreadable:
                 return example | {"image": image, "valid": place == index}
             except InputError as error:
                 self.faults.add(place % len(self))
-                so_far = f"replaced by the one after it ({len(self.faults)} so far)"
-                warnings.warn(f"{error}; {so_far}", stacklevel=2)
+                so_far = f"{len(self.faults)} so far"
+                warnings.warn(f"{error}; replaced by the next image ({so_far})", stacklevel=2)
         raise InputError(f"no image of {self.source!r} can be read")

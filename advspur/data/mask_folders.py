@@ -1,6 +1,6 @@
-"""Masks of training images in a folder of their own, as <class>/<stem of the image>.png.
+"""Masks of training images in a separate folder, as <class>/<stem of the image>.png or .npy.
 
-Or .npy, as everywhere. Every image needs one: an absent mask could mean all or nothing.
+Every image needs one: a missing mask could mean all or nothing.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ SUFFIXES = (".npy", ".png")  # the last of two wins
 
 
 def with_masks(table, directory):
-    """The Table of `folder_source` or `tfds_source`, its images decoded and with their masks.
+    """Return the Table of `folder_source` or `tfds_source` with decoded images and their masks.
 
-    Raises: InputError where masks are missing: of class folders at once, of records, whose names
-      are read with their images, when that image is read.
+    Raises: InputError if masks are missing: at once for class folders; for TFDS records, whose file
+      names are stored with the images, when such an image is read.
     """
     root = Path(directory).expanduser()
-    fault = f"mask_dir = {directory} is no folder"
-    require(root.is_dir(), f"{fault}; expected <class>/<image>.png in one")
+    fault = f"mask_dir = {directory} is not a folder"
+    require(root.is_dir(), f"{fault}; expected a folder of <class>/<image>.png")
     return (_of_folders if "path" in table.columns else _of_records)(table, root)
 
 
@@ -33,28 +33,27 @@ def _of_folders(table, root):
     for folder in folders(root):
         for suffix in SUFFIXES:
             masks |= {(folder.name, f.stem): f for f in folder.glob(f"*{suffix}")}
-    found = [masks.get((path.parent.name, path.stem)) for path in paths]
-    lacking = [path for path, mask in zip(paths, found, strict=True) if mask is None]
+    mask_paths = [masks.get((path.parent.name, path.stem)) for path in paths]
+    lacking = [path for path, mask in zip(paths, mask_paths, strict=True) if mask is None]
     fault = missing_text(lacking, len(paths), f"masks in {root}")
     require(not lacking, f"{fault}: every image of {table.root} needs a <class>/<stem>.png there")
-    columns = {"path": paths, "label": table.columns["label"], "mask_path": found}
+    columns = table.columns | {"mask_path": mask_paths}
     return file_table(table.num_classes, None, root=table.root, names=table.names, **columns)
 
 
 def _of_records(table, root):
-    where = f"the records of {table.root}"
-    known = "file_name" in table[0]
-    require(known, f"mask_dir = {root}: {where} do not say file_name, so no mask can be found")
+    fault = f"the records of {table.root} have no file_name, which names the mask of an image"
+    require("file_name" in table[0], f"mask_dir = {root}: {fault}")
 
     def load(row):
         example = table.load(row)
         name = Path(example["file_name"])
         # ImageNet's training files begin with their class: n01440764_10026.JPEG.
         places = [root / name.name.split("_")[0] / f"{name.stem}{suffix}" for suffix in SUFFIXES]
-        found = [place for place in places if place.is_file()]
-        require(found, f"no mask of {name}: looked for {places[-1]}")
+        masks = [place for place in places if place.is_file()]
+        require(masks, f"{name} has no mask: looked for {places[-1]}")
         image = open_image(example["image"], example["path"])
-        mask = np.asarray(open_mask(found[-1], image.size))[..., None]
+        mask = np.asarray(open_mask(masks[-1], image.size))[..., None]
         return example | {"image": np.asarray(image), "mask": mask}
 
     masked = Table(table.num_classes, load, root=table.root, files=table.files, **table.columns)

@@ -1,4 +1,4 @@
-"""The two regions of an image, the core and the rest, from its masks."""
+"""The core and the rest of an image, from its masks."""
 
 import functools
 
@@ -13,7 +13,7 @@ RESTS = ("complement", "masks")
 
 
 def check_masks(mask, dilation_rounds, spurious_region):
-    """Raise InputError for options that `mask_regions` does not have."""
+    """Raise InputError unless these are options of `mask_regions`."""
     check_choice("mask", mask, KINDS)
     check_choice("spurious_region", spurious_region, RESTS)
     check_count("dilation_rounds", dilation_rounds, 0)
@@ -21,20 +21,20 @@ def check_masks(mask, dilation_rounds, spurious_region):
 
 @functools.partial(jax.jit, static_argnames=("mask", "dilation_rounds", "spurious_region"))
 def mask_regions(masks, *, mask="soft", dilation_rounds=0, spurious_region="complement"):
-    """(core, rest) in [0, 1], each [n, h, w, 1], of uint8 masks.
+    """Return (core, rest), each [n, h, w, 1] in [0, 1], from uint8 masks.
 
     Args:
-      masks: [n, h, w, 1], of the core; or [n, h, w, 2], of the core and of spurious features.
-      mask: "soft", as the masks are; "threshold" at 1/2; "nonzero": every value above 0 is core.
+      masks: [n, h, w, 1], the core; or [n, h, w, 2], the core and the spurious features.
+      mask: "soft" keeps the core's values, "threshold" cuts them at 1/2, "nonzero" at 0.
       dilation_rounds: see `dilate`; 0: none, and no division.
-      spurious_region: the rest is the "complement" of the core, or the spurious "masks" of the
-        images that have them; the others have no core then.
+      spurious_region: the rest is the "complement" of the core, or the spurious "masks"; an image
+        with an empty spurious mask then has no core either.
     """
     masks, spurious = masks[..., :1], masks[..., 1:]
     if mask != "soft":
         masks = 255 * (masks >= 128 if mask == "threshold" else masks > 0).astype(masks.dtype)
     if dilation_rounds == 0 and spurious_region == "complement":
-        # 1 - 255 / 255 need not be 0 in compiled code, and l2 noise on it would have full length.
+        # 1 - 255 / 255 need not be 0 in compiled code, and l2 noise there would have full length.
         return to_unit(masks), to_unit(255 - masks)
     core = dilate(to_unit(masks), dilation_rounds) if dilation_rounds else to_unit(masks)
     if spurious_region == "complement":
@@ -43,7 +43,11 @@ def mask_regions(masks, *, mask="soft", dilation_rounds=0, spurious_region="comp
 
 
 def dilate(mask, rounds):
-    """Soft masks [n, h, w, 1], `rounds` times the maximum over a cross of reach two, / maximum."""
+    """Apply `rounds` times the maximum over a cross of reach two, then divide by the maximum.
+
+    Args:
+      mask: soft masks [n, h, w, 1].
+    """
     for _ in range(rounds):
         reach = [
             jax.lax.reduce_window(mask, 0.0, jax.lax.max, window, (1, 1, 1, 1), "SAME")

@@ -1,6 +1,6 @@
 """ObjectNet (Barbu et al., NeurIPS 2019): its 113 classes that overlap ImageNet.
 
-The licence forbids tuning anything on it.
+The licence forbids tuning on it.
 """
 
 from advspur._checks import check_choice
@@ -17,7 +17,7 @@ SIZES = {"images": 18_514}  # at least: those of version 1.0-beta
 
 @reader
 def read(root, allow_partial, *, resize=256):
-    """{"images": Table} of the overlapping classes, labelled by position in OBJECTNET.
+    """Return {"images": Table} of the overlapping classes, labelled by position in OBJECTNET.
 
     `resize`: short side after the border is cut, 256 as for ImageNet, or 224 as in the official
     template.

@@ -1,4 +1,4 @@
-"""Users' own tables: the header says which column is what. All is kept as text here."""
+"""A user's tables: the header gives each column a role. Cells stay texts here."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,52 +7,53 @@ from advspur._checks import InputError, require
 from advspur.data.csv_files import read_table
 from advspur.data.files import read_bytes
 
-FORMATS = {  # by the columns of image and label
+FORMATS = {  # their columns of image and label
     "a manifest": ("image", "label"),
     "the metadata of WILDS and group DRO": ("img_filename", "y"),
     "the metadata of SubpopBench": ("filename", "y"),
 }
 ROLES = ("image", "label", "split", "variant", "pair", "mask", "spurious_mask")
-# Names that an attribute cannot have: columns and arguments of Table, and keys of examples.
+# Names that an attribute cannot have: columns and arguments of Table, keys of examples.
 RESERVED = ("path", "line", "group", "is_majority", "mask_path", "spurious_mask_path", "index")
 RESERVED += ("names", "load", "num_classes", "image_size", "root", "files", "transform")
 RESERVED += ("read_mask", *ROLES)
-MOST_VALUES = 100  # of a column that is taken for an attribute without being named
+MOST_VALUES = 100  # of a column that becomes an attribute without being named
 CELEBA = "list_attr_celeba"
 
 
 class Rows(NamedTuple):
-    """What is said of n images."""
+    """What a table, or a folder, says about n images."""
 
     source: Path  # the table, or the folder
-    root: Path  # the folder that the names of files are relative to
+    root: Path  # the folder that file names are relative to
     cells: dict  # {role or attribute: [n] texts}
-    lines: list  # [n] line numbers in the table; 0 where there is none
-    names: dict  # {"label" or attribute: names of its values 0, 1, ...}, where the format has them
-    notes: list  # what was taken for what, to be said
+    lines: list  # [n] line numbers in the table; 0 if there is no table
+    names: dict  # {"label" or attribute: names of its values 0, 1, ...}, if the format has them
+    notes: list  # lines for the user on how the table was read
 
     def where(self, row):
-        """The row's place, as errors name it."""
+        """Return the row's place, as errors name it."""
         if self.lines[row]:
             return f"{self.source} line {self.lines[row]}"
         return str(self.root / self.cells["image"][row])
 
     def refuse(self, faults, text, advice):
-        """Raise InputError where the list `faults` of rows is not empty, with text(first row)."""
+        """Raise InputError with text(first row) unless `faults`, a list of rows, is empty."""
         if faults:
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
             raise InputError(f"{self.where(faults[0])}: {text(faults[0])}{more}; {advice}")
 
     def subset(self, kept):
-        """The same of the rows in the list `kept`."""
+        """Return the Rows numbered in the list `kept`."""
         cells = {name: [column[i] for i in kept] for name, column in self.cells.items()}
         return self._replace(cells=cells, lines=[self.lines[i] for i in kept])
 
 
 def table_rows(file, columns):
-    """Rows of a csv table with `columns` {role: name of its column, "attributes": names}.
+    """Return Rows of a csv table, given `columns` {role: name of its column, "attributes": names}.
 
-    The header tells the rest. Else columns of 2 to 100 values, not all different, are attributes.
+    Other roles follow from the header. If no attributes are given, they are the other columns with
+    2 to 100 values that are not all different.
     """
     table, lines, notes = read_table(file)
     chosen = _chosen(columns)
@@ -60,15 +61,16 @@ def table_rows(file, columns):
     header = ", ".join(name or "(no name)" for name in table)
     for name in (*by_option.values(), *chosen):
         require(name in table, f"{file} line 1 has no column {name!r}; it has {header}")
-    free, found = table.keys() - set(by_option.values()), {}
+    free, fitting = table.keys() - set(by_option.values()), {}
     for kind, names in FORMATS.items():
-        roles = zip(ROLES, (*names, *ROLES[2:]), strict=True)
-        found[kind] = {role: name for role, name in roles if name in free} | by_option
-    fitting = [kind for kind, roles in found.items() if {"image", "label"} <= roles.keys()]
+        named = zip(ROLES, (*names, *ROLES[2:]), strict=True)
+        roles = {role: name for role, name in named if name in free} | by_option
+        if {"image", "label"} <= roles.keys():
+            fitting[kind] = roles
     known = ", or ".join(map(" and ".join, FORMATS.values()))
     advice = f"name them with columns.image and columns.label; it has {header}"
-    require(fitting, f"{file} line 1 names no image and label that are known ({known}): {advice}")
-    kind, roles = fitting[0], found[fitting[0]]
+    require(fitting, f"{file} line 1 has no image and label columns ({known}): {advice}")
+    kind, roles = next(iter(fitting.items()))
     bad = ", ".join(name for name in chosen if name in (*RESERVED, *roles.values()))
     require(not bad, f"{file} line 1: {bad} cannot be an attribute; rename the column")
     rest = {name: _why_ignored(name, table[name]) for name in table if name not in roles.values()}
@@ -83,13 +85,13 @@ def table_rows(file, columns):
 
 
 def _chosen(columns):
-    """The attributes that options name."""
+    """Return the attributes that the options name."""
     names = columns.get("attributes", ())
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _why_ignored(name, cells):
-    """Why a column is not taken for an attribute; "" where it is."""
+    """Return why a column is not an attribute; "" if it is one."""
     count = len(set(cells))
     if not name or name in RESERVED:
         return "not an attribute's name"
@@ -99,15 +101,15 @@ def _why_ignored(name, cells):
 
 
 def celeba_rows(file, columns):
-    """Rows of CelebA's attribute list; label and attributes are chosen among its 40 columns."""
+    """Return Rows of CelebA's attribute list, with a label and attributes among its 40 columns."""
     table, lines = _celeba_list(file)
     label, chosen = columns.get("label", ""), _chosen(columns)
     others = ", ".join(role for role in columns if role not in ("label", "attributes"))
-    require(not others, f"columns.{others} is not for {file}: it takes label and attributes")
+    require(not others, f"columns.{others} does not fit {file}: allowed: label, attributes")
     names = [name for name in table if name != "image_id"]
     unknown = ", ".join(repr(name) for name in (label, *chosen) if name not in names)
-    has = f"{file} has {len(names)} attributes{f', and {unknown} is none' if label else ''}"
-    advice = "choose with columns.label (as Blond_Hair) and columns.attributes (as Male) among "
+    has = f"{file} has {len(names)} attributes{f', but not {unknown}' if label else ''}"
+    advice = "choose columns.label (as Blond_Hair) and columns.attributes (as Male) among "
     require(not unknown, f"{has}: {advice}{', '.join(names)}")
     notes = [f"{file} is read as the attribute list of CelebA: label = {label}"]
     notes += [] if chosen else ["no attribute is chosen: groups need columns.attributes, as Male"]
@@ -133,18 +135,18 @@ def celeba_rows(file, columns):
 
 
 def _celeba_list(file, header=()):
-    """({column: texts}, line numbers) of a list of CelebA: csv, or the text of the release."""
+    """Return ({column: texts}, line numbers) of a list of CelebA: csv, or the release's text."""
     if file.suffix == ".csv":
         table, lines, _ = read_table(file)
         for name in header or ("image_id",):
             require(name in table, f"{file} line 1 has no column {name!r}")
         return table, lines
     words = [line.split() for line in read_bytes(file).decode("utf-8", "replace").splitlines()]
-    start = 0 if header else 2  # below the count and the names
+    start = 0 if header else 2  # skip the count and the names
     require(len(words) > start, f"{file} has no rows")
     header = header or ("image_id", *words[1])
     rows = {number: w for number, w in enumerate(words, start=1) if number > start and w}
-    for number, found in rows.items():
-        text = f"{file} line {number} has {len(found)} words, not {len(header)}"
-        require(len(found) == len(header), text)
+    for number, row in rows.items():
+        text = f"{file} line {number} has {len(row)} words, not {len(header)}"
+        require(len(row) == len(header), text)
     return dict(zip(header, map(list, zip(*rows.values(), strict=True)), strict=True)), list(rows)

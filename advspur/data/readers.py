@@ -1,4 +1,4 @@
-"""The data sets of the paper: how each is read, where it is looked for, and whether it is whole."""
+"""The data sets of the paper: how to read each, where to find it, whether it is complete."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,10 +21,10 @@ from advspur.data.table import spread
 
 
 class Reader(NamedTuple):
-    """One data set."""
+    """How one data set is read."""
 
     read: Callable  # (directory, **options) -> {part: Table}
-    directories: tuple = ()  # names of its folder; () where it needs none
+    directories: tuple = ()  # names of its folder; () if it needs none
     sizes: dict = {}  # {part: number of images} as published
 
 
@@ -45,21 +45,22 @@ READERS = {
 
 
 def check_directory(name, directory, *, line, progress_of, sample=0, **options):
-    """Tell by `line`, a function of a text, what is there of a data set; whether it is whole.
+    """Report what a directory has of a data set; return whether the data set is complete.
 
-    Counts are compared with the published ones where those are known; then every image and mask is
-    decoded, or `sample` of each part, spread evenly.
+    Compares counts with the published ones, then decodes all images and masks, or `sample` of each
+    part, spread evenly.
 
     Args:
-      name: a key of READERS, of data that are read from files and not made of others.
+      name: a key of READERS, for data that are read from files.
+      line: function that prints a line.
       progress_of: total -> a Progress.
       options: of the data set's `read`.
-    Raises: InputError where nothing of the data set is there.
+    Raises: InputError if the directory has nothing of the data set.
     """
-    of_files = tuple(n for n, r in READERS.items() if hasattr(r.read, "cache_clear"))
-    check_choice("NAME", name, of_files)
+    from_files = tuple(key for key, r in READERS.items() if hasattr(r.read, "cache_clear"))
+    check_choice("NAME", name, from_files)
     reader, published, faults = READERS[name], READERS[name].sizes, []
-    reader.read.cache_clear()  # what is there now counts
+    reader.read.cache_clear()  # read what is there now
     try:
         reader.read(directory, **options)
     except MissingData:
@@ -71,13 +72,13 @@ def check_directory(name, directory, *, line, progress_of, sample=0, **options):
         known = f" of {published[part]:,}" if part in published else ""
         line(f"{name} {part}: {len(table):,}{known} images")
     for part in published.keys() - parts.keys():
-        line(f"{name} {part}: nothing of {published[part]:,} images")
-    tried = {part: table.subset(spread(len(table), sample)) for part, table in parts.items()}
-    with progress_of(sum(map(len, tried.values()))) as progress:
-        for part, table in tried.items():
-            if found := list(table.unreadable(progress).values()):
-                counts = f"{len(found)} of {len(table)} images of {part} are unreadable"
-                faults.append(f"{counts}, first: {found[0]}")
+        line(f"{name} {part}: 0 of {published[part]:,} images")
+    samples = {part: table.subset(spread(len(table), sample)) for part, table in parts.items()}
+    with progress_of(sum(map(len, samples.values()))) as progress:
+        for part, table in samples.items():
+            if unreadable := list(table.unreadable(progress).values()):
+                counts = f"{len(unreadable)} of {len(table)} images of {part} are unreadable"
+                faults.append(f"{counts}, first: {unreadable[0]}")
     for fault in faults:
         line(f"fault: {fault}")
     return not faults

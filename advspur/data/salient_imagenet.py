@@ -1,7 +1,7 @@
 """Salient ImageNet-1M (Singla, Moayeri & Feizi, 2022): ImageNet images with two masks each.
 
-Soft masks of core and spurious neural features. A feature is spurious where at least 3 of 5 workers
-called it a separate object or background.
+The soft masks show core and spurious neural features. A feature is spurious if at least 3 of 5
+workers called it a separate object or background.
 """
 
 import ast
@@ -35,14 +35,14 @@ CORE_ANSWERS, SPURIOUS_ANSWERS = ("main_object",), ("separate_object", "backgrou
 
 @reader
 def read(root, allow_partial, *, image_dir="", legacy=False):
-    """{"images": Table} of the images with a core mask; masks [224, 224, 2]: core, spurious.
+    """Return {"images": Table} of the images with a core mask; masks [224, 224, 2]: core, spurious.
 
     Several masks of a kind are joined by their maximum.
 
     Args:
       image_dir: ImageNet's train folder, with <wnid>/<stem>.JPEG; "": imagenet/train beside `root`.
-      legacy: resize and crop the masks like the images, as the official loader does, though they
-        are stored in the frame of the crop already.
+      legacy: resize and crop the masks like the images, as the official loader does, although they
+        are stored in the frame of the crop.
     """
     image_dir = Path(image_dir or root.parent / "imagenet" / "train").expanduser()
     is_listed = (root / "manifest.csv").is_file()
@@ -51,23 +51,23 @@ def read(root, allow_partial, *, image_dir="", legacy=False):
     rows = _read_manifest(root) if is_listed else _read_release(root, image_dir, allow_partial)
     rows = [(path, label, *masks) for path, label, *masks in rows if masks[0]]
     require_data(rows, "images with core masks", root, LAYOUT)
-    whole, lacking = [], []
+    complete, lacking = [], []
     for path, label, core, spurious in rows:
-        gone = [str(file) for file in (path, *core, *spurious) if not file.is_file()]
-        lacking += gone
-        whole += [] if gone else [(path, label, core, spurious)]
+        missing = [str(file) for file in (path, *core, *spurious) if not file.is_file()]
+        lacking += missing
+        complete += [] if missing else [(path, label, core, spurious)]
     fault = f"{len(lacking)} image or mask files are missing, first {''.join(lacking[:1])}"
     advice = "unpack it again, or name ImageNet's train folder with --config.options."
     advice += "salient_imagenet.data.image_dir=DIR"
     require_whole(fault if lacking else "", root, allow_partial, advice=advice)
-    require_data(whole, "complete images", root, LAYOUT)
-    paths, labels, *masks = map(list, zip(*whole, strict=True))
+    require_data(complete, "complete images", root, LAYOUT)
+    paths, labels, *masks = map(list, zip(*complete, strict=True))
     columns = {"path": paths, "label": np.array(labels)} | dict(zip(MASKS, masks, strict=True))
-    load, about = functools.partial(_read, legacy), {"transform": [STANDARD, legacy]}
-    return {"images": Table(NUM_IMAGENET_CLASSES, load, **about, **columns)}
+    load, transform = functools.partial(_load, legacy), [STANDARD, legacy]
+    return {"images": Table(NUM_IMAGENET_CLASSES, load, transform=transform, **columns)}
 
 
-def _read(legacy, row):
+def _load(legacy, row):
     masks = []
     for kind in MASKS:
         mask = np.zeros((224, 224), np.uint8)
@@ -82,7 +82,7 @@ def _read(legacy, row):
 
 
 def _read_release(root, image_dir, allow_partial):
-    """Rows (path, label, core masks, spurious masks) of the official layout."""
+    """Return rows (path, label, core masks, spurious masks) of the official layout."""
     wnids = _read_wnids(root / "wordnet_dict.py")
     names = {wnid: root / wnid / "image_names_map.csv" for wnid in wnids.values()}
     missing = [wnid for wnid in imagenet_wnids() if wnid not in names or not names[wnid].is_file()]
@@ -98,7 +98,7 @@ def _read_release(root, image_dir, allow_partial):
                 if not feature.isdigit() or not stem:
                     continue  # the unnamed index column; columns of unequal length
                 place = (wnid, int(feature))
-                require(place in is_spurious, f"{file}: no worker answered on feature {feature}")
+                require(place in is_spurious, f"{file}: no worker judged feature {feature}")
                 stem = stem.removesuffix(".JPEG")
                 require(stem == Path(stem).name, f"{file}: {stem} is outside the folder")
                 mask = root / wnid / f"feature_{feature}" / f"{stem}.JPEG"
@@ -108,7 +108,7 @@ def _read_release(root, image_dir, allow_partial):
 
 
 def read_answers(file):
-    """(wnid, feature index) -> whether at least 3 of 5 workers called the feature spurious."""
+    """Return {(wnid, feature index): whether at least 3 of 5 workers called it spurious}."""
     counts, workers = defaultdict(list), {}
     for number, line in read_rows(file):
         try:
@@ -117,29 +117,30 @@ def read_answers(file):
         except (KeyError, ValueError) as error:
             raise InputError(f"{file} line {number} is damaged: {error!r}") from error
         known = CORE_ANSWERS + SPURIOUS_ANSWERS
-        require(answer in known, f"{file} line {number}: answer {answer!r} is none of {known}")
+        require(answer in known, f"{file} line {number}: answer {answer!r} is not one of {known}")
         if line.get("WorkerId"):
             before = workers.setdefault((line["WorkerId"], place), number)
-            require(before == number, f"{file} lines {before} and {number} are one worker's")
+            fault = f"{file} lines {before} and {number} are by one worker on one feature"
+            require(before == number, fault)
         counts[place].append(answer in SPURIOUS_ANSWERS)
     return {place: sum(answers) >= 3 for place, answers in counts.items()}
 
 
 def _find_answers(root):
     places = (root, root / "mturk_results", root.parent, root.parent / "mturk_results")
-    found = [folder / ANSWERS for folder in places if (folder / ANSWERS).is_file()]
-    require_data(found, "Salient ImageNet answers", root, f"{ANSWERS} there or in mturk_results/")
-    return found[0]
+    files = [folder / ANSWERS for folder in places if (folder / ANSWERS).is_file()]
+    require_data(files, "Salient ImageNet answers", root, f"{ANSWERS} there or in mturk_results/")
+    return files[0]
 
 
 def _read_wnids(file):
-    """index -> wnid of a Python dictionary literal, which is not executed."""
+    """Return {index: wnid} from a Python dictionary literal, which is not executed."""
     text = file.read_text(errors="replace")
     try:
-        found = ast.literal_eval(text[text.index("{") : text.rindex("}") + 1])
-        wnids = {int(index): str(wnid) for index, wnid in found.items()}
+        literal = ast.literal_eval(text[text.index("{") : text.rindex("}") + 1])
+        wnids = {int(index): str(wnid) for index, wnid in literal.items()}
     except NO_LITERAL as error:
-        raise InputError(f"{file} is no dictionary of wnids: {first_line(error)}") from error
+        raise InputError(f"{file} is not a dictionary of wnids: {first_line(error)}") from error
     for index, wnid in wnids.items():
         known = 0 <= index < NUM_IMAGENET_CLASSES and imagenet_wnids()[index] == wnid
         require(known, f"{file}: class {index} is {wnid!r}, which is not its ImageNet wnid")
@@ -147,7 +148,7 @@ def _read_wnids(file):
 
 
 def _read_manifest(root):
-    """Rows of manifest.csv: paths relative to it, several masks of a kind joined by ";"."""
+    """Return rows of manifest.csv: paths relative to it, several masks of a kind joined by ";"."""
     file, labels = root / "manifest.csv", {wnid: i for i, wnid in enumerate(imagenet_wnids())}
     table, lines, _ = read_table(file)
     lacking = [name for name in MANIFEST if name not in table]
@@ -155,12 +156,11 @@ def _read_manifest(root):
     require(not lacking, f"{has}; the columns are {', '.join(MANIFEST)}")
     rows = []
     for line, image, wnid, *masks in zip(lines, *(table[c] for c in MANIFEST), strict=True):
-        require(wnid in labels, f"{file} line {line}: {wnid!r} is no wnid of ImageNet's 1000")
+        require(wnid in labels, f"{file} line {line}: {wnid!r} is not one of ImageNet's 1000 wnids")
         masks = [[root / name for name in names.split(";") if name] for names in masks]
         rows.append((root / image, labels[wnid], *masks))
     refuse_repeated(file, table["image"], lines)
-    outside = names_outside(table["image"], lines)
-    if outside:
+    if outside := names_outside(table["image"], lines):
         text = f"{file}: {len(outside)} images are outside its folder, first {outside[0]}"
         warnings.warn(text, stacklevel=2)
     return rows

@@ -1,8 +1,8 @@
 """Spurious shapes: the embedded data set, an image twin of the paper's linear model.
 
-The class of an image is the *shape* of its object (core). The background's texture and tint
-belong to some class too: with probability `correlation` the image's own (spurious). Object colour
-tells nothing of the class. The same seed, split and index always give the same image.
+The class of an image is the *shape* of its object (core). The background's texture and tint also
+belong to a class, with probability `correlation` that of the image (spurious). Object colour is
+independent of the class. The same seed, split and index always give the same image.
 
 >>> source = spurious_shapes("test", num_examples=16)
 >>> example = source[3]
@@ -20,7 +20,7 @@ import numpy as np
 from advspur._checks import check_choice, check_count, check_seed, require
 from advspur.data.table import array_source
 
-_INSIDE = {  # whether a point (x, y), r from the centre, lies in it; in radii, y downwards
+_INSIDE = {  # is a point (x, y), at distance r, inside the shape? In radii, y downwards.
     "disc": lambda x, y, r: r <= 0.85,
     "square": lambda x, y, r: _longer(x, y) <= 0.75,
     "triangle": lambda x, y, r: (y <= 0.8) & (2 * abs(x) <= 1.05 * (y + 1)),
@@ -52,7 +52,7 @@ def spurious_shapes(
     color_jitter=1.0,
     noise_std=0.15,
 ):
-    """The images of one split, as a random-access source.
+    """Return the Table of one split.
 
     Every example has image (uint8 [s, s, 3]), label, background (the class it belongs to),
     is_majority (background == label), group (2 label + is_majority), pair (the object's number)
@@ -61,13 +61,14 @@ def spurious_shapes(
     Args:
       split: "train", "validation", "test" (independent draws at `correlation`),
         "uncorrelated" (background of a uniformly random class), and two that show the objects
-        of "test" on other backgrounds: "mixed_same" (that of another image of the class) and
+        of "test" on other backgrounds: "mixed_same" (from another image of the class) and
         "mixed_rand" (of a uniformly random class), as in ImageNet-9.
       num_examples: images in the split; class k has every num_classes-th index.
       seed: of the whole data set, not of the split.
       num_classes: 2 to 8, the first of SHAPES.
       image_size: pixels per side, at least 8.
-      correlation: probability that the background is that of the class; else uniformly another.
+      correlation: probability that the background is that of the class; otherwise it is that of
+        another class, drawn uniformly.
       core_scale, spurious_scale: largest deviation of the object's and of the background's colour
         from mid-grey, in [0, 1] pixel units: the feature scales of the theory.
       object_size: mean radius of the object, as a fraction of image_size; 0: no object.
@@ -99,14 +100,14 @@ def spurious_shapes(
     backgrounds = np.empty(num_examples, int)
     images = np.empty((num_examples, image_size, image_size, 3), np.uint8)
     masks = np.empty((num_examples, image_size, image_size, 1), bool)
-    of_objects = functools.partial(_generator, seed, "test" if "mixed" in split else split)
+    rng_of = functools.partial(_generator, seed, "test" if "mixed" in split else split)
     dials = (image_size, object_size, size_jitter, position_jitter, color_jitter)
     scales = (core_scale, spurious_scale, num_classes)
     for i, label in enumerate(labels):
         backgrounds[i], phases = _draw_background(seed, split, i, label, num_classes, correlation)
-        object_ = _draw_object(of_objects("object", i), label, *dials)
+        object_ = _draw_object(rng_of("object", i), label, *dials)
         pixels, masks[i] = _scene(object_, backgrounds[i], phases, *scales), object_[0]
-        pixels += noise_std * of_objects("noise", i).standard_normal(pixels.shape)
+        pixels += noise_std * rng_of("noise", i).standard_normal(pixels.shape)
         images[i] = np.rint(255 * np.clip(pixels, 0, 1))
     is_majority = backgrounds == labels
     columns = {
@@ -124,22 +125,23 @@ def spurious_shapes(
 
 
 def cue_changes(num_examples=500, **shapes):
-    """How images of "train" change where the object, or the background, is of another class.
+    """Return how images of "train" change if the object, or the background, changes its class.
 
-    The other class is drawn uniformly; place, size, colour and phases stay. Before noise and
-    clipping, in [0, 1] pixel units.
+    The new class is drawn uniformly among the others; place, size, colour and phases stay.
 
     Args:
       shapes: options of `spurious_shapes`.
-    Returns: (core, spurious), [num_examples, s, s, 3] each.
+    Returns: (core, spurious), [num_examples, s, s, 3] each: differences in [0, 1] pixel units,
+      before noise and clipping.
     """
     columns = spurious_shapes("train", num_examples=num_examples, **shapes).columns
-    given = inspect.signature(spurious_shapes).bind("train", **shapes)
-    given.apply_defaults()
-    o = given.arguments
+    bound = inspect.signature(spurious_shapes).bind("train", **shapes)
+    bound.apply_defaults()
+    o = bound.arguments
     names = ("image_size", "object_size", "size_jitter", "position_jitter", "color_jitter")
     dials, num_classes = [o[name] for name in names], o["num_classes"]
-    of_train = functools.partial(_generator, o["seed"], "train")
+    scales = (o["core_scale"], o["spurious_scale"], num_classes)
+    rng_of = functools.partial(_generator, o["seed"], "train")
     changes = [], []
     for i, (label, background) in enumerate(
         zip(columns["label"], columns["background"], strict=True)
@@ -147,21 +149,22 @@ def cue_changes(num_examples=500, **shapes):
         _, phases = _draw_background(o["seed"], "train", i, label, num_classes, o["correlation"])
 
         def draw(label, background, i=i, phases=phases):
-            object_ = _draw_object(of_train("object", i), label, *dials)
-            scales = (o["core_scale"], o["spurious_scale"], num_classes)
+            object_ = _draw_object(rng_of("object", i), label, *dials)
             return _scene(object_, background, phases, *scales)
 
-        steps, image = of_train("swap", i).integers(1, num_classes, 2), draw(label, background)
+        steps, image = rng_of("swap", i).integers(1, num_classes, 2), draw(label, background)
         changes[0].append(draw((label + steps[0]) % num_classes, background) - image)
         changes[1].append(draw(label, (background + steps[1]) % num_classes) - image)
     return tuple(map(np.stack, changes))
 
 
 def read(directory=None, *, num_examples=2000, num_train=0, num_val=0, shapes=None):
-    """{part: Table} of the four splits that are measured on; `shapes`: of `spurious_shapes`.
+    """Return {part: Table} of the splits of MEASURED, and `train` and `val` for fitting heads.
 
-    `num_train`, `num_val`: images of two more parts, `train` and `val`, that heads are fitted to;
-    0: none. With `train` the sizes of its groups are known.
+    Args:
+      num_examples: images in each split of MEASURED.
+      num_train, num_val: images of `train` and `val`; 0: no such part.
+      shapes: other options of `spurious_shapes`.
     """
     options = dict(shapes or {})
     parts = {s: spurious_shapes(s, num_examples=num_examples, **options) for s in MEASURED}
@@ -184,9 +187,9 @@ def _generator(seed, split, part, index):
 
 
 def _draw_background(seed, split, index, label, num_classes, correlation):
-    """(class of the background, its two random phases)."""
+    """Return (class of the background, its two random phases)."""
     if split == "mixed_same":
-        # Images of a class are num_classes apart: any other of the endless test stream.
+        # Images of a class are num_classes apart: take any other one of the endless test stream.
         swap = _generator(seed, split, "swap", index)
         other = index + num_classes * int(swap.integers(1, 10_000))
         return _draw_background(seed, "test", other, label, num_classes, correlation)
@@ -200,14 +203,14 @@ def _draw_background(seed, split, index, label, num_classes, correlation):
 
 
 def _scene(object_, background, phases, core_scale, spurious_scale, num_classes):
-    """The pixels [s, s, 3] of an image without noise, of an object (mask, colour)."""
+    """Return the noiseless pixels [s, s, 3] of an object (mask, colour) on a background."""
     mask, color = object_
     texture = spurious_scale * _texture(background, phases, num_classes, len(mask))
     return 0.5 + np.where(mask, core_scale * color, texture)
 
 
 def _draw_object(rng, label, image_size, object_size, size_jitter, position_jitter, color_jitter):
-    """(mask [s, s, 1] bool, colour [3] with largest entry 1 in absolute value)."""
+    """Return (mask [s, s, 1] bool, colour [3] with largest entry 1 in absolute value)."""
     radius = object_size * image_size * (1 + size_jitter * rng.uniform(-1, 1))
     center = image_size * (0.5 + position_jitter * rng.uniform(-1, 1, 2))
     direction = rng.standard_normal(3)
@@ -224,7 +227,7 @@ def _longer(x, y):
 
 
 def _texture(group, phases, num_classes, image_size):
-    """[s, s, 3] in [-1, 1]: half tint, half oriented sinusoid, both tied to the class."""
+    """Return [s, s, 3] in [-1, 1]: half tint, half oriented sinusoid, both tied to the class."""
     angle = math.pi * group / num_classes
     y, x = np.mgrid[:image_size, :image_size] / image_size
     cycles = 4 + 2 * (group % 2)

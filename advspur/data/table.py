@@ -17,27 +17,27 @@ SAMPLED = 8  # rows whose pixels go into the digest
 
 
 class Table:
-    """Examples as rows of columns; `load` turns a row into what else the example has.
+    """Examples as rows of columns; `load` adds what is read from files when an example is read.
 
     Args:
       num_classes: number of classes of `label`.
-      load: row (a dict) -> dict with `image` and whatever else is read from files when the example
-        is asked for; None where the columns are all there is.
+      load: row (a dict) -> dict with `image` and what else is read from files; None if the columns
+        hold everything.
       names: {column: the names of its codes}, for `label` and attributes that have names.
-      image_size: side of the loaded images; that of the arrays where they are a column.
-      root: folder of the data, and of the paths among the columns where they are relative.
-      files: the files that the table is read from, where its columns do not name them.
-      transform: what describes how images are transformed when they are loaded, JSON.
+      image_size: side of the loaded images; ignored if images are a column.
+      root: folder of the data, and of relative paths in the columns.
+      files: files that the table is read from, unless its columns name them.
+      transform: description, as JSON, of how `load` transforms images.
       columns: arrays or lists [n]: `label`; `path`; `group` (int codes), `is_majority`; `pair`,
-        equal where two parts show the same object; `mask` or `mask_path`.
+        equal in two parts for the same object; `mask` or `mask_path`.
 
     Attributes:
-      index: [n] int, the rows' numbers in the whole data set, from which random numbers are drawn.
-      loads_mask: whether `load` gives a `mask` that no column names.
-      skipped: how many examples were left out because they could not be read.
-      facts: {name: a share}, what is known of the data beside its examples.
-      order: what names the order of the rows where there is another; "" where there is one.
-      train_groups: sizes of the groups in the training data, by code; None where nobody knows them.
+      index: [n] int, the rows' numbers in the whole data set, which seed random numbers.
+      loads_mask: whether `load` returns a `mask` that no column names.
+      skipped: number of examples left out because they could not be read.
+      facts: {name: a share}, further facts about the data.
+      order: name of the order of the rows if different orders exist, else "".
+      train_groups: sizes of the groups in the training data, by code; None if unknown.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Table:
 
     @property
     def has_mask(self):
-        """Whether the examples have a `mask`."""
+        """Return whether the examples have a `mask`."""
         return self.loads_mask or "mask" in self.columns or "mask_path" in self.columns
 
     def __len__(self):
@@ -77,7 +77,7 @@ class Table:
         return f"Table({len(self)} examples, {self.num_classes} classes{place})"
 
     def subset(self, indices, *, skipped=0):
-        """A Table of these rows, `skipped` of the others having been unreadable."""
+        """Return a Table of these rows; `skipped` of the others were unreadable."""
         indices = np.asarray(indices, int)
         table = copy.copy(self)
         table.__dict__.pop("digest", None)
@@ -90,28 +90,27 @@ class Table:
         return table
 
     def unreadable(self, progress=None):
-        """{row: what is wrong} of the examples that cannot be read; all are loaded, in threads."""
+        """Load all examples, in threads; return {row: error} of those that cannot be read."""
 
-        def fault(row):
+        def error_of(row):
             try:
                 self[row]
             except InputError as error:
                 return str(error)
-            return None
 
-        found = {}
+        errors = {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for row, text in enumerate(pool.map(fault, range(len(self)))):
+            for row, text in enumerate(pool.map(error_of, range(len(self)))):
                 if text is not None:
-                    found[row] = text
+                    errors[row] = text
                 if progress is not None:
                     progress.advance()
-        return found
+        return errors
 
     @functools.cached_property
     def digest(self):
-        """SHA-256 of what the table holds: its columns, the bytes of its files, and how they are
-        decoded (the transform, and the pixels of some rows)."""
+        """SHA-256 of the columns, the bytes of the files, the transform and the pixels of some
+        rows."""
         digest, files = hashlib.sha256(), list(self.files)
         for name, column in sorted(self.columns.items()):
             digest.update(name.encode())
@@ -129,16 +128,16 @@ class Table:
                 if isinstance(example.get(name), np.ndarray):
                     digest.update(np.ascontiguousarray(example[name]))
         digest.update(np.ascontiguousarray(self.index))
-        about = [self.num_classes, self.image_size, self.names, self.transform]
-        digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+        fields = [self.num_classes, self.image_size, self.names, self.transform]
+        digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 
 def array_source(images, labels, *, num_classes, **columns):
-    """A Table of arrays: images uint8 [n, h, w, 3], labels [n], and more columns [n, ...].
+    """Return a Table of arrays: images uint8 [n, h, w, 3], labels [n], more columns [n, ...].
 
-    A `mask` [n, h, w, 1] is a column that batches carry.
-    Raises: InputError for arrays of another type or length, and labels out of range.
+    Batches contain the column `mask` [n, h, w, 1], if there is one.
+    Raises: InputError for arrays of a different type or length, and labels out of range.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     require(
@@ -161,12 +160,12 @@ def check_classes(labels, num_examples, num_classes):
 
 
 def spread(count, number):
-    """Positions of `number` of `count` examples, spread evenly; of all where `number` is 0."""
+    """Return `number` of the positions 0 to `count` - 1, spread evenly; all if `number` is 0."""
     return np.unique(np.linspace(0, max(count - 1, 0), min(number or count, count)).astype(int))
 
 
 def _paths(column):
-    """The paths of a column, also of lists of them."""
+    """Yield the paths in a column of paths or of lists of them."""
     for entry in column:
         if isinstance(entry, Path):
             yield entry

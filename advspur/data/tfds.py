@@ -9,14 +9,14 @@ from advspur.data.transforms import open_image
 
 
 def tfds_source(name, split, *, data_dir, transform=None):
-    """A Table over the split of a TFDS data set prepared as array_record under `data_dir`.
+    """Return a Table of one split of a TFDS data set prepared as array_record under `data_dir`.
 
-    Reads ``data_dir/name/<version>`` (the newest), or ``data_dir`` itself where it holds a
-    dataset_info.json. Images stay encoded where `transform` is None.
+    Reads ``data_dir/name/<version>`` (the newest), or ``data_dir`` itself if it contains a
+    dataset_info.json. Images stay encoded if `transform` is None.
     """
     directory = find_prepared(name, Path(data_dir))
-    sought = f"{Path(data_dir) / name}/<version>/dataset_info.json"
-    fault = f"no prepared TFDS directory of {name} in {data_dir}: looked for {sought}"
+    expected = f"{Path(data_dir) / name}/<version>/dataset_info.json"
+    fault = f"no prepared TFDS directory of {name} in {data_dir}: expected {expected}"
     require(directory is not None, fault)
     check_prepared(directory, name, data_dir)
     import tensorflow_datasets as tfds
@@ -32,7 +32,7 @@ def tfds_source(name, split, *, data_dir, transform=None):
             record = records[row["index"]]
             image, label = record["image"], int(record["label"])
             name = {"file_name": _text(record["file_name"])} if "file_name" in record else {}
-        except (RuntimeError, ValueError, KeyError) as error:  # of a damaged file
+        except (RuntimeError, ValueError, KeyError) as error:  # a damaged file
             raise InputError(f"{where} cannot be read: {first_line(error)}") from error
         if transform is not None:
             image = transform.pixels(open_image(image, where), where)
@@ -50,13 +50,14 @@ def tfds_source(name, split, *, data_dir, transform=None):
 
 
 def beside(root, name, split, transform):
-    """The Table of a split prepared in `root` or in the folder around it; None: in neither."""
-    found = [folder for folder in (root, root.parent) if find_prepared(name, folder)]
-    return tfds_source(name, split, data_dir=found[0], transform=transform) if found else None
+    """Return the Table of a split prepared in `root` or its parent folder, or None."""
+    for folder in (root, root.parent):
+        if find_prepared(name, folder):
+            return tfds_source(name, split, data_dir=folder, transform=transform)
 
 
 def find_prepared(name, data_dir):
-    """The directory with dataset_info.json, or the remains of one that was being written."""
+    """Return the newest directory with dataset_info.json, else one half-written, else None."""
     if (data_dir / "dataset_info.json").is_file():
         return data_dir
     if not (data_dir / name).is_dir():
@@ -72,13 +73,13 @@ def find_prepared(name, data_dir):
 
 
 def check_prepared(directory, name, data_dir):
-    """Raise InputError where a TFDS directory is half-written or without random access."""
-    again = "prepare it again with: python scripts/prepare_data.py "
-    again += f"tfds {name} --data_dir {data_dir}"
+    """Raise InputError if a TFDS directory is half-written or has no random access."""
+    command = f"python scripts/prepare_data.py tfds {name} --data_dir {data_dir}"
+    again = f"prepare it again with: {command}"
     info_file = directory / "dataset_info.json"
-    is_whole = info_file.is_file() and (directory / "features.json").is_file()
+    is_complete = info_file.is_file() and (directory / "features.json").is_file()
     fault = f"{directory} is half-written (no dataset_info.json or features.json)"
-    require(is_whole, f"{fault}: remove it and {again}")
+    require(is_complete, f"{fault}: remove it and {again}")
     try:
         info = json.loads(info_file.read_text())
         file_format = info.get("fileFormat", "tfrecord")
@@ -102,15 +103,15 @@ def _text(value):
 
 
 def _shard_fault(file, length):
-    """What is wrong with one array_record file, or None."""
+    """Return what is wrong with one array_record file, or None."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     if not file.is_file():
         return "is missing"
     try:
         reader = ArrayRecordReader(str(file))
-        found = reader.num_records()  # from the index at the file's end; 0 without one
-        reader.close()  # here the reader says what it missed
+        count = reader.num_records()  # from the index at the file's end; 0 without one
+        reader.close()  # raises if it could not read something
     except RuntimeError:
         return "is cut short"
-    return None if found == length else f"holds {found} of {length} records"
+    return None if count == length else f"has {count} of {length} records"

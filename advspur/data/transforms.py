@@ -1,4 +1,4 @@
-"""Decoding and resizing on the host (Pillow), and the step to [0, 1] on the device."""
+"""Decoding and resizing on the host (Pillow), and the conversion to [0, 1] on the device."""
 
 import io
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from advspur._checks import InputError, require
 
 UNKNOWN_WHITE = {"I": "32-bit integers", "F": "floating-point numbers"}  # modes of Pillow
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
-SMALLEST = 8  # pixels a side of an image that can be meant
-COLOR_TOLERANCE = 32  # of 255, between the channels of a mask: JPEG makes greys coloured
+SMALLEST = 8  # pixels a side; a smaller image must be a mistake
+COLOR_TOLERANCE = 32  # of 255, between the channels of a mask: JPEG colours greys slightly
 
 
 def open_image(encoded, path=None, mode="RGB"):
-    """Encoded bytes -> a decoded Pillow image of `mode`: "RGB" for pictures, "L" for masks.
+    """Decode bytes into a Pillow image of `mode`: "RGB" for pictures, "L" for masks.
 
-    Pictures are read as torchvision's loader reads them: the first one of an animation, without
-    transparency, EXIF orientation and colour profiles not applied. But greys of 16 bits, which
-    Pillow would clip at 255, are scaled to 8. 32-bit integers and floats, whose white no file
-    names, and coloured or transparent masks are refused.
+    Pictures are read as by torchvision's loader: the first one of an animation, without
+    transparency, EXIF orientation and colour profiles ignored. Only 16-bit greys differ: they are
+    scaled to 8 bits, while Pillow clips them at 255. Refused are 32-bit integers and floats, since
+    no file says which value is white, and coloured or transparent masks.
     """
     where = path or f"a record of {len(encoded)} bytes"
     try:
@@ -30,9 +30,9 @@ def open_image(encoded, path=None, mode="RGB"):
             levels = np.asarray(image).astype(np.uint32)
             image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where} is no readable image: {error}") from error
+        raise InputError(f"{where} is not a readable image: {error}") from error
     kind = UNKNOWN_WHITE.get(image.mode)
-    require(not kind, f"{where} holds {kind} (mode {image.mode}); save it with 8 bits a channel")
+    require(not kind, f"{where} has {kind} (mode {image.mode}); save it with 8 bits a channel")
     has_colors = image.mode != "P" or (image.palette and image.palette.palette)
     require(has_colors, f"{where} lacks the palette of its colours")
     if mode == "L":
@@ -42,7 +42,7 @@ def open_image(encoded, path=None, mode="RGB"):
 
 
 def _grey(image, where):
-    """A mask of 8 bits, of an image whose colours are greys."""
+    """Convert an opaque grey image of any mode to an 8-bit mask."""
     if image.mode in ("1", "L"):
         return image.convert("L")
     is_opaque = not image.has_transparency_data or image.convert("RGBA").getextrema()[3][0] == 255
@@ -52,12 +52,12 @@ def _grey(image, where):
     differences = (ImageChops.difference(*pair) for pair in ((red, green), (green, blue)))
     is_grey = max(difference.getextrema()[1] for difference in differences) <= COLOR_TOLERANCE
     fault = "coloured" if is_opaque else "transparent"
-    require(is_opaque and is_grey, f"{where} is no mask: it is {fault}; save it as greyscale")
+    require(is_opaque and is_grey, f"{where} is not a mask: it is {fault}; save it as greyscale")
     return image.convert("L")
 
 
 def decode(image, path=None):
-    """Encoded bytes, or an array that is decoded already -> uint8 RGB [h, w, 3]."""
+    """Return uint8 RGB [h, w, 3] from encoded bytes, or from an array, which is checked."""
     if not isinstance(image, np.ndarray):
         return np.asarray(open_image(image, path))
     require(
@@ -68,25 +68,25 @@ def decode(image, path=None):
 
 
 def to_unit(images):
-    """8-bit pixels -> float32 in [0, 1]."""
+    """Convert 8-bit pixels to float32 in [0, 1]."""
     return images.astype("float32") / 255
 
 
 class Transform(NamedTuple):
-    """How a protocol brings decoded Pillow images to one size; the fields describe it whole.
+    """How a protocol brings decoded Pillow images to one size.
 
-    `resize` is "short", the short side, the long one truncated (as torchvision does); "square",
-    both, the aspect ratio lost; "crop", none; "none", which leaves out the crop too.
+    `resize` scales the "short" side to `side` (the long one is truncated, as in torchvision), or
+    both sides ("square"); "crop" does not resize, and "none" does not crop either.
     """
 
-    size: int = 224  # pixels a side of the central square that is left
-    side: int = 256  # pixels that `resize` brings a side to
+    size: int = 224  # pixels a side of the central crop
+    side: int = 256  # pixels of a resized side
     resize: str = "short"
     interpolation: int = BILINEAR
-    border: int = 0  # pixels that are cut off on each side first
+    border: int = 0  # pixels cut off on each side first
 
     def __call__(self, image):
-        """The transformed Pillow image; one smaller than the crop is left as it is."""
+        """Return the transformed Pillow image; one smaller than the crop is not cropped."""
         if self.border:
             right, bottom = (side - self.border for side in image.size)
             image = image.crop((self.border, self.border, right, bottom))
@@ -101,7 +101,7 @@ class Transform(NamedTuple):
         return image.crop((left, top, left + self.size, top + self.size))
 
     def pixels(self, image, path):
-        """uint8 [size, size, ...] of an image; InputError where it does not come to that size."""
+        """Return uint8 [size, size, ...]; raise InputError if the result has a different size."""
         width, height = image.size
         require(min(width, height) >= SMALLEST, f"{path} is {width} x {height}: too small")
         changed, size = self(image), (self.size, self.size)
@@ -115,8 +115,7 @@ SQUARED = Transform(resize="square")
 
 
 def resize_and_crop(image, size):
-    """`STANDARD` for an array and another size, the short side truncated; one that has this size
-    already is left alone."""
+    """Apply `STANDARD`, with a different `size`, to an array, unless it already has this size."""
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(Transform(size, size * 256 // 224)(Image.fromarray(image)))

@@ -1,6 +1,6 @@
 """Waterbirds (Sagawa et al., ICLR 2020): birds of two kinds on backgrounds of two kinds.
 
-The released labels are kept, also those of the three species that a substring match mislabelled.
+The released labels are kept, including those of three species that a substring match mislabelled.
 """
 
 import numpy as np
@@ -26,12 +26,12 @@ SIZES = {split: sum(counts) for split, counts in GROUP_COUNTS.items()}
 
 @reader
 def read(root, allow_partial):
-    """{split: Table} with label, place, group and is_majority; 256 x 256, then the central 224."""
+    """Return {split: Table} with label, place, group, is_majority; 256 x 256, then centre 224."""
     file = root / "metadata.csv"
     require_data(file.is_file(), "Waterbirds", root, LAYOUT)
-    about = {"columns": {"attributes": "place"}, "majority": MAJORITY, "image_dir": root}
+    options = {"columns": {"attributes": "place"}, "majority": MAJORITY, "image_dir": root}
     names = {name: NAMES[name] for name in ("label", "place")}
-    parts = own(file, names=names, resize="square", allow_partial=allow_partial, **about)
+    parts = own(file, names=names, resize="square", allow_partial=allow_partial, **options)
     for split, published in GROUP_COUNTS.items():
         groups = parts[split].columns["group"] if split in parts else np.zeros(0, int)
         counts = tuple(np.bincount(groups, minlength=4).tolist())

@@ -82,7 +82,7 @@ def test_a_damaged_file_is_one_error_with_its_name(bad):
     paths = [f"photo_{i}.png" for i in range(11)]
     source = Table(11, image=encoded, label=np.arange(11), path=paths)
     seen = []
-    with pytest.raises(InputError, match=f"photo_{bad}.png is no readable image"):
+    with pytest.raises(InputError, match=f"photo_{bad}.png is not a readable image"):
         for batch in eval_batches(source, batch_size=4, image_size=SIZE):
             seen.extend(batch.label)
     assert seen == list(range(bad // 4 * 4))

@@ -30,7 +30,7 @@ def test_the_english_names_are_those_of_the_facts(shared):
             ("sea_lion", "Brown Bear"),
             ("brown bear", "wolf", "Sea-Lion"),
             [1, -1, 0],
-            "2 of the model's 3: sea_lion = output 2, Brown Bear = output 0; the model's other 1",
+            "2 of the model's 3: sea_lion = output 2, Brown Bear = output 0; .* model's other 1",
         ),
         (("car", "bus"), ("bus", "car", "car"), [1, 0, 0], "car = output 1, car = output 2"),
     ),
@@ -64,10 +64,10 @@ def test_all_of_imagenet_is_the_identity():
 @pytest.mark.parametrize(
     "data, model, message",
     (
-        (("tench", "crane"), 1000, r"1 of .* 2 classes .* 1000 of ImageNet: crane \(near 'crane'"),
-        (("tench", "n00000000"), 1000, "none of the 1000 of ImageNet: n00000000"),
-        (("cat", "cow", "dog", "pig"), ("cat", "dog"), "2 .* none of the 2 of the model: cow, pig"),
-        (("cat", "dog"), 3, r"data have 2 classes \(cat, dog\), the model 3, and without names"),
+        (("tench", "crane"), 1000, r"1 of .* 2 classes .* ImageNet's 1000: crane \(near 'crane'"),
+        (("tench", "n00000000"), 1000, "not among ImageNet's 1000: n00000000"),
+        (("cat", "cow", "dog", "pig"), ("cat", "dog"), "2 .* not among the model's 2: cow, pig"),
+        (("cat", "dog"), 3, r"data have 2 classes \(cat, dog\), the model 3, and they can be"),
         (tuple("012345678"), 1000, "the data have 9 classes .* or give num_classes"),
         (("tench", "n01440764"), 1000, "classes tench, n01440764 are one"),
     ),

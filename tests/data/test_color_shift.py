@@ -101,7 +101,7 @@ def test_test_images_are_those_of_the_training_function_at_two_ratios(written):
         ({"rho": 0.5}, "rho = 0.5: majority : minority must be >= 1"),
         ({"rho": math.nan}, "rho = nan"),
         ({"shift": 0.0}, "shift = 0.0: it must be in"),
-        ({"shift": 0.05}, "shift = 0.05: of 8-bit images it must be a multiple of 1/255"),
+        ({"shift": 0.05}, "shift = 0.05: for 8-bit images it must be a multiple of 1/255"),
         ({"seed": -1}, "seed = -1"),
         ({"split": "val"}, "split = 'val' is not known; allowed: 'train', 'test'"),
         ({"labels": LABELS[:3]}, "expected 10000 integers"),

@@ -105,8 +105,8 @@ CANNOT = {  # a file among the images that cannot be read -> what is said
     "a link to itself": (lambda path: link(path, path), "cannot be read: Too many levels"),
     "a link to a folder": (lambda path: link(path, "/tmp"), "cannot be read: Is a directory"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
-    "empty": (lambda path: path.write_bytes(b""), "is no readable image"),
-    "another kind": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVE"), "is no readable image"),
+    "empty": (lambda path: path.write_bytes(b""), "is not a readable image"),
+    "another kind": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WAVE"), "is not a readable image"),
 }
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_read_among_the_images_is_named_counted_and_left_out(kind
     with pytest.warns(UserWarning, match="1 of 4 images are unreadable and left out, first"):
         assert len(open_dataset("cifar10", data_dir=tmp_path, skip_unreadable=True).train) == 3
     streamed = open_dataset("imagenet2012", data_dir=tmp_path, skip_unreadable=True).train
-    with pytest.warns(UserWarning, match="c.JPEG .*replaced by the one after it .1 so far"):
+    with pytest.warns(UserWarning, match="c.JPEG .*replaced by the next image .1 so far"):
         batches = list(eval_batches(streamed, batch_size=4, image_size=8))
     assert [batch.valid.tolist() for batch in batches] == [[True, True, False, True]]
 
@@ -169,7 +169,7 @@ def test_images_are_decoded_in_order_and_unreadable_ones_are_named_or_left_out()
 def test_a_stream_replaces_unreadable_images_by_the_next_which_count_once():
     readable = SkippingUnreadable(damaged(3, 10))
     assert len(readable) == 11 and readable.num_classes == 11
-    with pytest.warns(UserWarning, match="photo_3.png is no readable image.*replaced.*1 so far"):
+    with pytest.warns(UserWarning, match="photo_3.png is not a readable image.*replaced.*1 so far"):
         assert (readable[3]["label"], readable[3]["valid"]) == (4, False)
     with pytest.warns(UserWarning, match="photo_10.png .*2 so far"):
         np.testing.assert_array_equal(readable[10]["image"], IMAGES[0])  # round to the first
@@ -225,7 +225,7 @@ def test_data_dir_may_be_the_data_set_itself(data_dir):
         tfds_source("cifar10", "val", data_dir=version)
 
 
-@pytest.mark.parametrize("keep, message", ((0, "is missing"), (1000, "(is cut short|holds 0 of)")))
+@pytest.mark.parametrize("keep, message", ((0, "is missing"), (1000, "(is cut short|has 0 of)")))
 def test_damaged_shards_are_named(data_dir, tmp_path, keep, message):
     root = shutil.copytree(data_dir, tmp_path / "copy")
     (shard,) = root.glob("cifar10/3.0.2/*train*")

@@ -54,5 +54,5 @@ def test_independent_and_absent_attributes_make_no_majority():
 
 
 def test_groups_that_there_are_not_are_named():
-    with pytest.raises(InputError, match="'land': no group of these; the groups: landbird, land; "):
+    with pytest.raises(InputError, match="'land', which is not a group; the groups: landbird, "):
         majority_groups(counted(PUBLISHED, NAMES), ("landbird, land", "land"))

@@ -166,10 +166,10 @@ def test_images_and_masks_are_taken_as_they_are_or_resized(written, transform):
 
 
 DAMAGED = (
-    (np.full((224, 224), 2.0), r"is float64 \(224, 224\) and no mask: it must be \[h, w\], bool"),
-    (np.ones((224, 224, 3), bool), r"is bool \(224, 224, 3\) and no mask"),
+    (np.full((224, 224), 2.0), r"is float64 \(224, 224\), not a mask: it must be \[h, w\], bool"),
+    (np.ones((224, 224, 3), bool), r"is bool \(224, 224, 3\), not a mask"),
     (np.ones((224, 100), bool), "is 100 x 224, its image 224 x 224"),
-    (np.array([{}, None]), "is no readable .npy file of numbers: .*allow_pickle=False"),
+    (np.array([{}, None]), "is not a readable .npy file of numbers: .*allow_pickle=False"),
 )
 
 

@@ -34,7 +34,7 @@ def test_labels_follow_the_map_whatever_the_order_of_the_folders(tmp_path):
     (tmp_path / "zebra").mkdir()
     again, _ = list_classes(tmp_path, CLASSES, False, ignore_others=True)
     assert again == paths
-    with pytest.raises(InputError, match="1 folders that are no class, first zebra; classes are"):
+    with pytest.raises(InputError, match="1 folders that are not classes, first zebra; classes"):
         list_classes(tmp_path, CLASSES, True)
 
 

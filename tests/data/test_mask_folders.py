@@ -90,7 +90,7 @@ def test_masks_that_are_not_there_are_counted_at_once(root):
     (root / "masks" / CLASSES[1] / f"{CLASSES[1]}_2.png").rename(root / "masks" / "elsewhere.png")
     message = rf"2 of 6 masks in .*masks are missing, first {CLASSES[1]}/{CLASSES[1]}_0.JPEG: every"
     refused(message, opened, root)
-    refused("mask_dir = .*nowhere is no folder", with_masks, None, root / "nowhere")
+    refused("mask_dir = .*nowhere is not a folder", with_masks, None, root / "nowhere")
     refused(
         "mask_dir = masks is for imagenet2012, not for cifar10",
         open_dataset,
@@ -100,8 +100,8 @@ def test_masks_that_are_not_there_are_counted_at_once(root):
 
 
 BAD = {
-    "truncated": (lambda png: png[:60], "_0.png is no readable image"),
-    "empty": (lambda _: b"", "_0.png is no readable image"),
+    "truncated": (lambda png: png[:60], "_0.png is not a readable image"),
+    "empty": (lambda _: b"", "_0.png is not a readable image"),
     "of another size": (lambda _: png(np.zeros((40, 30), np.uint8)), "30 x 40, its image 40 x 30"),
 }
 
@@ -112,7 +112,7 @@ def test_a_mask_that_is_wrong_is_named_when_it_is_read(root, kind):
     file = root / "masks" / CLASSES[0] / f"{CLASSES[0]}_0.png"
     file.write_bytes(change(file.read_bytes()))
     refused(message, take, opened(root).train)
-    with pytest.warns(UserWarning, match=f"{message}.*replaced by the one after it"):
+    with pytest.warns(UserWarning, match=f"{message}.*replaced by the next image"):
         take(opened(root, skip_unreadable=True).train)
 
 
@@ -139,17 +139,17 @@ def test_records_find_their_masks_by_their_file_names(root):
         assert_array_equal(table[row]["mask"], image[..., :1])
     assert take(table)[0].mask.shape == (6, 16, 16, 1)
     (root / "masks" / CLASSES[0] / f"{CLASSES[0]}_0.png").unlink()
-    refused(rf"no mask of {CLASSES[0]}_0.JPEG: looked for .*_0.png", take, table)
+    refused(rf"{CLASSES[0]}_0.JPEG has no mask: looked for .*_0.png", take, table)
 
 
 def test_records_without_file_names_are_refused(root, tmp_path):
-    refused("the records of there do not say file_name", with_masks, records(), root / "masks")
+    refused("the records of there have no file_name", with_masks, records(), root / "masks")
     arrays = {f"{part}_images": np.zeros((2, 32, 32, 3), np.uint8) for part in ("train", "test")}
     arrays |= {f"{part}_labels": np.arange(2) for part in ("train", "test")}
     np.savez(tmp_path / "a.npz", **arrays)
     prepare_arrays(tmp_path / "a.npz", "arrays", tmp_path, version="1.0.0")
     table = tfds_source("arrays", "train", data_dir=tmp_path)
-    refused("do not say file_name, so no mask can be found", with_masks, table, root / "masks")
+    refused("have no file_name, which names the mask", with_masks, table, root / "masks")
 
 
 def test_records_that_tfds_wrote_say_their_names(root, tmp_path):

@@ -98,18 +98,18 @@ REFUSED = [
     (line("img/0498.png,cat"), "line 500 has 2 cells, the header 5"),
     (line(SAME.replace("img/", "a, b")), "line 500 has 6 cells, the header 5: .*quote a text"),
     (line(f'"{SAME}'), "line 500 opens a quote"),
-    (cell("label", "ch\xe2t"), "is no readable table: line 500 is not in UTF-8"),
-    (cell("label", "c\0t"), "line 500 holds a NUL"),
-    (lambda x: x[1:], "line 1 names no image and label .*; it has img/0000.png, cat"),
+    (cell("label", "ch\xe2t"), "is not readable: line 500 is not in UTF-8"),
+    (cell("label", "c\0t"), "line 500 holds a NUL character"),
+    (lambda x: x[1:], "line 1 has no image and label columns .*; it has img/0000.png, cat"),
     (lambda x: x[:1], "has no rows below its header"),
     (lambda x: [], "has no rows"),
-    (cell("image", "img/text.png"), r"text.png is no readable.*line 500\)"),
-    (cell("image", "img/cut.png"), r"cut.png is no readable.*line 500\)"),
+    (cell("image", "img/text.png"), r"text.png is not a readable.*line 500\)"),
+    (cell("image", "img/cut.png"), r"cut.png is not a readable.*line 500\)"),
     (cell("image", "img/tiny.png"), r"is 4 x 4: too small \(.*line 500\)"),
     (cell("mask", "small.png"), r"small.png is 10 x 9, its image 10 x 10: .*line 500\)"),
-    (cell("mask", "colour.png"), r"is no mask: it is coloured.*line 500\)"),
-    (cell("mask", "text.npy"), r"text.npy is no readable .npy.*line 500\)"),
-    (cell("mask", "negative.npy"), r"int64 \(10, 10\) and no mask.*line 500\)"),
+    (cell("mask", "colour.png"), r"is not a mask: it is coloured.*line 500\)"),
+    (cell("mask", "text.npy"), r"text.npy is not a readable .npy.*line 500\)"),
+    (cell("mask", "negative.npy"), r"int64 \(10, 10\), not a mask.*line 500\)"),
 ]
 NUMBERS = {"train": "0", "val": "1", "test": "2.0"}
 READ = {
@@ -323,7 +323,7 @@ def test_row_i_of_each_variant_shows_the_same_object(tmp_path):
     "old, new, message",
     (
         ("same,n3", "same,n7", "line 3: its object is in test/same already"),
-        ("b2.png,dog", "b2.png,cat", "line 7: its label is not that of its pair in test/same"),
+        ("b2.png,dog", "b2.png,cat", "line 7: its label differs from that of its pair in test"),
         ("rand,n3", "rand,n4", r"line 3: its pair is not in every variant \(and 1 more"),
         ("same,n3", "same,", "line 3: pair is empty"),
         ("test,same,n3", "test,,n3", "line 3: variant is empty"),
@@ -339,7 +339,7 @@ def test_objects_without_a_pair_or_an_image_are_left_out_on_demand(tmp_path):
     table(tmp_path, PAIRED.replace("rand,n3", "rand,n4"))
     parts, said = read_own(tmp_path, allow_partial=True)
     assert [len(parts[f"test/{variant}"]) for variant in ("same", "rand")] == [2, 2]
-    assert "left out: 2 rows whose pair not all variants have" in said
+    assert "left out: 2 rows whose pair is not in every variant" in said
     table(tmp_path, PAIRED)
     put(tmp_path / "c2.png", "no image")
     with pytest.warns(UserWarning, match="test/rand: 1 of 3 images are unreadable"):

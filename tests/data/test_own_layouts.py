@@ -94,8 +94,8 @@ def test_the_majority_is_said_to_be_unknown_without_a_part_train(tmp_path):
     table(tmp_path, "image,label,place\na.png,0,x\nb.png,1,x\nc.png,1,y")
     parts, said = read_own(tmp_path)
     assert "is_majority" not in parts["test"].columns and "group" in parts["test"].columns
-    assert said[2].startswith("majority: unknown, as it is the groups more frequent in train than")
-    assert said[2].endswith("only each group and the worst are measured; name it with majority")
+    assert said[2].startswith("majority: unknown without a part train: only each group and")
+    assert said[2].endswith("; name the groups with majority")
     _, said = read_own(tmp_path, majority="label 1, x")
     assert said[2] == "majority: the groups named"
 
@@ -184,7 +184,7 @@ def test_the_attribute_lists_of_celeba(tmp_path, form):
     assert columns(parts, "label", "Male") == found
     assert parts["test"].columns["path"] == [tmp_path / "img_align_celeba" / "000004.jpg"]
     assert any("attribute list of CelebA: label = Blond_Hair" in text for text in said)
-    for chosen, text in (({}, ""), ({"label": "blond"}, ", and 'blond' is none")):
+    for chosen, text in (({}, ""), ({"label": "blond"}, ", but not 'blond'")):
         said = f"has 3 attributes{text}: .* among Bald, Blond_Hair, Male"
         with pytest.raises(InputError, match=said):
             own(tmp_path, columns=chosen)
@@ -242,8 +242,8 @@ def test_class_folders_with_and_without_parts(tmp_path):
 @pytest.mark.parametrize(
     "files, message",
     (
-        (("train/a/1.png", "train/b/x.txt"), "train/b holds no image: move or remove it"),
-        (("a/1.png", "b/2.png", "b/c/3.png"), "b holds folders: move or remove it"),
+        (("train/a/1.png", "train/b/x.txt"), "train/b has no image: move or remove it"),
+        (("a/1.png", "b/2.png", "b/c/3.png"), "b contains folders: move or remove it"),
         (("val/a/1.png", "valid/a/2.png"), "two folders for one part, valid"),
         (("train/a/1.png", "train/A/2.png"), "label is 'a', and 'A' in .*A/2.png"),
         (("x.txt",), "no images in .*: expected manifest.csv"),
@@ -269,18 +269,18 @@ def test_a_path_without_data_is_missing_data(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     (
-        ({"columns": {"lable": "y"}}, "columns.lable is not known; there are image, label"),
+        ({"columns": {"lable": "y"}}, "columns.lable is not known; allowed: image, label"),
         ({"columns": {"label": "z"}}, "line 1 has no column 'z'; it has filename, y, a, split"),
         ({"columns": {"attributes": ("a", "y")}}, "line 1: y cannot be an attribute"),
-        ({"names": {"b": ("x",)}}, "names.b is no column that is read; there are label, a, breed"),
+        ({"names": {"b": ("x",)}}, "names.b is not a column that is read: label, a, breed"),
         ({"names": {"label": ("cat", "cow")}}, "line 3: label is 'dog'.*; allowed: cat, cow"),
         ({"names": {"breed": ("x", "y")}}, "line 2: breed is 7 .*; allowed: 0 to 1"),
         ({"num_classes": 3}, "num_classes = 3, but the 2 classes have names: cat, dog"),
-        ({"majority": "cat, mars"}, "majority names 'cat, mars': no group of these; the groups: "),
+        ({"majority": "cat, mars"}, "majority names 'cat, mars', which is not a group; the groups"),
         ({"resize": "long"}, "resize = 'long' is not known; allowed: 'short', 'square', 'none'"),
         ({"interpolation": "box"}, "interpolation = 'box' is not known"),
         ({"names": {"label": ("cat", "cat")}}, "names.label has a name twice: cat, cat"),
-        ({"image_dir": "nowhere"}, "image_dir = nowhere is no folder"),
+        ({"image_dir": "nowhere"}, "image_dir = nowhere is not a folder"),
         ({"image_size": 0}, "image_size = 0"),
     ),
 )

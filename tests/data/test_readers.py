@@ -168,7 +168,7 @@ FEW = "998 of 1000 classes"
 # is a part less; or what else is said; or None: the same)
 DAMAGED = {
     "a class": ("imagenet", remove(f"val/{TENCH}"), "1 of 5 class folders", {"val": 8}),
-    "no class": ("imagenet", lambda root: (root / "val/n0").mkdir(), "no class, first n0;", None),
+    "no class": ("imagenet", lambda root: (root / "val/n0").mkdir(), "not classes, first n0", None),
     "of 113": ("objectnet", remove("images/mug"), "1 of 4 .*, first mug", {"images": 6}),
     "in one cell": ("imagenet_c", remove(f"{FIRST}/{ONE}"), f"{FIRST} {LACKS}", CELLS),
     "in the last": ("imagenet_c", remove(f"{LAST}/{ONE}"), f"{LAST} {LACKS}", CELLS),
@@ -177,13 +177,13 @@ DAMAGED = {
     "none shared": ("imagenet_c", rename("snow/1/*/*", "ILS", "X"), "snow/1 lacks 4", "no image"),
     "mask": ("imagenet9", remove(MASK), "1 of 18 masks .*n00000006_2.npy", {"original": 17}),
     "a dog": ("imagenet9", remove("no_fg/val/00_dog"), "no_fg.val is incom", {"no_fg": 16}),
-    "a Dog": ("imagenet9", rename("no_fg/val/00*", "dog", "Dog"), "no class, first 00_Dog", None),
+    "a Dog": ("imagenet9", rename("no_fg/val/00*", "dog", "Dog"), "not classes, first 00_D", None),
     "a variant": ("imagenet9", remove("no_fg"), "no_fg.val is missing", {"no_fg": None}),
     "original": ("imagenet9", remove("original"), "val is missing", "has no original, which"),
     "mixed": ("imagenet9", remove("mixed_rand"), "val is missing", "has no mixed_rand, which"),
     "scenes": ("imagenet9", remove("only_bg_t"), "val is missing", "has no only_bg_t, which"),
     "pickle": ("rival10", remove(f"test/*/{PICKLED}_attr_dict.pkl"), NO_MASK, {"test": 39}),
-    "of no class": ("rival10", another_image, "n00000001_x.JPEG is named for no RIVAL10", None),
+    "of no class": ("rival10", another_image, "n00000001_x.JPEG has no RIVAL10", None),
     "split": ("rival10", remove("test"), "test/ordinary is missing: both splits are needed", None),
     "both": ("rival10", in_both_splits, "41 images", f"1 images are in both .* {PICKLED}.JPEG"),
     "bird": ("waterbirds", remove("004.*/*"), "1 of 24 .* line 5: .*Bird_0004_0", {"train": 7}),
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_is_named_or_left_out_and_counted(name, file, part, 
             table[i]
             kept.append(i)
         except InputError as error:
-            assert f"{file.name} is no readable " in str(error)
+            assert f"{file.name} is not a readable " in str(error)
     assert len(kept) == left
     with pytest.warns(UserWarning, match=f"{part}: 1 of {total} images are unreadable") as warned:
         parts = read(name, root, skip_unreadable=True)
@@ -341,7 +341,7 @@ def test_parts_that_are_not_there_are_said(check, copy, monkeypatch):
     complete, said = check("imagenet9", root)
     assert not complete
     assert "imagenet9 original: 18 of 4,050 images" in said
-    assert "imagenet9 only_fg: nothing of 4,050 images" in said
+    assert "imagenet9 only_fg: 0 of 4,050 images" in said
 
 
 def test_records_of_arrays_are_checked_and_data_made_of_others_are_not(check, written):

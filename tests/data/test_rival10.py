@@ -106,7 +106,7 @@ def test_a_hostile_pickle_is_not_executed(root, tmp_path, place):
     for hostile in (gadget, {"entire-object": gadget}, {gadget: "x"}, in_list):
         for protocol in (0, 2, 4):
             place.write_bytes(pickle.dumps(hostile, protocol))
-            with pytest.raises(InputError, match=f"{place.name} holds no mask 'entire-") as error:
+            with pytest.raises(InputError, match=f"{place.name} has no mask 'entire-") as error:
                 read_one(root)
             assert not mark.exists() and "\n" not in str(error.value)
 
@@ -116,10 +116,10 @@ def test_a_pickle_without_the_mask_is_named(root, place):
     masks = ({"entire-object": value} for value in (7, "not base64 %", "é"))
     for content in (b"", b"\x80\x04", *map(pickle.dumps, (*whole, *masks))):
         place.write_bytes(content)
-        with pytest.raises(InputError, match=f"{place.name} holds no mask 'entire-object'"):
+        with pytest.raises(InputError, match=f"{place.name} has no mask 'entire-object'"):
             read_one(root)
     place.write_bytes(pickle.dumps({"entire-object": base64.b64encode(b"no PNG").decode()}))
-    with pytest.raises(InputError, match=f"{place.name} is no readable image"):
+    with pytest.raises(InputError, match=f"{place.name} is not a readable image"):
         read_one(root)
 
 
@@ -142,7 +142,7 @@ def test_a_mask_of_another_size_is_resized_on_its_own(root, size):
     before = read_one(root, stem=stem)["image"]
     mask = Image.fromarray(np.random.default_rng(0).integers(0, 256, size[::-1], np.uint8))
     mask.save(root / "test" / "entire_object_masks" / f"{stem}.JPEG", format="PNG")
-    with pytest.warns(UserWarning, match="test/ordinary: masks differ in size from their images"):
+    with pytest.warns(UserWarning, match="test/ordinary: masks and images differ in size"):
         found = read_one(root, stem=stem)
     np.testing.assert_array_equal(found["mask"][..., 0], mask.resize((224, 224), BILINEAR))
     np.testing.assert_array_equal(found["image"], before)

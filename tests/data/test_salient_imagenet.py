@@ -107,10 +107,10 @@ def test_damaged_answers_are_named_by_their_line(root):
     lines = text.splitlines()
     without = "\n".join(line for line in lines if f"{SECOND},7,11" not in line)
     for damaged, message in (
-        (text.replace("separate_object", "x", 1), "line 3: answer 'x' is none of"),
+        (text.replace("separate_object", "x", 1), "line 3: answer 'x' is not one of"),
         (text.replace("Answer.main", "Answer"), "csv line 2 is damaged"),
-        (without, "image_names_map.csv: no worker answered on feature 11"),
-        (f"{text}{lines[-1]}\n", "lines 21 and 22 are one worker's"),
+        (without, "image_names_map.csv: no worker judged feature 11"),
+        (f"{text}{lines[-1]}\n", "lines 21 and 22 are by one worker"),
     ):
         file.write_text(damaged)
         with pytest.raises(InputError, match=message):
@@ -139,7 +139,7 @@ def test_a_manifest_gives_the_same_examples(written, tmp_path):
     "rows, message",
     (
         ("image,wnid,core_masks|x,n01440764,m", "line 1 has no column spurious_masks; the columns"),
-        ("{head}|x.JPEG,n00000001,m,", "line 2: 'n00000001' is no wnid of ImageNet's 1000"),
+        ("{head}|x.JPEG,n00000001,m,", "line 2: 'n00000001' is not one of ImageNet's 1000"),
         ("{head}|{x}|y,n01440764,m,|a/../x.JPEG,n01443537,,", "lines 2 and 4 name the same file"),
         ("{head}|{x}", "2 image or mask files are missing, first .*x.JPEG; .* name ImageNet's"),
     ),
@@ -166,7 +166,7 @@ def test_a_wordnet_dict_is_parsed_and_not_executed(root, tmp_path):
     nested, wrong = "{" * 5000 + "}" * 5000, ("{[1]: 'n01440764'}", "{None: 'n01440764'}")
     for damaged in (hostile, nested, *wrong, "{'a'}", "", "}{"):
         file.write_text(f"wordnet_dict = {damaged}")
-        with pytest.raises(InputError, match="wordnet_dict.py is no dictionary of wnids"):
+        with pytest.raises(InputError, match="wordnet_dict.py is not a dictionary of wnids"):
             load(root)
         assert not mark.exists()
 

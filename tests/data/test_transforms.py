@@ -104,7 +104,7 @@ def test_damaged_files_raise_one_clear_error(suffix):
     """Cut short at many places, and with bytes flipped: a decoded image or an InputError."""
     data = encode(Image.fromarray(PHOTO), suffix)
     for keep in (0, 5, 30, 45, 100, len(data) // 2):
-        with pytest.raises(InputError, match="photo.x is no readable image"):
+        with pytest.raises(InputError, match="photo.x is not a readable image"):
             decode(data[:keep], "photo.x")
     refused = 0
     for place, bits in itertools.product(range(8, 72), (0xFF, 0x01, 0x80)):  # headers
@@ -219,7 +219,7 @@ REFUSED = {"32-bit integers .mode I": RAMP.astype(np.int32), "floating-point num
 @pytest.mark.parametrize("mode", ("RGB", "L"))
 @pytest.mark.parametrize("message", REFUSED)
 def test_pictures_whose_white_is_not_known_are_refused(message, mode):
-    with pytest.raises(InputError, match=f"x.tif holds {message}") as error:
+    with pytest.raises(InputError, match=f"x.tif has {message}") as error:
         open_image(encode(Image.fromarray(REFUSED[message]), "TIFF"), "x.tif", mode)
     assert "\n" not in str(error.value)
 
@@ -232,15 +232,15 @@ MASKS = {  # file -> greys, or what is said
     "a palette of greys": (palette(greys=True), RAMP),
     "opaque": (encode(Image.fromarray(with_alpha(GREYS, 255)), "PNG"), RAMP),
     "opaque grey": (encode(Image.fromarray(with_alpha(RAMP, 255)), "PNG"), RAMP),
-    "coloured": (encode(Image.fromarray(COLORS), "PNG"), "no mask: it is coloured"),
-    "a palette of colours": (palette(), "no mask: it is coloured"),
+    "coloured": (encode(Image.fromarray(COLORS), "PNG"), "not a mask: it is coloured"),
+    "a palette of colours": (palette(), "not a mask: it is coloured"),
     "transparent": (
-        encode(Image.fromarray(with_alpha(RAMP, 0, 255)), "PNG"), "no mask: it is transparent"
+        encode(Image.fromarray(with_alpha(RAMP, 0, 255)), "PNG"), "not a mask: it is transparent"
     ),
     "transparent palette": (
-        palette(greys=True, transparency=7), "no mask: it is transparent"
+        palette(greys=True, transparency=7), "not a mask: it is transparent"
     ),
-    "CMYK": (encode(CMYK, "TIFF"), "no mask: it is coloured"),
+    "CMYK": (encode(CMYK, "TIFF"), "not a mask: it is coloured"),
 }  # fmt: skip
 
 

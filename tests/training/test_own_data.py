@@ -105,7 +105,7 @@ def test_data_that_cannot_be_trained_on_are_refused(folder, tmp_path):
     refused("no images in|no data in", training_data, own_config(tmp_path))
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "one.png").write_bytes((folder / "val_0.png").read_bytes())
-    message = "has no part train and no part val, only test: training needs train and val; docs"
+    message = "has no part train and no part val, only test: training needs train and val"
     refused(message, training_data, own_config(tmp_path))
     text = (folder / "manifest.csv").read_text()
     (tmp_path / "none.csv").write_text(text.splitlines()[0])
@@ -132,7 +132,7 @@ def test_a_mask_that_is_wrong_is_named_with_its_line(folder, tmp_path, kind):
         Image.new("L", (WIDE[1], WIDE[0])).save(root / "bad.png")
     text = (root / "manifest.csv").read_text()
     (root / "manifest.csv").write_text(text.replace("train,train_0.png", "train,bad.png"))
-    message = "bad.png is no readable image" if kind == "truncated" else "bad.png is 24 x 40, its"
+    message = "bad.png is not a readable" if kind == "truncated" else "bad.png is 24 x 40, its"
     for augmentation in ("none", "imagenet"):
         config = own_config(root, augmentation=augmentation)
         refused(rf"{message}.*manifest.csv line 2\)", batches, config)
@@ -173,7 +173,7 @@ def test_a_model_knows_its_classes_when_it_is_evaluated(folder, tmp_path):
 
     # Data of another place are another run's, whatever their classes.
     config.data_dir = str(folder / "manifest.csv")
-    refused("holds a run of another config .data_dir", train, config, tmp_path / "run")
+    refused("holds a run with a different config .data_dir", train, config, tmp_path / "run")
 
     file = tmp_path / "run" / "model.json"
     for bad in (["ant"], "ant", [1, 2, 3]):
