@@ -3,8 +3,8 @@
 python scripts/reproduce.py --config configs/quickstart.py
 
 Everything goes to --workdir (runs/<config name>): one run directory a model, records.jsonl,
-figures/, report.html. A second call resumes the first. A suite of several
-settings of the data has a directory for each, and predictions.json, written before it trains.
+figures/, report.html. Run the same command again to resume. A suite with several settings of the
+data has a directory for each, and predictions.json, written before it trains.
 """
 
 import copy
@@ -22,7 +22,7 @@ def main(flags):
     import jax
     from markupsafe import escape  # as in the page
 
-    jax.config.update("jax_num_cpu_devices", _cli.num_cores())  # each trains models of its own
+    jax.config.update("jax_num_cpu_devices", _cli.num_cores())  # each trains its own models
     from advspur._checks import check_choice, check_count, require
     from advspur._progress import Progress
     from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
@@ -36,7 +36,7 @@ def main(flags):
     from advspur.training.suite import check_suite
 
     config, workdir = flags.config, _cli.workdir()
-    require(config.dataset in BENCHMARK_OF, f"a suite is of {' or '.join(BENCHMARK_OF)}")
+    check_choice("dataset", config.dataset, BENCHMARK_OF)
     _cli.use_compile_cache(workdir)
     evaluation = config.evaluation.to_dict()
     _cli.split_heads(evaluation)
@@ -57,16 +57,16 @@ def main(flags):
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
         if config.suite.get("dials"):
             every = list(suite_configs(config, settings=tuple(config.suite.dials)))
-            found = _predictions.predictions(every)
-            _predictions.write("predictions.json", found, every, workdir)
+            predicted = _predictions.predictions(every)
+            _predictions.write("predictions.json", predicted, every, workdir)
         if config.suite.get("recipes") and config.dataset == "spurious_shapes":
             every = list(suite_configs(config, trained=tuple(config.suite.recipes)))
-            found = _predictions.prescription(every)
-            _predictions.write("prescription.json", found, every, workdir)
+            predicted = _predictions.prescription(every)
+            _predictions.write("prescription.json", predicted, every, workdir)
         name_of = {run: str(run.relative_to(workdir)) for run in runs}
         weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
         total = sum(num_steps * weight + passes for weight in weights.values())
-        measured = 0
+        num_records = 0
         with Progress(total, workdir.name) as progress:  # in forward passes over an image
             faults = train_suite(
                 runs,
@@ -77,7 +77,7 @@ def main(flags):
                 path = run.parent / "records.jsonl"
                 record_training(run, path)
                 part = progress.part(f"{name_of[run]} on {row.name}", total=passes)
-                found = evaluate_model(
+                records = evaluate_model(
                     open_model(run),
                     row,
                     path=path,
@@ -89,32 +89,32 @@ def main(flags):
                     progress=part,
                 )
                 part.skip_rest()
-                measured += len(found)
+                num_records += len(records)
         sweeps = [sweep_theory(name, workdir) for name in figures]
         page = workdir / "report.html"
-        records = {run.parent / "records.jsonl" for run in runs}
-        newest = max((p.stat().st_mtime for p in (*records, *sweeps) if p.exists()), default=0)
+        inputs = {run.parent / "records.jsonl" for run in runs} | set(sweeps)
+        newest = max((path.stat().st_mtime for path in inputs if path.exists()), default=0)
         is_old = not page.exists() or page.stat().st_mtime < newest
         note = f'<meta name="note" content="{escape(config.note)}">'
         if is_old or note not in page.read_text():
             write_report(workdir)
-    print(f"{page}: {len(runs) - len(faults)} models, {measured or 'no'} new numbers")
+    print(f"{page}: {len(runs) - len(faults)} models, {num_records or 'no'} new numbers")
     require(not faults, "; ".join(f"{run}: {fault}" for run, fault in faults.items()))
 
 
 def suite_configs(config, settings=None, trained=None):
-    """(name, config) of each model of the suite, "<setting>/<model>" where it has settings.
+    """Yield (name, config) of each model of the suite; "<setting>/<model>" if it has settings.
 
-    None: of the settings, and of the recipes, that are run.
+    `settings` and `trained` (recipes): None: those of the config.
     """
     from advspur._checks import InputError, check_choice, first_line, norm_name, require
 
-    def given(values):
+    def drop_empty(values):
         return [value for value in values if value != ""]  # --config.KEY= is ("",)
 
-    budgets = [(2.0, 0.0), *((2.0, e) for e in given(config.suite.l2_epsilons))]
-    budgets += [(math.inf, e) for e in given(config.suite.linf_epsilons)]
-    kinds = {}  # {name: what it changes in the config}
+    budgets = [(2.0, 0.0), *((2.0, e) for e in drop_empty(config.suite.l2_epsilons))]
+    budgets += [(math.inf, e) for e in drop_empty(config.suite.linf_epsilons)]
+    kinds = {}  # {name: its changes of the config}
     for p, epsilon in budgets:
         size = f"{epsilon * 255:g}_255" if p == math.inf else f"{epsilon:g}"
         name = f"{norm_name(p)}_eps{size}" if epsilon else "standard"
@@ -135,8 +135,9 @@ def suite_configs(config, settings=None, trained=None):
             fault = f"suite.dials.{setting}.{name} = {value!r}: expected {kind.__name__}"
             require(isinstance(value, kind), fault)
     is_shapes = "" in dials or config.dataset == "spurious_shapes"
-    require(is_shapes, "suite.dials are of spurious_shapes: set dataset = 'spurious_shapes'")
-    for setting, seed, rho in itertools.product(settings, given(config.suite.seeds), given(rhos)):
+    require(is_shapes, "suite.dials change spurious_shapes: set dataset = 'spurious_shapes'")
+    seeds, rhos = drop_empty(config.suite.seeds), drop_empty(rhos)
+    for setting, seed, rho in itertools.product(settings, seeds, rhos):
         for name, changes in kinds.items():
             model = copy.deepcopy(config)
             model.seed, model.color_shift.rho = seed, rho
@@ -152,7 +153,7 @@ def suite_configs(config, settings=None, trained=None):
 
 
 def sweep_theory(name, workdir):
-    """The file of configs/theory_<name>.py in `workdir`, swept now if it is not there."""
+    """Return the file of configs/theory_<name>.py in `workdir`; sweep if it is absent."""
     import jax
 
     from advspur.theory.run import run_sweeps

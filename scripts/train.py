@@ -1,7 +1,7 @@
 """Train one model: python scripts/train.py --config configs/l2_eps3.py [--config.KEY=VALUE]...
 
-Checkpoints, metrics.jsonl and TensorBoard events go to --workdir (runs/<config name>). The same
-command resumes where the last one stopped.
+Checkpoints, metrics.jsonl and TensorBoard events go to --workdir (runs/<config name>). Run the same
+command again to resume.
 """
 
 import _cli

@@ -1,4 +1,4 @@
-"""The inner maximisation of adversarial training: what a step does to its images."""
+"""The inner maximisation of adversarial training: the attack on the images of a step."""
 
 import functools
 from typing import NamedTuple
@@ -15,13 +15,13 @@ METHODS = ("pgd", *FGSM_METHODS, "free")
 
 
 class Attack(NamedTuple):
-    """The inner maximisation of a step; its budget is given at each call.
+    """The inner maximisation of a step; each call takes its budget.
 
-    The budget is epsilon; of an attack `by_region` it is (epsilon, core, rest), and that of a pixel
-    is epsilon times the weight of its region, of the object's mask or of the rest.
+    The budget is epsilon, or (epsilon, core, rest) for an attack `by_region`: that of a pixel is
+    then epsilon times the weight of its region, the object's mask or the rest.
 
-    The loss "kl" is that of TRADES: away from what the network predicts on the image, whatever the
-    label. A `method` of `fgsm.FGSM_METHODS` takes no notice of what follows `p` but the loss.
+    The loss "kl", of TRADES, is the divergence from the prediction on the image, whatever the
+    label. The methods of `fgsm.FGSM_METHODS` use only `p`, the loss and `by_region`.
     """
 
     p: float
@@ -33,35 +33,30 @@ class Attack(NamedTuple):
     by_region: bool = False
 
     def __call__(self, logits_fn, images, labels, key, budget, mask=None):
-        """Adversarial images; `mask` [n, h, w, 1 or 2] is uint8, as of a Batch."""
+        """Return adversarial images; `mask` [n, h, w, 1 or 2] is uint8, as in a Batch."""
         epsilon, *weights = budget if self.by_region else (budget,)
         loss = self.loss
         if loss == "kl":
             predicted = jax.nn.softmax(logits_fn(images))
 
-            def loss(logits, _):  # KL(predicted || .) and a constant
+            def loss(logits, _):  # KL(predicted || .) plus a constant
                 return optax.softmax_cross_entropy(logits, predicted)
 
-        given, ball = (logits_fn, images, labels, key), {"p": self.p, "epsilon": epsilon}
+        options = {"p": self.p, "epsilon": epsilon, "loss": loss}
         if self.by_region:
             regions = zip(weights, mask_regions(mask), strict=True)
-            ball["budget_weights"] = sum(weight * region for weight, region in regions)
+            options["budget_weights"] = sum(weight * region for weight, region in regions)
         if self.method != "pgd":
-            return fgsm(*given, method=self.method, loss=loss, **ball)
-        return pgd(
-            *given,
-            **ball,
-            num_steps=self.num_steps,
-            step_size=epsilon * self.relative_step_size,
-            random_start=self.random_start,
-            loss=loss,
-        )
+            return fgsm(logits_fn, images, labels, key, method=self.method, **options)
+        size = epsilon * self.relative_step_size
+        options |= {"num_steps": self.num_steps, "step_size": size}
+        return pgd(logits_fn, images, labels, key, random_start=self.random_start, **options)
 
 
 class AnyAttack(NamedTuple):
     """One of several attacks for each model of a suite.
 
-    Its budget is (which, epsilon, core, rest), the last two used by an attack `by_region` alone.
+    Its budget is (which, epsilon, core, rest); only an attack `by_region` uses the last two.
     """
 
     attacks: tuple  # None: no attack
@@ -72,8 +67,8 @@ class AnyAttack(NamedTuple):
         def branch(attack):
             if attack is None:
                 return images
-            own = budget if attack.by_region else budget[0]
-            return attack(logits_fn, images, labels, key, own, mask)
+            size = budget if attack.by_region else budget[0]
+            return attack(logits_fn, images, labels, key, size, mask)
 
         return jax.lax.switch(which, [functools.partial(branch, a) for a in self.attacks])
 
@@ -81,9 +76,9 @@ class AnyAttack(NamedTuple):
 class FreeAttack(NamedTuple):
     """Free adversarial training (Shafahi et al., NeurIPS 2019, arXiv 1904.12843).
 
-    A batch is replayed `num_replays` times. Each pass, of the network as it trains, gives the
-    gradient that moves the weights and the one that moves the images, by `relative_step_size`
-    epsilon. The published perturbation is kept from the batch before; this one starts again.
+    A batch is replayed `num_replays` times. Each pass, in training mode, gives the gradients that
+    move the weights and, by `relative_step_size` epsilon, the images. The perturbation starts again
+    with each batch; the published one is kept from the batch before.
     """
 
     p: float

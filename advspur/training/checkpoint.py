@@ -1,8 +1,8 @@
 """Checkpoints: the last few and the best, each with everything that a run needs to resume.
 
-One orbax step directory holds three items: `model` (params, batch_stats, and their average),
+An orbax step directory holds three items: `model` (params, batch_stats, and their averages),
 `training` (optimiser, step, key) and `facts` (seconds spent, checksums of the other two). It
-appears under its final name only when it is complete; one that is damaged later is set aside.
+appears under its final name only when it is complete; one damaged later is set aside.
 """
 
 import errno
@@ -26,8 +26,8 @@ class Checkpoints:
 
     def __init__(self, directory, *, keep_last, best_metric):
         self.directory = Path(directory).absolute()
-        # orbax logs every directory it makes, and with a stack trace each what it raises as well;
-        # asyncio logs what orbax dropped of a damaged checkpoint.
+        # orbax logs every directory it makes and, with a stack trace, every error that it raises;
+        # asyncio logs the tasks that orbax drops after a damaged checkpoint.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -42,11 +42,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def steps(self):
-        """The steps that there are checkpoints of, ascending."""
+        """The steps with a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state, *, seconds, metrics):
-        """Begin to write `state`, on the host; all processes call it, and the first one writes."""
+        """Begin to write `state`, on the host; all processes call it, the first one writes."""
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -57,15 +57,11 @@ class Checkpoints:
         args = ocp.args.Composite(facts=ocp.args.JsonSave(facts), **saved)
         self._manager.save(step, args=args, metrics=metrics, force=True)
 
-    def wait(self):
-        """Until all is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
-
     def restore(self, template, *, report):
-        """(state, seconds) of the latest checkpoint that can be read, or None if there is none.
+        """(state, seconds) of the latest readable checkpoint, or None if there are no checkpoints.
 
-        `template` has the shapes; damaged checkpoints are moved to ``<run>/damaged_checkpoints``,
-        and `report` is called with a line of each.
+        `template` has the shapes. Damaged checkpoints are moved to ``<run>/damaged_checkpoints``,
+        each with a line to `report`.
         """
         steps = self.steps()[::-1]
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
@@ -86,7 +82,7 @@ class Checkpoints:
                     f"checkpoint {self.directory / str(bad)} is damaged ({reason}); moved to "
                     f"{self._set_aside(bad)}, going back to step {step}"
                 )
-            # Copied: no array shares memory with the reader, which is closed by now.
+            # Copied, so that no array shares memory with the reader, which is closed by now.
             return jax.tree.map(jnp.array, state), seconds
         require(
             not steps,
@@ -96,10 +92,10 @@ class Checkpoints:
         return None
 
     def _restore_step(self, step, template):
-        wanted = {n: ocp.args.StandardRestore(tree) for n, tree in _items(template).items()}
-        args = ocp.args.Composite(facts=ocp.args.JsonRestore(), **wanted)
+        trees = {n: ocp.args.StandardRestore(tree) for n, tree in _items(template).items()}
+        args = ocp.args.Composite(facts=ocp.args.JsonRestore(), **trees)
         items = self._manager.restore(step, args=args)
-        for name in wanted:
+        for name in trees:
             require(
                 tree_digest(items[name]) == items["facts"][name],
                 f"the checksum of its {name} does not match",
@@ -109,15 +105,15 @@ class Checkpoints:
         return state, items["facts"]["seconds"]
 
     def _check_space(self, state):
-        """Raise before orbax begins what does not fit: it leaves a full disk behind."""
+        """Raise OSError before orbax starts a save that would fill the disk."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
                 f"No space left on the disk for a checkpoint of {needed / 2**20:.0f} MiB "
-                f"({free / 2**20:.0f} MiB free); those saved before are kept, and the same "
-                "command resumes from them once there is space",
+                f"({free / 2**20:.0f} MiB free); earlier ones are kept. Free some space and run "
+                "the same command to resume",
                 str(self.directory),
             )
 
@@ -132,7 +128,7 @@ class Checkpoints:
         return target
 
     def close(self):
-        """Wait until all is on disk, and let go."""
+        """Wait until all is on disk; raise what went wrong there."""
         self._manager.close()
 
 

@@ -1,7 +1,7 @@
-"""train(config, workdir): the straight path from a config to a trained model on disk.
+"""train(config, workdir): from a config to a trained model on disk.
 
-A run that is called again resumes from its last checkpoint and ends with the same parameters, bit
-for bit, as one that was never stopped (same machine, same number of devices).
+A run that is stopped and started again resumes from its last checkpoint and ends with the same
+parameters, bit for bit, as one that was never stopped (same machine, same number of devices).
 """
 
 import collections
@@ -9,30 +9,19 @@ import contextlib
 import itertools
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from advspur._devices import gather, log_stream, replicate, split_batch, together
 from advspur._progress import Progress
 from advspur.data.batches import shard
-from advspur.training.parts import (
-    accuracies,
-    build,
-    first_state,
-    step_options,
-    train_attack,
-    training_batches,
-    training_data,
-    validation_attack,
-    validation_batches,
-)
-from advspur.training.run import Run, TrainingDiverged, peak_memory_mb
+from advspur.training import parts
+from advspur.training.run import Run
 from advspur.training.run_dir import check_config
-from advspur.training.state import count_steps, make_schedule
+from advspur.training.state import count_steps
 from advspur.training.step import make_eval_step, make_train_step
 
 
@@ -41,12 +30,13 @@ class TrainingStopped(Exception):
 
 
 class Program(NamedTuple):
-    """What is compiled for runs that are trained together; `fit` is the same for all."""
+    """The compiled steps of `fit` and the batches on the devices."""
 
-    step: Callable  # (state, batch) -> (state, metrics), all on the devices
+    step: Callable  # (state, batch) -> (state, metrics)
     evaluate: Callable  # (variables, batch) -> the counts of `eval_step`
-    place: Callable  # [a batch of each run] -> a batch on the devices
-    fetch: Callable  # a tree on the devices -> [the tree of each run, on the host]
+    batches: Iterator  # from the run's first step on
+    validation_batches: Callable  # () -> the batches of one validation
+    fetch: Callable  # a tree on the devices -> on the host, as the run's methods take it
 
 
 def train(config, workdir):
@@ -62,139 +52,89 @@ def train(config, workdir):
     """
     with together():
         check_config(config, num_devices=jax.device_count())
-        dataset = training_data(config)
+        dataset = parts.training_data(config)
     num_steps, title = count_steps(config, len(dataset.train)), f"train {Path(workdir).name}"
     with (
         Progress(num_steps, title, unit="step", stream=log_stream()) as progress,
         Run(config, workdir, dataset, progress) as run,
     ):
-        network, optimizer = build(config, dataset)
-        state = run.restore(first_state(config, dataset, network, optimizer))
+        network, optimizer = parts.build(config, dataset)
+        state = run.restore(parts.first_state(config, dataset, network, optimizer))
         progress.skip(run.start)
         if run.is_trained:
             return state
         run.begin(devices=jax.device_count())
-        attack, budget = train_attack(config)
-        eval_attack, eval_budget = validation_attack(config)
-        facts = {"mean": dataset.mean, "std": dataset.std}
-        train_step = make_train_step(
-            network, optimizer, attack=attack, **step_options(config), **facts
-        )
-        eval_step = make_eval_step(network, attack=eval_attack, **facts)
+        attack, budget = parts.train_attack(config)
+        eval_attack, eval_budget = parts.validation_attack(config)
+        normalization = {"mean": dataset.mean, "std": dataset.std}
+        options = parts.step_options(config) | normalization
+        train_step = make_train_step(network, optimizer, attack=attack, **options)
+        eval_step = make_eval_step(network, attack=eval_attack, **normalization)
+
+        def place(batch):
+            return split_batch(shard(batch, jax.local_device_count()))
+
         program = Program(
             step=lambda state, batch: train_step(state, batch, budget),
             evaluate=lambda variables, batch: eval_step(variables, batch, eval_budget),
-            place=lambda batches: split_batch(shard(batches[0], jax.local_device_count())),
-            fetch=lambda tree: [jax.device_get(tree)],
+            batches=map(place, parts.training_batches(run)),
+            validation_batches=lambda: map(place, parts.validation_batches(run)),
+            fetch=jax.device_get,
         )
-        return fit([run], program, replicate(state))
+        return fit(run, program, replicate(state))
 
 
-def fit(runs, program, state):
-    """Train runs that resume at the same step to their end; return the state on the devices.
-
-    A run that diverges is left where it was last saved, and one that early stopping ends where it
-    is then; the others continue.
-    """
-    config, start, num_steps = runs[0].config, runs[0].start, runs[0].num_steps
-    schedule = make_schedule(config, len(runs[0].dataset.train))
-    streams = _of_each(runs, training_batches, kind=_stream_of)
-    batches = _ahead(map(program.place, streams))
-    unchecked = []  # metrics are checked one step late: the devices never wait for the host
-    with _signals() as asked:
-        for step in range(start + 1, num_steps + 1):
+def fit(run, program, state):
+    """Train a `Run` to its last step or its early end; return the state on the devices."""
+    config = run.config
+    batches = _prefetch(program.batches)
+    metrics = {}
+    with _stop_signals() as signals:
+        for step in range(run.start + 1, run.num_steps + 1):
+            previous = metrics
             state, metrics = program.step(state, next(batches))
-            is_last = step == num_steps
-            is_log_due = step % config.log_every_steps == 0 or is_last
-            stop = _agreed(asked, is_log_due)
-            to_log = is_log_due or stop
-            to_validate = step % config.validation.every_steps == 0 or is_last
+            is_last = step == run.num_steps
+            to_log = is_last or step % config.log_every_steps == 0
+            stop = _agree_to_stop(signals, to_log)
+            to_validate = is_last or step % config.validation.every_steps == 0
             # The best can only be kept if it is saved.
-            to_save = step % config.checkpoint_every_steps == 0 or stop or to_validate
+            to_save = stop or to_validate or step % config.checkpoint_every_steps == 0
 
-            unchecked.append((step, metrics))
-            while len(unchecked) > (0 if to_log or to_save else 1):
-                number, metrics = unchecked.pop(0)
+            # One step late, so that the devices wait for the host only if something is due.
+            run.check(program.fetch(previous), step - 1)
+            if to_log or to_save:
                 values = program.fetch(metrics)
-                _check(runs, values, number)
-            if to_log:
-                rate, memory = float(schedule(step - 1)), round(peak_memory_mb())
-                for run, own in _active(runs, values):
-                    run.values = {name: float(value) for name, value in own.items()}
-                    run.log(step, learning_rate=rate, **run.values, peak_memory_mb=memory)
+                run.check(values, step)
+            if to_log or stop:
+                run.log_step(values, step)
             if to_validate:
-                results = _validate(runs, program, state)
-                _check(runs, results, step)
-                for run, own in _active(runs, results):
-                    run.validated(step, own)
+                run.validated(_validate(program, state), step)
             if to_save:
-                for run, own in _active(runs, program.fetch(state)):
-                    scores = run.results if to_validate else {}
-                    run.checkpoints.save(own, seconds=run.seconds, metrics=scores)
-            for run, _ in _active(runs, runs):
-                run.advance(step)
-            if stop or all(run.has_ended for run in runs):
+                run.save(program.fetch(state), to_validate)
+            run.advance(step)
+            if stop or run.has_ended:
                 break
-    for run in runs:
-        run.checkpoints.wait()
     if stop:
-        saved = ", ".join(str(run.workdir) for run in runs if run.fault is None)
         raise TrainingStopped(
-            f"stopped and saved at step {step} of {num_steps} in {saved}; run the same command "
-            "to resume"
+            f"stopped and saved at step {step} of {run.num_steps} in {run.workdir}; run the same "
+            "command to resume"
         )
     return state
 
 
-def _check(runs, metrics, step):
-    """End the runs whose metrics are not finite; raise if no other continues."""
-    for run, own in _active(runs, metrics):
-        try:
-            run.check(step, own)
-        except TrainingDiverged as error:
-            run.end(error)
-            if all(run.has_ended for run in runs):
-                raise
-            run.progress.line(f"{run.workdir}: {error}; the models trained with it continue")
+def _validate(program, state):
+    """Clean and PGD accuracy of the raw weights and, if there are any, of the averaged ones."""
+    results = {}
+    for prefix, variables in (("val", state.variables), ("val_ema", state.ema)):
+        if variables:
+            batches = program.validation_batches()
+            counts = [jax.device_get(program.evaluate(variables, batch)) for batch in batches]
+            totals = {name: sum(batch[name] for batch in counts) for name in counts[0]}
+            results |= parts.accuracies(totals, prefix)
+    return program.fetch(results)
 
 
-def _active(runs, values):
-    """(run, its value) of the runs that have not ended before the others."""
-    return [(run, v) for run, v in zip(runs, values, strict=True) if not run.has_ended]
-
-
-def _validate(runs, program, state):
-    """[clean and PGD accuracy of each run]: of the raw weights and of the averaged ones."""
-
-    def count(variables):
-        total = 0
-        streams = _of_each(runs, validation_batches, kind=lambda run: id(run.dataset))
-        for batches in streams:
-            counts = program.fetch(program.evaluate(variables, program.place(batches)))
-            total = jax.tree.map(np.add, total, counts) if total else counts
-        return total
-
-    results = list(map(accuracies, count(state.variables)))
-    if state.ema:
-        averaged = [accuracies(counts, "val_ema") for counts in count(state.ema)]
-        results = [raw | ema for raw, ema in zip(results, averaged, strict=True)]
-    return results
-
-
-def _of_each(runs, iterate, *, kind):
-    """Lists of an item of each run, from one iterator for all runs of a kind."""
-    iterators = {key: iterate(run) for key, run in {kind(run): run for run in runs}.items()}
-    for items in zip(*iterators.values(), strict=True):
-        item = dict(zip(iterators, items, strict=True))
-        yield [item[kind(run)] for run in runs]
-
-
-def _stream_of(run):
-    """What the training batches of a run depend on; runs where it is equal share them."""
-    return id(run.dataset), run.config.seed, *run.config.background.values()
-
-
-def _ahead(iterator):
+def _prefetch(iterator):
     """The items, two of them started before they are asked for."""
     ready = collections.deque(itertools.islice(iterator, 2))
     while ready:
@@ -202,19 +142,19 @@ def _ahead(iterator):
         ready.extend(itertools.islice(iterator, 1))
 
 
-def _agreed(asked, is_due):
-    """Whether to stop: of several processes, if any was asked to, and where all can agree on it."""
+def _agree_to_stop(signals, is_due):
+    """Whether to stop; several processes agree on it at the steps that `is_due` marks."""
     if jax.process_count() == 1:
-        return bool(asked)
-    return is_due and any(gather(bool(asked)))
+        return bool(signals)
+    return is_due and any(gather(bool(signals)))
 
 
 @contextlib.contextmanager
-def _signals():
+def _stop_signals():
     """A list that SIGINT and SIGTERM append to; a second one acts as it would without us."""
-    asked = []
+    signals = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield signals
         return
     old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
@@ -223,12 +163,12 @@ def _signals():
             signal.signal(s, handler)
 
     def on_signal(number, _frame):
-        asked.append(number)
+        signals.append(number)
         restore()
 
     for s in old:
         signal.signal(s, on_signal)
     try:
-        yield asked
+        yield signals
     finally:
         restore()

@@ -1,4 +1,4 @@
-"""What a run is made of, as its config says: data, network, optimiser, attacks, batches."""
+"""The parts of a run that its config describes: data, network, optimiser, attacks, batches."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from advspur.models import build_network
 from advspur.training.attack import UNIFORM, Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 
-AREA_IMAGES = 1000  # whose masks are looked at
+AREA_IMAGES = 1000  # images whose masks `uniform_epsilon` reads
 AUTO_AUGMENTATION = {
     "imagenet2012": "imagenet",
     "cifar10": "cifar",
@@ -24,7 +24,7 @@ AUTO_AUGMENTATION = {
 
 
 def training_data(config):
-    """The Dataset of a config, of at least one step, with the masks that the config needs."""
+    """Open the Dataset of a config; check its masks, if needed, and that the run has a step."""
     dataset = open_dataset(
         config.dataset,
         data_dir=config.data_dir,
@@ -51,31 +51,30 @@ def build(config, dataset):
 
 def first_state(config, dataset, network, optimizer):
     """The TrainState before the first step."""
-    given = {"image_size": dataset.image_size, "has_ema": bool(config.ema_decay)}
-    return create_state(config.seed, network=network, optimizer=optimizer, **given)
+    options = {"image_size": dataset.image_size, "has_ema": bool(config.ema_decay)}
+    return create_state(config.seed, network=network, optimizer=optimizer, **options)
 
 
 def train_attack(config):
     """(attack, its budget) inside the training step; (None, 0) for standard training."""
-    given, weights = config.attack, region_weights(config)
-    if given.epsilon == 0:
+    attack, weights = config.attack, region_weights(config)
+    if attack.epsilon == 0:
         return None, 0.0
-    options = (given.p, given.num_steps, given.relative_step_size, given.random_start)
-    if given.method == "free":
-        return FreeAttack(*options), given.epsilon
-    budget = (given.epsilon, *weights) if weights else given.epsilon
-    call = {"loss": given.loss, "method": given.method, "by_region": bool(weights)}
-    return Attack(*options, **call), budget
+    options = (attack.p, attack.num_steps, attack.relative_step_size, attack.random_start)
+    if attack.method == "free":
+        return FreeAttack(*options), attack.epsilon
+    budget = (attack.epsilon, *weights) if weights else attack.epsilon
+    return Attack(*options, attack.loss, attack.method, by_region=bool(weights)), budget
 
 
 def region_weights(config):
-    """(core, rest), what the budget of a region's pixels is times epsilon; () where it is 1."""
+    """(core, rest), the budgets of the regions' pixels over epsilon; () if both are 1."""
     weights = tuple(map(float, config.attack.region_weights))
     return weights if config.attack.epsilon and weights != UNIFORM else ()
 
 
 def validation_attack(config):
-    """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) where it is the clean one."""
+    """(Attack, epsilon) of the PGD accuracy at validation; (None, 0) if it is the clean one."""
     options = config.validation
     epsilon = config.attack.epsilon if options.epsilon < 0 else options.epsilon
     attack = Attack(config.attack.p, options.num_steps, 2.5 / options.num_steps)
@@ -83,7 +82,7 @@ def validation_attack(config):
 
 
 def step_options(config):
-    """What else of a config `train_step` takes."""
+    """The other options of `train_step` that a config sets."""
     return {
         "trades_beta": config.trades_beta,
         "num_parts": config.accumulation_steps,
@@ -92,7 +91,7 @@ def step_options(config):
 
 
 def step_passes(config):
-    """Forward passes of a step over an image; a gradient counts as three."""
+    """Forward passes of a step per image; a gradient counts as three."""
     attack = config.attack
     if not attack.epsilon:
         return 3
@@ -107,7 +106,7 @@ def training_batches(run):
     if augmentation == "auto":
         augmentation = AUTO_AUGMENTATION[config.dataset]
     if config.dataset == "own" and augmentation == "imagenet":
-        source = whole_images(source)  # its random crops are of all of an image
+        source = whole_images(source)  # random crops are taken from the whole image
     return train_batches(
         source,
         batch_size=config.batch_size,
@@ -121,7 +120,7 @@ def training_batches(run):
 
 
 def uniform_epsilon(run):
-    """The budget without region weights that has the mean square of a run's, over its pixels.
+    """The budget without region weights that has the same mean square over the pixels.
 
     epsilon sqrt(mean (m core + (1 - m) rest)^2) over the pixels, with masks m in [0, 1], of the
     first AREA_IMAGES training images, as the attack gets them.
@@ -139,20 +138,20 @@ def uniform_epsilon(run):
 
 
 def recipe(run):
-    """What a run does for its reliance beside its attack, as JSON: {} where nothing."""
+    """The remedies against reliance that a run uses besides its attack, as JSON; {} if none."""
     weights, background = region_weights(run.config), run.config.background
-    made = {}
+    facts = {}
     if weights:
-        made = {"region_weights": weights, "uniform_epsilon": uniform_epsilon(run)}
+        facts = {"region_weights": weights, "uniform_epsilon": uniform_epsilon(run)}
     if background.noise_std and background.noise_share:
-        made |= {"noise_std": background.noise_std, "noise_share": background.noise_share}
+        facts |= {"noise_std": background.noise_std, "noise_share": background.noise_share}
     if background.mix_share:
-        made["mix_share"] = background.mix_share
-    if made and background.mask_fault != "none":
-        made["mask_fault"] = background.mask_fault
+        facts["mix_share"] = background.mix_share
+    if facts and background.mask_fault != "none":
+        facts["mask_fault"] = background.mask_fault
         if background.mask_fault != "random":
-            made["fault_pixels"] = background.fault_pixels
-    return made
+            facts["fault_pixels"] = background.fault_pixels
+    return facts
 
 
 def validation_batches(run):
@@ -161,19 +160,17 @@ def validation_batches(run):
     size = config.batch_size // processes
     count = min(config.validation.num_examples or math.inf, len(images))
     shape = {"batch_size": size, "image_size": run.dataset.image_size}
-    own = eval_batches(images, limit=count, every=processes, **shape)
+    share = eval_batches(images, limit=count, every=processes, **shape)
     for _ in range(-(-count // config.batch_size)):
-        batch = next(own, None)
-        if batch is None:  # of the last batch of all, this process has no part
+        batch = next(share, None)
+        if batch is None:  # this process has no part of the last batch
             batch = next(eval_batches(images, limit=1, **shape))
             batch = batch._replace(valid=np.zeros(size, bool))
         yield batch
 
 
 def accuracies(counts, prefix="val"):
-    """The counts of `eval_step`, as shares; NaN where logits are not finite."""
-    total = counts["valid"] if counts["finite"] == counts["valid"] else math.nan
-    return {
-        f"{prefix}_clean_accuracy": float(counts["clean"] / total),
-        f"{prefix}_pgd_accuracy": float(counts["pgd"] / total),
-    }
+    """The counts of `eval_step` as shares; NaN if logits are not finite."""
+    total = np.where(counts["finite"] == counts["valid"], counts["valid"], math.nan)
+    kinds = ("clean", "pgd")
+    return {f"{prefix}_{kind}_accuracy": counts[kind] / total for kind in kinds}

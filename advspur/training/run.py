@@ -11,21 +11,11 @@ import jax
 import numpy as np
 
 from advspur._devices import gather, is_first_process, together
-from advspur.training.attack import FGSM_METHODS
+from advspur.training import run_dir
 from advspur.training.checkpoint import Checkpoints
+from advspur.training.overfitting import overfitting_warning
 from advspur.training.parts import recipe
-from advspur.training.run_dir import (
-    FREE_KEYS,
-    SUITE_KEYS,
-    describe_attack,
-    metrics_log,
-    open_run,
-    read_metrics,
-    write_json,
-)
-from advspur.training.state import count_steps
-
-COLLAPSE = 0.2  # drop of PGD accuracy that Wong et al. (ICLR 2020, arXiv 2001.03994) stop at
+from advspur.training.state import count_steps, make_schedule
 
 
 class TrainingDiverged(ArithmeticError):
@@ -35,35 +25,36 @@ class TrainingDiverged(ArithmeticError):
 class Run:
     """The run of `config` in `workdir`; while it is entered, it holds the directory's lock.
 
-    Of several processes the first one writes; all save, as orbax wants it. `progress` is advanced
-    by 1 a step. Entering raises InputError as `open_run` does.
+    All processes save, as orbax requires; the first one writes everything else. `progress` is
+    advanced by 1 a step. Entering raises InputError as `open_run` does.
     """
 
     def __init__(self, config, workdir, dataset, progress):
         self.config, self.workdir, self.dataset = config, Path(workdir), dataset
         self.progress, self.num_steps = progress, count_steps(config, len(dataset.train))
         self.start, self._done, self._seconds_before = 0, 0, 0.0
-        self.values, self.results = {}, {}  # of the last step logged, of the last validation
-        self.has_ended = False  # before the last step, while others continue
-        self.fault = None  # the TrainingDiverged that ended it
+        self.has_ended = False  # before the last step
+        self._schedule = make_schedule(config, len(dataset.train))
+        self._metrics, self._results = {}, {}  # of the last step logged, of the last validation
         self._validations = []  # the results of every validation so far
-        self._may_collapse = _has_one_step(config)  # False once the user was warned
-        self._log = None
+        self._log = lambda step, **values: None
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             with together():
                 if is_first_process():
-                    shown = self.config.to_dict()
-                    facts = {key: shown[key] for key in shown if key not in SUITE_KEYS}
-                    # Own data are known by their place alone.
-                    fixed = ("data_dir",) if self.config.dataset == "own" else ()
-                    free = [key for key in FREE_KEYS if key not in fixed]
-                    begun = open_run(facts, self.workdir, free=free)
-                    self._environment = stack.enter_context(begun)
-                    facts = self.workdir / "model.json"
-                    if not facts.exists():  # a budget by masks takes reading images
-                        write_json(facts, _model_facts(self))
+                    config = self.config.to_dict()
+                    # Own data are identified by their place alone.
+                    fixed = ("data_dir",) if config["dataset"] == "own" else ()
+                    opened = run_dir.open_run(
+                        {k: v for k, v in config.items() if k not in run_dir.SUITE_KEYS},
+                        self.workdir,
+                        free=[key for key in run_dir.FREE_KEYS if key not in fixed],
+                    )
+                    self._environment = stack.enter_context(opened)
+                    model = self.workdir / "model.json"
+                    if not model.exists():  # the budget of region weights takes reading images
+                        run_dir.write_json(model, _model_facts(self))
             self.checkpoints = Checkpoints(
                 self.workdir / "checkpoints",
                 keep_last=self.config.keep_last,
@@ -78,11 +69,11 @@ class Run:
 
     def restore(self, state):
         """`state`, or that of the latest checkpoint if there is one."""
-        found = self.checkpoints.restore(state, report=self.progress.line)
-        if found:
-            state, self._seconds_before = found
+        restored = self.checkpoints.restore(state, report=self.progress.line)
+        if restored:
+            state, self._seconds_before = restored
             self.start = self._done = int(state.step)
-        lines = read_metrics(self.workdir) if is_first_process() else []
+        lines = run_dir.read_metrics(self.workdir) if is_first_process() else []
         name = self.config.best_metric
         self._validations = gather([x for x in lines if name in x and x["step"] <= self.start])[0]
         return state
@@ -102,19 +93,19 @@ class Run:
         return len(scores) - 1 - int(np.argmax(scores)) >= patience
 
     def begin(self, *, devices=None):
-        """Start the clock, open the log and say what is about to be done.
+        """Start the clock, open the log and report what starts.
 
-        `devices`: how many the batches are split over, where that matters.
+        `devices`: how many the batches are split over, if that matters.
         """
         config, steps = self.config, f"{self.num_steps} steps"
         self._clock = time.monotonic()
         if not is_first_process():
             return
-        self._log = self._stack.enter_context(metrics_log(self.workdir, self.start))
+        self._log = self._stack.enter_context(run_dir.metrics_log(self.workdir, self.start))
         before = len(self._environment["devices"])
         if self.start:
             steps = f"resuming at step {self.start} of {self.num_steps}"
-        attack = describe_attack(**config.attack)
+        attack = run_dir.describe_attack(**config.attack)
         self.progress.line(f"{self.workdir}: {config.arch} on {config.dataset}, {attack}, {steps}")
         if self.start and devices and before != devices:
             self.progress.line(
@@ -125,46 +116,47 @@ class Run:
 
     @property
     def seconds(self):
-        """The time spent on training so far, by this call and those before."""
+        """The time spent on training so far, in this call and earlier ones."""
         return self._seconds_before + time.monotonic() - self._clock
 
-    def check(self, step, metrics):
-        """Raise TrainingDiverged where a number is not finite."""
-        bad = {name: float(v) for name, v in metrics.items() if not math.isfinite(v)}
+    def check(self, metrics, step):
+        """Raise TrainingDiverged unless all numbers are finite."""
+        bad = [f"{name} = {float(v)}" for name, v in metrics.items() if not math.isfinite(v)]
         if bad:
             raise TrainingDiverged(
-                f"step {step}: {', '.join(f'{name} = {value}' for name, value in bad.items())}; "
-                f"stopped, and the last good checkpoint in {self.workdir}/checkpoints is kept. "
-                "Lower learning_rate or set gradient_clip, in a new workdir"
+                f"step {step}: {', '.join(bad)}; stopped, and the last good checkpoint in "
+                f"{self.workdir}/checkpoints is kept. Lower learning_rate or set gradient_clip, in "
+                "a new workdir"
             )
 
-    def log(self, step, **values):
-        """One line of metrics.jsonl, with the seconds spent so far."""
-        if self._log is not None:
-            self._log(step, **values, seconds=round(self.seconds, 3))
+    def log_step(self, metrics, step):
+        """Log the metrics of a step, its learning rate, the time and the memory."""
+        self._metrics = {name: float(value) for name, value in metrics.items()}
+        rate, memory = float(self._schedule(step - 1)), round(peak_memory_mb())
+        values = {"learning_rate": rate, **self._metrics, "peak_memory_mb": memory}
+        self._log(step, **values, seconds=round(self.seconds, 3))
 
-    def validated(self, step, results):
-        """Keep and log the results of a validation; warn once if PGD accuracy collapsed."""
-        self.results = results
-        self._validations.append(results)
-        self.log(step, **results)
-        accuracies = [old["val_pgd_accuracy"] for old in self._validations]
-        best, last = max(accuracies), accuracies[-1]
-        if self._may_collapse and best - last > COLLAPSE:
-            self._may_collapse = False
-            self.progress.line(
-                f"{self.workdir}: val_pgd_accuracy fell from {best:.1%} to {last:.1%} at step "
-                f"{step}: the model overfits to its one-step attack. In a new workdir, use more "
-                "steps (attack.method = 'pgd', attack.num_steps = 2), attack.method = 'n_fgsm', or "
-                "early_stopping"
-            )
+    def validated(self, results, step):
+        """Check, keep and log the results of a validation; warn once if PGD accuracy collapsed."""
+        self.check(results, step)
+        self._results = {name: float(value) for name, value in results.items()}
+        self._validations.append(self._results)
+        self._log(step, **self._results, seconds=round(self.seconds, 3))
+        accuracies = [validation["val_pgd_accuracy"] for validation in self._validations]
+        if warning := overfitting_warning(self.config, accuracies, step):
+            self.progress.line(f"{self.workdir}: {warning}")
+
+    def save(self, state, is_validated):
+        """Begin to save a state on the host, with the last results if it `is_validated`."""
+        metrics = self._results if is_validated else {}
+        self.checkpoints.save(state, seconds=self.seconds, metrics=metrics)
 
     def advance(self, step):
         """The step is done, and what is due was saved; the run may end here."""
-        note = ["batch {accuracy:.1%}".format(**self.values)] if self.values else []
-        if self.results:
+        note = ["batch {accuracy:.1%}".format(**self._metrics)] if self._metrics else []
+        if self._results:
             accuracies = "val clean {val_clean_accuracy:.1%}, pgd {val_pgd_accuracy:.1%}"
-            note.append(accuracies.format(**self.results))
+            note.append(accuracies.format(**self._results))
         self.progress.advance(1, ", ".join(note))
         self._done = step
         if self._is_stale:
@@ -174,22 +166,14 @@ class Run:
                 f"{self.config.early_stopping} validations"
             )
 
-    def end(self, fault=None):
-        """The run ends before its last step."""
-        self.fault, self.has_ended = fault, True
+    def end(self):
+        """End before the last step."""
+        self.has_ended = True
         self.progress.skip(self.num_steps - self._done)
 
 
-def _has_one_step(config):
-    """Whether the training attack has one step and validation measures PGD accuracy."""
-    attack = config.attack
-    if not attack.epsilon or not config.validation.epsilon:
-        return False
-    return attack.method in FGSM_METHODS or (attack.method == "pgd" and attack.num_steps == 1)
-
-
 def peak_memory_mb():
-    """Peak memory so far: of the accelerator where it tells, else of this process."""
+    """Peak memory so far: of the accelerator if it reports it, else of this process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 2**20
@@ -198,7 +182,7 @@ def peak_memory_mb():
 
 
 def _model_facts(run):
-    """What `models.load` rebuilds the classifier from, and what its records say of it."""
+    """What `models.load` and the records of the model need."""
     config, dataset = run.config, run.dataset
     shapes = config.shapes.to_dict() if config.dataset == "spurious_shapes" else {}
     return {

@@ -13,17 +13,11 @@ import time
 from pathlib import Path
 
 import jax
+from flax.traverse_util import flatten_dict
 
 import advspur
-from advspur._checks import (
-    IMAGE_NORMS,
-    check_choice,
-    check_epsilon,
-    check_norm,
-    check_seed,
-    norm_name,
-    require,
-)
+from advspur import _checks
+from advspur._checks import norm_name, require
 from advspur._files import locked, read_json, write_whole
 from advspur.attacks.losses import LOSSES
 from advspur.attacks.pgd import RANDOM_STARTS
@@ -37,12 +31,12 @@ from advspur.records import Record, append_records, read_records
 from advspur.training.attack import FGSM_METHODS, METHODS, UNIFORM
 from advspur.training.state import SCHEDULES
 
-# Keys that say where and how fast, not what: a run may resume with other values of them.
+# Keys that say where and how fast, not what, to train: they may differ when a run resumes.
 FREE_KEYS = ("data_dir", "num_workers", "log_every_steps", "note")
-# Keys of a suite's config, which a single run takes no notice of.
+# Keys of a suite's config that a single run ignores.
 SUITE_KEYS = ("suite", "evaluation", "note")
 METRICS = tuple(f"val_{kind}_accuracy" for kind in ("clean", "pgd", "ema_clean", "ema_pgd"))
-# What values of a config may be.
+# The values that keys of a config may have.
 CHOICES = {
     "arch": ARCHITECTURES,
     "stem": STEMS,
@@ -54,37 +48,40 @@ CHOICES = {
     "attack.random_start": RANDOM_STARTS,
     "attack.loss": (*LOSSES, "kl"),
 }
-POSITIVE = (
-    "batch_size accumulation_steps keep_last decay_epochs log_every_steps checkpoint_every_steps "
-    "attack.num_steps validation.every_steps validation.num_steps"
-).split()
-NOT_NEGATIVE = (
-    "num_steps num_epochs warmup_epochs early_stopping num_workers learning_rate decay_factor "
-    "weight_decay gradient_clip trades_beta attack.epsilon attack.relative_step_size "
-    "validation.num_examples background.noise_std background.fault_pixels"
-).split()
+RANGES = (
+    (
+        "> 0",
+        lambda value: value > 0,
+        "batch_size accumulation_steps keep_last decay_epochs log_every_steps "
+        "checkpoint_every_steps attack.num_steps validation.every_steps validation.num_steps",
+    ),
+    (
+        "finite and >= 0",
+        lambda value: 0 <= value < math.inf,
+        "num_steps num_epochs warmup_epochs early_stopping num_workers learning_rate decay_factor "
+        "weight_decay gradient_clip trades_beta attack.epsilon attack.relative_step_size "
+        "validation.num_examples background.noise_std background.fault_pixels",
+    ),
+    ("in [0, 1)", lambda value: 0 <= value < 1, "ema_decay momentum"),
+    ("in [0, 1]", lambda value: 0 <= value <= 1, "background.noise_share background.mix_share"),
+)
 
 
 def check_config(config, *, num_devices=1):
-    """Raise InputError for a value that no run can use whose batches `num_devices` share."""
-    attack, validation, values = config.attack, config.validation, _flatten(config.to_dict())
-    check_norm(attack.p, IMAGE_NORMS)
-    check_seed("seed", config.seed)
+    """Raise InputError for a value that no run on `num_devices` devices can use."""
+    attack, validation = config.attack, config.validation
+    values = flatten_dict(config.to_dict(), sep=".")
+    _checks.check_norm(attack.p, _checks.IMAGE_NORMS)
+    _checks.check_seed("seed", config.seed)
     metrics = METRICS if config.ema_decay else METRICS[:2]
     for name, allowed in (CHOICES | {"best_metric": metrics}).items():
-        check_choice(name, values[name], allowed)
-    for name in POSITIVE:
-        require(values[name] > 0, f"{name} = {values[name]}: it must be > 0")
-    for name in NOT_NEGATIVE:
-        value = values[name]
-        require(0 <= value < math.inf, f"{name} = {value}: it must be finite and >= 0")
-    for name, value in (("ema_decay", config.ema_decay), ("momentum", config.momentum)):
-        require(0 <= value < 1, f"{name} = {value}: it must be in [0, 1)")
-    for name in ("background.noise_share", "background.mix_share"):
-        require(0 <= values[name] <= 1, f"{name} = {values[name]}: it must be in [0, 1]")
+        _checks.check_choice(name, values[name], allowed)
+    for words, is_in_range, names in RANGES:
+        for name in names.split():
+            require(is_in_range(values[name]), f"{name} = {values[name]}: it must be {words}")
     require(
         math.isfinite(validation.epsilon),
-        f"validation.epsilon = {validation.epsilon}: a budget, or negative for the training one",
+        f"validation.epsilon = {validation.epsilon}: give a budget, or -1 for that of training",
     )
     require(config.num_steps or config.num_epochs > 0, "num_epochs must be > 0")
     parts = num_devices * config.accumulation_steps
@@ -97,24 +94,24 @@ def check_config(config, *, num_devices=1):
     is_random = attack.method in FGSM_METHODS or attack.random_start != "none"
     require(
         not attack.epsilon or attack.loss != "kl" or is_random,
-        "attack.loss = 'kl' is 0 at the image and so is its gradient: set attack.random_start",
+        "attack.loss = 'kl' and its gradient are 0 at the image: set attack.random_start",
     )
     require(
         attack.p != 1 or attack.method == "pgd",
-        f"attack.method = {attack.method!r} is not for l1, where the steepest step moves a single "
-        "value: set attack.method = 'pgd'",
+        f"attack.method = {attack.method!r} is not for l1, whose steepest step moves one value: "
+        "set attack.method = 'pgd'",
     )
     is_plain = attack.loss == "cross_entropy" and not config.trades_beta
     weights = tuple(attack.region_weights)
     are_numbers = len(weights) == 2 and all(isinstance(w, numbers.Real) for w in weights)
     require(
         are_numbers and all(0 <= w < math.inf for w in weights) and max(weights) > 0,
-        f"attack.region_weights = {weights}: give two finite numbers >= 0, of the core and of the "
-        "rest, not both 0 (inf is not needed: 1 / epsilon allows every pixel value)",
+        f"attack.region_weights = {weights}: give two finite numbers >= 0, for the core and the "
+        "rest, not both 0 (1 / epsilon allows every pixel value)",
     )
     require(
         attack.method != "free" or weights == UNIFORM,
-        f"attack.method = 'free' has one budget for all pixels, not region_weights = {weights}",
+        f"attack.method = 'free' has one budget for all pixels, no region_weights = {weights}",
     )
     require(
         attack.method != "free" or (is_plain and config.accumulation_steps == 1),
@@ -124,11 +121,11 @@ def check_config(config, *, num_devices=1):
     if config.color_shift.rho:
         check_color_shift(**config.color_shift)
     for epsilon in {attack.epsilon, max(validation.epsilon, 0.0)}:
-        check_epsilon(epsilon, attack.p)  # warns where it looks like 0-255 units
+        _checks.check_epsilon(epsilon, attack.p)  # warns if it looks like 0-255 units
 
 
 def describe_attack(p, epsilon, method="pgd", region_weights=UNIFORM, **_):
-    """The threat model with its unit, as logged at the start: "linf, epsilon = 8/255 = ..."."""
+    """Return the threat model as text with its unit: "linf, epsilon = 8/255 = ..."."""
     if not epsilon:
         return "standard training (epsilon = 0)"
     size = f"{epsilon * 255:g}/255 = {epsilon:.5f}" if p == math.inf else f"{epsilon:g}"
@@ -140,11 +137,11 @@ def describe_attack(p, epsilon, method="pgd", region_weights=UNIFORM, **_):
 
 @contextlib.contextmanager
 def open_run(config, workdir, *, free=FREE_KEYS):
-    """Make `workdir`, or see that it holds a run of this very config; write config.json.
+    """Make `workdir`, or check that it holds a run of the same config; write config.json.
 
-    A context manager that holds the directory's lock, and gives the `environment` of the call that
-    began the run. `free` are top-level keys of the config, a dict, that may differ from before.
-    Raises InputError with the differences, or where another process writes to the directory.
+    A context manager that holds the directory's lock and gives the `environment` in which the run
+    started. `free` are top-level keys of the config, a dict, that may differ from before. Raises
+    InputError with the differences, or if another process writes to the directory.
     """
     workdir = Path(workdir)
     require(
@@ -155,8 +152,8 @@ def open_run(config, workdir, *, free=FREE_KEYS):
         if path.exists():
             before = read_json(path)
             require({"environment", "config"} <= before.keys(), f"{path} is damaged")
-            began_in = before["environment"]
-            a, b = _flatten(before["config"]), _flatten(new)
+            started_in = before["environment"]
+            a, b = (flatten_dict(tree, sep=".") for tree in (before["config"], new))
             changed = [
                 f"{key}: {a.get(key, '(absent)')} there, {b.get(key, '(absent)')} now"
                 for key in sorted({*a, *b})
@@ -164,17 +161,17 @@ def open_run(config, workdir, *, free=FREE_KEYS):
             ]
             require(
                 not changed,
-                f"{workdir} holds a run of another config ({'; '.join(changed)}): name another "
-                "directory with --workdir=DIR, or restore the old config",
+                f"{workdir} holds a run with a different config ({'; '.join(changed)}): choose "
+                "another --workdir=DIR or restore the old config",
             )
         else:
-            began_in = environment()
-        write_json(path, {"config": new, "environment": began_in})
-        yield began_in
+            started_in = environment()
+        write_json(path, {"config": new, "environment": started_in})
+        yield started_in
 
 
 def environment():
-    """What a result depends on beside the config: versions, devices, git commit."""
+    """Return what a result depends on besides the config: versions, devices, git commit."""
     root = Path(advspur.__file__).parent.parent
     git = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
@@ -192,12 +189,12 @@ def environment():
 
 
 def write_json(path, value):
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_whole(path, json.dumps(jsonable(value), indent=2) + "\n")
 
 
 def jsonable(value):
-    """`value` with infinities as the string "inf", which strict JSON lacks."""
+    """Return `value` with infinities as the string "inf", since strict JSON has none."""
     if isinstance(value, dict):
         return {key: jsonable(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -207,9 +204,9 @@ def jsonable(value):
 
 @contextlib.contextmanager
 def metrics_log(workdir, step):
-    """A function (step, **numbers) that appends a line to metrics.jsonl, and to TensorBoard.
+    """Give a function (step, **numbers) that logs to metrics.jsonl and TensorBoard.
 
-    Lines past `step`, of an earlier call, are cut.
+    Lines after `step`, from an earlier call, are removed.
     """
     from tensorboardX import SummaryWriter
 
@@ -230,30 +227,20 @@ def metrics_log(workdir, step):
 
 
 def read_metrics(workdir):
-    """The lines of metrics.jsonl, as dicts, but for the half-written last one of a killed run."""
-    path, found = Path(workdir) / "metrics.jsonl", []
+    """Return the lines of metrics.jsonl as dicts, except a half-written last one."""
+    path, lines = Path(workdir) / "metrics.jsonl", []
     for line in path.read_text().splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found
+            lines.append(json.loads(line))
+    return lines
 
 
 def record_training(workdir, path):
-    """Append what a run cost so far to a records.jsonl that lacks it: seconds, peak_memory_mb."""
+    """Append a run's seconds and peak_memory_mb so far to a records.jsonl that lacks them."""
     last = {k: v for line in read_metrics(workdir) for k, v in line.items()}
-    about = {"benchmark": "training", **record_facts(directory_facts(workdir))}
+    facts = {"benchmark": "training", **record_facts(directory_facts(workdir))}
     recorded = {r.identity for r in read_records(path)}
     for name in ("seconds", "peak_memory_mb"):
-        new = Record(name, *[last[name]] * 3, 1, {"step": last["step"]}, **about)
+        new = Record(name, *[last[name]] * 3, 1, {"step": last["step"]}, **facts)
         if new.identity not in recorded:
             append_records(path, [new])
-
-
-def _flatten(tree, prefix=""):
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

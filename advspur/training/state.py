@@ -13,7 +13,7 @@ SCHEDULES = ("step", "cosine", "one_cycle")
 
 
 class TrainState(NamedTuple):
-    """All that a step changes, and the key it draws from; none of it has a device axis."""
+    """Everything that a step changes, and its key; nothing has a device axis."""
 
     step: jax.Array  # int32: steps done
     variables: dict  # {"params", "batch_stats"}
@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("network", "optimizer", "image_size", "has_ema"))
 def create_state(seed, *, network, optimizer, image_size, has_ema=False):
-    """The state before the first step, a function of `seed` alone: compiled once for all seeds."""
+    """The state before the first step; compiled once for all seeds."""
     key_init, key_steps = jax.random.split(jax.random.PRNGKey(seed))
     variables = network.init(key_init, jnp.zeros((1, image_size, image_size, 3)))
     ema = jax.tree.map(jnp.copy, variables) if has_ema else {}
@@ -33,12 +33,12 @@ def create_state(seed, *, network, optimizer, image_size, has_ema=False):
 
 
 def count_steps(config, num_train):
-    """Steps of the whole run."""
+    """The number of steps of the whole run."""
     return config.num_steps or round(config.num_epochs * num_train / config.batch_size)
 
 
 def make_schedule(config, num_train):
-    """Learning rate as a function of the step.
+    """The learning rate as a function of the step.
 
     "step": times decay_factor every decay_epochs; "cosine": half a cosine to 0; "one_cycle": up
     over the first quarter, then down to 0 (Smith & Topin 2017, arXiv 1708.07120).
@@ -63,14 +63,12 @@ def make_schedule(config, num_train):
 
 def make_optimizer(config, schedule):
     """Gradient clipping, then weight decay on the gradient, then SGD with momentum."""
-    if config.attack.epsilon and config.attack.method == "free":  # updates so often a step
+    if config.attack.epsilon and config.attack.method == "free":  # one update a replay
         per_step, num_replays = schedule, config.attack.num_steps
 
         def schedule(count):
             return per_step(count // num_replays)
 
-    clip = optax.clip_by_global_norm(config.gradient_clip) if config.gradient_clip else None
-    parts = [clip, optax.add_decayed_weights(config.weight_decay)]
-    return optax.chain(
-        *[part for part in parts if part is not None], optax.sgd(schedule, momentum=config.momentum)
-    )
+    clip = [optax.clip_by_global_norm(config.gradient_clip)] if config.gradient_clip else []
+    decay = optax.add_decayed_weights(config.weight_decay)
+    return optax.chain(*clip, decay, optax.sgd(schedule, momentum=config.momentum))

@@ -1,4 +1,4 @@
-"""One step of (adversarial) training and one of validation; the only place of pmap.
+"""One step of (adversarial) training and one of validation; only this file uses pmap.
 
 `train_step` and `eval_step` are pure and take `axis_name`: under pmap the batch is split over
 devices, gradients are averaged and BatchNorm uses the statistics of the whole batch, so one
@@ -26,7 +26,7 @@ def make_train_step(network, optimizer, **options):
     """The pmapped `train_step`: (state, sharded batch, budget) -> (state, metrics).
 
     The batch is [devices, n / devices, ...]; the state is donated. `options` are those of
-    `train_step`. The budget is an argument, so one compilation serves all of a norm.
+    `train_step`. The budget is an argument, so one compilation serves all budgets of a norm.
     """
     step = functools.partial(
         train_step, network=network, optimizer=optimizer, axis_name="batch", **options
@@ -43,10 +43,10 @@ def make_eval_step(network, **options):
 
 
 def over_models(step, num_devices, *, donate_argnums=(), **options):
-    """`train_step` or `eval_step`, given its options, of several models at once.
+    """The pmapped `train_step` or `eval_step`, with its options, for several models at once.
 
     All arguments and results have the axes [devices, models a device]. A device's models are
-    vmapped; a single one is not, so that the attack that is not its own costs nothing.
+    vmapped; a single one is not, so that the other models' attacks cost it nothing.
     """
     step = functools.partial(step, **options)
 
@@ -83,31 +83,31 @@ def train_step(
     Args:
       state: TrainState.
       batch: Batch of uint8 images.
-      budget: that of the attack: epsilon in [0, 1] pixel units, or what `Attack` says.
+      budget: of the attack: epsilon in [0, 1] pixel units, or more, see `Attack`.
       attack: an `Attack`, a `FreeAttack`, or None for standard training.
       trades_beta: if > 0, descend on TRADES's loss(x) + beta KL(f(x) || f(x + d)) instead (Zhang et
-        al., ICML 2019, arXiv 1901.08573), batch statistics of x and of x + d each for itself.
-      num_parts: the batch is split into this many parts, one after another, whose gradients are
-        averaged: less memory. Each part has its own batch statistics.
-      ema_decay: of the averaged weights; the first t steps use at most (1 + t) / (10 + t).
+        al., ICML 2019, arXiv 1901.08573), with separate batch statistics for x and x + d.
+      num_parts: process the batch in this many parts, to save memory, and average their gradients.
+        Each part has its own batch statistics.
+      ema_decay: of the averaged weights; step t uses at most (1 + t) / (10 + t).
     Returns:
-      (new state, metrics): "loss" and "accuracy" on the images trained on (adversarial ones
-      where there is an attack), "gradient_norm", and "state_norm", the l2 norm of the new
-      variables: not finite if anything a checkpoint would hold is not.
+      (new state, metrics): "loss" and "accuracy" on the (adversarial) training images,
+      "gradient_norm", and "state_norm", the l2 norm of the new variables: finite only if all of
+      them are.
     """
     require(
         not isinstance(attack, FreeAttack) or (num_parts == 1 and not trades_beta),
         "a FreeAttack takes its gradients in one pass: num_parts must be 1 and trades_beta 0",
     )
-    # One key an image, by its place in the batch of all devices: their number changes nothing.
+    # The key of an image depends on its place in the batch of all devices, not on their number.
     places = jnp.arange(len(batch.label))
     if axis_name is not None:
         places += len(batch.label) * jax.lax.axis_index(axis_name)
     key = jax.random.fold_in(state.key, state.step)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
     params, batch_stats = (state.variables[name] for name in ("params", "batch_stats"))
-    facts = {"mean": mean, "std": std, "trades_beta": trades_beta}
-    loss_fn = functools.partial(_loss, network=network.clone(axis_name=axis_name), **facts)
+    options = {"mean": mean, "std": std, "trades_beta": trades_beta}
+    loss_fn = functools.partial(_loss, network=network.clone(axis_name=axis_name), **options)
 
     def average(tree):
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
@@ -117,17 +117,17 @@ def train_step(
         return optax.apply_updates(params, updates), opt_state
 
     if isinstance(attack, FreeAttack):
-        start, given = (params, batch_stats, state.opt_state), (batch.image, batch.label, keys)
+        start, inputs = (params, batch_stats, state.opt_state), (batch.image, batch.label, keys)
         (params, batch_stats, opt_state), results = _replay(
-            start, given, budget, attack=attack, loss_fn=loss_fn, average=average, update=update
+            start, inputs, budget, attack=attack, loss_fn=loss_fn, average=average, update=update
         )
     else:
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         logits_fn = _logits_fn(network, state.variables, mean, std)
 
-        def part(batch_stats, given):
+        def part(batch_stats, inputs):
             """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
-            image, label, mask, keys = given
+            image, label, mask, keys = inputs
             adversarial = images = to_unit(image)
             if attack is not None:
                 adversarial = attack(logits_fn, images, label, keys, budget, mask)
@@ -185,9 +185,9 @@ def _loss(params, batch_stats, images, adversarial, labels, *, network, mean, st
     return jnp.mean(loss), (batch_stats, jnp.mean(jnp.argmax(logits, -1) == labels))
 
 
-def _replay(start, given, epsilon, *, attack, loss_fn, average, update):
+def _replay(start, inputs, epsilon, *, attack, loss_fn, average, update):
     """((params, batch_stats, opt_state), (loss, accuracy, gradient)) after the last replay."""
-    image, labels, keys = given
+    image, labels, keys = inputs
     adversarial = images = to_unit(image)
     epsilons = jnp.broadcast_to(epsilon, labels.shape).astype(images.dtype)
     ball = {"p": attack.p, "epsilon": epsilons, "bounds": (0.0, 1.0)}
@@ -212,9 +212,9 @@ def _replay(start, given, epsilon, *, attack, loss_fn, average, update):
 
 
 def eval_step(variables, batch, budget, *, network, mean, std, attack=None, axis_name=None):
-    """Counts over the valid examples: {"clean", "pgd" (correct), "finite" (logits), "valid"}.
+    """Count the valid examples: {"clean", "pgd" (correct), "finite" (logits), "valid"}.
 
-    Without an attack the PGD count is the clean one: the ball of radius 0 is the image itself.
+    Without an attack the PGD count is the clean one.
     """
     logits_fn = _logits_fn(network, variables, mean, std)
     images = to_unit(batch.image)
@@ -227,11 +227,10 @@ def eval_step(variables, batch, budget, *, network, mean, std, attack=None, axis
     clean, finite = predict(images)
     robust = clean
     if attack is not None:
-        # The attack returns the image itself where nothing nearby has a larger loss.
-        found, also_finite = predict(
-            attack(logits_fn, images, batch.label, None, budget, batch.mask)
-        )
-        robust, finite = clean & found, finite & also_finite
+        # The attack returns the image itself if nothing nearby has a larger loss.
+        adversarial = attack(logits_fn, images, batch.label, None, budget, batch.mask)
+        survives, also_finite = predict(adversarial)
+        robust, finite = clean & survives, finite & also_finite
     outcomes = {"clean": clean, "pgd": robust, "finite": finite, "valid": batch.valid}
     counts = jax.tree.map(jnp.sum, outcomes)
     return counts if axis_name is None else jax.lax.psum(counts, axis_name)

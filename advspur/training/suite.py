@@ -1,37 +1,29 @@
-"""Several small models trained at once by one program: each device trains models of its own.
+"""Several small models trained at once by one program: each device trains its own models.
 
 A model is the same, to rounding, as one that `train` makes alone: it sees the same batches, attacks
-and keys, and has a run directory of its own, which either can resume.
+and keys. It has its own run directory, which either can resume.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import math
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from advspur._checks import check_count, require
 from advspur._devices import split_batch
+from advspur.training import parts
 from advspur.training.attack import UNIFORM, AnyAttack
 from advspur.training.loop import Program, fit
-from advspur.training.parts import (
-    build,
-    first_state,
-    step_options,
-    step_passes,
-    train_attack,
-    training_data,
-    validation_attack,
-)
 from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.step import eval_step, over_models, train_step
 
 DATA_KEYS = ("dataset", "data_dir", "mask_dir", "own", "shapes", "color_shift", "skip_unreadable")
-# Keys in which models may differ that one program trains, and of `shapes` those in which not.
+# Keys in which models trained by one program may differ, and keys of `shapes` in which not.
 OWN_KEYS = ("seed", "attack", "background", "color_shift", "shapes", *SUITE_KEYS)
 SIZES = ("num_train", "num_validation", "num_classes", "image_size")
 
@@ -39,8 +31,8 @@ SIZES = ("num_train", "num_validation", "num_classes", "image_size")
 def train_suite(configs, *, per_device=None, progress):
     """Train the models of several configs, as many at once as there is room for.
 
-    Models that differ in seed, attack, changes of the background, colour shift and the looks of
-    their shapes only are trained by one program. Those that are trained already are left alone.
+    One program trains the models that differ only in seed, attack, background changes, colour shift
+    and the looks of their shapes. Models that are already trained are left alone.
 
     Args:
       configs: {run directory: ConfigDict}.
@@ -54,21 +46,21 @@ def train_suite(configs, *, per_device=None, progress):
         check_count("per_device", per_device)
     elif jax.default_backend() == "cpu":
         per_device = 1
-    by_data, groups = {_text(config, DATA_KEYS): config for config in configs.values()}, {}
-    data = {text: training_data(config) for text, config in by_data.items()}
+    by_data, groups, faults = {_text(c, DATA_KEYS): c for c in configs.values()}, {}, {}
+    data = {text: parts.training_data(config) for text, config in by_data.items()}
     for workdir, config in configs.items():
         run = Run(config, workdir, data[_text(config, DATA_KEYS)], progress[workdir])
         if not _is_trained(run):
             shared = _text(config, [key for key in config if key not in OWN_KEYS])
             groups.setdefault((shared, _text(config.shapes, SIZES)), []).append(run)
     for group in groups.values():
-        _train_group(group, per_device)
-    return {run.workdir: run.fault for group in groups.values() for run in group if run.fault}
+        faults |= _train_group(group, per_device)
+    return faults
 
 
 def check_suite(configs):
-    """Raise InputError for what no suite can be made of."""
-    require(jax.process_count() == 1, "the models of a suite are trained by one process")
+    """Raise InputError for configs that cannot be trained as a suite."""
+    require(jax.process_count() == 1, "a suite trains in one process")
     for config in configs:
         check_config(config)
         require(
@@ -83,91 +75,142 @@ def _text(config, keys):
 
 
 def _is_trained(run):
-    """Whether a run is trained; if it is not, it has its start then."""
+    """Whether a run is trained; sets its start if it is not."""
     with run:
         if not run.checkpoints.steps():
             return False
-        built = build(run.config, run.dataset)
-        run.restore(jax.eval_shape(lambda: first_state(run.config, run.dataset, *built)))
+        built = parts.build(run.config, run.dataset)
+        run.restore(jax.eval_shape(lambda: parts.first_state(run.config, run.dataset, *built)))
     if run.is_trained:
         run.progress.skip(run.num_steps)
     return run.is_trained
 
 
-class _Slots(NamedTuple):
-    """The places for the models of a round; arrays have the axes [devices, models a device]."""
+class _Round:
+    """Runs that one program trains, as the one run of `fit`; its values are lists, one a run.
 
-    num_devices: int
-    per_device: int
+    A run that ends early, or diverges (`faults`), is left at its last save; the others continue.
+    On the devices, arrays have the axes `slots`: [devices, models a device].
+    """
+
+    def __init__(self, runs, slots):
+        self.runs, self.slots, self.faults = runs, slots, {}
+        self.config, self.start, self.num_steps = runs[0].config, runs[0].start, runs[0].num_steps
+
+    @property
+    def has_ended(self):
+        return all(run.has_ended for run in self.runs)
+
+    @property
+    def workdir(self):
+        """The directories of the runs that did not diverge, as text."""
+        return ", ".join(str(r.workdir) for r in self.runs if r.workdir not in self.faults)
+
+    def _each(self, method, values, *args):
+        for run, value in zip(self.runs, values, strict=True):
+            if run.has_ended:
+                continue
+            try:
+                method(run, value, *args)
+            except TrainingDiverged as error:
+                # A traceback would keep the states of the whole round.
+                self.faults[run.workdir] = error.with_traceback(None)
+                run.end()
+                if not self.has_ended:
+                    run.progress.line(
+                        f"{run.workdir}: {error}; the models trained with it continue"
+                    )
+
+    check = functools.partialmethod(_each, Run.check)
+    log_step = functools.partialmethod(_each, Run.log_step)
+    validated = functools.partialmethod(_each, Run.validated)
+    save = functools.partialmethod(_each, Run.save)
+
+    def advance(self, step):
+        self._each(lambda run, _: run.advance(step), self.runs)
 
     def place(self, trees, filler=None):
-        """Trees of models on the devices; free places hold `filler`, or the first once more."""
-        free = math.prod(self) - len(trees)
+        """A tree of each run on the devices; free slots hold `filler`, or a copy of the first."""
+        trees = [*trees, *[filler or trees[0]] * (math.prod(self.slots) - len(trees))]
 
         def stack(*leaves):
             stacked = np.stack(leaves)
-            return stacked.reshape(*self, *stacked.shape[1:])
+            return stacked.reshape(*self.slots, *stacked.shape[1:])
 
-        trees = [*trees, *[filler or trees[0]] * free]
-        return split_batch(jax.tree.map(stack, *trees), self.num_devices)
+        return split_batch(jax.tree.map(stack, *trees), self.slots[0])
 
-    def fetch(self, tree, number):
-        """[the tree of each of the first `number` models], on the host."""
-        tree, places = jax.device_get(tree), itertools.islice(np.ndindex(*self), number)
-        return [jax.tree.map(lambda x, at=at: x[at], tree) for at in places]
+    def fetch(self, tree):
+        """[the tree of each run], on the host."""
+        tree, slots = jax.device_get(tree), np.ndindex(*self.slots)
+        slots = itertools.islice(slots, len(self.runs))
+        return [jax.tree.map(lambda x, at=at: x[at], tree) for at in slots]
+
+    def place_budgets(self, attack, attack_of):
+        """The budget of `AnyAttack` for each slot; free slots have no attack."""
+        budgets = []
+        for chosen, budget in (attack_of(run.config) for run in self.runs):
+            epsilon, *weights = np.atleast_1d(np.float32(budget))
+            budget = np.float32([epsilon, *(weights or UNIFORM)])
+            budgets.append((np.int32(attack.attacks.index(chosen)), *budget))
+        return self.place(budgets, filler=(np.int32(0), *np.zeros(3, np.float32)))
+
+    def place_batches(self, iterate, key):
+        """Batches of all runs, from one iterator for the runs whose `key` is equal."""
+        keys = [key(run) for run in self.runs]
+        iterators = {k: iterate(run) for k, run in dict(zip(keys, self.runs, strict=True)).items()}
+        for batches in zip(*iterators.values(), strict=True):
+            batch_of = dict(zip(iterators, batches, strict=True))
+            yield self.place([batch_of[k] for k in keys])
 
 
 def _train_group(runs, per_device):
-    """Train runs that one program serves, as many at once as there are slots."""
+    """Train runs that one program serves, as many at once as there are slots; return faults."""
     config, dataset = runs[0].config, runs[0].dataset
-    network, optimizer = build(config, dataset)
+    network, optimizer = parts.build(config, dataset)
     num_devices = min(jax.local_device_count(), len(runs))
-    slots = _Slots(num_devices, per_device or math.ceil(len(runs) / num_devices))
-    facts = {"network": network, "mean": dataset.mean, "std": dataset.std}
+    slots = num_devices, per_device or math.ceil(len(runs) / num_devices)
+    shared = {"network": network, "mean": dataset.mean, "std": dataset.std}
     attack, eval_attack = (
         AnyAttack(tuple(dict.fromkeys([None, *(attack_of(run.config)[0] for run in runs)])))
-        for attack_of in (train_attack, validation_attack)
+        for attack_of in (parts.train_attack, parts.validation_attack)
     )
-    options = step_options(config) | facts | {"attack": attack, "optimizer": optimizer}
+    options = parts.step_options(config) | shared | {"attack": attack, "optimizer": optimizer}
     train = over_models(train_step, num_devices, donate_argnums=0, **options)
-    evaluate = over_models(eval_step, num_devices, attack=eval_attack, **facts)
+    evaluate = over_models(eval_step, num_devices, attack=eval_attack, **shared)
 
-    def train_round(members):
-        budget = _budgets(members, slots, attack, train_attack)
-        eval_budget = _budgets(members, slots, eval_attack, validation_attack)
+    def train_round(together):
+        budget = together.place_budgets(attack, parts.train_attack)
+        eval_budget = together.place_budgets(eval_attack, parts.validation_attack)
         program = Program(
             step=lambda state, batch: train(state, batch, budget),
             evaluate=lambda variables, batch: evaluate(variables, batch, eval_budget),
-            place=slots.place,
-            fetch=lambda tree: slots.fetch(tree, len(members)),
+            batches=together.place_batches(parts.training_batches, _stream_key),
+            validation_batches=lambda: together.place_batches(
+                parts.validation_batches, lambda run: id(run.dataset)
+            ),
+            fetch=together.fetch,
         )
         with contextlib.ExitStack() as stack:
             states = []
-            for run in members:
+            for run in together.runs:
                 stack.enter_context(run)
-                state = first_state(run.config, run.dataset, network, optimizer)
+                state = parts.first_state(run.config, run.dataset, network, optimizer)
                 states.append(run.restore(state))
                 run.progress.skip(run.start)
                 run.begin()
-            with contextlib.suppress(TrainingDiverged):  # kept as the runs' faults
-                fit(members, program, slots.place(states))
-        for run in members:
-            if run.fault:
-                run.fault.__traceback__ = None  # it holds the states of the whole round
+            fit(together, program, together.place(states))
+        return together.faults
 
-    # Those of a round resume at the same step; of similar cost, they end together.
-    runs.sort(key=lambda run: (run.start, -step_passes(run.config)))
+    # The runs of a round resume at the same step; of similar cost, they end together.
+    runs.sort(key=lambda run: (run.start, -parts.step_passes(run.config)))
+    faults = {}
     for _, alike in itertools.groupby(runs, key=lambda run: run.start):
         alike = list(alike)
         for first in range(0, len(alike), math.prod(slots)):
-            train_round(alike[first : first + math.prod(slots)])
+            faults |= train_round(_Round(alike[first : first + math.prod(slots)], slots))
+    return faults
 
 
-def _budgets(runs, slots, attack, attack_of):
-    """The budget of `AnyAttack` for each slot on the devices; no attack where no run is left."""
-    numbers = []
-    for own, budget in (attack_of(run.config) for run in runs):
-        epsilon, *weights = np.atleast_1d(np.float32(budget))
-        budget = np.float32([epsilon, *(weights or UNIFORM)])
-        numbers.append((np.int32(attack.attacks.index(own)), *budget))
-    return slots.place(numbers, filler=(np.int32(0), *np.zeros(3, np.float32)))
+def _stream_key(run):
+    """What the training batches of a run depend on."""
+    return id(run.dataset), run.config.seed, *run.config.background.values()

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from advspur.models import resnet
-from advspur.training import loop, suite
+from advspur.training import loop, parts, suite
 from tests.forked import SHALLOW
 
 
@@ -18,7 +18,7 @@ def programs_of_a_module():
     Compiled training steps take much memory: none is kept for another module. Tasks that orbax
     drops of a damaged checkpoint end in the module that damaged it.
     """
-    built, build = {}, loop.build
+    built, build = {}, parts.build
     apart = ("seed", "background", "validation", "early_stopping", "best_metric", "keep_last")
 
     def build_once(config, dataset):
@@ -30,13 +30,10 @@ def programs_of_a_module():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resnet, "ARCHITECTURES", resnet.ARCHITECTURES | SHALLOW)
-        for module, *makers in (
-            (loop, "make_train_step", "make_eval_step"),
-            (suite, "over_models"),
-        ):
-            patch.setattr(module, "build", build_once)
-            for name in makers:
-                patch.setattr(module, name, functools.cache(getattr(module, name)))
+        patch.setattr(parts, "build", build_once)
+        makers = (loop, "make_train_step"), (loop, "make_eval_step"), (suite, "over_models")
+        for module, name in makers:
+            patch.setattr(module, name, functools.cache(getattr(module, name)))
         yield
     gc.collect()
     jax.clear_caches()

@@ -1,4 +1,4 @@
-"""train(): resuming bit for bit, checkpoints that are damaged, runs that diverge or differ."""
+"""train(): resuming bit for bit, damaged checkpoints, runs that diverge or differ."""
 
 import contextlib
 import json
@@ -19,13 +19,13 @@ from advspur._checks import InputError
 from advspur._files import tree_digest
 from advspur.records import read_records
 from advspur.training import TrainingDiverged, TrainingStopped, loop, record_training, train
-from advspur.training.loop import _signals
+from advspur.training.loop import _stop_signals
+from advspur.training.overfitting import has_one_step_attack
 from advspur.training.parts import step_passes
-from advspur.training.run import _has_one_step
 from tests import forked
 from tests.training.tiny_config import get_config
 
-# Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
+# orbax drops the tasks of a damaged checkpoint with their event loop: noise, but unraisable.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 TINY = "--config=tests/training/tiny_config.py"
@@ -39,9 +39,9 @@ def finished(tmp_path_factory):
 
 
 def start(workdir, **options):
-    """(a process that trains in `workdir`, the file with what it says)."""
-    said = workdir.with_name("said")
-    return forked.start(said, "train", TINY, f"--workdir={workdir}", **options), said / "err"
+    """(a process that trains in `workdir`, the file of its stderr)."""
+    output = workdir.with_name("output")
+    return forked.start(output, "train", TINY, f"--workdir={workdir}", **options), output / "err"
 
 
 def wait_for(process, condition):
@@ -56,8 +56,7 @@ def logged(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def loses(workdir, *steps):
-    """A run without some of its checkpoints."""
+def remove_checkpoints(workdir, *steps):
     for step in steps:
         shutil.rmtree(workdir / "checkpoints" / str(step))
 
@@ -77,13 +76,13 @@ def test_a_run_that_is_terminated_and_then_killed_ends_with_the_same_bits(
 ):
     """It saves at SIGTERM and says so; SIGKILL comes at a random step, or while it saves."""
     workdir, log = tmp_path / "stopped", tmp_path / "stopped" / "metrics.jsonl"
-    process, said = start(workdir)
+    process, err = start(workdir)
     wait_for(process, lambda: log.exists() and log.read_text().count("loss") >= 2)
     process.terminate()
     process.join(300)
-    assert process.exitcode == 130 and "stopped and saved at step" in said.read_text()
+    assert process.exitcode == 130 and "stopped and saved at step" in err.read_text()
     step = models.store.latest_step(workdir)
-    assert 2 <= step < 12 and f"saved at step {step} of 12" in said.read_text()
+    assert 2 <= step < 12 and f"saved at step {step} of 12" in err.read_text()
 
     def is_due():
         is_saving = any("tmp" in name for name in os.listdir(workdir / "checkpoints"))
@@ -91,8 +90,8 @@ def test_a_run_that_is_terminated_and_then_killed_ends_with_the_same_bits(
 
     chance = random.Random(os.getpid())
     at_step, while_saving = chance.randint(step + 1, 12), chance.random() < 0.5
-    process, said = start(workdir)
-    wait_for(process, lambda: f"resuming at step {step} of 12" in said.read_text() and is_due())
+    process, err = start(workdir)
+    wait_for(process, lambda: f"resuming at step {step} of 12" in err.read_text() and is_due())
     process.kill()
     process.join()
 
@@ -144,8 +143,8 @@ def test_load_gives_raw_averaged_and_best_weights(finished):
     assert digest in [tree_digest(models.load(workdir, step=step).params) for step in kept]
 
 
-def test_load_says_what_is_wrong(tmp_path, finished):
-    with pytest.raises(InputError, match="is no training run .*model.json is missing"):
+def test_load_names_what_is_missing(tmp_path, finished):
+    with pytest.raises(InputError, match="is neither a training run nor .*model.json is missing"):
         models.load(tmp_path)
     with pytest.raises(InputError, match="no checkpoint of step 5; it has"):
         models.load(finished[0], step=5)
@@ -174,41 +173,41 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(finished, tmp_pa
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """{step: PGD accuracy} that the runs of a test are told at validation; else 0.3."""
+def pgd_accuracies(monkeypatch):
+    """{step: simulated PGD accuracy} at validation; 0.3 at other steps."""
     shares = {}
 
-    def validate(runs, program, state):
+    def validate(program, state):
         share = shares.get(int(state.step), 0.3)
-        return [{"val_clean_accuracy": 0.5, "val_pgd_accuracy": share}]
+        return {"val_clean_accuracy": 0.5, "val_pgd_accuracy": share}
 
     monkeypatch.setattr(loop, "_validate", validate)
     return shares
 
 
-def test_a_run_ends_early_where_validation_gets_no_better(tmp_path, capfd, told):
+def test_a_run_ends_early_if_validation_gets_no_better(tmp_path, capfd, pgd_accuracies):
     config = get_config()
     config.validation.every_steps, config.early_stopping = 2, 2
     config.best_metric = "val_clean_accuracy"
     assert int(train(config, tmp_path / "run").step) == 6
-    said = capfd.readouterr().err
-    assert "ends at step 6: val_clean_accuracy was not better in 2 validations" in said
+    err = capfd.readouterr().err
+    assert "ends at step 6: val_clean_accuracy was not better in 2 validations" in err
     log = logged(tmp_path / "run")
     assert int(train(config, tmp_path / "run").step) == 6  # and is left alone
     assert logged(tmp_path / "run") == log
-    loses(tmp_path / "run", 4, 6)
+    remove_checkpoints(tmp_path / "run", 4, 6)
     assert int(train(config, tmp_path / "run").step) == 6  # the same, from what was logged by then
     assert [x["step"] for x in logged(tmp_path / "run")] == [x["step"] for x in log]
 
 
-def test_free_training_is_trained_validated_by_pgd_and_gone_on_with(tmp_path):
+def test_free_training_is_validated_by_pgd_and_resumed(tmp_path):
     config = get_config()
     config.attack.method, config.attack.num_steps, config.num_steps = "free", 2, 4
     config.checkpoint_every_steps, config.validation.epsilon = 2, -1.0
     final = jax.device_get(train(config, tmp_path / "run"))
     (found,) = (line for line in logged(tmp_path / "run") if "val_pgd_accuracy" in line)
     assert found["val_pgd_accuracy"] <= found["val_clean_accuracy"]
-    loses(tmp_path / "run", 4)
+    remove_checkpoints(tmp_path / "run", 4)
     assert_bitwise_equal(jax.device_get(train(config, tmp_path / "run")), final)
     assert step_passes(config) == 6
 
@@ -225,30 +224,30 @@ def test_free_training_is_trained_validated_by_pgd_and_gone_on_with(tmp_path):
 def test_runs_that_may_overfit_to_their_attack_have_one_step(change, may_collapse):
     config = get_config()
     config.update_from_flattened_dict({"validation.epsilon": -1.0} | change)
-    assert _has_one_step(config) == may_collapse
+    assert has_one_step_attack(config) == may_collapse
 
 
-def test_a_run_that_overfits_to_its_one_step_attack_warns_once(tmp_path, capfd, told):
-    """PGD accuracy falls at step 6, as the run is told here; the run continues to its end."""
+def test_a_run_that_overfits_to_its_one_step_attack_warns_once(tmp_path, capfd, pgd_accuracies):
+    """Simulated PGD accuracy falls at step 6; the run continues to its end."""
     config = get_config()
     config.validation.every_steps, config.validation.epsilon = 2, -1.0
-    told |= {2: 0.4, 4: 0.5, 6: 0.25, 8: 0.2}
+    pgd_accuracies |= {2: 0.4, 4: 0.5, 6: 0.25, 8: 0.2}
     assert int(train(config, tmp_path / "run").step) == 12
-    said = capfd.readouterr().err
-    assert said.count("the model overfits to its one-step attack") == 1
-    assert "val_pgd_accuracy fell from 50.0% to 25.0% at step 6: " in said
-    assert "attack.num_steps = 2), attack.method = 'n_fgsm', or early_stop" in said
+    err = capfd.readouterr().err
+    assert err.count("the model overfits to its one-step attack") == 1
+    assert "val_pgd_accuracy fell from 50.0% to 25.0% at step 6: " in err
+    assert "attack.num_steps = 2), attack.method = 'n_fgsm', or early_stop" in err
 
 
-def test_another_number_of_devices_goes_on_and_says_what_changes(finished, tmp_path):
+def test_a_different_number_of_devices_resumes_with_a_message(finished, tmp_path):
     workdir = tmp_path / "fewer"
     shutil.copytree(finished[0], workdir)
-    loses(workdir, 12)
-    process, said = start(workdir, devices=2)
+    remove_checkpoints(workdir, 12)
+    process, err = start(workdir, devices=2)
     process.join()
-    assert process.exitcode == 0 and "resuming at step 8" in said.read_text()
+    assert process.exitcode == 0 and "resuming at step 8" in err.read_text()
     words = f"{workdir} started on 4 devices, resuming on 2: the same batches"
-    assert words in said.read_text()
+    assert words in err.read_text()
     found, whole = (
         ravel_pytree(models.load(path).params["params"])[0] for path in (workdir, finished[0])
     )
@@ -266,7 +265,7 @@ def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):
     for data in (workdir / "checkpoints").rglob("d/*"):
         data.write_bytes(b"")
     log = (workdir / "metrics.jsonl").read_bytes()
-    for _ in range(2):  # the second call must not start anew either
+    for _ in range(2):  # the second call must not start again either
         with pytest.raises(InputError, match="no checkpoint in .* can be read"):
             train(get_config(), workdir)
     assert (workdir / "metrics.jsonl").read_bytes() == log
@@ -294,7 +293,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(variables["batch_stats"]))
 
 
-def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypatch, finished):
+def test_a_full_disk_is_reported_before_the_save_and_loses_nothing(tmp_path, monkeypatch, finished):
     usage = shutil.disk_usage(tmp_path)
     found = iter((usage, usage._replace(free=10_000)))  # before the first save and the second
     monkeypatch.setattr(shutil, "disk_usage", lambda _: next(found))
@@ -322,7 +321,7 @@ def test_full_disk_is_said_before_the_save_and_loses_nothing(tmp_path, monkeypat
         ("num_epochs", float("inf"), "num_epochs = inf"),
         ("keep_last", 0, "keep_last = 0"),
         ("accumulation_steps", 3, "by 4 devices of 3 steps; the nearest below is 12"),
-        ("attack.loss", "kl", "attack.loss = 'kl' is 0 at the image"),
+        ("attack.loss", "kl", "attack.loss = 'kl' and its gradient are 0"),
         ("color_shift.rho", 0.5, "rho = 0.5: majority : minority must be >= 1"),
         ("trades_beta", -1.0, "trades_beta = -1.0"),
         ("background.mask_fault", "rough", "background.mask_fault = 'rough' is not known"),
@@ -366,7 +365,7 @@ def test_second_signal_is_not_held_back():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            with _signals() as asked:
+            with _stop_signals() as asked:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.01)
                 assert asked == [signal.SIGINT]
@@ -377,6 +376,6 @@ def test_second_signal_is_not_held_back():
 
 
 def test_stop_asked_for_in_process_raises(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_signals", lambda: contextlib.nullcontext([signal.SIGINT]))
+    monkeypatch.setattr(loop, "_stop_signals", lambda: contextlib.nullcontext([signal.SIGINT]))
     with pytest.raises(TrainingStopped, match="stopped and saved at step 1 of 12"):
         train(get_config(), tmp_path / "run")

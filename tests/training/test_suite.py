@@ -12,8 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from advspur import models
 from advspur._checks import InputError
-from advspur.training import Attack, TrainingDiverged, suite, train, train_suite
-from advspur.training.parts import build, first_state, train_attack, training_data
+from advspur.training import Attack, TrainingDiverged, parts, suite, train, train_suite
 from tests.training.tiny_config import get_config
 
 # Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
@@ -73,8 +72,8 @@ def params(path):
 def before(name):
     """Its parameters before the first step."""
     config = MODELS[name]
-    dataset = training_data(config)
-    state = first_state(config, dataset, *build(config, dataset))
+    dataset = parts.training_data(config)
+    state = parts.first_state(config, dataset, *parts.build(config, dataset))
     return ravel_pytree(state.variables["params"])[0]
 
 
@@ -146,11 +145,11 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     configs = {tmp_path / "bad": model(epsilon=2.0), tmp_path / "good": model()}
     progress = {path: Silent() for path in configs}
 
-    def attack_of(config):
-        attack, epsilon = train_attack(config)
+    def attack_of(config, attack_of=parts.train_attack):
+        attack, epsilon = attack_of(config)
         return (Attack(2.0, 1, math.nan), 1.0) if epsilon == 2 else (attack, epsilon)
 
-    monkeypatch.setattr(suite, "train_attack", attack_of)
+    monkeypatch.setattr(parts, "train_attack", attack_of)
     faults = train_suite(configs, progress=progress)
     assert list(faults) == [tmp_path / "bad"]
     assert isinstance(faults[tmp_path / "bad"], TrainingDiverged)
@@ -166,7 +165,7 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
 
 def test_models_that_differ_in_own_keys_alone_share_a_program(tmp_path, monkeypatch):
     groups, told = [], ("a", "b", "c", "slow")
-    monkeypatch.setattr(suite, "_train_group", lambda group, _: groups.append(group))
+    monkeypatch.setattr(suite, "_train_group", lambda group, _: groups.append(group) or {})
     noisy = {"background.noise_std": 0.1}
     models = (model(**noisy), model(seed=1), model(p=math.inf), model(learning_rate=0.01))
     configs = dict(zip((tmp_path / name for name in told), models, strict=True))
