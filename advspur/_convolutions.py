@@ -1,23 +1,23 @@
-"""Convolutions as fast inside a compiled loop as outside of one, on CPU.
+"""Convolutions that are as fast inside a compiled loop as outside, on CPU.
 
-XLA's CPU backend calls its fast convolution (Eigen) only for one order of axes: batch, space,
-channels, and kernels as space, in, out. It brings others into that order, but outside of loops
-only; inside a loop they take a naive path, several times slower (JAX issue 12868). The gradient
-with respect to the input is always among those. So what goes into a loop is ordered here.
+XLA's CPU backend calls its fast convolution (Eigen) for only one order of axes: batch, space,
+channels, and kernels as space, in, out. It reorders other convolutions only outside loops; inside
+a loop they are several times slower (JAX issue 12868), the gradient with respect to the input
+always. `for_loops` reorders them.
 
-A convolution with a kernel of one pixel is a matrix product, in loops and out of them: `convolve`.
+A convolution with a kernel of one pixel is a matrix product, inside and outside loops: `convolve`.
 
-Where it is faster (measured), a strided convolution is a product with the patches of the image: for
+A strided convolution is a product with the patches of the image if that is faster (measured): for
 few channels, and strides that divide the kernel's sides. Its gradient, the convolution of an image
-with zeros between its pixels, is then the sum of the overlapping patches that a product gives.
+with zeros between its pixels, is then a sum of overlapping patches, which a product gives.
 
 A 3 x 3 convolution of many channels is Winograd's F(2 x 2, 3 x 3) (Lavin and Gray, CVPR 2016, arXiv
-1509.09308): each 2 x 2 pixels of the result come from 4 x 4 of the image, by 16 products instead of
-36, equal to float32's rounding. With fewer channels the sums around the products cost what the
-products save, and with few pixels the sums of the kernel do. Tiles take the memory of five images.
+1509.09308): 2 x 2 pixels of the result come from 4 x 4 pixels of the image by 16 products instead
+of 36, equal up to float32 rounding. With fewer channels, the sums around the products cost what
+they save; with few pixels, the sums of the kernel do. Tiles take the memory of five images.
 
-jax 0.10 hands convolutions to a library (YNNPACK) that runs those to few channels on one thread,
-unless their result is larger than their image. So they are given a row more.
+jax 0.10 passes convolutions to a library (YNNPACK) that runs those to few channels on one thread,
+unless their result is larger than their image. They therefore get an extra row.
 """
 
 import math
@@ -30,7 +30,7 @@ from jax.extend.core.primitives import conv_general_dilated_p
 
 FEW_CHANNELS, MANY_CHANNELS, MANY_TILES = 4, 128, 64  # measured: docs/measurements.md
 HAS_ONE_THREAD = jax.__version_info__ < (0, 11)
-# Calls whose body is looked into; a body under any other primitive is left as it is.
+# Calls whose bodies are reordered; those of other primitives stay as they are.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -40,10 +40,10 @@ CALLS = {
 
 
 def convolve(images, kernel, strides, padding, *, dimension_numbers, precision=None, **options):
-    """`jax.lax.conv_general_dilated` of images [n, h, w, c], as `flax.linen.Conv` calls it.
+    """Do `jax.lax.conv_general_dilated` of images [n, h, w, c], as `flax.linen.Conv` calls it.
 
-    On CPU, one with a plain kernel of a single pixel is the matrix product that it is, and so are
-    its gradients, which is faster there (docs/measurements.md).
+    On CPU, a kernel of one pixel without options becomes a matrix product, and so do the gradients,
+    which is faster (docs/measurements.md).
     """
     is_whole = padding in ("SAME", "VALID") or not np.any(padding)
     is_plain = all(np.all(np.equal(value, 1)) for value in options.values())
@@ -58,10 +58,10 @@ def convolve(images, kernel, strides, padding, *, dimension_numbers, precision=N
 
 
 def for_loops(function):
-    """`function` with its convolutions in the order of axes that is fast inside a loop on CPU.
+    """Return `function` with the convolutions that are fast inside a loop on CPU.
 
-    Same values; on other backends `function` itself. Not to be differentiated: apply it to the
-    gradient.
+    Values are the same; on other backends it is `function` itself. Do not differentiate the result:
+    apply `for_loops` to the gradient.
     """
     if jax.default_backend() != "cpu":
         return function
@@ -82,12 +82,12 @@ def _evaluate(closed, args):
         return variable.val if isinstance(variable, core.Literal) else values[variable]
 
     for equation in jaxpr.eqns:
-        given = list(map(read, equation.invars))
+        inputs = list(map(read, equation.invars))
         body = equation.params.get(CALLS.get(equation.primitive.name))
         if equation.primitive is conv_general_dilated_p:
-            results = [_convolution(*given, **equation.params)]
+            results = [_convolution(*inputs, **equation.params)]
         elif body is not None:
-            results = _evaluate(body, given)
+            results = _evaluate(body, inputs)
         else:
             needed = {v: values[v] for v in equation.invars if not isinstance(v, core.Literal)}
             info = jaxpr.debug_info.with_unknown_names()
@@ -115,15 +115,14 @@ def _convolution(images, kernel, *, dimension_numbers, **params):
 
 
 def _on_all_threads(images, kernel, *, padding, **params):
-    """The convolution, of images [n, h, w, c]."""
+    """Do the convolution of images [n, h, w, c], with an extra row if it would use one thread."""
     size, side = images.shape[1], kernel.shape[0]
     *_, channels, channels_after = kernel.shape
     strides, dilations = (params[name] for name in ("window_strides", "rhs_dilation"))
     rows = size + sum(padding[0]) - dilations[0] * (side - 1)
-    missing = 0
-    if HAS_ONE_THREAD and kernel.ndim == 4 and {*strides, *params["lhs_dilation"]} == {1}:
-        if max(channels, channels_after) > 16 and channels_after <= 64:  # XLA's limit; measured
-            missing = max(size + 1 - rows, 0)
+    is_slow = HAS_ONE_THREAD and kernel.ndim == 4 and {*strides, *params["lhs_dilation"]} == {1}
+    is_slow &= max(channels, channels_after) > 16 and channels_after <= 64  # XLA's limit; measured
+    missing = max(size + 1 - rows, 0) if is_slow else 0
     (low, high), *others = padding
     padding = ((low, high + missing), *others)
     result = conv_general_dilated_p.bind(images, kernel, padding=padding, **params)
@@ -131,7 +130,7 @@ def _on_all_threads(images, kernel, *, padding, **params):
 
 
 def _faster_product(images, kernel, *, window_strides, lhs_dilation, rhs_dilation, **params):
-    """What does the same faster than the convolution, or None."""
+    """Return the function that is faster than the convolution, or None."""
     *sides, channels, channels_after = kernel.shape
     strides = [max(pair) for pair in zip(window_strides, lhs_dilation, strict=True)]
     is_plain = params["feature_group_count"] == params["batch_group_count"] == 1
@@ -139,7 +138,7 @@ def _faster_product(images, kernel, *, window_strides, lhs_dilation, rhs_dilatio
     if is_plain and max(strides) == 1:
         is_wide = sides == [3, 3] and min(channels, channels_after) >= MANY_CHANNELS
         num_tiles = len(images) * math.prod(_tile_counts(images, params["padding"]))
-        # Narrower types would lose digits in the sums; float64 was not measured.
+        # Narrower types lose digits in the sums; float64 was not measured.
         preferred = params["preferred_element_type"]
         is_single = kernel.dtype == jnp.float32 and (preferred is None or preferred == jnp.float32)
         return _by_tiles if is_wide and is_single and num_tiles >= MANY_TILES else None
@@ -151,52 +150,36 @@ def _faster_product(images, kernel, *, window_strides, lhs_dilation, rhs_dilatio
     return None
 
 
-def _gather_patches(
-    images, kernel, *, window_strides, padding, precision, preferred_element_type, **_
-):  # fmt: skip
-    """The convolution by strides that divide the kernel's sides."""
+def _gather_patches(images, kernel, *, window_strides, padding, **params):
+    """Do a convolution whose strides divide the sides of its kernel."""
     n, *sizes, channels = images.shape
     *sides, _, channels_after = kernel.shape
-    results, crop = [], [(0, 0, 0)]
+    results, edges = [], []
     for size, stride, side, (before, after) in zip(
         sizes, window_strides, sides, padding, strict=True
     ):
         results.append(max((before + size + after - side) // stride + 1, 0))
         used = (results[-1] - 1) * stride + side
-        crop.append((before, used - before - size, 0))
-    images = jax.lax.pad(images, jnp.zeros((), images.dtype), (*crop, (0, 0, 0)))
+        edges.append((before, used - before - size))
+    images = _pad(images, edges)
     (s, t), (height, width) = window_strides, results
     down, right = sides[0] // s, sides[1] // t
     tiles = images.reshape(n, height - 1 + down, s, width - 1 + right, t, channels).swapaxes(2, 3)
     tiles = tiles.reshape(*tiles.shape[:3], s * t * channels)
     patches = [tiles[:, i : i + height, j : j + width] for i in range(down) for j in range(right)]
     kernel = kernel.reshape(down, s, right, t, channels, channels_after).swapaxes(1, 2)
-    return jax.lax.dot_general(
-        jnp.concatenate(patches, axis=-1),
-        kernel.reshape(-1, channels_after),
-        (((3,), (0,)), ((), ())),
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    return _product(jnp.concatenate(patches, axis=-1), kernel.reshape(-1, channels_after), params)
 
 
-def _add_patches(
-    images, kernel, *, lhs_dilation, padding, precision, preferred_element_type, **_
-):  # fmt: skip
-    """The convolution of `images` with lhs_dilation - 1 zeros between their pixels."""
+def _add_patches(images, kernel, *, lhs_dilation, padding, **params):
+    """Do the convolution of images with lhs_dilation - 1 zeros between their pixels."""
     strides = lhs_dilation
     n, *sizes, _ = images.shape
     *sides, _, channels = kernel.shape
     blocks = [-(-side // stride) for side, stride in zip(sides, strides, strict=True)]
     whole = [(0, b * s - k) for b, s, k in zip(blocks, strides, sides, strict=True)]
     kernel = jnp.pad(kernel[::-1, ::-1], (*whole, (0, 0), (0, 0)))
-    patches = jax.lax.dot_general(
-        images,
-        kernel,
-        (((3,), (2,)), ((), ())),
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    patches = _product(images, kernel, params, axis=2)
     (down, right), (s, t) = blocks, strides
     patches = patches.reshape(n, *sizes, down, s, right, t, channels)
     total = sum(
@@ -209,40 +192,35 @@ def _add_patches(
     )
     lengths = [(m + b - 1) * t for m, b, t in zip(sizes, blocks, strides, strict=True)]
     total = total.swapaxes(2, 3).reshape(n, *lengths, channels)
-    crop = [(0, 0, 0)]
+    edges = []
     for size, stride, side, (before, after), length in zip(
         sizes, strides, sides, padding, lengths, strict=True
     ):
         first = side - 1 - before
-        wanted = max((size - 1) * stride + 1, 0) + before + after - side + 1
-        crop.append((-first, first + wanted - length, 0))
-    return jax.lax.pad(total, jnp.zeros((), total.dtype), (*crop, (0, 0, 0)))
+        result_size = max((size - 1) * stride + 1, 0) + before + after - side + 1
+        edges.append((-first, first + result_size - length))
+    return _pad(total, edges)
 
 
-def _by_tiles(images, kernel, *, padding, precision, preferred_element_type, **_):
-    """The convolution of tiles d with a 3 x 3 kernel g: A' [(G g G') * (B' d B)] A (Winograd).
+def _by_tiles(images, kernel, *, padding, **params):
+    """Convolve tiles d with a 3 x 3 kernel g: A' [(G g G') * (B' d B)] A (Winograd).
 
     Each of the 16 products is a matrix product that sums over the channels.
     """
     n, *sizes, channels = images.shape
     down, right = counts = _tile_counts(images, padding)
-    crop = [
-        (before, 2 * count + 2 - before - size, 0)
+    edges = [
+        (before, 2 * count + 2 - before - size)
         for size, count, (before, _) in zip(sizes, counts, padding, strict=True)
     ]
-    images = jax.lax.pad(images, jnp.zeros((), images.dtype), ((0, 0, 0), *crop, (0, 0, 0)))
-    pairs = images.reshape(n, down + 1, 2, right + 1, 2, channels)
+    pairs = _pad(images, edges).reshape(n, down + 1, 2, right + 1, 2, channels)
     tiles = [
         _tile_sums([row[:, :, j // 2 : j // 2 + right, j % 2] for j in range(4)])
         for row in _tile_sums([pairs[:, i // 2 : i // 2 + down, i % 2] for i in range(4)])
     ]
     weights = map(_kernel_sums, _kernel_sums(kernel))
-    options = {"precision": precision, "preferred_element_type": preferred_element_type}
     products = [
-        [
-            jax.lax.dot_general(a, b, (((3,), (0,)), ((), ())), **options)
-            for a, b in zip(*row, strict=True)
-        ]
+        [_product(a, b, params) for a, b in zip(*row, strict=True)]
         for row in zip(tiles, weights, strict=True)
     ]
     columns = [_result_sums(column) for column in zip(*products, strict=True)]
@@ -252,8 +230,20 @@ def _by_tiles(images, kernel, *, padding, precision, preferred_element_type, **_
     return result[:, :height, :width]
 
 
+def _pad(images, edges):
+    """Add (before, after) zeros at both ends of each axis of space; cut pixels off if negative."""
+    edges = (0, 0, 0), *((*ends, 0) for ends in edges), (0, 0, 0)
+    return jax.lax.pad(images, jnp.zeros((), images.dtype), edges)
+
+
+def _product(images, kernel, params, axis=0):
+    """Sum over the channels: the last axis of images [n, h, w, c] and this axis of the kernel."""
+    options = {name: params[name] for name in ("precision", "preferred_element_type")}
+    return jax.lax.dot_general(images, kernel, (((3,), (axis,)), ((), ())), **options)
+
+
 def _tile_counts(images, padding):
-    """How many tiles of 2 x 2 pixels a 3 x 3 convolution's result has, down and right."""
+    """Count the tiles of 2 x 2 pixels in the result of a 3 x 3 convolution, down and right."""
     sizes = images.shape[1:-1]
     return [max(size + sum(pads) - 1, 0) // 2 for size, pads in zip(sizes, padding, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Convolutions reordered for loops: the same values, and no slow order left in the program."""
+"""Convolutions reordered for loops: the same values, and no slow order in the program."""
 
 import functools
 import re
@@ -83,7 +83,7 @@ PRODUCTS = [  # few channels, and sides that the strides divide
 
 
 @pytest.mark.parametrize("images, kernel, options", CASES + PRODUCTS)
-def test_convolutions_and_their_gradients_are_those_of_jax(images, kernel, options):
+def test_convolutions_and_their_gradients_agree_with_jax(images, kernel, options):
     def values(*arrays):
         loss = jax.grad(lambda *a: jnp.sum(jnp.sin(conv(*a, **options))), argnums=(0, 1))
         return conv(*arrays, **options), loss(*arrays)
@@ -112,7 +112,7 @@ def test_convolutions_and_their_gradients_are_those_of_jax(images, kernel, optio
 def test_tiles_are_for_many_channels_and_pixels_in_float32(
     n, channels, dtype, options, are_used, x64
 ):
-    """Nothing is computed."""
+    """From shapes alone."""
     before = channels // options.get("feature_group_count", 1)
     x = jax.ShapeDtypeStruct((n, 2, 2, channels), dtype)
     kernel = jax.ShapeDtypeStruct((3, 3, before, channels), dtype)
@@ -122,7 +122,7 @@ def test_tiles_are_for_many_channels_and_pixels_in_float32(
 
 
 def test_strided_gradients_are_products_of_matrices():
-    """2 x 2 by strides of 2 at 6 channels: no convolution of an image with zeros is left."""
+    """A 2 x 2 kernel with stride 2 leaves no convolution of an image with zeros."""
     x, kernel = array(2, 8, 8, 6), array(2, 2, 6, 5)
 
     def gradient(x):
@@ -132,8 +132,8 @@ def test_strided_gradients_are_products_of_matrices():
     assert [text.count("lhs_dilation=(2, 2)") for text in texts] == [1, 0]
 
 
-def test_bodies_of_calls_are_looked_into():
-    """Nested jit, relu (custom_jvp) and a custom_vjp, each with a convolution of slow order."""
+def test_bodies_of_calls_are_reordered():
+    """Nested jit, relu (custom_jvp) and a custom_vjp each have a slow convolution."""
     kernel = KERNEL.transpose(3, 2, 0, 1)
 
     @jax.custom_vjp
@@ -158,7 +158,7 @@ def test_bodies_of_calls_are_looked_into():
     assert "lhs_spec=(0, 3, 1, 2)" in text and "lhs_spec=(0, 1, 2, 3)" not in text
 
 
-def test_control_flow_inside_is_left_as_it_is():
+def test_control_flow_is_left_unchanged():
     def function(x, flag):
         y = lax.cond(flag, lambda x: conv(x, KERNEL), lambda x: jnp.zeros((2, 7, 6, 6)), x)
         z, seen = lax.scan(lambda c, t: (c * t, conv(c, KERNEL)), x, jnp.arange(3.0))
@@ -179,7 +179,7 @@ def test_pytrees_constants_and_unused_results_pass():
 
 
 def test_traced_values_of_the_surrounding_function_may_be_used():
-    """As an attack's loss uses the weights of the network that jit was given."""
+    """An attack's loss uses the weights that jit was given in the same way."""
 
     def outer(x, kernel, prepare):
         return jax.vmap(prepare(lambda row: conv(row[None], kernel)[0] * kernel.sum()))(x)
@@ -199,8 +199,8 @@ def test_the_type_of_the_result_is_kept(lhs_dilation):
 
 
 @pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="only jax 0.10 is slow there")
-def test_narrow_convolutions_are_kept_from_the_library_that_runs_them_on_one_thread():
-    """Their results are larger than their images; those of wide and of tiny ones are not."""
+def test_narrow_convolutions_avoid_the_library_that_uses_one_thread():
+    """Only their results become larger than their images, not those of wide or tiny ones."""
 
     def results(*channels):
         x, kernel = array(2, 6, 6, channels[0]), array(3, 3, *channels)
@@ -216,7 +216,7 @@ def test_narrow_convolutions_are_kept_from_the_library_that_runs_them_on_one_thr
 
 
 def orders_in_a_loop(prepare):
-    """The orders of axes of convolutions in the compiled gradient steps of a small network."""
+    """The orders of axes in the compiled gradient steps of a small network."""
     kernels = array(3, 3, 3, 8), array(3, 3, 8, 8), array(3, 3, 8, 8), array(1, 1, 8, 4)
 
     def loss(x):
@@ -234,7 +234,7 @@ def orders_in_a_loop(prepare):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the order matters on CPU")
-def test_no_convolution_of_slow_order_is_left_in_a_loop():
+def test_no_slow_convolution_is_left_in_a_loop():
     assert orders_in_a_loop(for_loops) == {FAST}
     assert orders_in_a_loop(lambda f: f) - {FAST}  # else this test could not fail
 
@@ -243,8 +243,8 @@ def test_no_convolution_of_slow_order_is_left_in_a_loop():
 @pytest.mark.parametrize(
     ("side", "padding"), ((1, "SAME"), (1, ((0, 0), (0, 0))), (1, ((1, 1), (0, 2))), (3, "SAME"))
 )
-def test_convolve_and_its_gradients_are_those_of_lax(side, padding, stride):
-    """Odd sizes, so that strides leave pixels over."""
+def test_convolve_and_its_gradients_agree_with_lax(side, padding, stride):
+    """Sizes are odd, so that strides leave out pixels."""
     images, kernel = jnp.asarray(array(2, 7, 5, 3)), jnp.asarray(array(side, side, 3, 4))
     options = {"dimension_numbers": NHWC, "feature_group_count": 1}
 

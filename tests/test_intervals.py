@@ -1,4 +1,4 @@
-"""Intervals against SciPy, published formulas and what many draws say."""
+"""Intervals against SciPy, published values and simulated coverage."""
 
 import math
 
@@ -6,21 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from advspur.intervals import (
-    NUM_RESAMPLES,
-    Estimate,
-    difference,
-    mean_value,
-    percentile,
-    ratio,
-    resampled_means,
-    wilson,
-)
+from advspur import intervals
+from advspur.intervals import Estimate, difference, mean_value, percentile, ratio, wilson
 
 
 @pytest.mark.parametrize("level", (0.95, 0.8, 0.9975))
 @pytest.mark.parametrize("right, n", ((0, 1), (0, 7), (7, 7), (3, 8), (41_234, 50_000)))
-def test_wilson_is_scipys(right, n, level):
+def test_wilson_agrees_with_scipy(right, n, level):
     expected = stats.binomtest(right, n).proportion_ci(level, method="wilson")
     found = wilson(right, n, level)
     assert found[:3] == pytest.approx((right / n, *expected), abs=1e-12)
@@ -38,7 +30,7 @@ def test_ends_of_a_fractional_share_solve_the_score_equation(successes, n):
     assert found.low < share < found.high
 
 
-def test_the_difference_has_newcombes_published_interval():
+def test_the_difference_has_the_published_interval():
     """56/70 - 48/80: method 10 in Table II of Newcombe, Statistics in Medicine 17 (1998) 873."""
     found = difference(wilson(56, 70), wilson(48, 80))
     assert found.value == pytest.approx(0.2, abs=1e-12)
@@ -57,7 +49,7 @@ def test_the_difference_by_hand(correlation):
     assert found.num_examples == 5
 
 
-def test_a_model_differs_from_itself_by_nothing():
+def test_a_number_differs_from_itself_by_zero():
     one = wilson(5, 10)
     assert difference(one, one, correlation=1.0)[:3] == pytest.approx((0, 0, 0), abs=1e-7)
     assert all(map(math.isnan, difference(one, wilson(0, 0))[:3]))
@@ -65,7 +57,7 @@ def test_a_model_differs_from_itself_by_nothing():
 
 @pytest.mark.parametrize(("shares", "sizes"), [((0.3, 0.7), (400, 900)), ((0.05, 0.5), (300, 80))])
 def test_the_interval_of_a_ratio_covers_it(shares, sizes):
-    """95% of the draws, give or take: Wilson's intervals, too, are of discrete numbers."""
+    """In about 95% of the draws: like Wilson's, the intervals are of discrete numbers."""
     draws, rng = 4000, np.random.default_rng(0)
     (a, b), (n, m) = shares, sizes
     tables = [[wilson(k, size) for k in range(size + 1)] for size in sizes]
@@ -77,7 +69,7 @@ def test_the_interval_of_a_ratio_covers_it(shares, sizes):
 
 
 def test_ends_of_a_ratio():
-    """By hand: (0.5, 0.4 to 0.6) over (0.8, 0.7 to 0.9) joins lengths sqrt(0.1^2 + (r 0.1)^2)."""
+    """(0.5, 0.4 to 0.6) over (0.8, 0.7 to 0.9) combines lengths sqrt(0.1^2 + (r 0.1)^2)."""
     found = ratio(Estimate(0.5, 0.4, 0.6, 9), Estimate(0.8, 0.7, 0.9, 7))
     assert found.value == pytest.approx(0.625, abs=1e-12) and found.num_examples == 7
     for end, sign in ((found.low, 1), (found.high, -1)):
@@ -95,15 +87,15 @@ STRATA = np.array([7] * 40 + [-1] * 6)
 
 
 def test_resampled_means_begin_with_the_measured_ones_and_depend_on_the_seed():
-    means = resampled_means(VALUES, STRATA, 0)
-    np.testing.assert_array_equal(means, resampled_means(VALUES, STRATA, 0))
-    assert np.any(means != resampled_means(VALUES, STRATA, 1))
-    assert means.shape == (2, 1 + NUM_RESAMPLES, 2)  # strata in sorted order
+    means = intervals.resampled_means(VALUES, STRATA, 0)
+    np.testing.assert_array_equal(means, intervals.resampled_means(VALUES, STRATA, 0))
+    assert np.any(means != intervals.resampled_means(VALUES, STRATA, 1))
+    assert means.shape == (2, 1 + intervals.NUM_RESAMPLES, 2)  # strata in sorted order
     np.testing.assert_allclose(means[:, 0], [[10.5, 3.25], [0.6, 0.34]], rtol=1e-12)
 
 
 def test_strata_keep_their_sizes_and_their_rows():
-    (few, many) = resampled_means(VALUES, STRATA, 0)[:, 1:, 0]
+    (few, many) = intervals.resampled_means(VALUES, STRATA, 0)[:, 1:, 0]
     for means, size, low, high in ((few, 6, 10, 11), (many, 40, 0, 1)):
         np.testing.assert_allclose(means * size, np.rint(means * size), atol=1e-9)
         assert low <= means.min() < means.max() <= high
@@ -113,18 +105,18 @@ def test_the_draws_spread_as_the_theory_of_the_bootstrap_says():
     """Standard deviation sqrt(var / n) and the covariance of columns, in Monte Carlo errors."""
     for which, stratum in enumerate((-1, 7)):
         rows = VALUES[STRATA == stratum]
-        draws = resampled_means(VALUES, STRATA, 3)[which, 1:]
+        draws = intervals.resampled_means(VALUES, STRATA, 3)[which, 1:]
         spread = rows.std(axis=0) / math.sqrt(len(rows))
-        error = 5 / math.sqrt(2 * NUM_RESAMPLES)
+        error = 5 / math.sqrt(2 * intervals.NUM_RESAMPLES)
         np.testing.assert_allclose(draws.std(axis=0), spread, rtol=error)
         gap = np.abs(draws.mean(axis=0) - rows.mean(axis=0))
-        assert np.all(gap < 5 * spread / math.sqrt(NUM_RESAMPLES))
+        assert np.all(gap < 5 * spread / math.sqrt(intervals.NUM_RESAMPLES))
         expected = np.corrcoef(rows.T)[0, 1]
-        assert abs(np.corrcoef(draws.T)[0, 1] - expected) < 5 / math.sqrt(NUM_RESAMPLES)
+        assert abs(np.corrcoef(draws.T)[0, 1] - expected) < 5 / math.sqrt(intervals.NUM_RESAMPLES)
 
 
 def test_percentiles_by_hand():
-    """Of 0, 1, ..., 1999 the 2.5% and 97.5% points lie at 0.025 * 1999 and 0.975 * 1999."""
+    """The 2.5% and 97.5% points of 0, 1, ..., 1999 are 0.025 * 1999 and 0.975 * 1999."""
     draws = np.random.default_rng(0).permutation(2000).astype(float)
     inside = percentile(np.r_[700.0, draws], 12)
     assert inside == pytest.approx((700, 49.975, 1949.025, 12), abs=1e-9)
@@ -132,7 +124,7 @@ def test_percentiles_by_hand():
     assert percentile(np.r_[1999.0, draws], 12)[:3] == pytest.approx((1999, 49.975, 1999), abs=1e-9)
 
 
-def test_percentiles_leave_undefined_draws_out():
+def test_percentiles_ignore_undefined_draws():
     draws = np.r_[3.0, np.full(1000, np.nan), np.arange(1001.0)]
     assert percentile(draws, 4) == pytest.approx((3, 3, 975, 4), abs=1e-9)
     undefined = percentile(np.r_[np.nan, np.arange(2000.0)], 4)
@@ -146,7 +138,7 @@ def test_a_mean_has_students_interval():
     assert all(map(math.isnan, mean_value([*values, np.nan])[:3]))
 
 
-def test_means_of_one_of_equal_and_of_no_numbers():
+def test_means_of_one_equal_and_no_numbers():
     assert mean_value([2.0]) == pytest.approx((2, math.nan, math.nan, 1), nan_ok=True)
     assert mean_value([0.5] * 9) == pytest.approx((0.5, 0.5, 0.5, 9), abs=1e-12)
     for found in (mean_value([]), wilson(0, 0)):

@@ -22,7 +22,7 @@ def assert_nothing(estimate, num_examples=0):
     assert all(map(math.isnan, estimate[:3])) and estimate.num_examples == num_examples
 
 
-def test_accuracies_are_shares_of_all_and_of_each_group():
+def test_accuracies_overall_and_of_each_group():
     assert metrics.accuracy(outcomes(56, 70)) == wilson(56, 70)
     groups = np.array([0, 0, 2, 2, 2, 3])
     *found, last = metrics.group_accuracy([1, 0, 1, 1, 0, 0], groups, num_groups=5)
@@ -32,14 +32,14 @@ def test_accuracies_are_shares_of_all_and_of_each_group():
 
 
 def test_the_worst_group_has_simultaneous_intervals():
-    """Right 8 of 10 and 3 of 5: Bonferroni over the two."""
+    """8 of 10 and 3 of 5 are right; Bonferroni over the two groups."""
     correct = np.concatenate([outcomes(8, 10), outcomes(3, 5)])
     found = metrics.worst_group_accuracy(correct, np.repeat([0, 1], [10, 5]), num_groups=2)
     ends = [wilson(right, n, 1 - 0.05 / 2)[1:3] for right, n in ((8, 10), (3, 5))]
     assert found == pytest.approx((0.6, *map(min, zip(*ends, strict=True)), 5), abs=1e-12)
 
 
-def test_the_worst_of_groups_of_which_one_is_empty_is_not_known():
+def test_the_worst_group_is_unknown_if_one_is_empty():
     """As docs/benchmarks.md promises: 3 of 5 right in one of four groups is not 0.6."""
     correct, groups = np.array([1, 1, 1, 0, 0]), np.zeros(5, int)
     assert_nothing(metrics.worst_group_accuracy([], [], num_groups=0))
@@ -50,7 +50,7 @@ def test_the_worst_of_groups_of_which_one_is_empty_is_not_known():
     assert both.value == 0 and both.num_examples == 1
 
 
-def test_gaps_of_two_sets_have_the_interval_of_their_difference():
+def test_gaps_of_two_sets_have_the_interval_of_a_difference():
     right = outcomes(56, 70), outcomes(48, 80)
     expected = difference(wilson(56, 70), wilson(48, 80))
     found = metrics.majority_minority_gap(np.concatenate(right), np.arange(150) < 70)
@@ -76,8 +76,8 @@ def test_the_paired_gap_has_the_published_interval(counts, low, high):
     assert found.value == pytest.approx(expected[0], abs=1e-12)
 
 
-def test_the_paired_gap_joins_with_the_correlation_by_hand():
-    """Phi = (ad - bc) / sqrt(product of margins), negative here, so that it is not corrected."""
+def test_the_paired_gap_uses_the_correlation():
+    """Phi = (ad - bc) / sqrt(product of margins), negative here, so it is not corrected."""
     a, b, c, d = 10, 20, 16, 4
     n = a + b + c + d
     phi = (a * d - b * c) / math.sqrt((a + b) * (c + d) * (a + c) * (b + d))
@@ -114,17 +114,17 @@ def test_the_relative_gap_divides_by_the_accuracy_on_mixed_same():
     assert estimate.high - estimate.low == pytest.approx(2 * Z * spread, rel=0.15)
 
 
-def test_the_relative_gap_is_nan_where_nothing_is_right_on_mixed_same():
+def test_the_relative_gap_is_nan_if_nothing_is_right_on_mixed_same():
     assert_nothing(metrics.relative_background_gap([0, 0, 0], [1, 0, 1]), 3)
 
 
 def formula(c, s):
-    """Of the accuracies under noise on the core and on the rest."""
+    """The sensitivity for accuracies under noise on the core and on the rest."""
     room = 2 * min((c + s) / 2, 1 - (c + s) / 2)
     return (s - c) / room if room else 0
 
 
-# (core, spurious, labels), then the accuracies of both kinds at each level, classes weighed alike.
+# (core, spurious, labels), then both class-balanced accuracies at each level.
 SENSITIVITIES = (
     (([1, 0, 0, 1], [1, 1, 1, 0], [0, 0, 1, 1]), [1 / 2], [3 / 4]),  # (1/4) / (3/4) = 1/3
     (([1, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]), [3 / 4], [1 / 2]),
@@ -152,7 +152,7 @@ SENSITIVITIES = (
 
 @pytest.mark.parametrize("arrays, a_c, a_s", SENSITIVITIES)
 def test_relative_sensitivity_by_hand(arrays, a_c, a_s):
-    """Of the means over levels, or the mean of the levels' values."""
+    """The formula of means over levels, or the mean of the formula over levels."""
     once = metrics.relative_sensitivity(*arrays)
     assert once.value == pytest.approx(formula(np.mean(a_c), np.mean(a_s)), abs=1e-12)
     each = metrics.relative_sensitivity(*arrays, average="sensitivities")
@@ -164,11 +164,11 @@ def test_relative_sensitivity_by_hand(arrays, a_c, a_s):
 def test_relative_sensitivity_without_room_is_0(right):
     outcome = np.full((2, 6), right)
     estimate = metrics.relative_sensitivity(outcome, outcome, [0, 1, 2, 0, 1, 2])
-    assert tuple(estimate) == (0, -1, 1, 6)  # nothing is known of it
+    assert tuple(estimate) == (0, -1, 1, 6)  # unknown
 
 
 def test_balanced_accuracy_by_hand():
-    """Class 5 has 2 of 3 right, class 9 its only image: (2/3 + 1) / 2, lengths joined by MOVER."""
+    """Class 5 has 2 of 3 right, class 9 its only image: (2/3 + 1) / 2, with MOVER."""
     found = metrics.balanced_accuracy([1, 0, 1, 1], [5, 5, 9, 5])
     ends = [wilson(2, 3), wilson(1, 1)]
     down = math.hypot(2 / 3 - ends[0].low, 1 - ends[1].low) / 2
@@ -177,7 +177,7 @@ def test_balanced_accuracy_by_hand():
 
 
 def test_balanced_accuracy_averages_trials_and_counts_an_image_once():
-    """4/3 of 2 right, not 4 of 6: trials of one image tell no more about other images."""
+    """4/3 of 2 are right, not 4 of 6: trials of one image say nothing about other images."""
     trials = np.array([[1, 0, 1, 1], [1, 0, 0, 1], [1, 1, 0, 1]])
     found = metrics.balanced_accuracy(trials, [0, 0, 1, 1])
     assert metrics.balanced_accuracy(trials[:, None], [0, 0, 1, 1]) == found
@@ -241,7 +241,7 @@ def test_corruption_intervals_are_those_of_a_mean_over_images():
 
 
 def test_memory_of_corruption_intervals_does_not_grow_with_the_images():
-    """Of 5,000 images; the real set has 50,000, so ten times what is allowed here must do."""
+    """For 5,000 images; the real set of 50,000 may take ten times the memory."""
     rng = np.random.default_rng(0)
     correct = rng.random((15, 5, 5_000)) < 0.6
     tracemalloc.start()
@@ -256,7 +256,7 @@ def test_memory_of_corruption_intervals_does_not_grow_with_the_images():
 
 @pytest.mark.parametrize("of_class", (1, 2, 5, 20))
 def test_sensitivity_covers_the_truth_whatever_the_size_of_the_classes(of_class):
-    """Right with probability 0.7 under core noise and 0.8 under noise on the rest: 1/5."""
+    """The probability to be right is 0.7 under core noise and 0.8 under noise on the rest."""
     rng = np.random.default_rng(0)
     labels, hits, runs = np.repeat(np.arange(200 // of_class), of_class), 0, 200
     for _ in range(runs):
@@ -267,7 +267,7 @@ def test_sensitivity_covers_the_truth_whatever_the_size_of_the_classes(of_class)
     assert hits / runs >= 0.89
 
 
-def test_an_unpaired_relative_gap_resamples_the_sets_apart():
+def test_an_unpaired_relative_gap_resamples_the_sets_independently():
     same, rand = outcomes(240, 300), outcomes(250, 500)
     found = metrics.relative_background_gap(same, rand, paired=False)
     assert found.value == pytest.approx((0.8 - 0.5) / 0.8, abs=1e-12)

@@ -18,7 +18,7 @@ BALLS = (1, 2, math.inf)
 
 @pytest.fixture(autouse=True)
 def strict_promotion():
-    """No silent widening of ranks: the functions are used under vmap."""
+    """Ranks must not widen silently, since the functions are used under vmap."""
     with jax.numpy_rank_promotion("raise"):
         yield
 
@@ -38,7 +38,7 @@ def test_norm_agrees_with_numpy(p):
 
 @pytest.mark.parametrize("p", (2, 3))
 @pytest.mark.parametrize("scale", (1e-30, 1e30))
-def test_norm_of_extreme_scales_neither_vanishes_nor_overflows(p, scale):
+def test_norms_neither_vanish_nor_overflow(p, scale):
     x = jnp.array([3.0, -4.0]) * scale
     expected = scale * np.linalg.norm([3.0, 4.0], ord=p)
     np.testing.assert_allclose(lp_norm(x, p), expected, rtol=1e-5, atol=0)
@@ -59,7 +59,7 @@ def test_steepest_ascent_attains_the_dual_norm(p):
 
 
 @pytest.mark.parametrize("p", ALL_P)
-def test_steepest_ascent_of_zero_is_zero_and_of_tiny_gradients_that_of_large_ones(p):
+def test_steepest_ascent_of_zero_and_of_tiny_gradients(p):
     np.testing.assert_array_equal(steepest_ascent(jnp.zeros(7), p=p), np.zeros(7))
     g = vectors(1)[0]
     tiny = steepest_ascent(g * np.float32(1e-30), p=p)
@@ -128,7 +128,7 @@ def test_projection_of_an_image_sized_vector_ends_inside(p, radius):
 
 
 @pytest.mark.parametrize("p", ALL_P)
-def test_gradient_is_zero_at_zero_and_elsewhere_that_of_finite_differences(p, x64):
+def test_the_derivative_is_zero_at_zero_and_else_that_of_finite_differences(p, x64):
     np.testing.assert_array_equal(jax.grad(lp_norm)(jnp.zeros(4), p), np.zeros(4))
     x, step = np.array([0.3, -1.2, 0.7, 2.0]), 1e-6
     rows = jax.grad(lambda x: lp_norm(x, p, axis=1).sum())(jnp.array([np.zeros(4), x]))
@@ -141,7 +141,7 @@ def test_gradient_is_zero_at_zero_and_elsewhere_that_of_finite_differences(p, x6
 
 @pytest.mark.parametrize("p", BALLS)
 def test_samples_are_uniform_in_the_ball(p, key):
-    """Of a uniform point, P(||x||_p <= r) = (r / radius)^d, and coordinates are symmetric."""
+    """For a uniform point P(||x||_p <= r) = (r / radius)^d, and coordinates are symmetric."""
     d, radius = 3, 2.0
     draw = jax.jit(jax.vmap(lambda k: sample_lp_ball(k, (d,), p=p, radius=radius)))
     x = np.asarray(draw(jax.random.split(key, 4000)), np.float64)
@@ -156,7 +156,7 @@ def test_samples_are_uniform_in_the_ball(p, key):
 
 
 @pytest.mark.parametrize("p", BALLS)
-def test_sample_of_radius_zero_is_zero_and_keys_matter(p, key):
+def test_a_sample_of_radius_zero_is_zero_and_keys_matter(p, key):
     np.testing.assert_array_equal(sample_lp_ball(key, (5,), p=p, radius=0.0), np.zeros(5))
     one = sample_lp_ball(key, (5,), p=p, radius=1.0)
     other = sample_lp_ball(jax.random.key(1), (5,), p=p, radius=1.0)

@@ -1,7 +1,6 @@
 """Adversarial attacks as pure functions: (logits_fn, images, labels, key, ...) -> images.
 
-What `pgd` says of its arguments, of logits that are not finite and of errors holds for all of them;
-each says what it has beside that.
+`pgd` documents the common arguments and errors; the other attacks document what differs.
 """
 
 from advspur.attacks import linear_oracle

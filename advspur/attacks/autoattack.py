@@ -1,8 +1,8 @@
-"""AutoAttack: an image counts as robust if a fixed ensemble of attacks finds nothing.
+"""AutoAttack: an image is robust if every attack of a fixed ensemble fails.
 
-Each attack is run only on the images that all before it left robust (Croce & Hein, ICML 2020,
-arXiv 2003.01690; l1: Croce & Hein, ICML 2021, arXiv 2103.01208). Active images are packed into
-batches of few sizes, so that compilations stay few, and split over the local devices.
+Each attack sees only the images that the previous ones left robust (Croce & Hein, ICML 2020, arXiv
+2003.01690; l1: Croce & Hein, ICML 2021, arXiv 2103.01208). They are packed into batches of few
+sizes, to compile rarely, and split over the local devices.
 
 >>> logits_fn = lambda x: jnp.stack([x.sum((1, 2, 3)), 6 - x.sum((1, 2, 3))], axis=1)
 >>> x = np.full((1, 2, 2, 1), 0.9, "float32")  # 3.6 against 2.4
@@ -29,14 +29,14 @@ from advspur.attacks.checks import SEE, model_warnings, vanished_text
 from advspur.attacks.ensemble import VERSIONS, Task, as_pytree, attack_rows, members, predict
 from advspur.attacks.parts import count_classes
 
-TOLERANCE = 0.002  # of an accuracy, before it counts as inconsistent with another
+TOLERANCE = 0.002  # of an accuracy, in warnings
 
 
 class AttackCost(NamedTuple):
-    """What an attack left robust, and what it took; APGD-CE's with its test of monotony."""
+    """What an attack left robust and what it cost; for APGD-CE with the monotonicity check."""
 
     name: str
-    robust_accuracy: float  # after it and all before it
+    robust_accuracy: float  # after this attack and those before it
     num_attacked: int
     gradients: int
     forwards: int
@@ -44,23 +44,23 @@ class AttackCost(NamedTuple):
 
 
 class AutoAttackResult(NamedTuple):
-    """Images, flags and costs of one budget, on the host."""
+    """Images, outcomes and costs of one budget, on the host."""
 
-    images: object  # [n, h, w, c]: adversarial where found, else as given; None if not kept
-    fooled_by: np.ndarray  # [n] str: the attack, "clean" where wrong before, "" where robust
-    attacks: tuple  # AttackCost of each
-    warnings: tuple  # str; docs/attacks.md explains each
+    images: object  # [n, h, w, c]: adversarial if one was found, else as given; None if not kept
+    fooled_by: np.ndarray  # [n] str: the attack, "clean" if misclassified before, "" if robust
+    attacks: tuple  # of AttackCost
+    warnings: tuple  # of str; docs/attacks.md explains each
     p: float
     epsilon: float
 
     @property
     def robust(self):
-        """[n] bool: right, and no attack succeeded."""
+        """[n] bool: classified correctly, and no attack succeeded."""
         return self.fooled_by == ""
 
     @property
     def clean_correct(self):
-        """[n] bool: right without an attack."""
+        """[n] bool: classified correctly without an attack."""
         return self.fooled_by != "clean"
 
     @property
@@ -70,12 +70,12 @@ class AutoAttackResult(NamedTuple):
 
     @property
     def clean_accuracy(self):
-        """Share of all images that are right without an attack."""
+        """Share of all images that are classified correctly without an attack."""
         return float(np.mean(self.clean_correct))
 
 
 def autoattack(logits_fn, images, labels, key=None, *, p, epsilon, **options):
-    """The AutoAttackResult of one budget; all arguments as in `security_curve`."""
+    """Return the AutoAttackResult of one budget; see `security_curve` for the arguments."""
     (result,) = security_curve(logits_fn, images, labels, key, p=p, epsilons=[epsilon], **options)
     return result
 
@@ -97,29 +97,29 @@ def security_curve(
     log=None,
     advance=None,
 ):
-    """AutoAttack at several budgets; an image lost at one of them counts as lost at larger ones.
+    """Run AutoAttack at several budgets; an image lost at one budget counts as lost at larger ones.
 
-    Args:
-      logits_fn: for `version="rand"` (images, key) -> logits, one key a batch. A method of a pytree
-        (as `Classifier.logits`) is compiled once for all models of its kind.
-      key: PRNG key; None: jax.random.key(0). What an image meets depends on the key and its
-        position alone, but for a random model's answers.
+    Args: as in `pgd`, except
+      logits_fn: with `version="rand"`, (images, key) -> logits, with one key per batch. A method of
+        a pytree (such as `Classifier.logits`) is compiled once for all models of its kind.
+      key: PRNG key; None: jax.random.key(0). The attacks on an image depend only on the key and on
+        its position, except through the outputs of a random model.
       epsilons: budgets in the units of `images`.
       version: "standard" (APGD-CE, targeted APGD-DLR, targeted FAB, Square), "plus" (with APGD-DLR,
         FAB and restarts) or "rand" (random models: APGD with expectation over transformation).
-      attacks: names of another list of attacks, with the settings of `version`.
+      attacks: names of attacks to run instead, with the settings of `version`.
       batch_size: images an attack takes at once.
-      directory: where progress is kept: the same call resumes there after a kill. It keeps the
-        outcomes only, so that results with a directory have no images.
+      directory: where outcomes are kept, so that the same call resumes after a kill. Images are not
+        kept, so results have none.
       keep_images: whether results without a directory have the adversarial images.
-      log: function of a line of text, as AutoAttack prints them.
-      advance: function of a number of forward passes (a gradient counts as three).
+      log: function that takes the lines that AutoAttack prints.
+      advance: function that takes numbers of forward passes (a gradient counts as three).
     Returns: [AutoAttackResult], in the order of `epsilons`.
-    Raises: InputError for bad arguments, logits that are not finite, or a random model, and where
-      a perturbation violates ball or box.
+    Raises: InputError for bad arguments, logits that are not finite, a random model, or a
+      perturbation outside ball or box.
     """
     are_numbers = all(isinstance(epsilon, numbers.Real) for epsilon in epsilons)
-    require(epsilons and are_numbers, f"epsilons = {epsilons}: give one number or more")
+    require(epsilons and are_numbers, f"epsilons = {epsilons}: give one or more numbers")
     epsilons = [float(epsilon) for epsilon in epsilons]
     check_count("batch_size", batch_size)
     check_choice("version", version, tuple(VERSIONS))
@@ -127,7 +127,7 @@ def security_curve(
     require(len(images) > 0, "there are no images to attack")
     for epsilon in epsilons:
         check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
-    # As JAX will have them, so that what is checked is what was attacked; 16 bits are too few.
+    # With JAX's dtype, so that the images checked are those attacked; 16 bits are too few.
     dtype = jnp.promote_types(images.dtype, jnp.float32)
     images = images.astype(jax.dtypes.canonicalize_dtype(dtype))
     bounds = tuple(map(float, bounds))
@@ -146,11 +146,11 @@ def security_curve(
     predictions = np.argmax(clean, axis=1)
     path = None
     if directory is not None:
-        # The logits, rounded, stand for the weights that a plain function hides.
+        # The rounded size of the logits stands for the hidden weights of a plain function.
         size = f"{np.linalg.norm(clean):.4g}"
         digest = tree_digest((images, labels, predictions, key, task.logits_fn))
-        about = [norm_name(p), version, batch_size, bounds, digest, size, __version__]
-        name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+        identity = [norm_name(p), version, batch_size, bounds, digest, size, __version__]
+        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
         path = Path(directory) / f"{name}.jsonl"
     kept = path, _read_entries(path)
 
@@ -168,34 +168,34 @@ def security_curve(
 
 
 def _read_entries(path):
-    """{(attack, epsilon, rows): entry of `attack_rows`} of a file, a line each, or of None."""
+    """Read {(attack, epsilon, rows): entry of `attack_rows`} from the lines of a file, if any."""
     entries = {}
-    lines = path.read_text(errors="replace") if path is not None and path.exists() else ""
-    for line in lines.split("\n"):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line of a kill
+    text = path.read_text(errors="replace") if path is not None and path.exists() else ""
+    for line in text.split("\n"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line, after a kill
             entry = json.loads(line)
             entries[entry["attack"], entry["epsilon"], tuple(entry["rows"])] = entry
     return entries
 
 
 def _append(path, entry):
-    """Note a batch as done: a kill loses the batch in progress alone."""
+    """Write down a finished batch, so that a kill loses only the batch in progress."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write("\n" + json.dumps(entry))  # in front: it ends the half line of a kill
+        file.write("\n" + json.dumps(entry))  # the newline ends the half line left by a kill
         file.flush()
         os.fsync(file.fileno())
 
 
 def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
-    """All attacks at one budget, after smaller ones that left (fooled_by, images) `before`."""
+    """Run all attacks at one budget, after smaller ones that left (fooled_by, images) `before`."""
     (lost_before, images), (path, done) = before, kept
-    fooled_by, warnings, costs, entries = lost_before.copy(), [], [], []
+    fooled_by, warnings, costs, all_entries = lost_before.copy(), [], [], []
     images = None if images is None else images.copy()
 
     def run(member, rows, again=""):
-        """The entries of a member on `rows`, a batch each."""
-        found = []
+        """Return one entry for each batch of `rows`."""
+        entries = []
         batches = [rows[i : i + task.batch_size] for i in range(0, len(rows), task.batch_size)]
         for index, batch in enumerate(batches):
             entry = done.get((member.name, epsilon, tuple(batch.tolist())))
@@ -203,16 +203,16 @@ def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
                 entry, adversarial = attack_rows(task, member, epsilon, batch)
                 if path is not None:
                     _append(path, entry)
-                if images is not None and not again:  # those of a smaller budget stay
+                if images is not None and not again:  # `again` keeps those of a smaller budget
                     images[entry["fooled"]] = adversarial
-            found.append(entry)
+            entries.append(entry)
             advance(3 * entry["gradients"] + entry["forwards"])
             log(
                 f"{member.name}{again} - {index + 1}/{len(batches)} - {len(entry['fooled'])} out "
                 f"of {len(batch)} successfully perturbed"
             )
-        entries.extend(found)
-        return found
+        all_entries.extend(entries)
+        return entries
 
     def warn(text):
         warnings.append(f"{text} {SEE}")
@@ -220,37 +220,36 @@ def _one_budget(task, ensemble, epsilon, before, kept, log, advance):
 
     log(f"initial accuracy: {np.mean(fooled_by != 'clean'):.2%}")
     for member in ensemble:
-        rows, before = np.flatnonzero(fooled_by == ""), np.mean(fooled_by == "")
-        found = run(member, rows)
-        for entry in found:
+        rows, accuracy_before = np.flatnonzero(fooled_by == ""), np.mean(fooled_by == "")
+        entries = run(member, rows)
+        for entry in entries:
             fooled_by[entry["fooled"]] = member.name
         accuracy = float(np.mean(fooled_by == ""))
-        easier = np.flatnonzero(lost_before == "apgd-ce") if member.name == "apgd-ce" else []
-        if len(easier):
-            found_again = run(member, easier, " again")
-            missed = len(easier) - sum(len(entry["fooled"]) for entry in found_again)
+        if member.name == "apgd-ce" and "apgd-ce" in lost_before:
+            easier = np.flatnonzero(lost_before == "apgd-ce")
+            entries_again = run(member, easier, " again")
+            missed = len(easier) - sum(len(entry["fooled"]) for entry in entries_again)
             if missed > TOLERANCE * len(fooled_by):
                 warn(
                     f"accuracy is not monotone in epsilon: apgd-ce misses {missed} of "
                     f"{len(easier)} images that it fooled with a smaller one."
                 )
-            found += found_again
-        gradients, forwards, seconds, vanished = (
-            sum(entry[what] for entry in found)
-            for what in ("gradients", "forwards", "seconds", "vanished")
-        )
-        costs.append(AttackCost(member.name, accuracy, len(rows), gradients, forwards, seconds))
+            entries += entries_again
+        names = ("gradients", "forwards", "seconds", "vanished")
+        *totals, vanished = (sum(entry[name] for entry in entries) for name in names)
+        costs.append(AttackCost(member.name, accuracy, len(rows), *totals))
         if vanished:
             warn(vanished_text(vanished, member.name))
         log(
             f"robust accuracy after {member.name.upper()}: {accuracy:.2%} "
             f"(total time {sum(cost.seconds for cost in costs):.1f} s)"
         )
-        if member.name == "square" and len(costs) > 1 and before - accuracy > TOLERANCE:
-            warn(f"Square has lowered the robust accuracy by {before - accuracy:.2%}.")
-    largest = max((entry["largest"] for entry in entries), default=0.0)
-    high = max([task.images.max(), *(entry["high"] for entry in entries)])
-    low = min([task.images.min(), *(entry["low"] for entry in entries)])
+        lowered = accuracy_before - accuracy
+        if member.name == "square" and len(costs) > 1 and lowered > TOLERANCE:
+            warn(f"Square has lowered the robust accuracy by {lowered:.2%}.")
+    largest = max((entry["largest"] for entry in all_entries), default=0.0)
+    high = max([task.images.max(), *(entry["high"] for entry in all_entries)])
+    low = min([task.images.min(), *(entry["low"] for entry in all_entries)])
     log(
         f"max {norm_name(task.p).capitalize()} perturbation: {largest:.5f}, nan in tensor: 0, "
         f"max: {high:.5f}, min: {low:.5f}"

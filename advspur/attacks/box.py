@@ -1,15 +1,15 @@
-"""Exact geometry of an l_p ball, or a hyperplane, cut with the box of allowed pixels.
+"""Exact geometry of an l_p ball, or a hyperplane, and the box of allowed pixels.
 
-All functions take one image, as arrays of any one shape, and are to be vmapped. `low` <= 0 <=
-`high` is the room that a perturbation has at each coordinate. With it:
+Functions of `delta` or `weights` take one image, as arrays of any one shape; batch them with
+`jax.vmap`. A perturbation has the room `low` <= 0 <= `high` at each coordinate.
 
 - `project_ball`: the nearest point of ball and box, in l2;
-- `ascend`: the point of ball and box that goes farthest along a direction;
+- `ascend`: the point of ball and box that is farthest along a direction;
 - `nearest_on_hyperplane`: the perturbation of least l_p norm that reaches a hyperplane.
 
-The last two walk the same path: raise all coordinates together (linf), in proportion to their
+The last two follow the same path: raise all coordinates together (linf), in proportion to their
 weights (l2), or one after the other, largest weight first (l1), each until its room is used up.
-They differ in where they stop, at a norm or at a gain.
+The first of them stops at a norm, the other at a gain.
 """
 
 import math
@@ -17,15 +17,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-MOST_STEPS = 60  # of a Newton iteration that ends by itself after five to ten
-ACCURACY = 5e-7  # relative, to which a norm is known in float32
+MOST_STEPS = 60  # of Newton iterations that end by themselves after five to ten
+ACCURACY = 5e-7  # relative accuracy of a norm in float32
 
 
 def confine(adversarial, images, *, p, epsilon, bounds, budget_weights=None):
-    """`adversarial` [n, h, w, c] brought into the box and the balls of radius epsilon [n].
+    """Project `adversarial` [n, h, w, c] onto the box and the balls of radius epsilon [n].
 
-    With weights w >= 0, like `images`, the ball is ||delta / w||_p <= epsilon, 0 where w is, and
-    the point that is nearest in delta / w.
+    With weights w >= 0 shaped like `images`, the ball is ||delta / w||_p <= epsilon (delta = 0
+    where w = 0), and the nearest point is that of delta / w.
     """
     radius = safe_radius(epsilon, p=p)
     project = jax.vmap(lambda d, low, high, r: project_ball(d, low, high, p=p, radius=r))
@@ -39,12 +39,12 @@ def confine(adversarial, images, *, p, epsilon, bounds, budget_weights=None):
 
 
 def safe_radius(epsilon, *, p):
-    """What a norm that is computed in float32 must not exceed, so that the norm is <= epsilon."""
+    """Return a radius such that norms within it, computed in float32, are truly <= epsilon."""
     return epsilon if p == math.inf else epsilon * (1 - ACCURACY)
 
 
 def add(images, delta, *, bounds):
-    """images + delta in the box; no pixel is farther from its image than |delta| by rounding."""
+    """Return images + delta in the box; rounding never moves a pixel farther than |delta|."""
     moved = images + delta
     back = moved - jnp.sign(delta) * jnp.abs(moved) * jnp.finfo(moved.dtype).eps  # a float or two
     is_beyond = jnp.abs(moved - images) > jnp.abs(delta)
@@ -54,8 +54,8 @@ def add(images, delta, *, bounds):
 def project_ball(delta, low, high, *, p, radius):
     """argmin ||z - delta||_2 over ||z||_p <= radius and low <= z <= high; p = 1, 2, inf. Exact.
 
-    To project on the l2 ball and cut to the box, as published attacks do, is not: what is cut
-    off is missing from the norm, and attacks at pixels near 0 or 1 stop short of the best.
+    Published attacks project onto the l2 ball and then cut to the box, which is not exact: the cut
+    shortens the perturbation, so at pixels near 0 or 1 they stop short of the best.
     """
     if p == math.inf:
         return jnp.clip(delta, jnp.maximum(low, -radius), jnp.minimum(high, radius))
@@ -85,7 +85,7 @@ def ascend(weights, low, high, *, p, radius):
 
 
 def nearest_on_hyperplane(weights, gain, low, high, *, p):
-    """argmin ||z||_p with <weights, z> = gain, or as near it as low <= z <= high allows. Exact."""
+    """argmin ||z||_p with <weights, z> = gain, or as near as low <= z <= high allows. Exact."""
     weights = jnp.where(gain < 0, -weights, weights)
     gain, size = jnp.abs(gain), jnp.abs(weights)
     room = jnp.where(weights > 0, high, -low) * (size > 0)
@@ -99,10 +99,10 @@ def nearest_on_hyperplane(weights, gain, low, high, *, p):
 
 
 def fill(rates, capacities, target):
-    """The time t at which vessels filling at `rates` hold `target`: sum_i min(t r_i, c_i) = target.
+    """Return t with sum_i min(t rates_i, capacities_i) = target; inf if there is none.
 
-    inf where they hold less together. The sum is concave in t, so Newton's method from t = 0
-    rises to the answer, and ends at it once it knows which vessels are full.
+    The sum is concave in t, so Newton's method from t = 0 rises to the answer and ends there once
+    it knows which capacities are full.
     """
 
     def full_at(time):
@@ -128,23 +128,23 @@ def fill(rates, capacities, target):
 
 
 def kth_largest(values, count):
-    """The `count`-th largest of `values` >= 0 (a traced count, 1 to the number of values)."""
+    """Return the `count`-th largest of `values` >= 0; `count` may be traced."""
     return _greatest(values, jnp.ones_like(values), count - 0.5)
 
 
 def _greedy(size, room, costs, budget):
-    """`room` for the largest of `size` that `budget` pays; the next ones get a share of theirs."""
+    """Return `room` for the largest of `size` that `budget` pays for; the next get a share."""
     level = _greatest(size, costs, budget)
-    above, at = size > level, size == level
-    left = budget - jnp.sum(costs, where=above)
-    cost = jnp.sum(costs, where=at)
-    share = jnp.clip(left / jnp.where(cost > 0, cost, 1), 0, 1)
-    return jnp.where(above, room, jnp.where(at, room * share, 0))
+    is_above, is_next = size > level, size == level
+    rest = budget - jnp.sum(costs, where=is_above)
+    cost = jnp.sum(costs, where=is_next)
+    share = jnp.clip(rest / jnp.where(cost > 0, cost, 1), 0, 1)
+    return jnp.where(is_above, room, jnp.where(is_next, room * share, 0))
 
 
 def _greatest(values, costs, budget):
-    """The least v >= 0 such that what is larger than v costs at most `budget` together."""
-    # Floats >= 0 are ordered as their bits are, so bisecting on bits is exact.
+    """Return the least v >= 0 such that all values larger than v cost at most `budget` together."""
+    # Floats >= 0 have the order of their bits, so bisecting on bits is exact.
     bits = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
     order = jax.lax.bitcast_convert_type(values, bits)
 
@@ -163,14 +163,14 @@ def _greatest(values, costs, budget):
 
 
 def _l1_threshold(size, room, radius):
-    """The least t >= 0 with sum_i min(max(size_i - t, 0), room_i) <= radius: Newton, bracketed."""
+    """Solve for the least t >= 0 with sum_i min(max(size_i - t, 0), room_i) <= radius (Newton)."""
 
     def excess_at(threshold):
-        left = size - threshold
-        slope = jnp.sum((left > 0) & (left < room), dtype=size.dtype)
-        return jnp.sum(jnp.clip(left, 0, room)) - radius, slope
+        rest = size - threshold
+        slope = jnp.sum((rest > 0) & (rest < room), dtype=size.dtype)
+        return jnp.sum(jnp.clip(rest, 0, room)) - radius, slope
 
-    def going(state):
+    def is_off(state):
         _, _, _, (excess, _), count = state
         return (jnp.abs(excess) > ACCURACY * radius) & (count < MOST_STEPS)
 
@@ -186,4 +186,4 @@ def _l1_threshold(size, room, radius):
     zero = jnp.zeros((), size.dtype)
     excess, slope = excess_at(zero)
     start = zero, jnp.max(size), zero, (jnp.maximum(excess, 0), slope), 0
-    return jnp.where(excess > 0, jax.lax.while_loop(going, step, start)[2], zero)
+    return jnp.where(excess > 0, jax.lax.while_loop(is_off, step, start)[2], zero)

@@ -1,4 +1,4 @@
-"""What must hold after an attack, and what tells that a model cannot be attacked as it is."""
+"""Checks of an attack's result, and of whether a model can be attacked."""
 
 import math
 
@@ -20,10 +20,10 @@ SEE = "See docs/attacks.md."
 
 
 def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0), budget_weights=None):
-    """Raise unless every adversarial image is finite, in the box, and within epsilon (1 + 1e-6).
+    """Raise unless every adversarial image is finite, in the box and within epsilon (1 + 1e-6).
 
-    The post-condition of every attack, checked on the host, in float64; `epsilon`: a number or [n].
-    With `budget_weights` w, as of `pgd`, it is ||delta / w||_p that must be.
+    This is the post-condition of every attack, checked on the host in float64. `epsilon` is a
+    number or [n]; with `budget_weights` w, ||delta / w||_p must be within it (see `pgd`).
     """
     adversarial, images = np.asarray(adversarial, np.float64), np.asarray(images, np.float64)
     check_norm(p, IMAGE_NORMS)
@@ -31,7 +31,7 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0), bu
         adversarial.shape == images.shape,
         f"adversarial images have shape {adversarial.shape}, images {images.shape}",
     )
-    require_finite("the pixels that the attack returned", range(len(images)), adversarial)
+    require_finite("the pixels returned by the attack", range(len(images)), adversarial)
     low, high = adversarial.min(initial=bounds[0]), adversarial.max(initial=bounds[1])
     require(
         bounds[0] <= low and high <= bounds[1],
@@ -47,7 +47,7 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0), bu
 
 
 def perturbation_norms(adversarial, images, *, p, budget_weights=None):
-    """||adversarial - image||_p of each image, [n], in float64; divided by weights if given."""
+    """Return ||adversarial - image||_p, [n] in float64; of the difference over weights, if any."""
     difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
     if budget_weights is not None:
         weights = np.broadcast_to(np.asarray(budget_weights, np.float64), difference.shape)
@@ -58,18 +58,18 @@ def perturbation_norms(adversarial, images, *, p, budget_weights=None):
 
 
 def check_logits_fn(logits_fn, images, *sample):
-    """The number of classes of a function that an attack can use, seen without computing it."""
+    """Check that an attack can use `logits_fn`, from shapes alone; return the number of classes."""
     require(
         callable(logits_fn),
-        f"logits_fn has type {type(logits_fn).__name__}; give a function of images (of a "
-        "Classifier, its .logits)",
+        f"logits_fn has type {type(logits_fn).__name__}; give a function of images, such as "
+        "classifier.logits",
     )
     is_torch = any(c.__module__.startswith("torch.") for c in type(logits_fn).__mro__)
     require(not is_torch, "logits_fn is a torch module: give models.from_torch(module, ...).logits")
     try:
         logits = jax.eval_shape(logits_fn, images, *sample)
     except TypeError as error:
-        # JAX names its tracers, and so does PyTorch where it is given one.
+        # JAX names its tracers, and so does PyTorch when given one.
         is_traced = isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error)
         if not is_traced and "not a valid JAX type" not in str(error):
             raise
@@ -80,28 +80,26 @@ def check_logits_fn(logits_fn, images, *sample):
     require(
         isinstance(logits, jax.ShapeDtypeStruct),
         f"logits_fn returns a value of type {type(logits).__name__}; it must return only the "
-        "logits, as lambda images: model(images)[0] does",
+        "logits, as in lambda images: model(images)[0]",
     )
     count = len(images)
     require(
         logits.ndim == 2 and logits.shape[0] == count and logits.shape[1] >= 2,
-        f"the logits of {count} images have shape {logits.shape}; expected {count} rows of as many "
-        "numbers as there are classes, 2 or more",
+        f"the logits of {count} images have shape {logits.shape}; expected [{count}, num_classes] "
+        "with 2 or more classes",
     )
-    require(
-        jnp.issubdtype(logits.dtype, jnp.floating),
-        f"the logits have dtype {logits.dtype}; expected floats",
-    )
+    is_float = jnp.issubdtype(logits.dtype, jnp.floating)
+    require(is_float, f"the logits have dtype {logits.dtype}; expected floats")
     return logits.shape[1]
 
 
 def vanished_text(number, name):
-    """What is said of points where an attack has no direction to go."""
+    """Return AutoAttack's warning about points without a gradient to follow."""
     return f"there are {number} points with zero gradient (or NaN) in {name}."
 
 
 def model_warnings(logits, again, *, is_random):
-    """What AutoAttack says of clean logits [n, k], the first of which were computed twice."""
+    """Return AutoAttack's warnings about clean logits [n, k]; `again` repeats the first of them."""
     warnings = []
     if not is_random:
         first = logits[: len(again)]
@@ -109,7 +107,7 @@ def model_warnings(logits, again, *, is_random):
         require(
             changed == 0,
             f"the model is random: two calls predict different classes for {changed} of "
-            f"{len(again)} images; use version='rand' with logits_fn(images, key)",
+            f"{len(again)} images; use version='rand' and logits_fn(images, key)",
         )
         scale = np.linalg.norm(first, axis=1) + 1e-10
         if np.max(np.linalg.norm(first - again, axis=1) / scale, initial=0) > 1e-4:

@@ -1,4 +1,4 @@
-"""The attacks of AutoAttack, with their published settings, and one of them on a batch."""
+"""AutoAttack's attacks with their published settings, and one attack on a batch."""
 
 import functools
 import inspect
@@ -28,7 +28,7 @@ SIZES = 16  # batches are padded to a multiple of batch_size / SIZES
 
 
 class Member(NamedTuple):
-    """An attack of the ensemble; it is run `num_runs` times, on what is still robust."""
+    """An attack of the ensemble; each of `num_runs` runs attacks what is still robust."""
 
     name: str  # as AutoAttack writes it
     loss: str
@@ -36,11 +36,11 @@ class Member(NamedTuple):
     is_targeted: bool
     num_samples: int | None
     gradients: int  # of one run on one image
-    forwards: int  # beside those; Square's queries come on top
+    forwards: int  # likewise, without those of gradients and Square's queries
 
 
 class Task(NamedTuple):
-    """What is attacked: the same for all attacks and budgets."""
+    """What all attacks at all budgets have in common."""
 
     logits_fn: object  # a pytree: images -> logits, or (images, key) -> logits
     images: np.ndarray
@@ -53,14 +53,14 @@ class Task(NamedTuple):
 
 
 def members(version, attacks, *, p, num_classes):
-    """([Member], what was changed because there are too few classes, as texts)."""
+    """Return ([Member], [text about each change due to too few classes])."""
     attacks = VERSIONS[version] if attacks is None else attacks
-    # Only these take logits_fn(images, key).
+    # "rand": only these take logits_fn(images, key).
     allowed = VERSIONS["rand"] if version == "rand" else sorted((*LOSSES, "fab", "fab-t", "square"))
-    unknown = [name for name in attacks if name not in allowed]
-    require(attacks and not unknown, f"attacks = {attacks}: allowed are {', '.join(allowed)}")
+    is_known = attacks and all(name in allowed for name in attacks)
+    require(is_known, f"attacks = {attacks}: allowed are {', '.join(allowed)}")
     require(len(set(attacks)) == len(attacks), f"attacks = {attacks}: an attack is named twice")
-    found, notes = [], []
+    ensemble, notes = [], []
     for name in attacks:
         loss, is_targeted = LOSSES.get(name, ""), name.endswith("-t")
         if loss == "dlr" and num_classes < 3 + is_targeted:
@@ -68,27 +68,27 @@ def members(version, attacks, *, p, num_classes):
             notes.append(f"{name}: DLR needs {3 + is_targeted} classes, its loss is the margin")
         runs = 1
         if is_targeted:
-            wanted = 5 if name == "apgd-t" and p == 1 and version != "plus" else 9
-            runs = min(wanted, num_classes - 1)
-            if runs < wanted:
-                notes.append(f"{name}: {runs} targets instead of {wanted}")
+            most = 5 if name == "apgd-t" and p == 1 and version != "plus" else 9
+            runs = min(most, num_classes - 1)
+            if runs < most:
+                notes.append(f"{name}: {runs} targets instead of {most}")
         elif name.startswith("apgd") and (version == "plus" or (p == 1 and version != "rand")):
             runs = 5
         samples = NUM_SAMPLES if version == "rand" else None
         gradients, forwards = 0, 2
         if name.startswith("apgd"):
-            forwards = (samples is None) + is_targeted  # the image itself; its classes' order
+            forwards = (samples is None) + is_targeted  # the image; the order of its classes
             gradients = (NUM_STEPS + (3 if p == 1 else 1)) * (samples or 1)
         elif name.startswith("fab"):
             runs_inside = 1 if is_targeted else FAB_RESTARTS
             gradients = NUM_STEPS * runs_inside * (1 if is_targeted else num_classes)
             forwards = (NUM_STEPS + NUM_HALVINGS) * runs_inside + 1 + is_targeted
-        found.append(Member(name, loss, runs, is_targeted, samples, gradients, forwards))
-    return found, notes
+        ensemble.append(Member(name, loss, runs, is_targeted, samples, gradients, forwards))
+    return ensemble, notes
 
 
 def most_passes(version, *, p, num_classes):
-    """Forward passes over an image on which no attack succeeds; a gradient counts as three."""
+    """Return the forward passes for an image that stays robust; a gradient counts as three."""
     total = 1
     for member in members(version, None, p=p, num_classes=num_classes)[0]:
         queries = NUM_QUERIES if member.name == "square" else 0
@@ -97,9 +97,9 @@ def most_passes(version, *, p, num_classes):
 
 
 def as_pytree(logits_fn):
-    """A `jax.tree_util.Partial`: the arrays of a method's object are its leaves.
+    """Return a `jax.tree_util.Partial` whose leaves are the arrays of a method's object.
 
-    One compilation then serves all models that differ in their arrays only.
+    One compilation then serves all models that differ only in their arrays.
     """
     owner = getattr(logits_fn, "__self__", None)
     if isinstance(logits_fn, jax.tree_util.Partial):
@@ -110,45 +110,46 @@ def as_pytree(logits_fn):
 
 
 def predict(task, rows, images):
-    """Logits [n, k] of `images`, which are those of `rows` or adversarial ones, on the host."""
-    found = []
-    of_model = jax.random.fold_in(task.key, len(task.images))  # the attacks have keys 0 to n - 1
+    """Return on the host the logits [n, k] of `images`, those of `rows` or adversarial ones."""
+    outputs = []
+    model_key = jax.random.fold_in(task.key, len(task.images))  # the attacks fold in 0 to n - 1
     for start in range(0, len(rows), task.batch_size):
-        part = slice(start, start + task.batch_size)
-        sample = (jax.random.fold_in(of_model, rows[start]),) if task.is_random else ()
-        x = split_batch(_pad(np.asarray(images[part]), task.batch_size))
-        logits = np.asarray(task.logits_fn(x, *sample), np.float32)[: len(rows[part])]
-        require_finite("the logits", rows[part], logits)
-        found.append(logits)
-    return np.concatenate(found)
+        batch = slice(start, start + task.batch_size)
+        sample = (jax.random.fold_in(model_key, rows[start]),) if task.is_random else ()
+        x = split_batch(_pad(np.asarray(images[batch]), task.batch_size))
+        logits = np.asarray(task.logits_fn(x, *sample), np.float32)[: len(rows[batch])]
+        require_finite("the logits", rows[batch], logits)
+        outputs.append(logits)
+    return np.concatenate(outputs)
 
 
 def attack_rows(task, member, epsilon, rows):
-    """One Member on a batch of rows: (an entry, a dict for JSON; images of its rows "fooled").
+    """Run a Member on a batch of rows: (entry, a dict for JSON; images of its rows "fooled").
 
-    Each of its runs is on what the one before left robust; a forward pass outside of the attack
-    says what is fooled.
+    Each run attacks what the previous one left robust; a forward pass outside the attack decides
+    what is fooled.
     """
-    start, left, tried, forwards = time.monotonic(), rows, 0, 0
+    start, robust, tried, forwards = time.monotonic(), rows, 0, 0
     fooled, adversarial, vanished = [], [], []
+    ball, budget = {"p": task.p, "bounds": task.bounds}, np.asarray(epsilon, task.images.dtype)
     for number in range(member.num_runs):
-        if len(left) == 0:
+        if len(robust) == 0:
             break
-        images, labels, padded = task.images[left], task.labels[left], _pad(left, task.batch_size)
+        images, labels = task.images[robust], task.labels[robust]
+        padded = _pad(robust, task.batch_size)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(task.key, padded)
-        given = split_batch((task.images[padded], task.labels[padded], keys))
-        own, budget = {"p": task.p, "bounds": task.bounds}, np.asarray(epsilon, images.dtype)
-        found = run_member(task.logits_fn, *given, budget, number, member=member, **own)
-        x, has_vanished, queries = (np.asarray(array)[: len(left)] for array in found)
-        require_finite("the logits under attack", left, x)
-        check_perturbation(x, images, epsilon=epsilon, **own)
-        is_lost = np.argmax(predict(task, left, x), axis=1) != labels
-        fooled.append(left[is_lost])
+        batch = split_batch((task.images[padded], task.labels[padded], keys))
+        outputs = run_member(task.logits_fn, *batch, budget, number, member=member, **ball)
+        x, has_vanished, queries = (np.asarray(array)[: len(robust)] for array in outputs)
+        require_finite("the logits under attack", robust, x)
+        check_perturbation(x, images, epsilon=epsilon, **ball)
+        is_lost = np.argmax(predict(task, robust, x), axis=1) != labels
+        fooled.append(robust[is_lost])
         adversarial.append(x[is_lost])
-        vanished.append(left[has_vanished])
-        forwards += len(left) * (member.forwards + 1) + int(np.sum(queries))
-        tried += len(left)
-        left = left[~is_lost]
+        vanished.append(robust[has_vanished])
+        forwards += len(robust) * (member.forwards + 1) + int(np.sum(queries))
+        tried += len(robust)
+        robust = robust[~is_lost]
     fooled, adversarial = np.concatenate(fooled), np.concatenate(adversarial)
     entry = {
         "attack": member.name,
@@ -168,27 +169,27 @@ def attack_rows(task, member, epsilon, rows):
 
 @functools.partial(jax.jit, static_argnames=("member", "p", "bounds"))
 def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
-    """Run number `run` of a Member: (images, vanished gradients [n], queries [n]).
+    """Do one run of a Member: (images, whether the gradient vanished [n], queries [n]).
 
-    Split over the local devices; each runs loops of its own and waits for no other. The run is the
-    number of the restart, or the rank of the target among the wrong classes.
+    The batch is split over the local devices, whose loops run independently. `run` is the number
+    of the restart, or the rank of the target among the wrong classes.
     """
-    on_device = jax.shard_map(
+    on_devices = jax.shard_map(
         functools.partial(_on_one_device, member=member, p=p, bounds=bounds),
         mesh=device_mesh(),
         in_specs=(EVERYWHERE, SPLIT, SPLIT, SPLIT, EVERYWHERE, EVERYWHERE),
         out_specs=SPLIT,
         check_vma=False,
     )
-    return on_device(logits_fn, images, labels, keys, epsilon, run)
+    return on_devices(logits_fn, images, labels, keys, epsilon, run)
 
 
 def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, run)
-    given, call = (logits_fn, images, labels, keys), {"p": p, "epsilon": epsilon, "bounds": bounds}
+    inputs, call = (logits_fn, images, labels, keys), {"p": p, "epsilon": epsilon, "bounds": bounds}
     vanished, queries = jnp.zeros(labels.shape, bool), jnp.zeros(labels.shape, int)
     if member.name == "square":
-        x, queries = run_square(*given, num_queries=NUM_QUERIES, **call)
+        x, queries = run_square(*inputs, num_queries=NUM_QUERIES, **call)
         return x, vanished, queries
     targets = None
     if member.is_targeted:
@@ -199,13 +200,13 @@ def _on_one_device(logits_fn, images, labels, keys, epsilon, run, *, member, p, 
     call |= {"targets": targets, "num_steps": NUM_STEPS}
     if member.name.startswith("apgd"):
         call |= {"loss": member.loss, "num_samples": member.num_samples, "with_vanished": True}
-        x, vanished = apgd(*given, **call)
+        x, vanished = apgd(*inputs, **call)
     else:
-        x = fab(*given, restarts=1 if member.is_targeted else FAB_RESTARTS, **call)
+        x = fab(*inputs, restarts=1 if member.is_targeted else FAB_RESTARTS, **call)
     return x, vanished, queries
 
 
 def _pad(array, batch_size):
-    """`array` with its first row repeated: whole on all devices, so that batches have few sizes."""
+    """Repeat the first row until the devices share the rows evenly and batches have few sizes."""
     step = round_up_to_devices(-(-batch_size // SIZES))
     return np.concatenate([array, np.repeat(array[:1], -len(array) % step, axis=0)])

@@ -4,8 +4,8 @@
     a = min(||d(x)|| / (||d(x)|| + ||d(x_0)||), 0.1)
 
 with d(z) the step of least l_p norm from z, inside the box, onto the linearised decision boundary
-<grad f(x), z + d - x> + f(x) = 0, and f a difference of two logits; once x is misclassified it goes
-back towards x_0 by a tenth. A search on the line to the nearest point found ends it (Croce & Hein,
+<grad f(x), z + d - x> + f(x) = 0, and f a difference of two logits. A misclassified x moves back
+towards x_0 by a tenth. A final search bisects the line to the nearest point found (Croce & Hein,
 ICML 2020, arXiv 1907.02044).
 """
 
@@ -14,18 +14,9 @@ import jax.numpy as jnp
 
 from advspur._checks import attack_arrays, check_count, require
 from advspur._convolutions import for_loops
+from advspur.attacks import parts
 from advspur.attacks.box import nearest_on_hyperplane
 from advspur.attacks.losses import margin
-from advspur.attacks.parts import (
-    best_restart,
-    better_run,
-    count_classes,
-    finished,
-    image_keys,
-    keep,
-    per_image,
-    start_points,
-)
 from advspur.norms import dual_exponent, lp_norm
 
 OVERSHOOT = 1.05  # eta
@@ -47,39 +38,35 @@ def fab(
     restarts=1,
     bounds=(0.0, 1.0),
 ):
-    """The misclassified images nearest to `images` in l_p that are found; see `pgd` for the rest.
+    """Return the nearest misclassified images found, in the l_p distance to `images`.
 
-    Args:
-      key: needed for restarts only, the first start is the image.
+    Args: as in `pgd`, except
+      key: needed only for restarts, since the first start is the image.
       epsilon: the largest distance that counts, a number or [n]; None: any.
-      num_steps: iterations, of one gradient and one more forward pass each; without `targets`, of
-        as many gradients as there are classes.
-      targets: [n] int: the boundary to this class is searched for, rather than to the nearest.
-        Any wrong class is a success all the same.
-      restarts: the second and later ones start from random points half an epsilon away.
+      num_steps: iterations of one forward pass and one gradient (without `targets`: one gradient
+        for each class).
+      targets: [n] int: search for the boundary to this class, not to the nearest. Any wrong class
+        is a success.
+      restarts: starts; the second and later ones are random, half an epsilon away.
     Returns:
-      [n, h, w, c]: misclassified where one was found within epsilon, else the image itself. A
-      gradient that is not finite ends the search there.
+      [n, h, w, c]: a misclassified image if one was found within epsilon, else the image itself. A
+      gradient that is not finite ends the search.
     """
-    require(
-        epsilon is not None or restarts == 1,
-        "restarts start half an epsilon away: restarts > 1 need epsilon",
-    )
     is_limited = epsilon is not None
-    images, labels, epsilon = attack_arrays(
-        images, labels, p=p, epsilon=epsilon if is_limited else 0.0, bounds=bounds
-    )
+    require(is_limited or restarts == 1, "restarts > 1 need epsilon: they start half of it away")
+    epsilon = epsilon if is_limited else 0.0
+    images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_steps", num_steps)
     check_count("restarts", restarts)
-    keys = image_keys(key, len(images)) if restarts > 1 else None
-    num_classes = count_classes(logits_fn, images, labels, targets=targets)
+    keys = parts.image_keys(key, len(images)) if restarts > 1 else None
+    num_classes = parts.count_classes(logits_fn, images, labels, targets=targets)
     linearise = _linearisation(logits_fn, labels, targets, num_classes, p)
     logits_of = for_loops(logits_fn)
     norm = jax.vmap(lambda d: lp_norm(d, p))
     onto = jax.vmap(lambda w, g, low, high: nearest_on_hyperplane(w, g, low, high, p=p))
 
     def predict(x):
-        """(whether it is misclassified [n], whether all its logits are finite [n])."""
+        """(whether x is misclassified [n], whether all its logits are finite [n])."""
         logits = logits_of(x)
         is_finite = jnp.all(jnp.isfinite(logits), axis=-1)
         return (jnp.argmax(logits, axis=-1) != labels) & is_finite, is_finite
@@ -90,55 +77,56 @@ def fab(
         x, best_x, best_norm, is_finite = state
         value, gradient = linearise(x)
         shift = jnp.sum(gradient * (x - images), axis=(1, 2, 3))
-        both = jnp.concatenate([x, images])  # in one go: their iterations cost the same
+        both = jnp.concatenate([x, images])  # together: their iterations cost the same
         gains = jnp.concatenate([-value, shift - value])
         steps = onto(jnp.tile(gradient, (2, 1, 1, 1)), gains, bounds[0] - both, bounds[1] - both)
         from_x, from_image = jnp.split(steps, 2)
         far, near = (jnp.maximum(norm(d), 1e-8) for d in (from_x, from_image))
-        weight = per_image(jnp.minimum(far / (far + near), LARGEST_WEIGHT))
+        weight = parts.per_image(jnp.minimum(far / (far + near), LARGEST_WEIGHT))
         moved = (1 - weight) * (x + OVERSHOOT * from_x) + weight * (images + OVERSHOOT * from_image)
         moved = jnp.clip(moved, *bounds)
-        x = keep(x, moved, jnp.all(jnp.isfinite(moved), axis=(1, 2, 3)))  # else the gradient is not
+        x = parts.keep(x, moved, jnp.all(jnp.isfinite(moved), axis=(1, 2, 3)))  # as the gradient is
         (hit, also_finite), distance = predict(x), norm(x - images)
         nearer = hit & (distance < best_norm)
-        best_x, best_norm = keep((best_x, best_norm), (x, distance), nearer)
-        x = keep(x, images + BACKWARD * (x - images), hit)
+        best_x, best_norm = parts.keep((best_x, best_norm), (x, distance), nearer)
+        x = parts.keep(x, images + BACKWARD * (x - images), hit)
         return (x, best_x, best_norm, is_finite & also_finite), None
 
     def one_start(keys, is_first):
         x = images
         if not is_first:
-            x = start_points(keys, images, p=p, epsilon=epsilon / 2, bounds=bounds, kind="sphere")
+            ball = {"p": p, "epsilon": epsilon / 2, "bounds": bounds}
+            x = parts.start_points(keys, images, kind="sphere", **ball)
         start = x, images, jnp.where(is_lost, 0, jnp.inf).astype(images.dtype), clean_is_finite
         (_, best, distance, is_finite), _ = jax.lax.scan(step, start, length=num_steps)
         best = _bisect(predict, images, best)
         distance = jnp.where(jnp.isinf(distance), jnp.inf, norm(best - images))
-        found = distance <= (epsilon if is_limited else jnp.inf)
-        return keep(images, best, found), jnp.where(is_finite, -distance, jnp.nan), found
+        counts = distance <= (epsilon if is_limited else jnp.inf)
+        return parts.keep(images, best, counts), jnp.where(is_finite, -distance, jnp.nan), counts
 
-    first = one_start(keys, True)
+    best = one_start(keys, True)
     if restarts > 1:
-        others = best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
-        first = better_run(first, others)
-    return finished(first[0], ~jnp.isnan(first[1]))
+        others = parts.best_restart(lambda keys: one_start(keys, False), keys, restarts - 1)
+        best = parts.better_run(best, others)
+    return parts.finished(best[0], ~jnp.isnan(best[1]))
 
 
 def _bisect(predict, images, lost):
-    """The point on the way from `images` to misclassified ones where the prediction changes."""
+    """Find where the prediction changes on the line from `images` to the misclassified `lost`."""
 
     def halve(ends, _):
         low, high = ends
         middle = (low + high) / 2
-        hit, _ = predict(images + per_image(middle) * (lost - images))
+        hit, _ = predict(images + parts.per_image(middle) * (lost - images))
         return (jnp.where(hit, low, middle), jnp.where(hit, middle, high)), None
 
     zero = jnp.zeros(len(images), images.dtype)
     (_, share), _ = jax.lax.scan(halve, (zero, zero + 1), length=NUM_HALVINGS)
-    return images + per_image(share) * (lost - images)
+    return images + parts.per_image(share) * (lost - images)
 
 
 def _linearisation(logits_fn, labels, targets, num_classes, p):
-    """x -> (f(x), grad f(x)) of the boundary to the targets, or else of the nearest one."""
+    """Return x -> (f(x), grad f(x)) for the boundary to the targets, or else to the nearest one."""
 
     def to_classes(x, others):
         def difference(x):
@@ -159,7 +147,7 @@ def _linearisation(logits_fn, labels, targets, num_classes, p):
             distance = jnp.where(
                 labels == other, jnp.inf, jnp.abs(value) / (dual_norm(gradient) + 1e-12)
             )
-            return keep(best, (distance, value, gradient), distance < best[0]), None
+            return parts.keep(best, (distance, value, gradient), distance < best[0]), None
 
         start = jnp.full(len(x), jnp.inf, x.dtype), jnp.zeros(len(x), x.dtype), jnp.zeros_like(x)
         (_, value, gradient), _ = jax.lax.scan(compare, start, jnp.arange(num_classes))

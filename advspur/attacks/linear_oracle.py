@@ -1,9 +1,8 @@
-"""The strongest attack there is on a linear classifier, exactly.
+"""The strongest possible attack on a linear classifier, exactly.
 
-For logits = <weights, x> + bias the largest margin inside ball and box is the largest over the
-other classes k of max <w_k - w_label, d>, and each of those is solved exactly by `box.ascend`:
-coordinate by coordinate for linf, by filling up to a level for l2, greedily for l1. The share of
-what is possible that an attack finds is its calibration (scripts/calibrate.py).
+For logits = <weights, x> + bias, the largest margin inside ball and box is the largest over the
+other classes k of max <w_k - w_label, d>, and `box.ascend` solves each of those exactly. Attacks
+are calibrated by the share of the possible successes that they find (scripts/calibrate.py).
 """
 
 import functools
@@ -30,19 +29,17 @@ ATTACKS = {  # (logits_fn, images, labels, key, *, p, epsilon) -> images
 
 
 def linear_logits(weights, bias):
-    """images [n, h, w, c] -> [n, k]: the classifier with `weights` [h, w, c, k], `bias` [k]."""
+    """Return images [n, h, w, c] -> logits [n, k], with `weights` [h, w, c, k] and `bias` [k]."""
     return lambda images: jnp.tensordot(images, weights, axes=3) + bias
 
 
 def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
-    """The images of largest margin max_{k != label} logits_k - logits_label in ball and box.
+    """Return the images of largest margin max_{k != label} logits_k - logits_label in ball and box.
 
-    Other arguments as of `pgd`.
-
-    Args:
+    Args: as in `pgd`, and
       weights: [h, w, c, num_classes].
       bias: [num_classes].
-    Returns: [n, h, w, c]; an image can be attacked if and only if it is misclassified there.
+    Returns: [n, h, w, c]; an image can be attacked if and only if its worst case is misclassified.
     """
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     weights, bias = jnp.asarray(weights, images.dtype), jnp.asarray(bias, images.dtype)
@@ -68,14 +65,14 @@ def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
 
 
 def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=10):
-    """(epsilon, number of images that can be attacked, {attack: number that it attacks}).
+    """Return (epsilon, number of images that can be attacked, {attack: number of its successes}).
 
-    Images are random, a third of the pixels 0 and a third 1; the labels are what a random linear
-    classifier says. Epsilon is the median of the images' exact least budgets.
+    Images are random, with a third of the pixels 0 and a third 1; labels are the predictions of a
+    random linear classifier. Epsilon is the median of the images' exact least budgets.
     """
     check_count("num_images", num_images)
     check_count("size", size)
-    require(num_classes >= 2, f"num_classes = {num_classes}: a classifier has two or more")
+    check_count("num_classes", num_classes, 2)
     if num_classes < 3:  # too few for DLR
         attacks = {name: attack for name, attack in attacks.items() if name != "apgd-dlr"}
     key_image, key_corner, key_weight, key_attack = jax.random.split(key, 4)
@@ -88,7 +85,7 @@ def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=1
     labels = jnp.argmax(logits_fn(images), axis=-1)
 
     @jax.jit
-    def is_lost(epsilon):  # by the strongest perturbation of budget epsilon, [n]
+    def is_lost(epsilon):  # [n], at the strongest perturbation
         worst = worst_case(weights, bias, images, labels, p=p, epsilon=epsilon)
         return jnp.argmax(logits_fn(worst), axis=-1) != labels
 
@@ -97,10 +94,9 @@ def calibrate(key, *, p, attacks=ATTACKS, num_images=256, size=16, num_classes=1
         middle = (low + high) / 2
         lost = np.asarray(is_lost(middle.astype(np.float32)))
         low, high = np.where(lost, low, middle), np.where(lost, middle, high)
-    epsilon = float(np.median(high))
-    call = {"p": p, "epsilon": epsilon}
-    found = {}
+    epsilon, successes = float(np.median(high)), {}
     for name, attack in attacks.items():
-        x = jax.jit(functools.partial(attack, logits_fn, **call))(images, labels, key_attack)
-        found[name] = int(jnp.sum(jnp.argmax(logits_fn(x), axis=-1) != labels))
-    return epsilon, int(jnp.sum(is_lost(jnp.float32(epsilon)))), found
+        run = jax.jit(functools.partial(attack, logits_fn, p=p, epsilon=epsilon))
+        x = run(images, labels, key_attack)
+        successes[name] = int(jnp.sum(jnp.argmax(logits_fn(x), axis=-1) != labels))
+    return epsilon, int(jnp.sum(is_lost(jnp.float32(epsilon)))), successes

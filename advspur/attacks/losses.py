@@ -1,7 +1,6 @@
-"""What attacks raise: losses of logits [n, k] and labels [n], per example, [n].
+"""Losses that attacks maximise: logits [n, k] and labels [n] -> [n], larger is worse for the model.
 
-Each also takes `targets` [n], the class to be reached, where it has a targeted form. The larger,
-the worse for the model.
+`targets` [n], the classes to reach, select the targeted form.
 """
 
 import jax
@@ -21,7 +20,7 @@ def cross_entropy(logits, labels, targets=None):
 
 
 def margin(logits, labels, targets=None):
-    """max_{k != label} logits_k - logits_label, > 0 where it is lost; or with k the target."""
+    """max_{k != label} logits_k - logits_label, > 0 if misclassified; targeted: k is the target."""
     if targets is not None:
         return _pick(logits, targets) - _pick(logits, labels)
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
@@ -31,11 +30,11 @@ def margin(logits, labels, targets=None):
 
 
 def dlr(logits, labels, targets=None):
-    """The difference of logits ratio: the margin over the spread of the largest logits.
+    """Difference of logits ratio: the margin over the spread of the largest logits.
 
-    margin / (z_(1) - z_(3)), targeted: margin / (z_(1) - (z_(3) + z_(4)) / 2), z_(i) the i-th
-    largest logit. Unlike cross entropy it does not vanish where logits are large (Croce & Hein,
-    ICML 2020, arXiv 2003.01690). Needs 3 classes, 4 if targeted.
+    margin / (z_(1) - z_(3)), targeted: margin / (z_(1) - (z_(3) + z_(4)) / 2), with z_(i) the i-th
+    largest logit. Unlike cross entropy, it does not vanish for large logits. Needs 3 classes, 4 if
+    targeted (Croce & Hein, ICML 2020, arXiv 2003.01690).
     """
     if targets is None:
         largest = jax.lax.top_k(logits, 3)[0]
@@ -50,15 +49,15 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def loss_function(name, num_classes, *, targeted=False):
-    """The loss of that name, or the function given; InputError for too few classes."""
+    """Return the loss called `name` (a function is returned as it is); refuse too few classes."""
     if callable(name):
         return name
     check_choice("loss", name, tuple(LOSSES))
-    needed = {"dlr": 3 + targeted}.get(name, 2)
+    needed = 3 + targeted if name == "dlr" else 2
     require(
         num_classes >= needed,
         f"loss = {name!r}{' with targets' if targeted else ''} needs {needed} classes, the model "
-        f"has {num_classes}: use loss = 'margin'",
+        f"has {num_classes}; use loss = 'margin'",
     )
     return LOSSES[name]
 

@@ -1,8 +1,8 @@
-"""The Square attack: random search over square windows; no gradient is asked for.
+"""The Square attack: random search over square windows, without gradients.
 
 A query changes one window of the perturbation and is kept if it raises the margin. Windows shrink
-as queries go on. linf: the window is set to +-epsilon, a sign a channel. l2 and l1: the window gets
-two opposite bumps, and the budget of a second window (Andriushchenko, Croce, Flammarion & Hein,
+over the queries. linf: the window is set to +-epsilon, one sign per channel. l2 and l1: the window
+gets two opposite bumps and the budget of a second window (Andriushchenko, Croce, Flammarion & Hein,
 ECCV 2020, arXiv 1912.00049; l1: Croce & Hein, ICML 2021, arXiv 2103.01208).
 """
 
@@ -20,26 +20,26 @@ from advspur.attacks.losses import margin
 from advspur.attacks.parts import count_classes, finished, finite_loss, image_keys, keep, per_image
 from advspur.norms import lp_norm
 
-FIRST_SHARE = 0.8  # of the pixels, that the first windows cover
-HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries; the share halves
+FIRST_SHARE = 0.8  # of the pixels, in the first windows
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries that halve the share
 TINY = 1e-12
 
 
 def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, bounds=(0.0, 1.0)):
-    """Adversarial images in the l_p ball, found by random search; see `pgd` for the rest.
+    """Return adversarial images in the l_p ball, found by random search.
 
-    Args:
+    Args: as in `pgd`, except
       logits_fn: need not be differentiable.
-      num_queries: forward passes after the first; fewer where all images are misclassified.
+      num_queries: forward passes after the first; the search ends once all are misclassified.
     Returns:
-      [n, h, w, c]: a misclassified image where one was found, else that of the largest margin.
+      [n, h, w, c]: a misclassified image if one was found, else that of the largest margin.
     """
     ball = {"p": p, "epsilon": epsilon, "bounds": bounds}
     return run_square(logits_fn, images, labels, key, num_queries=num_queries, **ball)[0]
 
 
 def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bounds):
-    """`square`, with the queries [n] asked until success."""
+    """Return (the images of `square`, the number of queries until success [n])."""
     images, labels, epsilon = attack_arrays(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     check_count("num_queries", num_queries)
     count_classes(logits_fn, images, labels)
@@ -48,7 +48,7 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
     which = jnp.asarray([distinct.index(size) for size in sizes])
     logits_of = for_loops(logits_fn)
     radius = safe_radius(epsilon, p=p)
-    # The size is fixed in each branch, so that a query touches its windows alone.
+    # Each branch has a fixed size, so that a query touches only its windows.
     branches = [_mover(size, images, radius, p, bounds) for size in distinct]
 
     def score(x):
@@ -60,33 +60,32 @@ def run_square(logits_fn, images, labels, key, *, p, epsilon, num_queries, bound
         return (query < num_queries) & jnp.any(value <= 0)
 
     def ask(state):
-        x, value, asked, query = state
-        own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, query)
-        new = jax.lax.switch(which[query], branches, own, x)
+        x, value, num_asked, query = state
+        query_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, query)
+        new = jax.lax.switch(which[query], branches, query_keys, x)
         if p == 1:
             new = confine(new, images, p=p, epsilon=epsilon, bounds=bounds)
         new_value = score(new)
-        better = (new_value > value) & (value <= 0)  # found ones stay as they are
+        better = (new_value > value) & (value <= 0)  # a success stays as it is
         x, new_value = keep((x, value), (new, new_value), better)
-        return x, new_value, asked + (value <= 0), query + 1
+        return x, new_value, num_asked + (value <= 0), query + 1
 
     keys = image_keys(key, len(images))
     x = images + _start(keys, images.shape[1:], epsilon, p)
     x = confine(x, images, p=p, epsilon=epsilon, bounds=bounds)
     start = x, score(x), jnp.zeros(labels.shape, int), 0
-    x, value, asked, _ = jax.lax.while_loop(is_searching, ask, start)
+    x, value, num_asked, _ = jax.lax.while_loop(is_searching, ask, start)
     before = score(images)  # without an attack
     x = keep(x, images, (before > 0) & ~(value > 0))
-    return finished(x, jnp.isfinite(value + before)), asked
+    return finished(x, jnp.isfinite(value + before)), num_asked
 
 
 def window_sizes(num_queries, shape, *, smallest):
-    """The side of each query's window in images of `shape` (h, w).
+    """Return the side of each query's window in images of `shape` (h, w).
 
-    `smallest` is 3 for l1 and l2, whose bumps have a middle: their sides are odd.
+    For l1 and l2, `smallest` is 3 and the sides are odd, since bumps have a middle.
     """
-    height, width = shape
-    sizes = []
+    (height, width), sizes = shape, []
     for query in range(num_queries):
         share = FIRST_SHARE / 2 ** sum(query > after for after in HALVED_AFTER)
         size = max(round(math.sqrt(share * height * width)), smallest)
@@ -96,7 +95,7 @@ def window_sizes(num_queries, shape, *, smallest):
 
 
 def _start(keys, shape, epsilon, p):
-    """linf: vertical stripes of +-epsilon; l2, l1: a grid of bumps of random signs."""
+    """linf: vertical stripes of +-epsilon; l2, l1: a grid of bumps with random signs."""
     height, width, channels = shape
     if p == math.inf:
         draw = jax.vmap(lambda k: _signs(k, (1, width, channels)))
@@ -123,7 +122,7 @@ def _start(keys, shape, epsilon, p):
 
 
 def _mover(size, images, radius, p, bounds):
-    """A move of windows of one size as a function of (keys [n], x [n, ...])."""
+    """Return the move of windows of one size, a function of (keys [n], x [n, ...])."""
     if p == math.inf:
         move = functools.partial(_set_window, size=size, bounds=bounds)
     else:
@@ -132,7 +131,7 @@ def _mover(size, images, radius, p, bounds):
 
 
 def _set_window(key, x, image, radius, *, size, bounds):
-    """linf: a random window set to the edge of the ball, on a random side for each channel."""
+    """linf: set a random window to the edge of the ball, on a random side for each channel."""
     key_corner, key_sign = jax.random.split(key)
     corner = _corner(key_corner, x.shape, size)
     old, centre = (_cut(a, corner, size) for a in (x, image))
@@ -142,7 +141,7 @@ def _set_window(key, x, image, radius, *, size, bounds):
 
 
 def _move_budget(key, x, image, radius, *, bumps, p, bounds):
-    """l2, l1: a bump in one window, paid for by all that another had; l1 is not yet projected."""
+    """l2, l1: add a bump to one window and pay with all of a second one; l1 is projected later."""
     key_first, key_second, key_sign, key_turn = jax.random.split(key, 4)
     size, channels = bumps.shape[1], x.shape[-1]
     first, second = (_corner(k, x.shape, size) for k in (key_first, key_second))
@@ -170,13 +169,13 @@ def _move_budget(key, x, image, radius, *, bumps, p, bounds):
     delta = _paste(_paste(without, jnp.zeros_like(other), second), new, first)
     if p == 1:
         return image + delta
-    left = jnp.maximum(total - in_both, 0)  # outside of both windows
-    delta = delta * (radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + left))))
+    outside = jnp.maximum(total - in_both, 0)
+    delta = delta * (radius / (TINY + jnp.sqrt(jnp.sum(budget**2 + outside))))
     return add(image, delta, bounds=bounds)
 
 
 def _corner(key, shape, size):
-    """(row, column, 0) of a random window."""
+    """Draw the corner (row, column, 0) of a window."""
     row, column = jax.random.randint(key, (2,), 0, jnp.array(shape[:2]) - size + 1)
     return row, column, 0
 
@@ -194,7 +193,7 @@ def _signs(key, shape):
 
 
 def _bumps(size, p):
-    """[2, size, size]: opposite bumps, one below the other and side by side, of l_p norm 1."""
+    """Return [2, size, size]: two opposite bumps of l_p norm 1, stacked and side by side."""
     half = size // 2
     pair = np.concatenate([_bump(half, size, p), -_bump(size - half, size, p)])
     pair /= np.linalg.norm(pair.ravel(), ord=p)
@@ -202,7 +201,7 @@ def _bumps(size, p):
 
 
 def _bump(height, width, p):
-    """Highest in the middle; at distance r: sum over k >= r of (k + 1)^-2 (l1: ^-4)."""
+    """Return a bump of height sum_{k >= r} (k + 1)^-2 (l1: ^-4) at distance r from its middle."""
     rows, columns = (np.abs(np.arange(n) - n // 2) for n in (height, width))
     distance = np.maximum(rows[:, None], columns)
     heights = 1 / np.arange(1, max(height, width) // 2 + 2) ** (4.0 if p == 1 else 2.0)

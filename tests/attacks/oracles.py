@@ -1,4 +1,4 @@
-"""What tests of attacks share: a small network, and slow exact answers in float64 NumPy."""
+"""Helpers for tests of attacks: a small network, and slow exact answers in float64 NumPy."""
 
 import math
 
@@ -22,14 +22,14 @@ LINES = (  # of AutoAttack's log
 
 
 def images_with_corners(shape, seed=0):
-    """A third of the pixels exactly 0, a third exactly 1."""
+    """Images with a third of the pixels exactly 0 and a third exactly 1."""
     rng = np.random.default_rng(seed)
     values = np.stack([np.zeros(shape), np.ones(shape), rng.random(shape)])
     return rng.permuted(values, axis=0)[0].astype(np.float32)
 
 
 def network(params, x):
-    """x A + tanh(x B) C + b, and `jump` on top for class 1 at exactly the images `spot`."""
+    """x A + tanh(x B) C + b, plus `jump` for class 1 at exactly the images `spot`."""
     flat = x.reshape(len(x), -1)
     logits = flat @ params["A"] + jnp.tanh(flat @ params["B"]) @ params["C"] + params["b"]
     is_spot = jnp.all(x == params["spot"], axis=(1, 2, 3))
@@ -37,7 +37,7 @@ def network(params, x):
 
 
 def random_params(shape, num_classes, seed=0, hidden=8):
-    """A network on `shape` [n, h, w, c], of logits about 1 in size and no jump."""
+    """Parameters for images of `shape` [n, h, w, c]: logits of order 1, no jump."""
     rng = np.random.default_rng(seed)
     size = math.prod(shape[1:])
     params = {
@@ -52,7 +52,7 @@ def random_params(shape, num_classes, seed=0, hidden=8):
 
 
 def linear_params(shape, weights, bias):
-    """The network with logits x `weights` + `bias`."""
+    """Parameters of the network with logits x `weights` + `bias`."""
     params = random_params(shape, len(bias))
     zero = jax.tree.map(np.zeros_like, params)
     return zero | {"A": np.float32(weights), "b": np.float32(bias)}
@@ -90,7 +90,7 @@ def project(delta, low, high, *, p, radius):
 
 
 def least_norm(weights, gain, low, high, *, p):
-    """min ||z||_p with <weights, z> = gain > 0 and z in the box; inf where there is none."""
+    """min ||z||_p with <weights, z> = gain > 0 and z in the box; inf if there is none."""
     size = np.abs(np.float64(weights))
     room = np.where(weights > 0, high, -low).astype(np.float64) * (size > 0)
     if size @ room < gain:

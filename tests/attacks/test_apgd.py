@@ -1,4 +1,4 @@
-"""APGD against a plain NumPy version of it, one image at a time, and its promises."""
+"""APGD against a plain NumPy version, one image at a time, and its properties."""
 
 import functools
 import math
@@ -11,21 +11,13 @@ import pytest
 from advspur.attacks import apgd, check_perturbation
 from advspur.attacks.apgd import _checkpoints
 from advspur.attacks.parts import image_keys, start_points
-from tests.attacks.oracles import (
-    NORMS,
-    images_with_corners,
-    linear_params,
-    logits_of,
-    network,
-    project,
-    random_params,
-)
+from tests.attacks import oracles
 
 N, SHAPE, SIZE, CLASSES = 6, (3, 2, 3), 18, 4
-IMAGES = images_with_corners((N, *SHAPE))
+IMAGES = oracles.images_with_corners((N, *SHAPE))
 GREY = np.full((N, *SHAPE), 0.5, np.float32)
-PARAMS = random_params((N, *SHAPE), CLASSES)
-LABELS = np.argmax(logits_of(PARAMS, IMAGES), axis=1)
+PARAMS = oracles.random_params((N, *SHAPE), CLASSES)
+LABELS = np.argmax(oracles.logits_of(PARAMS, IMAGES), axis=1)
 KEYS = jax.random.split(jax.random.key(3), N)
 EPSILON = {1: 0.9, 2: 0.35, math.inf: 0.12}
 NUM_STEPS = 25
@@ -37,20 +29,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 @functools.partial(jax.jit, static_argnames=("p", "loss"))
 def run(params, images, labels, keys, epsilon, targets=None, *, p, loss):
     call = {"num_steps": NUM_STEPS, "loss": loss, "targets": targets, "with_vanished": True}
-    logits_fn = functools.partial(network, params)
+    logits_fn = functools.partial(oracles.network, params)
     return apgd(logits_fn, images, labels, keys, p=p, epsilon=epsilon, **call)
 
 
 def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None, **options):
-    """(images, success, whether the first gradient vanished), with one compilation a norm."""
+    """(images, success, whether the first gradient vanished); one compilation per norm."""
     epsilon = np.full(N, EPSILON[p] if epsilon is None else epsilon, images.dtype)
     call = {"loss": "margin"} | options
     x, vanished = map(np.asarray, run(params, images, labels, keys, epsilon, p=p, **call))
-    return x, np.argmax(logits_of(params, x), axis=1) != labels, vanished
+    return x, np.argmax(oracles.logits_of(params, x), axis=1) != labels, vanished
 
 
 def loss_and_gradient(params, x, label):
-    """The margin of the network, its gradient by hand, and whether the label is lost."""
+    """The margin of the network, its gradient by hand, and whether it is misclassified."""
     hidden = np.tanh(x @ params["B"])
     logits = x @ params["A"] + hidden @ params["C"] + params["b"]
     one = np.eye(len(logits))
@@ -63,7 +55,7 @@ def search(params, image, x, label, p, epsilon, num_steps):
     """Algorithm 1 of the paper for one image; l1: algorithm 1 of the l1 paper."""
 
     def inside(x):
-        return image + project(x - image, -image, 1 - image, p=p, radius=epsilon)
+        return image + oracles.project(x - image, -image, 1 - image, p=p, radius=epsilon)
 
     x = before = inside(x)
     loss, grad, lost = loss_and_gradient(params, x, label)
@@ -105,13 +97,12 @@ def search(params, image, x, label, p, epsilon, num_steps):
     return best
 
 
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", oracles.NORMS)
 def test_the_search_is_that_of_the_papers(p, x64):
-    """The best point is that of a plain version from the same random start.
+    """The best point agrees with a plain version from the same random start.
 
-    The network is rugged, so that the way matters; a bias of the label keeps all images
-    robust, so that the largest loss decides. In float64: in float32 rounding would
-    decide some signs.
+    The network is rugged, so that every step matters; a bias of the label keeps all images
+    robust, so that the largest loss decides. In float32, rounding would decide some signs.
     """
     params = PARAMS | {"b": np.float32([0, 25, 0, 0]), "B": RUGGED * PARAMS["B"]}
     params, images = jax.tree.map(np.float64, (params, IMAGES))
@@ -129,7 +120,7 @@ def test_the_search_is_that_of_the_papers(p, x64):
         np.testing.assert_allclose(got[i].ravel(), x, rtol=0, atol=1e-6)
 
 
-def test_one_key_is_split_into_one_an_image():
+def test_one_key_is_split_into_one_per_image():
     keys = image_keys(jax.random.key(3), N)
     np.testing.assert_array_equal(jax.random.key_data(keys), jax.random.key_data(KEYS))
     old = image_keys(jax.random.PRNGKey(3), N)
@@ -137,9 +128,11 @@ def test_one_key_is_split_into_one_an_image():
     assert image_keys(KEYS, N) is KEYS
 
 
-def test_a_target_is_the_class_that_is_reached():
-    """On a linear model the best point is exactly as far towards the target as the box allows."""
-    params = linear_params((N, *SHAPE), PARAMS["A"], [90.0, 0, 0, 0])  # no way out of class 0
+def test_a_target_is_the_class_aimed_at():
+    """On a linear model, the best point is as close to the target as ball and box allow."""
+    params = oracles.linear_params(
+        (N, *SHAPE), PARAMS["A"], [90.0, 0, 0, 0]
+    )  # no way out of class 0
     targets = np.array([1, 2, 3, 1, 2, 3])
     for epsilon in (0.05, 0.3):
         call = {"labels": np.zeros(N, int), "epsilon": epsilon, "targets": targets}
@@ -150,23 +143,23 @@ def test_a_target_is_the_class_that_is_reached():
 
 
 def test_a_success_is_kept_though_other_points_have_a_higher_loss():
-    """The brighter, the higher the loss towards class 1; but only darker images are lost, to 2."""
+    """Brighter images raise the loss towards class 1, but only darker ones are lost, to class 2."""
     weights = np.zeros((SIZE, CLASSES))
     weights[:, 0], weights[:, 1] = 1, 3
-    params = linear_params((N, *SHAPE), weights, [-9, -127, -0.01, -999])
+    params = oracles.linear_params((N, *SHAPE), weights, [-9, -127, -0.01, -999])
     got, success, _ = attack(math.inf, params, GREY, np.zeros(N, int), targets=np.ones(N, int))
     assert 0 < success.sum() < N  # those whose random start is darker
-    np.testing.assert_array_equal(np.argmax(logits_of(params, got), axis=1) == 2, success)
+    np.testing.assert_array_equal(np.argmax(oracles.logits_of(params, got), axis=1) == 2, success)
 
 
-def test_targeted_dlr_finds_what_can_be_found_and_sees_vanished_gradients():
+def test_targeted_dlr_succeeds_and_reports_vanished_gradients():
     targets = (LABELS + 1) % CLASSES
     found = []
     for epsilon in (0.02, 0.2, 0.4, 0.6, 0.8, 3.0):
         _, success, vanished = attack(2, targets=targets, loss="dlr", epsilon=epsilon)
         found.append(success.sum())
     assert found[0] < 2 and found[-1] >= N - 1 and not vanished.any()
-    flat = linear_params((N, *SHAPE), 0 * PARAMS["A"], [3.0, 2, 1, 0])
+    flat = oracles.linear_params((N, *SHAPE), 0 * PARAMS["A"], [3.0, 2, 1, 0])
     _, success, vanished = attack(2, flat, labels=np.zeros(N, int), targets=targets, loss="dlr")
     assert vanished.all() and not success.any()
 
@@ -188,7 +181,7 @@ def test_checkpoints_come_at_the_published_iterations(num_steps, expected):
 
 
 def test_a_random_model_is_attacked_in_expectation():
-    """Weights with noise of twice their size: 64 samples of a gradient nearly end that noise."""
+    """The noise of the weights is twice their size; 64 samples nearly average it out."""
     weights = np.float32(np.random.default_rng(5).choice([-1, 1], SIZE))
 
     def noisy(x, key):
@@ -205,7 +198,7 @@ def test_a_random_model_is_attacked_in_expectation():
 
 
 @pytest.mark.parametrize("num_steps", (1, 2, 3))
-def test_stages_of_l1_may_have_no_steps(num_steps):
-    logits_fn, call = functools.partial(network, PARAMS), {"p": 1, "epsilon": 0.2}
+def test_l1_stages_may_have_no_steps(num_steps):
+    logits_fn, call = functools.partial(oracles.network, PARAMS), {"p": 1, "epsilon": 0.2}
     attack = functools.partial(apgd, logits_fn, num_steps=num_steps, **call)
     assert jax.eval_shape(attack, IMAGES, LABELS, KEYS).shape == IMAGES.shape

@@ -1,4 +1,4 @@
-"""What must hold after an attack, and what the clean logits tell of a model."""
+"""Checks of an attack's result, of the model's function and of its logits."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ LOGITS = np.array([[3.0, -1.0, 0.5], [0.0, 2.0, 1.0], [-1.0, 0.0, 4.0]], np.floa
 
 
 def moved(image, *values):
-    """A copy whose first pixels are those values higher."""
+    """Return a copy with `values` added to the first pixels."""
     image = image.copy()
     image.reshape(-1)[: len(values)] += values
     return image
@@ -30,7 +30,7 @@ GREY = np.full((1, 2, 2, 3), 0.5)
 
 
 @pytest.mark.parametrize("p, norm", ((1, 0.7), (2, 0.5), (math.inf, 0.4)))
-def test_norms_are_those_of_a_hand_count(p, norm):
+def test_norms_by_hand(p, norm):
     images = np.concatenate([GREY, GREY])
     adversarial = np.concatenate([GREY, moved(GREY, 0.3, -0.4)])
     np.testing.assert_allclose(perturbation_norms(adversarial, images, p=p), [0, norm], rtol=1e-12)
@@ -41,7 +41,7 @@ def test_norms_are_those_of_a_hand_count(p, norm):
 
 
 @pytest.mark.parametrize("p", NORMS)
-def test_the_ball_has_one_in_a_million_to_spare_and_no_more(p):
+def test_the_ball_has_a_tolerance_of_one_in_a_million(p):
     check_perturbation(moved(GREY, 0.4 * (1 + 0.9e-6)), GREY, p=p, epsilon=0.4)
     beyond, message = moved(GREY, 0.4 * (1 + 1.2e-6)), "the largest perturbation is 0.400000"
     refused(message, check_perturbation, beyond, GREY, p=p, epsilon=0.4)
@@ -57,14 +57,14 @@ def test_norms_of_float32_images_are_taken_in_float64():
 
 
 @pytest.mark.parametrize("bounds", ((0.0, 1.0), (-1.0, 2.0)))
-def test_the_box_has_nothing_to_spare(bounds):
+def test_the_box_has_no_tolerance(bounds):
     for end, beyond in zip(bounds, (-math.inf, math.inf), strict=True):
         edge, call = moved(GREY, end - 0.5), {"p": math.inf, "epsilon": 2, "bounds": bounds}
         check_perturbation(edge, GREY, **call)
         refused("left the box", check_perturbation, np.nextafter(edge, beyond), GREY, **call)
 
 
-def test_what_is_not_finite_or_cannot_be_compared_is_refused():
+def test_images_not_finite_or_of_another_shape_are_refused():
     for pixel in (math.nan, math.inf, -math.inf):
         images = np.concatenate([GREY, moved(GREY, pixel), GREY])
         message = "pixels .* are not finite for 1 of 3 images, first image 1"
@@ -75,14 +75,14 @@ def test_what_is_not_finite_or_cannot_be_compared_is_refused():
     refused(message, check_perturbation, image[:1], image, p=math.inf, **call)
 
 
-def test_no_images_have_no_norms():
+def test_an_empty_batch_has_no_norms():
     none = np.zeros((0, 2, 2, 3), np.float32)
     assert perturbation_norms(none, none, p=2).shape == (0,)
     check_perturbation(none, none, p=1, epsilon=0.1)
 
 
 @pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
-def test_the_first_image_of_logits_that_are_not_finite_is_named(value):
+def test_logits_not_finite_are_an_error_that_names_the_first_image(value):
     require_finite("the logits", [7, 8, 9], LOGITS)
     logits = LOGITS.copy()
     logits[1:, 2] = value
@@ -90,8 +90,8 @@ def test_the_first_image_of_logits_that_are_not_finite_is_named(value):
     refused(expected, require_finite, "the logits", [7, 8, 9], LOGITS, logits)
 
 
-def test_logits_that_differ_are_warned_of_and_predictions_refused():
-    """Unless that is expected."""
+def test_different_logits_give_a_warning_and_different_predictions_an_error():
+    """A random model is expected to differ."""
     for again in (LOGITS, LOGITS[:2], LOGITS * (1 + 5e-5)):
         assert model_warnings(LOGITS, again, is_random=False) == []
     expected = [f"two calls give different logits: it seems to be a randomized defense! {SEE}"]
@@ -103,7 +103,7 @@ def test_logits_that_differ_are_warned_of_and_predictions_refused():
         assert model_warnings(LOGITS, differing, is_random=True) == []
 
 
-def test_probabilities_are_told_from_logits():
+def test_probabilities_give_a_warning():
     probabilities = np.float32([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]])
     expected = [f"it seems that the output is a probability distribution, not logits! {SEE}"]
     for is_random in (False, True):
@@ -118,14 +118,14 @@ def test_probabilities_are_told_from_logits():
 
 
 class Logits:
-    """As a Classifier: not a function, but it has one."""
+    """Like a Classifier, it has a function of images but is not one."""
 
     def logits(self, images):
         return images[:, 0, 0]
 
 
 NOT_JAX = "is not a JAX function of its images: it needs"
-FUNCTIONS = {  # what a user may give for logits_fn, and what is said
+FUNCTIONS = {  # what a user may give for logits_fn, and the message
     "a tuple": (lambda x: (linear(x), x), "of type tuple; it must return only the logits"),
     "a list": (lambda x: [linear(x)], "of type list; it must return only the logits"),
     "a dict": (lambda x: {"logits": linear(x)}, "of type dict; it must return only the logits"),
@@ -137,23 +137,23 @@ FUNCTIONS = {  # what a user may give for logits_fn, and what is said
     "a number": (lambda x: float(x.sum()), NOT_JAX),
     "an index": (lambda x: linear(x)[int(x.sum()) :], NOT_JAX),
     "a loop": (lambda x: linear(x) + len(range(int(x.max()))), NOT_JAX),
-    "classes": (lambda x: jnp.argmax(linear(x), axis=-1), r"have shape \(2,\); expected 2 rows"),
+    "classes": (lambda x: jnp.argmax(linear(x), axis=-1), r"have shape \(2,\); expected \[2, num"),
     "integers": (lambda x: (9 * linear(x)).astype(int), "the logits have dtype int32; expected fl"),
     "truth": (lambda x: linear(x) > 0, "the logits have dtype bool; expected floats"),
     "complex": (lambda x: linear(x) + 0j, "the logits have dtype complex64; expected floats"),
-    "one class": (lambda x: linear(x)[:, :1], r"have shape \(2, 1\); expected 2 rows"),
+    "one class": (lambda x: linear(x)[:, :1], r"have shape \(2, 1\); expected \[2, num"),
     "PyTorch": (lambda x: like_torch(x), r"not a JAX function .*conv2d\(\) got an invalid"),
-    "a map": (lambda x: x, r"have shape \(2, 4, 4, 3\); expected 2 rows"),
-    "one row": (lambda x: linear(x)[:1], r"have shape \(1, 3\); expected 2 rows"),
-    "a scalar": (lambda x: linear(x).sum(), r"have shape \(\); expected 2 rows"),
-    "a Classifier": (Logits(), "has type Logits; give .*Classifier, its .logits"),
+    "a map": (lambda x: x, r"have shape \(2, 4, 4, 3\); expected \[2, num"),
+    "one row": (lambda x: linear(x)[:1], r"have shape \(1, 3\); expected \[2, num"),
+    "a scalar": (lambda x: linear(x).sum(), r"have shape \(\); expected \[2, num"),
+    "a Classifier": (Logits(), "has type Logits; give .* such as classifier.logits"),
     "no function": (3, "logits_fn has type int; give a function of images"),
     "an array": (LOGITS, "logits_fn has type ndarray; give a function of images"),
 }
 
 
 def like_torch(x):
-    """What a torch module raises that is given a tracer."""
+    """Raise what a torch module raises when given a tracer."""
     raise TypeError(f"conv2d() got an invalid combination of arguments: ({type(x).__name__})")
 
 
@@ -175,23 +175,23 @@ def linear(x):
 
 
 @pytest.mark.parametrize("kind", FUNCTIONS)
-def test_what_is_no_function_of_logits_is_refused_by_every_attack(kind):
+def test_every_attack_refuses_functions_that_return_no_logits(kind):
     function, message = FUNCTIONS[kind]
     refused(message, check_logits_fn, function, PICTURES)
     for attack in ATTACKS.values():
         refused(message, attack, function, PICTURES, LABELS, p=math.inf, epsilon=0.1)
 
 
-def test_functions_of_logits_are_taken():
+def test_functions_that_return_logits_are_accepted():
     for function in (linear, jax.jit(linear), lambda x: linear(x).astype(jnp.bfloat16)):
         assert check_logits_fn(function, PICTURES) == 3
     assert check_logits_fn(lambda x: np.zeros((2, 5), np.float32), PICTURES) == 5  # a constant
 
 
 def broken(what, value=1.0):
-    """A linear model that is not finite where the red of the first pixel is below 0.4.
+    """A linear model that is not finite if the red of the first pixel is below 0.4.
 
-    `what`: "logits": of all classes; "one logit"; "gradient": at the image alone.
+    `what` is not finite: all "logits", "one logit", or only the "gradient".
     """
 
     def bend(x, bad):
@@ -209,8 +209,8 @@ def broken(what, value=1.0):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_logits_and_for_two_gradients_that_are_not_finite_stop_every_attack(name):
-    """NaN is the class 0 to argmax, so it would be a number."""
+def test_logits_or_gradients_not_finite_stop_every_attack(name):
+    """The argmax of NaN is class 0, so it would count as a prediction."""
     is_first = name in ("pgd", "apgd", "square")
     what, value = ("logits", math.nan) if is_first else ("one logit", -math.inf)
     cases = [(math.inf, broken(what, value))]
@@ -224,8 +224,8 @@ def test_logits_and_for_two_gradients_that_are_not_finite_stop_every_attack(name
     "name, value",
     [("pgd", math.nan), ("apgd", -math.inf), ("fab", math.nan), ("square", -math.inf)],
 )
-def test_logits_that_are_not_finite_off_the_image_are_no_success(name, value):
-    """Finite at the image, and in a class that is not the label's: its loss would be finite too."""
+def test_logits_not_finite_away_from_the_image_are_an_error(name, value):
+    """They are finite at the image; a class other than the label's keeps the loss finite."""
     images = np.full((1, 4, 4, 3), 0.5, np.float32)
 
     def logits_fn(x):
@@ -237,7 +237,7 @@ def test_logits_that_are_not_finite_off_the_image_are_no_success(name, value):
     refused(message, ATTACKS[name], logits_fn, images, labels, p=math.inf, epsilon=0.2)
 
 
-def test_a_later_start_that_is_not_finite_is_an_error():
+def test_a_restart_with_logits_not_finite_is_an_error():
     images = np.full((2, 4, 4, 3), 0.5, np.float32)
 
     def logits_fn(x):
@@ -249,7 +249,7 @@ def test_a_later_start_that_is_not_finite_is_an_error():
     refused(message, ATTACKS["pgd"], logits_fn, images, LABELS, KEY, **call)
 
 
-def test_under_jit_such_images_are_nan():
+def test_under_jit_images_with_logits_not_finite_are_nan():
     logits_fn = broken("logits", math.nan)
     for name in ("pgd", "fgsm", "fab"):
         attack = jax.jit(functools.partial(ATTACKS[name], logits_fn, p=math.inf, epsilon=0.1))
@@ -257,7 +257,7 @@ def test_under_jit_such_images_are_nan():
         assert np.all(np.isfinite(found[0])) and np.all(np.isnan(found[1])), name
 
 
-def test_apgd_and_autoattack_go_on_where_a_gradient_is_not_finite_and_warn():
+def test_apgd_and_autoattack_warn_of_gradients_not_finite_and_continue():
     with pytest.warns(UserWarning, match=r"1 points with zero gradient \(or NaN\) in apgd"):
         found = ATTACKS["apgd"](broken("gradient"), PICTURES, LABELS, p=math.inf, epsilon=0.1)
     assert np.all(np.isfinite(found))

@@ -1,8 +1,8 @@
 """The ensemble: its bookkeeping against hand arithmetic, its strength against exact optima.
 
-Bookkeeping is tested with attacks of known reach in place of the real ones (`toy`): on a grey
-image of value v, label 1, `double` is right while v > 0.5, and an attack of reach r darkens it by
-r * epsilon. So which attack fools which image can be read off the values.
+Bookkeeping is tested with attacks of known reach (`toy`): for a grey image of value v and label 1,
+`double` is right while v > 0.5, and an attack of reach r darkens it by r * epsilon. The values
+therefore show which attack fools which image.
 """
 
 import itertools
@@ -30,21 +30,21 @@ REACH = {"apgd-ce": 0.5, "apgd-t": 0.75, "fab-t": 0.75, "square": 1.0, "apgd-dlr
 
 
 def double(x):
-    """Ten classes; label 1 is right where the mean pixel exceeds 0.5, label 0 elsewhere."""
+    """Ten classes; the prediction is 1 if the mean pixel exceeds 0.5, else 0."""
     score = jnp.mean(x, axis=(1, 2, 3)) - 0.5
     rest = jnp.full((8, len(x)), -99.0)
     return jnp.concatenate([jnp.zeros((1, len(x))), score[None], rest]).T
 
 
 def grey(*values):
-    """Images of one value each, and the label 1."""
+    """Images with one value each, and labels 1."""
     values = np.asarray(values, np.float32)[:, None, None, None]
     return np.broadcast_to(values, (len(values), 2, 2, 1)).copy(), np.ones(len(values), int)
 
 
 @pytest.fixture
 def toy(monkeypatch):
-    """Attacks of known reach; the list of calls, each (name, run, images, keys, epsilon)."""
+    """Attacks of known reach; return the list of calls (name, run, images, keys, epsilon)."""
     calls = []
 
     def run_member(logits_fn, images, labels, keys, epsilon, run, *, member, p, bounds):
@@ -61,7 +61,7 @@ def toy(monkeypatch):
 
 
 def replace(monkeypatch, attack):
-    """Put attack(images, epsilon, run, member) -> (images, vanished) in the place of all."""
+    """Replace all attacks by attack(images, epsilon, run, member) -> (images, vanished)."""
 
     def run_member(_, images, labels, keys, epsilon, run, *, member, p, bounds):
         x, vanished = attack(images, epsilon, run, member)
@@ -80,7 +80,7 @@ MIXED = grey(0.4, 0.51, 0.53, 0.56, 0.57, 0.58, 0.59, 0.62, 0.9)
 MIXED_FOOLED = ["clean", *["apgd-ce"] * 2, *["apgd-t"] * 2, *["square"] * 2, "", ""]
 
 
-def test_each_attack_gets_the_images_that_those_before_it_left(toy):
+def test_each_attack_gets_the_images_left_robust_so_far(toy):
     result = linf(*MIXED, batch_size=16)
     assert result.fooled_by.tolist() == MIXED_FOOLED
     np.testing.assert_array_equal(result.robust, [name == "" for name in MIXED_FOOLED])
@@ -96,7 +96,7 @@ def test_each_attack_gets_the_images_that_those_before_it_left(toy):
         assert set(given[:, 0, 0, 0]) == set(values[rows])
 
 
-def test_each_run_of_an_attack_gets_what_the_one_before_left(toy):
+def test_each_run_of_an_attack_gets_what_the_previous_one_left(toy):
     images, labels = grey(0.51, 0.56, 0.9)  # fooled by the first target, the ninth, none
     result = linf(images, labels, attacks=["apgd-t"])
     distinct = [len(set(call[2][:, 0, 0, 0])) for call in toy]
@@ -109,7 +109,7 @@ def test_each_run_of_an_attack_gets_what_the_one_before_left(toy):
     assert (cost.gradients, cost.forwards) == (0, 3 * (7 + 3))
 
 
-def test_images_are_adversarial_where_one_was_found_and_else_as_they_were(toy):
+def test_images_are_adversarial_if_found_and_else_unchanged(toy):
     images, labels = MIXED
     images = images + np.linspace(0, 0.01, 4, dtype="f").reshape(2, 2, 1)
     result = linf(images, labels)
@@ -134,7 +134,7 @@ def test_flags_and_keys_do_not_depend_on_the_batch_size(toy, batch_size):
 
 
 def test_few_shapes_reach_the_attacks(toy):
-    """Sixteen sizes at most, whole on four devices, and no more than the batch needs."""
+    """At most sixteen sizes, multiples of four devices, as small as the batch allows."""
     sizes = {}
     for count in (1, 7, 8, 9, 16, 17, 32, 33, 63, 64, 65, 130):
         toy.clear()
@@ -167,7 +167,7 @@ def test_padded_rows_are_not_counted(monkeypatch):
 
 
 @pytest.mark.parametrize("count", (1, 5))
-def test_no_attack_is_run_where_all_is_lost_and_all_where_nothing_succeeds(toy, count):
+def test_no_attack_runs_if_all_are_lost_and_all_run_if_nothing_succeeds(toy, count):
     result = linf(*grey(*[0.1] * count))
     assert toy == [] and result.fooled_by.tolist() == ["clean"] * count
     assert [cost.num_attacked for cost in result.attacks] == [0] * 4
@@ -239,9 +239,7 @@ FEW = [  # version, p, classes -> runs of each attack, attacks whose loss is the
 
 
 @pytest.mark.parametrize("version, p, num_classes, runs, of_margin, num_notes", FEW)
-def test_attacks_that_need_more_classes_are_changed(
-    version, p, num_classes, runs, of_margin, num_notes
-):
+def test_attacks_adapt_to_few_classes(version, p, num_classes, runs, of_margin, num_notes):
     found, notes = ensemble.members(version, None, p=p, num_classes=num_classes)
     assert tuple(m.name for m in found) == ensemble.VERSIONS[version]
     assert tuple(m.num_runs for m in found) == runs and len(notes) == num_notes
@@ -251,7 +249,7 @@ def test_attacks_that_need_more_classes_are_changed(
             loss_function(member.loss, num_classes, targeted=member.is_targeted)  # else it raises
 
 
-def test_rand_is_two_attacks_over_samples():
+def test_rand_has_two_attacks_over_samples():
     found, notes = ensemble.members("rand", None, p=1, num_classes=10)
     assert [m.name for m in found] == ["apgd-ce", "apgd-dlr"]
     assert [(m.num_runs, m.num_samples) for m in found] == [(1, 20)] * 2
@@ -291,7 +289,7 @@ def test_targets_are_the_wrong_classes_in_the_order_of_their_logits(monkeypatch,
     assert losses == ["dlr" if num_classes > 3 else "margin"]  # and one trace for all targets
 
 
-def test_notes_on_few_classes_stand_in_the_log(toy):
+def test_notes_on_few_classes_are_logged(toy):
     log = []
     linf(*grey(0.9), logits_fn=lambda x: double(x)[:, :3], log=log.append)
     assert log[1:4] == [
@@ -305,11 +303,14 @@ def test_notes_on_few_classes_stand_in_the_log(toy):
 # --- several budgets ---
 
 
-def test_a_curve_is_in_the_order_asked_and_falls(toy):
-    images, labels = MIXED
-    epsilons = [0.1, 0.0, 0.3, 0.02]
-    curve = security_curve(double, images, labels, p=INF, epsilons=epsilons)
-    assert [result.epsilon for result in curve] == epsilons
+def test_a_curve_has_the_order_of_its_budgets_and_at_most_the_planned_passes(toy):
+    (images, labels), passes = MIXED, []
+    call = {"epsilons": [0.1, 0.0, 0.3, 0.02], "advance": passes.append}
+    curve = security_curve(double, images, labels, p=INF, **call)
+    epsilons = [result.epsilon for result in curve]
+    assert epsilons == call["epsilons"]
+    most = ensemble.most_passes("standard", p=INF, num_classes=10)
+    assert 0 < sum(passes) <= 4 * len(labels) * most
     value = images[:, 0, 0, 0]
     for epsilon, result in zip(epsilons, curve, strict=True):
         np.testing.assert_array_equal(result.robust, value - epsilon > 0.5)
@@ -320,8 +321,8 @@ def test_a_curve_is_in_the_order_asked_and_falls(toy):
         assert result.warnings == () or "Square" in result.warnings[0]
 
 
-def test_what_is_lost_at_a_budget_is_not_attacked_again_at_larger_ones(toy):
-    """But by apgd-ce, on what it fooled before, for the flag."""
+def test_images_lost_at_one_budget_are_not_attacked_at_larger_ones(toy):
+    """Except by apgd-ce, on what it fooled before, to check that it is monotone."""
     small, large = security_curve(double, *MIXED, p=INF, epsilons=[0.1, 0.2], batch_size=16)
     assert [cost.num_attacked for cost in large.attacks] == [2, 2, 1, 1]
     assert large.fooled_by.tolist() == [*MIXED_FOOLED[:7], "apgd-t", ""]
@@ -333,7 +334,7 @@ def test_what_is_lost_at_a_budget_is_not_attacked_again_at_larger_ones(toy):
     ]
 
 
-def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
+def test_a_curve_that_is_not_monotone_gives_a_warning(monkeypatch):
     def at_small_budgets(images, epsilon, *_):
         return jnp.maximum(images - np.where(epsilon < 0.15, epsilon, 0), 0), False
 
@@ -349,19 +350,12 @@ def test_a_curve_that_is_not_monotone_is_warned_of(monkeypatch):
     assert large.robust_accuracy == small.robust_accuracy == 2 / 9  # lost ones stay lost
 
 
-def test_passes_never_exceed_the_announced(toy):
-    passes = []
-    security_curve(double, *MIXED, p=INF, epsilons=[0.01, 0.1, 0.3], advance=passes.append)
-    most = ensemble.most_passes("standard", p=INF, num_classes=10)
-    assert 0 < sum(passes) <= 3 * len(MIXED[1]) * most
-
-
 # --- how models are given ---
 
 
 @flax.struct.dataclass
 class Model:
-    """A pytree with a method, as Classifier."""
+    """A pytree with a method, like Classifier."""
 
     weights: jax.Array
     traces = 0
@@ -372,7 +366,7 @@ class Model:
 
 
 def test_models_of_one_kind_are_compiled_once(monkeypatch):
-    """A method of a pytree and a Partial share it; a plain function works as well."""
+    """A method of a pytree and a Partial share a compilation; a plain function works too."""
 
     def apgd(logits_fn, images, labels, keys, *, epsilon, **call):  # one signed step
         grad = jax.grad(lambda x: jnp.sum(logits_fn(x)[:, 0]))(images)
@@ -403,12 +397,12 @@ def test_models_of_one_kind_are_compiled_once(monkeypatch):
 
 
 def stateful(factor):
-    """`double` that gives its logits times a factor at every other call."""
+    """`double`, with logits times a factor at every second call."""
     calls = itertools.count()
     return lambda x: double(x) * (factor if next(calls) % 2 else 1)
 
 
-def test_a_model_that_predicts_otherwise_the_second_time_is_refused_and_else_warned_of(toy):
+def test_a_model_that_changes_predictions_is_refused_and_one_that_changes_logits_warned_about(toy):
     message = "for 2 of 2 images; use version='rand'"
     refused(message, linf, *grey(0.9, 0.7), logits_fn=stateful(-1))
     assert toy == []
@@ -427,7 +421,7 @@ def test_a_model_that_predicts_otherwise_the_second_time_is_refused_and_else_war
         ({"labels": [1, 10]}, r"labels are in \[1, 10\]; the model has 10 classes"),
         ({"logits_fn": lambda x: double(x) / (x[:, 0, 0] < 0.8)}, "1 of 2 images, first image 0"),
         ({"epsilons": [0.1, -0.1]}, "epsilon = -0.1"),
-        ({"epsilons": []}, r"epsilons = \[\]: give one number or more"),
+        ({"epsilons": []}, r"epsilons = \[\]: give one or more numbers"),
         ({"version": "fast"}, "version = 'fast' is not known; allowed: 'standard', 'plus', 'rand'"),
         ({"attacks": ["pgd"]}, "attacks = .'pgd'.: allowed are apgd-ce, apgd-dlr, apgd-t, fab, "),
         ({"attacks": []}, "attacks = .*: allowed are"),
@@ -459,7 +453,7 @@ def test_float64_images_are_attacked(toy):
     assert not result.robust.any()
 
 
-# --- what is kept on disk: after a kill anywhere the same call ends as if there had been none ---
+# --- files: after a kill, the same call ends as it would have without one ---
 
 
 def kept_curve(directory=None, model=double, images=MIXED[0], labels=MIXED[1], key=None, **options):
@@ -475,7 +469,7 @@ def assert_same(results, others):
             assert cost._replace(seconds=0) == expected._replace(seconds=0)
 
 
-def test_a_finished_call_is_not_done_again_and_a_folder_changes_no_result(toy, tmp_path):
+def test_a_finished_call_is_not_repeated_and_a_folder_changes_no_result(toy, tmp_path):
     whole, count = kept_curve(), len(toy)
     assert_same(kept_curve(tmp_path), whole)
     assert len(toy) == 2 * count
@@ -490,12 +484,12 @@ def test_a_finished_call_is_not_done_again_and_a_folder_changes_no_result(toy, t
 
 
 class Stop(Exception):
-    """What tests raise in the middle."""
+    """An interruption."""
 
 
 @pytest.mark.parametrize("batches", (1, 7))
 @pytest.mark.parametrize("where", ("advance", "log", "run_member"))
-def test_after_an_exception_the_same_call_goes_on(toy, tmp_path, monkeypatch, where, batches):
+def test_the_same_call_resumes_after_an_exception(toy, tmp_path, monkeypatch, where, batches):
     whole, left = kept_curve(), batches
     all_calls, run_member = len(toy), ensemble.run_member
     toy.clear()
@@ -526,7 +520,7 @@ def test_after_an_exception_the_same_call_goes_on(toy, tmp_path, monkeypatch, wh
 
 
 @pytest.mark.parametrize("damage", (-1, -40, b"\x00\xff\xfe\x00", b"\n[1]\n{}\n3", b"\n"))
-def test_the_half_line_of_a_kill_is_as_if_not_there(toy, tmp_path, damage):
+def test_damaged_lines_are_ignored(toy, tmp_path, damage):
     whole = kept_curve(tmp_path)
     (file,) = tmp_path.iterdir()
     content, count = file.read_bytes(), len(toy)
@@ -537,7 +531,7 @@ def test_the_half_line_of_a_kill_is_as_if_not_there(toy, tmp_path, damage):
     assert (len(toy) > count) == (damage in (-1, -40, b"\x00\xff\xfe\x00"))
 
 
-def test_a_line_is_on_disk_once_its_batch_is_told_and_lists_of_budgets_share_it(toy, tmp_path):
+def test_each_logged_batch_is_on_disk_and_shared_by_lists_of_budgets(toy, tmp_path):
     lines = []
 
     def log(text):
@@ -572,7 +566,7 @@ def scaled(scale, x):
         {"model": jax.tree_util.Partial(scaled, jnp.bfloat16(1))},  # the same logits
     ],
 )
-def test_another_call_has_a_file_of_its_own(toy, tmp_path, change):
+def test_a_different_call_has_its_own_file(toy, tmp_path, change):
     whole, count = kept_curve(tmp_path), len(toy)
     kept_curve(tmp_path, **change)
     assert len(list(tmp_path.iterdir())) == 2 and len(toy) > count
@@ -593,7 +587,7 @@ def linear(x):
 
 
 def linear_images(count):
-    """One label in eight is wrong."""
+    """Images and labels; every eighth label is wrong."""
     images = images_with_corners((count, SIDE, SIDE, 3), seed=1)
     labels = np.argmax(images.reshape(count, -1) @ WEIGHTS, axis=1)
     labels[::8] = (labels[::8] + 1) % NUM_CLASSES
@@ -618,8 +612,8 @@ def short(monkeypatch):
     monkeypatch.setattr(ensemble, "NUM_SAMPLES", 2)
 
 
-def test_flags_on_a_linear_model_are_the_exact_ones_whatever_the_batch(short):
-    """And real runs have AutoAttack's log lines. Nine images, as two shapes."""
+def test_outcomes_on_a_linear_model_are_exact_for_every_batch(short):
+    """Real runs also log AutoAttack's lines. Nine images have two shapes of batches."""
     images, labels = linear_images(9)
     epsilon = 0.03
     margins = exact_margins(images, labels, epsilon)
@@ -650,7 +644,7 @@ def few_attacks(images, labels):
 
 
 def one_device(path):
-    """In a process with one device: the flags of the images in the file, into it."""
+    """In a process with one device, attack the images in a file and write the outcomes to it."""
     ensemble.NUM_STEPS, ensemble.NUM_QUERIES = 10, 20
     assert jax.local_device_count() == 1
     data = np.load(path)
@@ -673,8 +667,8 @@ def test_one_device_finds_what_several_find(short, tmp_path):
     np.testing.assert_allclose(one["found"], several.images, rtol=0, atol=1e-6)
 
 
-def test_a_model_without_gradients_is_told_by_zero_gradients_and_by_square(short):
-    """Rounding: three classes, as few as the DLR loss takes."""
+def test_a_model_without_gradients_gives_both_warnings(short):
+    """The logits are rounded; three classes are the fewest for the DLR loss."""
 
     def rounded(x):
         exact = (x.reshape(len(x), -1) @ WEIGHTS[:, :3]) * 4
@@ -699,8 +693,8 @@ PASSES = (("apgd-ce", 1), ("apgd-t", INF), ("fab-t", INF), ("square", INF))
 
 
 @pytest.mark.parametrize("attack, p", PASSES)
-def test_the_passes_told_are_the_passes_made(short, attack, p):
-    """Counted inside the model, but for the passes that ask whether it is random."""
+def test_reported_passes_are_those_made(short, attack, p):
+    """They are counted inside the model, except those that ask whether it is random."""
     made = []
 
     def counted(x):
@@ -715,7 +709,7 @@ def test_the_passes_told_are_the_passes_made(short, attack, p):
 
 
 def test_a_random_model_is_attacked_with_keys(short):
-    """Noise that fools without an attack half of the time, where the margin is small."""
+    """Noise alone fools half of the time if the margin is small."""
 
     def noisy(x, key):
         return double(x).at[:, 1].add(0.01 * jax.random.normal(key, (len(x),)))

@@ -1,4 +1,4 @@
-"""Ball, hyperplane and box against slow exact solvers, on problems with every corner case."""
+"""Ball, hyperplane and box against slow exact solvers, including all corner cases."""
 
 import functools
 import math
@@ -19,30 +19,23 @@ from advspur.attacks.box import (
     nearest_on_hyperplane,
     project_ball,
 )
-from tests.attacks.oracles import (
-    NORMS,
-    images_with_corners,
-    largest_gain,
-    least_norm,
-    norms,
-    project,
-)
+from tests.attacks import oracles
 
 COUNT, SIZE = 36, 6
 RADII = {1: (0.2, 0.9, 2.5), 2: (0.1, 0.5, 1.2), math.inf: (0.05, 0.3, 0.8)}
 
 
 class Problems:
-    """`COUNT` vectors; in turn plain, with ties, with zeros, with equal sizes of both signs."""
+    """`COUNT` vectors; in turn plain, with ties, with zeros, with equal sizes and both signs."""
 
     rng = np.random.default_rng(0)
-    images = images_with_corners((COUNT, SIZE))
+    images = oracles.images_with_corners((COUNT, SIZE))
     low, high = 0 - images, 1 - images
     vector = rng.normal(size=(COUNT, SIZE)).astype(np.float32)
     vector[1::4] = np.round(vector[1::4])
     vector[2::4, ::2] = 0
     vector[3::4] = 0.7 * np.sign(vector[3::4])
-    share = rng.uniform(0.05, 0.95, COUNT)  # of the largest gain, that is wanted
+    share = rng.uniform(0.05, 0.95, COUNT)  # of the largest gain
 
     @staticmethod
     def radii(p):
@@ -55,7 +48,7 @@ def for_each(oracle, *arrays, **options):
 
 
 def on_batch(function, p, *arrays):
-    """function(..., p=p, radius=) on the rows of arrays, the last of which is the radius."""
+    """function(..., p=p, radius=) on the rows of the arrays; the last array is the radius."""
     batched = jax.vmap(lambda a, b, c, radius: function(a, b, c, p=p, radius=radius))
     return np.asarray(jax.jit(batched)(*arrays), np.float64)
 
@@ -64,46 +57,48 @@ def in_box(z):
     return np.all((z >= Problems.low) & (z <= Problems.high))
 
 
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", oracles.NORMS)
 def test_the_projection_is_the_nearest_point_of_ball_and_box(p):
     radii, low, high = Problems.radii(p), Problems.low, Problems.high
     problem = Problems.vector, low, high, radii
     got = on_batch(project_ball, p, *problem)
-    expected = for_each(lambda *row: project(*row[:3], p=p, radius=row[3]), *problem)
+    expected = for_each(lambda *row: oracles.project(*row[:3], p=p, radius=row[3]), *problem)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
     assert in_box(got)
     assert np.all(np.linalg.norm(got, ord=p, axis=1) <= radii * (1 + 2e-6))
 
 
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", oracles.NORMS)
 def test_the_projection_is_exact_in_many_dimensions_and_in_float64(p, x64):
-    """Against bisecting the multiplier; l1 stops at 5e-7 of the radius."""
+    """It agrees with bisecting the multiplier; l1 stops at 5e-7 of the radius."""
     size, count = 300, 6
-    low = -images_with_corners((count, size)).astype(float)
+    low = -oracles.images_with_corners((count, size)).astype(float)
     delta = np.random.default_rng(1).normal(size=(count, size))
     radii = np.array([0, 1e-3, 0.1, 1, 3, 1e3]) * (1 if p != 1 else 10)
     got = on_batch(project_ball, p, delta, low, 1 + low, radii)
-    expected = for_each(lambda d, lo, r: project(d, lo, 1 + lo, p=p, radius=r), delta, low, radii)
+    expected = for_each(
+        lambda d, lo, r: oracles.project(d, lo, 1 + lo, p=p, radius=r), delta, low, radii
+    )
     np.testing.assert_allclose(got[1:], expected[1:], rtol=0, atol=1e-6 if p == 1 else 1e-12)
     np.testing.assert_array_equal(got[0], np.zeros(size))
     np.testing.assert_array_equal(got[5], np.clip(delta[5], low[5], 1 + low[5]))
 
 
-@pytest.mark.parametrize("p", NORMS)
-def test_ascend_goes_as_far_as_ball_and_box_allow(p):
+@pytest.mark.parametrize("p", oracles.NORMS)
+def test_ascend_attains_the_largest_gain_in_ball_and_box(p):
     radii, low, high = Problems.radii(p), Problems.low, Problems.high
     weights = Problems.vector
     problem = weights, low, high, radii
     got = on_batch(ascend, p, *problem)
     assert in_box(got)
     assert np.all(np.linalg.norm(got, ord=p, axis=1) <= radii * (1 + 2e-6))
-    expected = for_each(lambda *row: largest_gain(*row[:3], p=p, radius=row[3]), *problem)
+    expected = for_each(lambda *row: oracles.largest_gain(*row[:3], p=p, radius=row[3]), *problem)
     np.testing.assert_allclose(np.sum(weights * got, axis=1), expected, rtol=0, atol=1e-5)
     assert np.all(got[weights == 0] == 0)
 
 
 @pytest.mark.parametrize("function", (project_ball, ascend))
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", oracles.NORMS)
 def test_extreme_radii_give_nothing_and_everything(function, p):
     vector, room = Problems.vector, np.where(Problems.vector > 0, Problems.high, -Problems.low)
     boxes = vector, Problems.low, Problems.high
@@ -114,7 +109,7 @@ def test_extreme_radii_give_nothing_and_everything(function, p):
     np.testing.assert_array_equal(everything, np.sign(vector) * np.minimum(room, far))
 
 
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", oracles.NORMS)
 def test_the_hyperplane_is_reached_by_the_least_norm(p):
     weights, low, high = Problems.vector, Problems.low, Problems.high
     sign = np.where(np.arange(COUNT) % 3 == 0, -1, 1)[:, None]  # gains of both signs
@@ -126,13 +121,13 @@ def test_the_hyperplane_is_reached_by_the_least_norm(p):
     assert in_box(got) and np.all(got[weights == 0] == 0)
     np.testing.assert_allclose(np.sum(weights * got, axis=1), gain, rtol=1e-5, atol=1e-6)
     towards = weights * np.sign(gain)[:, None]
-    expected = for_each(least_norm, towards, np.abs(gain), low, high, p=p)
+    expected = for_each(oracles.least_norm, towards, np.abs(gain), low, high, p=p)
     np.testing.assert_allclose(np.linalg.norm(got, ord=p, axis=1), expected, rtol=1e-4, atol=1e-5)
     beyond = np.asarray(nearest(weights, np.float32(sign[:, 0] * (1.5 * largest + 1)), low, high))
     np.testing.assert_array_equal(beyond, sign * np.sign(weights) * room)
 
 
-@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("p", oracles.NORMS)
 def test_a_hyperplane_through_the_point_or_without_direction_moves_nothing(p):
     box = -np.full(SIZE, 0.5, np.float32), np.full(SIZE, 0.5, np.float32)
     weights = Problems.vector[0]
@@ -141,7 +136,7 @@ def test_a_hyperplane_through_the_point_or_without_direction_moves_nothing(p):
         np.testing.assert_array_equal(got, np.zeros(SIZE))
 
 
-def test_fill_finds_the_time_at_which_vessels_hold_the_target():
+def test_fill_finds_the_time_that_holds_the_target():
     rng = np.random.default_rng(2)
     rates = rng.exponential(size=(30, 8)).astype(np.float32)
     capacities = rng.exponential(size=(30, 8)).astype(np.float32)
@@ -160,7 +155,7 @@ def test_fill_finds_the_time_at_which_vessels_hold_the_target():
     np.testing.assert_array_equal(jax.jit(jax.vmap(fill))(rates, capacities, 0 * target), 0)
 
 
-def test_kth_largest_is_what_sorting_gives():
+def test_kth_largest_agrees_with_sorting():
     rng = np.random.default_rng(3)
     values = np.abs(rng.normal(size=(4, 9))).astype(np.float32)
     values[1] = np.round(values[1])  # ties
@@ -171,9 +166,9 @@ def test_kth_largest_is_what_sorting_gives():
     np.testing.assert_array_equal(got, -np.sort(-values, axis=1))
 
 
-@pytest.mark.parametrize("p", NORMS)
-def test_confined_images_keep_the_post_condition_in_spite_of_rounding(p):
-    """Flat images with equal changes, where all rounding goes one way, and random ones.
+@pytest.mark.parametrize("p", oracles.NORMS)
+def test_confined_images_keep_the_post_condition_despite_rounding(p):
+    """In flat images with equal changes all rounding goes one way; others are random.
 
     A dense l1 change once left the ball by 3e-6.
     """
@@ -181,7 +176,7 @@ def test_confined_images_keep_the_post_condition_in_spite_of_rounding(p):
     rng = np.random.default_rng(4)
     flat = np.linspace(0, 0.95, 7, dtype=np.float32)
     images = np.broadcast_to(flat[:, None, None, None], (7, *shape))
-    images = np.concatenate([images, images_with_corners((3, *shape), seed=5)])
+    images = np.concatenate([images, oracles.images_with_corners((3, *shape), seed=5)])
     moved = images + np.where(np.arange(10) % 2, -0.04, 0.04)[:, None, None, None]
     moved[8:] = images[8:] + rng.normal(size=(2, *shape))
     epsilon = np.float32({1: 30.0, 2: 1.2, math.inf: 0.031}[p] * np.linspace(0.3, 1, 10))
@@ -189,11 +184,11 @@ def test_confined_images_keep_the_post_condition_in_spite_of_rounding(p):
     got = inside(np.float32(moved), images, epsilon)
     check_perturbation(got, images, p=p, epsilon=epsilon)
     rounding = 1e-7 if p == math.inf else 0  # of one pixel; sums have a margin for theirs
-    assert np.all(norms(got, images, p) <= epsilon * (1 + rounding))
-    assert np.all(norms(got, images, p) > epsilon * (1 - 2e-5))  # and the ball is used up
+    assert np.all(oracles.norms(got, images, p) <= epsilon * (1 + rounding))
+    assert np.all(oracles.norms(got, images, p) > epsilon * (1 - 2e-5))  # and the ball is used up
 
 
-def test_add_never_moves_farther_than_asked_nor_out_of_the_box():
+def test_add_never_moves_too_far_or_out_of_the_box():
     rng = np.random.default_rng(6)
     images = rng.uniform(-1, 2, 20_000).astype(np.float32)
     delta = (10.0 ** rng.uniform(-6, 0.5, 20_000) * rng.choice([-1, 1], 20_000)).astype(np.float32)
@@ -206,10 +201,10 @@ def test_add_never_moves_farther_than_asked_nor_out_of_the_box():
     assert np.mean(np.abs(np.float64(images + delta) - images) > limit) > 0.2
 
 
-@pytest.mark.parametrize("p", NORMS)
-def test_with_weights_the_nearest_point_in_their_units_is_found(p):
+@pytest.mark.parametrize("p", oracles.NORMS)
+def test_weights_give_the_nearest_point_in_their_units(p):
     shape = 4, 4, 1
-    images = images_with_corners((5, *shape))
+    images = oracles.images_with_corners((5, *shape))
     weights = np.float32([0.25, 0.5, 2, 1]).reshape(4, 1, 1) * np.ones(shape, np.float32)
     weights[2, 1:3] = 0
     moved = images + np.random.default_rng(8).normal(size=images.shape).astype(np.float32)
@@ -220,5 +215,5 @@ def test_with_weights_the_nearest_point_in_their_units_is_found(p):
     for x, y, near, radius in zip(images, moved, np.asarray(got), epsilon, strict=True):
         np.testing.assert_array_equal(near[~free], x[~free])
         scaled = (np.float64(z[free]) / weights[free] for z in (y - x, 0 - x, 1 - x))
-        expected = x[free] + weights[free] * project(*scaled, p=p, radius=float(radius))
+        expected = x[free] + weights[free] * oracles.project(*scaled, p=p, radius=float(radius))
         np.testing.assert_allclose(near[free], expected, rtol=0, atol=3e-6)

@@ -1,4 +1,4 @@
-"""What holds for every attack: one table over attacks and norms, compiled once each."""
+"""Properties of every attack: one table over attacks and norms, compiled once each."""
 
 import functools
 import math
@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 
 from advspur.attacks import apgd, check_perturbation, fab, fgsm, linear_oracle, pgd, square
-from tests.attacks.oracles import (
-    NORMS,
-    images_with_corners,
-    linear_params,
-    logits_of,
-    network,
-    random_params,
-)
+from tests.attacks import oracles
 from tests.refusals import refused
 
 N, SHAPE, CLASSES = 6, (4, 5, 2), 4
-IMAGES = images_with_corners((N, *SHAPE))
-PARAMS = random_params((N, *SHAPE), CLASSES)
-LABELS = np.argmax(logits_of(PARAMS, IMAGES), axis=1)
+IMAGES = oracles.images_with_corners((N, *SHAPE))
+PARAMS = oracles.random_params((N, *SHAPE), CLASSES)
+LABELS = np.argmax(oracles.logits_of(PARAMS, IMAGES), axis=1)
 KEYS = jax.random.split(jax.random.key(3), N)
 EPSILON = {1: 2.0, 2: 0.5, math.inf: 0.12}
 ATTACKS = {
@@ -32,7 +25,7 @@ ATTACKS = {
     "fab": functools.partial(fab, num_steps=10, restarts=2),
     "square": functools.partial(square, num_queries=60),
 }
-CASES = [(name, p) for name in ATTACKS for p in NORMS if (name, p) != ("fgsm", 1)]
+CASES = [(name, p) for name in ATTACKS for p in oracles.NORMS if (name, p) != ("fgsm", 1)]
 every_attack = pytest.mark.parametrize("name, p", CASES)
 
 pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
@@ -40,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 @functools.partial(jax.jit, static_argnames=("name", "p"))
 def run(params, images, labels, keys, epsilon, *, name, p):
-    logits_fn = functools.partial(network, params)
+    logits_fn = functools.partial(oracles.network, params)
     return ATTACKS[name](logits_fn, images, labels, keys, p=p, epsilon=epsilon)
 
 
@@ -55,14 +48,14 @@ def test_ball_and_box_hold_and_each_image_has_its_own_epsilon(name, p):
     got = attack(name, p, epsilon=epsilon)
     check_perturbation(got, IMAGES, p=p, epsilon=epsilon)
     np.testing.assert_array_equal(got[0], IMAGES[0])
-    lost = np.argmax(logits_of(PARAMS, got), axis=1) != LABELS
+    lost = np.argmax(oracles.logits_of(PARAMS, got), axis=1) != LABELS
     assert 0 < lost.sum() < N
     if name == "fab":
         np.testing.assert_array_equal(got[~lost], IMAGES[~lost])
 
 
 @every_attack
-def test_an_image_meets_the_same_in_every_company(name, p):
+def test_an_image_does_not_depend_on_its_batch(name, p):
     got, order = attack(name, p), np.array([3, 0, 5, 1, 4, 2])
     permuted = attack(name, p, images=IMAGES[order], labels=LABELS[order], keys=KEYS[order])
     np.testing.assert_allclose(permuted, got[order], rtol=0, atol=1e-5)
@@ -74,16 +67,16 @@ def test_an_image_meets_the_same_in_every_company(name, p):
 @pytest.mark.parametrize(
     "name, p", [case for case in CASES if case[0] in ("apgd", "fab", "square")]
 )
-def test_what_is_misclassified_already_is_returned_as_it_is(name, p):
-    """The label is lost at exactly these images, and at no other point nearby."""
-    params = linear_params((N, *SHAPE), 1e-3 * PARAMS["A"], [9, 0, 0, 0])
+def test_images_already_misclassified_are_returned_unchanged(name, p):
+    """Exactly these images are misclassified, and no other point nearby."""
+    params = oracles.linear_params((N, *SHAPE), 1e-3 * PARAMS["A"], [9, 0, 0, 0])
     params |= {"spot": IMAGES, "jump": np.float32(20)}
     np.testing.assert_array_equal(attack(name, p, params, labels=np.zeros(N, int)), IMAGES)
 
 
 def shortest(name, images=IMAGES, labels=LABELS, key=KEYS, **options):
-    """The shortest run of an attack, outside of jit."""
-    logits_fn = options.pop("logits_fn", functools.partial(network, PARAMS))
+    """The shortest run of an attack, outside jit."""
+    logits_fn = options.pop("logits_fn", functools.partial(oracles.network, PARAMS))
     fewest = {"fgsm": {}, "square": {"num_queries": 1}}.get(name, {"num_steps": 1})
     call = {"p": 2, "epsilon": 0.1} | fewest | options
     return ATTACKS[name].func(logits_fn, images, labels, key, **call)
@@ -96,7 +89,7 @@ def test_no_gradient_flows_through_an_attack(name):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_images_of_16_bits_are_attacked_in_32(name):
+def test_16_bit_images_are_attacked_in_32_bits(name):
     for dtype in ("bfloat16", "float16"):
         images = jnp.asarray(IMAGES, dtype)
         found = jax.eval_shape(functools.partial(shortest, name), images)
@@ -107,7 +100,7 @@ TARGETS = (LABELS + 1) % CLASSES
 ONES = np.ones(N, int)
 TWO_CLASSES = {"logits_fn": lambda x: x[:, 0, 0], "labels": 0 * ONES}
 THREE_CLASSES = {"logits_fn": lambda x: x[:, 0, :3, 0], "labels": 0 * ONES}
-BAD = [  # attacks, arguments -> what is said
+BAD = [  # attacks, arguments, message
     (ATTACKS, {"images": np.where(IMAGES == 0, math.nan, IMAGES)}, "images contain NaN"),
     (ATTACKS, {"images": IMAGES * 255}, r"images are in .*expected \[0, 1\]"),
     (ATTACKS, {"images": IMAGES - 0.6}, "images are in"),
@@ -157,7 +150,7 @@ def test_bad_arguments_are_refused_by_name(names, change, message):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_epsilon_in_8_bit_units_warns_with_the_mend(name):
+def test_epsilon_in_8_bit_units_gives_a_warning(name):
     for p, epsilon, mend in ((math.inf, 8, r"8/255 = 0\.03137"), (2, 128, r"128/255 = 0\.50196")):
         with pytest.warns(UserWarning, match=mend):
             jax.eval_shape(lambda x, p=p, e=epsilon: shortest(name, x, p=p, epsilon=e), IMAGES)

@@ -1,4 +1,4 @@
-"""FGSM from a random start, on linear models, where every gradient's sign is known."""
+"""FGSM from a random start, on linear models, whose gradients are known."""
 
 import math
 
@@ -23,7 +23,7 @@ def run(key, **options):
     return fgsm(binary, GREY, LABELS, key, **({"p": math.inf, "epsilon": 0.1} | options))
 
 
-def test_n_fgsm_adds_a_whole_step_to_twice_the_noise(key):
+def test_n_fgsm_adds_a_full_step_to_twice_the_noise(key):
     """delta - epsilon sign is uniform on [-2, 2] epsilon: mean 0, variance (4 epsilon)^2 / 12."""
     noise = (np.asarray(run(key, method="n_fgsm")) - 0.5 - 0.1 * UP).ravel()
     assert np.abs(noise).max() <= 0.2 + 1e-6
@@ -33,7 +33,7 @@ def test_n_fgsm_adds_a_whole_step_to_twice_the_noise(key):
     np.testing.assert_allclose(noise.var(), 0.16 / 12, rtol=0.06)  # 4 standard errors: 3072 values
 
 
-def test_fgsm_rs_projects_a_step_of_a_quarter_more(key):
+def test_fgsm_rs_projects_a_step_of_1_25_epsilon(key):
     """u + 1.25 of uniform u on [-1, 1], cut at 1: 1 with P(u > -0.25) = 5/8, else uniform."""
     moved = (np.asarray(run(key, method="fgsm_rs")) - 0.5) / 0.1 * UP
     assert moved.max() <= 1 + 1e-5 and moved.min() >= 0.25 - 1e-5
@@ -49,7 +49,9 @@ def test_l2_keeps_the_lengths(key):
     assert np.linalg.norm(rs, axis=1).max() <= 0.1
     direction = WEIGHTS / np.linalg.norm(WEIGHTS)
     start = np.linalg.norm(n - 0.1 * direction, axis=1)
-    assert start.max() <= 0.2 + 1e-6 and start.mean() > 0.19  # of 48 dimensions, most at the rim
+    assert (
+        start.max() <= 0.2 + 1e-6 and start.mean() > 0.19
+    )  # in 48 dimensions, most are at the rim
 
 
 def test_weights_scale_noise_and_step_alike(key):
@@ -60,7 +62,7 @@ def test_weights_scale_noise_and_step_alike(key):
         np.testing.assert_allclose(found, weights * plain, rtol=0, atol=1e-6)
 
 
-def test_images_stay_in_the_box_and_zero_changes_nothing(key):
+def test_images_stay_in_the_box_and_a_zero_budget_changes_nothing(key):
     corners = jnp.round(jax.random.uniform(key, GREY.shape))
     for method in ("fgsm_rs", "n_fgsm"):
         found = fgsm(binary, corners, LABELS, key, p=math.inf, epsilon=0.3, method=method)

@@ -1,4 +1,4 @@
-"""Losses against their formulas, written in NumPy, and what they must not depend on."""
+"""Losses against their formulas in NumPy, and their invariances."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +16,6 @@ OTHERS = np.stack([np.delete(z, y) for z, y in zip(LOGITS.astype(float), LABELS,
 ORDERED = -np.sort(-LOGITS.astype(float), axis=1)
 GAPS = OTHERS.max(axis=1) - LOGITS[ROWS, LABELS]
 TARGET_GAPS = LOGITS[ROWS, TARGETS].astype(float) - LOGITS[ROWS, LABELS]
-
-
 LOG_PROBABILITY = LOGITS - np.log(np.exp(LOGITS.astype(float)).sum(axis=1, keepdims=True))
 SPREAD = ORDERED[:, 0] - (ORDERED[:, 2] + ORDERED[:, 3]) / 2
 
@@ -30,7 +28,7 @@ SPREAD = ORDERED[:, 0] - (ORDERED[:, 2] + ORDERED[:, 3]) / 2
         (dlr, GAPS / (ORDERED[:, 0] - ORDERED[:, 2]), TARGET_GAPS / SPREAD),
     ],
 )
-def test_losses_are_their_formulas(loss, expected, targeted):
+def test_losses_agree_with_their_formulas(loss, expected, targeted):
     for found, wanted in (
         (loss(LOGITS, LABELS), expected),
         (loss(LOGITS, LABELS, TARGETS), targeted),
@@ -39,7 +37,7 @@ def test_losses_are_their_formulas(loss, expected, targeted):
 
 
 @pytest.mark.parametrize("targets", (None, TARGETS))
-def test_dlr_knows_neither_scale_nor_shift_of_the_logits(targets):
+def test_dlr_is_invariant_to_scale_and_shift_of_the_logits(targets):
     expected = np.asarray(dlr(LOGITS, LABELS, targets))
     for scale, shift in ((700, 0), (0.01, 0), (2, -1)):
         got = dlr(scale * LOGITS + shift, LABELS, targets)
@@ -53,18 +51,18 @@ def test_equal_logits_give_a_finite_loss(name):
     assert np.all(np.isfinite(LOSSES[name](equal, labels, 1 - labels // 4)))
 
 
-def test_the_margin_is_positive_exactly_where_the_label_is_lost():
+def test_the_margin_is_positive_exactly_if_misclassified():
     lost = LOGITS.argmax(axis=1) != LABELS
     assert 5 < lost.sum() < 40
     np.testing.assert_array_equal(margin(LOGITS, LABELS) > 0, lost)
     np.testing.assert_array_equal(dlr(LOGITS, LABELS) > 0, lost)
 
 
-def test_too_few_classes_are_refused_with_the_way_out_and_enough_give_the_loss():
+def test_too_few_classes_are_refused():
     for name, count, targeted, needed in (
         ("dlr", 2, False, 3), ("dlr", 3, True, 4), ("dlr", 1, False, 3), ("margin", 1, True, 2),
     ):  # fmt: skip
-        message = f"{needed} classes, the model has {count}: use"
+        message = f"{needed} classes, the model has {count}; use"
         refused(message, loss_function, name, count, targeted=targeted)
         assert loss_function(name, needed, targeted=targeted) is LOSSES[name]
     assert loss_function("cross_entropy", 2) is cross_entropy

@@ -1,4 +1,4 @@
-"""PGD on models whose worst case is known in closed form, and its promises on all others."""
+"""PGD on models whose worst case is known in closed form, and its properties on others."""
 
 import math
 
@@ -40,29 +40,39 @@ def attack(logits_fn, images, labels, key=None, **options):
     return pgd(logits_fn, images, labels, key, **({"num_steps": 5} | options))
 
 
+BUDGET_WEIGHTS = np.repeat(np.float32([0.5, 1, 2, 0.1]), 4).reshape(4, 4, 1)  # one value per row
+BUDGET_WEIGHTS[:, 3] = 0
+with_and_without_weights = pytest.mark.parametrize("weights", (None, BUDGET_WEIGHTS))
+
+
+@with_and_without_weights
 @pytest.mark.parametrize("epsilon", (0.1, 0.6))
 @pytest.mark.parametrize("label", (0, 1))
-def test_linf_in_the_box_reaches_the_exact_optimum_of_a_binary_model(label, epsilon):
+def test_linf_in_the_box_reaches_the_exact_optimum_of_a_binary_model(label, epsilon, weights):
     images = images_with_corners((N, *SHAPE))
-    adversarial = attack(binary, images, jnp.full(N, label), p=math.inf, epsilon=epsilon)
+    call = {"p": math.inf, "epsilon": epsilon, "budget_weights": weights}
+    adversarial = attack(binary, images, jnp.full(N, label), **call)
     up = (1 if label == 0 else -1) * np.sign(WEIGHTS[:, 0]).reshape(SHAPE)
-    expected = np.clip(images + epsilon * up, 0, 1)
+    expected = np.clip(images + epsilon * (1 if weights is None else weights) * up, 0, 1)
     np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
 
 
+@with_and_without_weights
 @pytest.mark.parametrize("p, q", ((2, 2), (1, math.inf)))
 @pytest.mark.parametrize("loss", ("cross_entropy", "margin"))
-def test_away_from_the_box_the_gain_is_epsilon_times_the_dual_norm(p, q, loss):
+def test_away_from_the_box_the_gain_is_epsilon_times_the_dual_norm(p, q, loss, weights):
     epsilon = 0.2
-    adversarial = attack(binary, GREY, jnp.zeros(N, int), p=p, epsilon=epsilon, loss=loss)
+    call = {"p": p, "epsilon": epsilon, "loss": loss, "budget_weights": weights}
+    adversarial = attack(binary, GREY, jnp.zeros(N, int), **call)
     gain = flat_delta(adversarial, GREY) @ WEIGHTS[:, 0]
-    expected = epsilon * np.linalg.norm(WEIGHTS[:, 0].astype(float), ord=q)
+    gradient = WEIGHTS[:, 0].reshape(SHAPE).astype(float) * (1 if weights is None else weights)
+    expected = epsilon * np.linalg.norm(gradient.ravel(), ord=q)
     np.testing.assert_allclose(gain, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("p", NORMS)
 @pytest.mark.parametrize("random_start", ("ball", "sphere"))
-def test_random_starts_lie_where_they_should(p, random_start, key):
+def test_random_starts_are_in_the_ball_or_on_the_sphere(p, random_start, key):
     """Under a constant model the start itself is returned."""
 
     def constant(x):
@@ -77,11 +87,11 @@ def test_random_starts_lie_where_they_should(p, random_start, key):
         np.testing.assert_allclose(norms, epsilon, rtol=1e-4, atol=0)
     else:
         assert np.all((norms > 0.5 * epsilon) & (norms < epsilon))
-    assert np.abs(delta[0] - delta[1]).max() > 1e-3  # every image has a start of its own
+    assert np.abs(delta[0] - delta[1]).max() > 1e-3  # each image has its own start
 
 
 def single_starts(logits_fn, key, restarts):
-    """(results of the single starts, that of all at once), with labels of 0."""
+    """(results of the single starts, result of all together), with labels 0."""
     options = {"p": 2, "epsilon": 0.3, "random_start": "sphere", "num_steps": 1}
     first, labels = jax.random.split(key, N), jnp.zeros(N, int)
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
@@ -91,7 +101,7 @@ def single_starts(logits_fn, key, restarts):
 
 
 def test_restarts_keep_the_best_start_of_each_image(key):
-    """Gradients are stopped, so that each start is its own result."""
+    """Without gradients, each start is its own result."""
 
     def frozen(x):
         score = jax.lax.stop_gradient(binary(x)[:, 1])
@@ -102,12 +112,12 @@ def test_restarts_keep_the_best_start_of_each_image(key):
 
     single, union = single_starts(frozen, key, 4)
     scores = np.stack([score(x) for x in single])
-    assert len(set(scores.argmax(axis=0))) > 1  # else one start would do for all images
+    assert len(set(scores.argmax(axis=0))) > 1  # no start is the best for all images
     np.testing.assert_allclose(score(union), scores.max(axis=0), rtol=0, atol=1e-6)
 
 
 def test_a_success_beats_a_failure_of_higher_loss(key):
-    """log 2 < log 4: a lost two-way race against a four-way tie that the label narrowly wins."""
+    """log 2 < log 4: a tie of two classes that is lost, and one of four that is narrowly won."""
 
     def uneven(x):
         high = jax.lax.stop_gradient(x.mean(axis=(1, 2, 3)) > 0.5)[:, None]
@@ -136,7 +146,7 @@ def test_the_best_iterate_is_returned_not_the_last(peak, num_steps, expected):
 
 
 @pytest.mark.parametrize("p", NORMS)
-def test_a_mask_confines_the_perturbation_and_gets_all_of_the_budget(p, key):
+def test_a_mask_confines_the_perturbation_and_gets_the_whole_budget(p, key):
     mask = np.zeros((N, *SHAPE[:2], 1), np.float32)
     mask[:, 1:3, 2:] = 1
     call = {"p": p, "epsilon": 0.2, "budget_weights": mask, "random_start": "sphere"}
@@ -147,36 +157,9 @@ def test_a_mask_confines_the_perturbation_and_gets_all_of_the_budget(p, key):
     np.testing.assert_allclose(norms, 0.2, rtol=1e-4, atol=0)
 
 
-def weights_of(*values):
-    """[4, 4, 1] of these values, row by row; 0 in the last column."""
-    weights = np.repeat(np.float32(values), 4).reshape(4, 4, 1)
-    weights[:, 3] = 0
-    return weights
-
-
-@pytest.mark.parametrize("p, q", ((2, 2), (1, math.inf)))
-def test_with_weights_the_gain_is_epsilon_times_the_dual_norm_of_the_weighted_gradient(p, q):
-    weights, epsilon = weights_of(0.5, 1, 2, 0.1), 0.1
-    call = {"p": p, "epsilon": epsilon, "budget_weights": weights}
-    adversarial = attack(binary, GREY, jnp.zeros(N, int), **call)
-    gain = flat_delta(adversarial, GREY) @ WEIGHTS[:, 0]
-    gradient = WEIGHTS[:, 0].reshape(SHAPE).astype(float) * weights
-    expected = epsilon * np.linalg.norm(gradient.ravel(), ord=q)
-    np.testing.assert_allclose(gain, expected, rtol=1e-4, atol=0)
-
-
-def test_with_weights_linf_reaches_the_optimum_in_the_box():
-    images, weights = images_with_corners((N, *SHAPE)), weights_of(0.5, 1, 2, 0.1)
-    call = {"p": math.inf, "epsilon": 0.3, "budget_weights": weights}
-    adversarial = attack(binary, images, jnp.zeros(N, int), **call)
-    up = np.sign(WEIGHTS[:, 0]).reshape(SHAPE)
-    expected = np.clip(images + 0.3 * weights * up, 0, 1)
-    np.testing.assert_allclose(adversarial, expected, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("p", NORMS)
 def test_with_weights_starts_and_iterates_stay_in_ball_and_box(p, key):
-    images, weights = images_with_corners((N, *SHAPE)), weights_of(0.5, 1, 2, 0.1)
+    images, weights = images_with_corners((N, *SHAPE)), BUDGET_WEIGHTS
     call = {"p": p, "epsilon": 0.3, "budget_weights": weights, "random_start": "ball"}
     adversarial = attack(linear, images, LABELS, key, **call)
     check_perturbation(adversarial, images, p=p, epsilon=0.3, budget_weights=weights)

@@ -1,4 +1,4 @@
-"""AutoAttack against what the reference implementation measured, image by image."""
+"""AutoAttack against the results of the reference implementation, image by image."""
 
 import json
 import math
@@ -15,8 +15,8 @@ from tests.attacks.oracles import LINES
 
 INF = math.inf
 NORM_OF = {"Linf": INF, "L2": 2, "L1": 1}
-# How many that the reference fools, and how many that it does not: these are dear. Its 500 images
-# are right and fooled 34, 73 and 39 times.
+# How many images that the reference fools, and how many that it does not (these are slow). Of its
+# 500 images, it fools 34, 73 and 39.
 PARITY = {"Linf": (34, 4), "L2": (40, 0), "L1": (20, 0)}
 
 
@@ -38,7 +38,7 @@ def reference():
 
 
 def network(path):
-    """Two strided convolutions and two linear layers; PyTorch's layout of weights."""
+    """Two strided convolutions and two linear layers, with PyTorch's layout of weights."""
     w = dict(np.load(path))
     stride = {"window_strides": (2, 2), "padding": ((1, 1), (1, 1))}
     order = {"dimension_numbers": ("NHWC", "OIHW", "NHWC")}
@@ -56,8 +56,8 @@ def network(path):
 
 
 @pytest.mark.parametrize("norm", NORM_OF)
-def test_what_the_reference_fools_is_fooled_but_for_one_image(reference, norm):
-    """At full settings: never more than one image weaker in 100."""
+def test_all_images_but_one_agree_with_the_reference(reference, norm):
+    """At full settings, with at most one image in 100 weaker."""
     rows, images, labels, weights = reference
     row = rows[norm]
     assert all(any(re.fullmatch(line, text) for line in LINES) for text in row["log"])

@@ -1,4 +1,4 @@
-"""Square: its schedule by hand, its moves on grey images, and its promises on any model."""
+"""Square: its schedule by hand, its moves on grey images, its properties on any model."""
 
 import functools
 import itertools
@@ -11,20 +11,12 @@ import pytest
 
 from advspur.attacks import check_perturbation
 from advspur.attacks.square import _bumps, _move_budget, run_square, window_sizes
-from tests.attacks.oracles import (
-    NORMS,
-    images_with_corners,
-    linear_params,
-    logits_of,
-    network,
-    norms,
-    random_params,
-)
+from tests.attacks import oracles
 
 N, SHAPE, SIZE, CLASSES = 6, (6, 9, 2), 108, 4  # not square
-IMAGES = images_with_corners((N, *SHAPE))
+IMAGES = oracles.images_with_corners((N, *SHAPE))
 GREY = np.full((N, *SHAPE), 0.5, np.float32)
-PARAMS = random_params((N, *SHAPE), CLASSES)
+PARAMS = oracles.random_params((N, *SHAPE), CLASSES)
 KEYS = jax.random.split(jax.random.key(3), N)
 EPSILON = {1: 6.0, 2: 1.0, math.inf: 0.12}
 QUERIES = 200
@@ -34,11 +26,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:epsilon = ")
 
 def rounded(params, x):
     """A network without a gradient."""
-    return jnp.round(64 * jax.lax.stop_gradient(network(params, x))) / 64
+    return jnp.round(64 * jax.lax.stop_gradient(oracles.network(params, x))) / 64
 
 
 def predict(params, x):
-    return np.argmax(np.round(64 * logits_of(params, x)), axis=1)
+    return np.argmax(np.round(64 * oracles.logits_of(params, x)), axis=1)
 
 
 LABELS = predict(PARAMS, IMAGES)
@@ -51,39 +43,39 @@ def run(params, images, labels, keys, epsilon, *, p):
 
 
 def attack(p, params=PARAMS, images=IMAGES, labels=LABELS, keys=KEYS, epsilon=None):
-    """(images, success, queries), with one compilation a norm."""
+    """(images, success, queries); one compilation per norm."""
     epsilon = np.broadcast_to(np.float32(EPSILON[p] if epsilon is None else epsilon), len(images))
     x, queries = map(np.asarray, run(params, images, labels, keys, epsilon, p=p))
     return x, predict(params, x) != labels, queries
 
 
 def smooth_params(bias):
-    """Class 1 gains where pixels rise on the left and fall on the right."""
+    """Parameters: class 1 gains if pixels rise on the left and fall on the right."""
     weights = np.zeros((*SHAPE, CLASSES))
     weights[:, :, :, 1] = np.linspace(1, -1, SHAPE[1])[:, None]
-    return linear_params((N, *SHAPE), weights.reshape(SIZE, CLASSES), [bias, 0, -99, -99])
+    return oracles.linear_params((N, *SHAPE), weights.reshape(SIZE, CLASSES), [bias, 0, -99, -99])
 
 
-@pytest.mark.parametrize("p", NORMS)
-def test_queries_are_those_until_success_and_end_when_all_images_are_lost(p):
+@pytest.mark.parametrize("p", oracles.NORMS)
+def test_queries_count_until_success_and_end_once_all_images_are_lost(p):
     epsilon = EPSILON[p] * np.float32([0, 0.2, 0.5, 1, 2, 3])
     got, success, queries = attack(p, epsilon=epsilon)
     assert 0 < success.sum() < N
     np.testing.assert_array_equal(got[0], IMAGES[0])
     assert np.all(queries[~success] == QUERIES) and np.all(queries[success] <= QUERIES)
-    params = linear_params((N, *SHAPE), 0 * PARAMS["A"], [0, 9, 0, 0])
+    params = oracles.linear_params((N, *SHAPE), 0 * PARAMS["A"], [0, 9, 0, 0])
     got, success, queries = attack(p, params, labels=np.full(N, 3))
     assert success.all() and np.all(queries == 0)
     check_perturbation(got, IMAGES, p=p, epsilon=EPSILON[p])
 
 
 @pytest.mark.parametrize("p, least", ((1, 0.5), (2, 0.5), (math.inf, 0.9)))
-def test_the_whole_ball_is_used_and_most_of_what_it_allows_is_gained(p, least):
-    """Far from the box, on a smooth linear model: by hand, epsilon times the dual norm."""
+def test_the_whole_ball_is_used_and_most_of_the_possible_gain_found(p, least):
+    """Far from the box, on a smooth linear model, the gain is epsilon times the dual norm."""
     params, epsilon = smooth_params(bias=90), EPSILON[p] / 8
     got, success, _ = attack(p, params, GREY, np.zeros(N, int), epsilon=epsilon)
     assert not success.any()
-    np.testing.assert_allclose(norms(got, GREY, p), epsilon, rtol=1e-4, atol=0)
+    np.testing.assert_allclose(oracles.norms(got, GREY, p), epsilon, rtol=1e-4, atol=0)
     if p == math.inf:
         np.testing.assert_allclose(np.abs(got - 0.5), epsilon, rtol=1e-5, atol=0)
     dual = np.linalg.norm(params["A"][:, 1], ord={1: math.inf, 2: 2, math.inf: 1}[p])
@@ -94,20 +86,20 @@ def test_the_whole_ball_is_used_and_most_of_what_it_allows_is_gained(p, least):
 @pytest.mark.parametrize("p", (2, math.inf))  # l1 has the windows of l2
 def test_tiny_images_of_one_channel_are_attacked(p):
     shape = 3, 3, 1
-    params = random_params((N, *shape), 3)
-    images = images_with_corners((N, *shape))
+    params = oracles.random_params((N, *shape), 3)
+    images = oracles.images_with_corners((N, *shape))
     labels = predict(params, images)
     epsilon = 0.9 if p == 2 else 0.5
     got, _, _ = attack(p, params, images, labels, epsilon=epsilon)
     check_perturbation(got, images, p=p, epsilon=epsilon)
-    assert np.all(norms(got, images, p) > 0.01)
+    assert np.all(oracles.norms(got, images, p) > 0.01)
 
 
-def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
-    """Tried are all pairs of windows, turns and signs, with the formulas of the paper's l2 attack.
+def test_an_l2_move_is_one_that_the_paper_allows():
+    """Try all pairs of windows, turns and signs with the formulas of the paper's l2 attack.
 
-    Per channel the first window gets bump + delta / ||delta|| of the norm that both windows had,
-    and a share of what was unused; the second gets 0.
+    In each channel the first window gets bump + delta / ||delta||, with the norm that both windows
+    had and a share of the unused budget; the second window gets 0.
     """
     size, radius, (height, width, channels) = 3, 2.0, SHAPE
     delta = np.random.default_rng(1).normal(size=SHAPE)
@@ -137,8 +129,8 @@ def test_a_move_of_l2_is_one_of_those_that_the_paper_allows():
     np.testing.assert_allclose(np.linalg.norm(got.reshape(3, -1), axis=1), radius, rtol=1e-5)
 
 
-def test_bumps_are_two_of_opposite_signs_side_by_side_or_one_below_the_other():
-    """By hand for l2 and side 3: a row of one bump, then two of the other; each pair of norm 1."""
+def test_bumps_by_hand():
+    """l2 and side 3: one row of the first bump, two of the second; each pair has norm 1."""
     bumps = _bumps(3, 2)
     assert bumps.shape == (2, 3, 3)
     np.testing.assert_allclose(np.linalg.norm(bumps, axis=(1, 2)), 1, rtol=1e-6)
@@ -150,13 +142,13 @@ def test_bumps_are_two_of_opposite_signs_side_by_side_or_one_below_the_other():
 
 
 def sides(sizes):
-    """[(side, how many queries)] of equal windows in a row."""
+    """[(side, number of queries)] of consecutive equal windows."""
     changes = np.flatnonzero(np.diff(sizes)) + 1
     starts = [0, *changes, len(sizes)]
     return [(sizes[a], b - a) for a, b in zip(starts, starts[1:], strict=False)]
 
 
-def test_windows_of_linf_shrink_as_published():
+def test_windows_shrink_as_published():
     """round(sqrt(share * 1024)); the share halves after queries 10, 50, 200, ... of 0, 1, 2, ..."""
     expected = [(29, 11), (20, 40), (14, 150), (10, 300), (7, 500), (5, 1000), (4, 2000), (3, 2000)]
     assert sides(window_sizes(6001, (32, 32), smallest=1)) == expected

@@ -1,4 +1,4 @@
-"""A linear model of images, of which every number is known exactly."""
+"""Linear models of images, for which every measure is known exactly."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +24,7 @@ def of_two_classes(weight, bias):
 
 
 def margins(model, images, labels):
-    """< 0 where a prediction of two classes is wrong, in float64; never so near 0 that rounding
-    matters."""
+    """Margins of two classes in float64, < 0 if wrong; never so small that rounding matters."""
     weights, bias = (np.asarray(p, np.float64) for p in model.params)
     score = np.tensordot(images, weights, axes=3) + bias
     score = score[:, 1] - score[:, 0]
@@ -35,7 +34,7 @@ def margins(model, images, labels):
 
 
 def worst_images(model, images, labels, epsilon, region=True):
-    """The strongest linf perturbation of two classes, of a region and inside of the box."""
+    """The strongest linf perturbation of a region, inside the box, for two classes."""
     weights = np.asarray(model.params[0], np.float64)
     up = np.where(np.asarray(labels) == 1, -1, 1)[:, None, None, None]
     moved = np.clip(images + epsilon * up * np.sign(weights[..., 1] - weights[..., 0]), 0, 1)

@@ -9,7 +9,7 @@ from advspur._checks import InputError
 from advspur.measures import accuracy_records, background_gap_records, corruption_records
 from tests.data.fake_layouts import coded, greys
 
-MODEL = coded({10 * k: k for k in range(9)}, 9)  # it sees the class that the grey says
+MODEL = coded({10 * k: k for k in range(9)}, 9)  # it predicts grey / 10
 CALL = {"key": jax.random.key(0), "batch_size": 8}
 
 
@@ -18,7 +18,7 @@ def table(seen, labels, num_classes=9, **columns):
 
 
 def numbers(records):
-    """{(metric, its options as text): (value, count)}."""
+    """{(metric, options as text): (value, count)}."""
     return {
         (r.metric, ", ".join(f"{k} {v}" for k, v in r.options.items())): (r.value, r.num_examples)
         for r in records
@@ -26,7 +26,7 @@ def numbers(records):
 
 
 def test_accuracy_of_each_part_over_images_and_over_classes():
-    """Right of 3 images of class 2, and of 1 of class 5: 1, and 1."""
+    """In part a, 1 of 3 images of class 2 is right, and the 1 of class 5."""
     parts = {"a": table([2, 3, 4, 5], [2, 2, 2, 5]), "b": table([0, 1, 2] * 5, [0, 1, 1] * 5)}
     parts["a"].facts["clipped_share"] = 0.25
     found = numbers(accuracy_records(MODEL, parts, balanced=True, **CALL))
@@ -41,7 +41,7 @@ def test_accuracy_of_each_part_over_images_and_over_classes():
     assert record[1:5] == metrics.accuracy([1, 0, 0, 1])
 
 
-def test_the_classes_of_a_subset_are_measured_apart():
+def test_subsets_of_classes_are_measured_separately():
     """ObjectNet shares 409, an alarm clock (its first class), and 999, a toilet roll."""
     classes = (0, 1, 207, 409, 999)
     model = coded({10 * i: index for i, index in enumerate(classes)}, 1000)
@@ -59,8 +59,8 @@ LABELS = np.arange(18) // 2
 
 
 @pytest.mark.parametrize("pairs", ("equal", "another", "none"))
-def test_gaps_of_backgrounds_are_paired_where_the_objects_are_the_same(pairs):
-    """15 of 18 right on both, 2 on MIXED-SAME alone, 1 on MIXED-RAND alone."""
+def test_background_gaps_are_paired_if_the_objects_are_the_same(pairs):
+    """15 of 18 are right on both, 2 only on MIXED-SAME, 1 only on MIXED-RAND."""
     same, rand = LABELS.copy(), LABELS.copy()
     rand[[4, 9]], same[13] = 0, 0
     names = {"equal": np.arange(18), "another": np.arange(18) + (np.arange(18) == 3)}
@@ -78,8 +78,8 @@ def test_gaps_of_backgrounds_are_paired_where_the_objects_are_the_same(pairs):
     assert gap[1:5] != metrics.background_gap(*right, paired=not paired)
 
 
-def test_gaps_of_parts_of_other_names_and_lengths():
-    """One right image of the second is lost, as where it cannot be read: 18 of 18, 1 of 17."""
+def test_background_gaps_of_parts_with_other_names_and_lengths():
+    """A right image of the second part is missing, as if unreadable: 18 of 18, 1 of 17."""
     parts = {"own": table(LABELS, LABELS, pair=np.arange(18))}
     parts["other"] = table([0] * 17, LABELS[1:], pair=np.arange(1, 18))
     gap, relative = background_gap_records(MODEL, parts, same="own", rand="other", **CALL)
@@ -95,7 +95,7 @@ RIGHT = np.array([[1, 2, 3, 4, 0], [2, 3, 4, 0, 1], [4, 4, 4, 1, 0]])  # of four
 
 
 def cells():
-    """Of the four images of corruption k at severity s, the first RIGHT[k, s] are right."""
+    """The first RIGHT[k, s] of the four images of corruption k at severity s are right."""
     labels, found = np.array([3, 3, 5, 5]), {}
     for k, name in enumerate(CORRUPTIONS):
         for s in range(5):

@@ -1,4 +1,4 @@
-"""AutoAttack as a measure: a linear model whose optimum is known, costs, lists, going on."""
+"""AutoAttack as a measure: a linear model with known optimum, costs, lists, resumption."""
 
 import functools
 import math
@@ -25,14 +25,14 @@ from tests.measures.linear import linear
 STEPS, QUERIES, NUM = 12, 20, 20
 SHAPES = {"image_size": 8, "num_classes": 4, "correlation": 0.9, "spurious_scale": 0.3}
 EPSILONS = (6 / 255, 2 / 255)
-# What is attacked, all through this file: few shapes of arrays are few compilations.
+# The same images in the whole file: few shapes of arrays are few compilations.
 OPTIONS = {"batch_size": 8, "images": "first", "num_images": NUM, "linf_epsilons": EPSILONS}
 DEFAULTS = MEASURES["autoattack"].options
 
 
 @functools.cache
 def model():
-    """Least squares on other images than those that are attacked."""
+    """Least squares on other images than those attacked."""
     columns = spurious_shapes("train", num_examples=400, **SHAPES).columns
     pixels = (columns["image"] / 255).reshape(400, -1)
     targets = np.eye(SHAPES["num_classes"])[columns["label"]]
@@ -46,7 +46,7 @@ def parts(number=2 * NUM):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Short attacks; the same from the first test to the last, since they are compiled in."""
+    """Short attacks, the same for all tests, since their lengths are compiled in."""
     monkeypatch.setattr(members, "NUM_STEPS", STEPS)
     monkeypatch.setattr(members, "NUM_QUERIES", QUERIES)
 
@@ -57,7 +57,7 @@ def measure(progress=None, cache_dir=None, **options):
 
 
 def numbers(records):
-    """{(metric, options): what was measured}, without the time it took."""
+    """{(metric, options): estimate}, without the time."""
     return {r.identity: r[1:5] for r in records}
 
 
@@ -72,7 +72,7 @@ def first(tmp_path_factory):
 
 
 def of(records, metric, **options):
-    """The records of a metric whose options hold these."""
+    """The records of a metric with these options."""
     return [r for r in records if r.metric == metric and options.items() <= r.options.items()]
 
 
@@ -108,7 +108,7 @@ def test_robust_accuracy_is_the_linear_optimum(first):
     assert len(records) == 1 + 2 * (2 + 4 * 3)
 
 
-def test_costs_are_told_of_every_attack_and_add_up(first):
+def test_costs_of_every_attack_add_up(first):
     records, progress, _ = first
     (clean,) = of(records, "autoattack_clean_accuracy")
     before, seen = clean.value * NUM, 0
@@ -145,7 +145,7 @@ def test_costs_are_told_of_every_attack_and_add_up(first):
     assert table[2][3] == f"{gradients.value:,.0f}"
 
 
-def test_the_passes_told_bound_the_passes_made(first):
+def test_planned_passes_bound_those_made(first):
     _, progress, _ = first
     told = plan_autoattack(parts(), **DEFAULTS | OPTIONS)
     each = members.most_passes("standard", p=math.inf, num_classes=4)
@@ -153,7 +153,7 @@ def test_the_passes_told_bound_the_passes_made(first):
     assert 0 < progress.done < told
 
 
-def test_a_killed_evaluation_goes_on_with_the_batch_it_was_in(first, tmp_path, monkeypatch):
+def test_a_killed_evaluation_resumes_with_the_batch_in_progress(first, tmp_path, monkeypatch):
     records, _, _ = first
     attacked = []
 
@@ -176,7 +176,7 @@ def test_a_killed_evaluation_goes_on_with_the_batch_it_was_in(first, tmp_path, m
 
 
 def test_shares_of_a_long_list_add_up(first, tmp_path, monkeypatch):
-    """Of 7, 7 and 6 images, each kept in a file of its own; a folder a model."""
+    """Shares of 7, 7 and 6 images have a file each; a model has a folder."""
     monkeypatch.setattr(autoattack, "SHARE", 8)
     monkeypatch.setitem(members.VERSIONS, "standard", ("apgd-ce", "square"))
     progress = Passes()
@@ -201,7 +201,7 @@ def test_shares_of_a_long_list_add_up(first, tmp_path, monkeypatch):
         ({"images": "x.txt"}, "images = x.txt cannot be read"),
     ],
 )
-def test_options_that_cannot_be_meant(options, message):
+def test_bad_options_are_refused(options, message):
     call = DEFAULTS | OPTIONS | options
     for function in (lambda: measure(**options), lambda: plan_autoattack(parts(), **call)):
         with pytest.raises(InputError, match=re.escape(message)):
@@ -210,7 +210,7 @@ def test_options_that_cannot_be_meant(options, message):
 
 @pytest.fixture
 def attacks_seen(monkeypatch):
-    """The calls of `security_curve`, which attacks nothing here: every image counts as robust."""
+    """The calls of a `security_curve` that attacks nothing: every image is robust."""
     seen = []
 
     def security_curve(logits_fn, images, labels, key, *, p, epsilons, **options):
@@ -224,14 +224,14 @@ def attacks_seen(monkeypatch):
 
 
 def evaluate(name, classifier, root, key=0, **options):
-    """The records of a whole row, measured by AutoAttack alone."""
+    """The records of a row with AutoAttack as the only measure."""
     read(name, root)  # what is there now
     call = {"batch_size": 4, "key": jax.random.key(key), "measures": ("autoattack",)}
     call["data"] = {"allow_partial": True}
     return BENCHMARKS[name].evaluate(classifier, root, **call, **options)
 
 
-def test_a_list_that_changed_under_its_name_is_measured_anew(tmp_path, attacks_seen):
+def test_a_changed_list_is_measured_again(tmp_path, attacks_seen):
     root = fake_layouts.write_imagenet(tmp_path / "imagenet")
     names = [f"{f.parent.name}/{f.name}" for f in sorted((root / "val").glob("*/*.JPEG"))]
     facts = {"model": "own", "arch": "x", "train_p": None, "train_epsilon": None, "seed": 0}
@@ -272,7 +272,7 @@ def test_rival10_has_the_head_of_its_own_row(tmp_path, attacks_seen):
         evaluate("rival10", coded({}, 7), root, **options)
 
 
-def test_cifar10_images_are_the_first_and_have_three_norms(tmp_path, attacks_seen):
+def test_cifar10_attacks_the_first_images_in_three_norms(tmp_path, attacks_seen):
     root = fake_layouts.write_cifar10(tmp_path / "cifar10")
     records = evaluate("cifar10", coded({}, 10), root, autoattack={"num_images": 7})
     assert {r.options["images"] for r in records} == {"test[:7]"}

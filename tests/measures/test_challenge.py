@@ -23,7 +23,7 @@ def measure(model, parts, num_backgrounds, **change):
 
 
 def test_an_object_that_one_background_turns_wrong_is_vulnerable():
-    """Object 4 (of class 2) fails on one background; two objects are wrong on any."""
+    """Object 4 (of class 2) fails on one background; two objects fail on every one."""
     seen, behind = 10 * LABELS, np.full(18, 150)
     seen[[16, 17]], seen[4], behind[11] = 0, 200, 230
     parts = {"original": greys(seen, LABELS, 9, mask=CENTRE), "only_bg_t": greys(behind, LABELS, 9)}
@@ -43,7 +43,7 @@ def test_an_object_that_one_background_turns_wrong_is_vulnerable():
 
 
 def test_objects_are_pasted_by_their_soft_masks():
-    """bg (1 - m) + m fg in pixel units, by a linear model in NumPy."""
+    """bg (1 - m) + m fg for pixels in [0, 1], with a linear model in NumPy."""
     rng = np.random.default_rng(0)
     objects = rng.integers(0, 256, (18, 8, 8, 3), np.uint8)
     masks = rng.integers(0, 256, (18, 8, 8, 1), np.uint8)

@@ -15,7 +15,7 @@ CALL = {"key": jax.random.key(0), "batch_size": 8}
 
 
 def birds(counts, right):
-    """A table of groups of these sizes, of which so many are right, in an order of its own."""
+    """A shuffled table of groups of sizes `counts`, `right` of which are right."""
     codes = np.repeat(np.arange(4), counts)
     is_right = np.concatenate([np.arange(n) < k for n, k in zip(counts, right, strict=True)])
     seen = np.where(is_right, codes // 2, 1 - codes // 2)
@@ -33,7 +33,7 @@ def numbers(records, part):
 
 
 def test_numbers_by_hand():
-    """Right of (4, 2, 3, 5) images of the groups: 3, 1, 0, 4; of another part all."""
+    """3, 1, 0 and 4 of the groups' (4, 2, 3, 5) images are right; in a second part, all."""
     parts = {"test": birds((4, 2, 3, 5), (3, 1, 0, 4)), "val": birds((1, 1, 1, 1), (1, 1, 1, 1))}
     for table in parts.values():
         table.names, table.train_groups = NAMES, GROUP_COUNTS["train"]
@@ -59,7 +59,7 @@ def test_numbers_by_hand():
 
 
 def test_groups_without_names_are_counted_by_their_codes():
-    """Nothing is known of training groups; of an empty group the worst is not known either."""
+    """Training groups are unknown; with an empty group, so is the worst."""
     records = group_records(MODEL, {"test": birds((4, 2, 3, 5), (3, 1, 2, 4))}, **CALL)
     found = numbers(records, "test")
     names = {"majority_accuracy", "minority_accuracy", "majority_minority_gap"}
@@ -71,10 +71,10 @@ def test_groups_without_names_are_counted_by_their_codes():
     assert found["minority_accuracy", None] == (pytest.approx(2 / 3), 3)
 
 
-def test_named_groups_that_no_image_has_are_none():
-    """Nor those of a part alone: the worst of a part is not known where it lacks one of training.
+def test_named_groups_without_images_are_left_out():
+    """With a group of training missing in a part, its worst group is unknown.
 
-    Nothing is said of majority and minority where no column tells them.
+    Without a column for them, there are no numbers of majority and minority.
     """
     table = birds((4, 0, 3, 5), (3, 0, 2, 4))
     table.names = NAMES

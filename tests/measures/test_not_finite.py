@@ -1,4 +1,4 @@
-"""A model whose output is not finite is an error in every measure, and nowhere a number.
+"""A model whose output is not finite is an error in every measure, never a number.
 
 The argmax of NaN is class 0: such a model would be measured at the share of class 0.
 """
@@ -27,10 +27,10 @@ QUIET = {"l2_epsilons": (), "linf_epsilons": (), "linf_noise_levels": (), "trial
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-    """The forward of a linear model of the mean colour, not finite in one way or another (`kind`).
+    """The forward of a linear model of the mean colour; `kind` is what is not finite.
 
-    "logits", "one logit": on all images; "features"; "gradient": its logits are finite, their
-    gradients are not; "noise": on images that are not smooth; "attack": off grid of 8 bits.
+    "logits", "one logit" or "features" on all images; the "gradient" of finite logits; the logits
+    under "noise", on images that are not smooth, or under "attack", off the grid of 8 bits.
     """
 
     kind: str
@@ -93,7 +93,7 @@ def measure(name, model, **options):
 @pytest.mark.parametrize(
     "name, kind, options", [(name, kind, o) for name, kinds, o in CASES for kind in kinds]
 )
-def test_what_is_not_finite_is_an_error(name, kind, options):
+def test_outputs_not_finite_are_an_error(name, kind, options):
     with pytest.raises(InputError, match=r"are not finite for \d+ of \d+ images") as caught:
         measure(name, broken(kind), **options)
     words = str(caught.value).split(" not finite for ")[1].split()
@@ -106,15 +106,15 @@ def test_all_measures_are_among_the_cases():
 
 
 @pytest.mark.parametrize("kind", ("noise", "attack"))
-def test_the_same_models_are_numbers_where_they_are_finite(kind):
-    """The cases above fail for what they say."""
+def test_the_same_models_are_measured_where_they_are_finite(kind):
+    """The cases above fail for the stated reason."""
     for name in ("accuracy", "groups", "regions"):
         options = QUIET if name == "regions" else {}
         assert all(math.isfinite(r.value) for r in measure(name, broken(kind), **options))
 
 
 @pytest.mark.parametrize("head", ("superclasses", "mapped only", "objectnet", "probes"))
-def test_heads_do_not_hide_what_is_not_finite(head):
+def test_heads_do_not_hide_outputs_not_finite(head):
     parts = {"train": TABLE, "val": TABLE, "test": TABLE}
     call = {"key": jax.random.key(0), "running": {"batch_size": 16}}
     function = {"objectnet": objectnet_scorings, "probes": probes}.get(head, superclasses)
@@ -137,8 +137,8 @@ LOGITS = np.float32([[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize("value", (math.nan, math.inf, -math.inf))
-def test_pooled_logits_are_nan_where_one_of_the_classes_is_not_finite(value):
-    """Also a class of no group, and infinities that no maximum would show."""
+def test_pooled_logits_are_nan_if_one_class_is_not_finite(value):
+    """Also for a class without a group, and for infinities that a maximum would hide."""
     for place, with_rest in ((0, True), (1, False), (2, True), (3, False), (3, True)):
         logits = LOGITS.copy()
         logits[1, place] = value
@@ -176,7 +176,7 @@ def test_the_images_of_a_batch_are_counted_and_padding_is_not(batch_size):
     assert found["value"].sum() == 13
 
 
-def test_a_share_of_the_gradient_tells_zero_from_not_finite():
+def test_gradient_share_separates_zero_from_not_finite():
     images, labels = np.full((2, 4, 4, 3), 128, np.uint8), np.zeros(2, int)
     region = np.ones((2, 4, 4, 1), np.float32)
     flat = dataclasses.replace(broken("logits"), params=jnp.float32(1))  # constant logits

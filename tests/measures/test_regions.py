@@ -1,4 +1,4 @@
-"""Noise, attacks and gradients on a region: a linear model, whose every number is known."""
+"""Noise, attacks and gradients on a region, for a linear model with known results."""
 
 import dataclasses
 import math
@@ -12,14 +12,7 @@ from advspur import theory
 from advspur._checks import InputError
 from advspur.data import array_source
 from advspur.data.masks import mask_regions
-from advspur.measures import Regions, region_records
-from advspur.measures.regions import (
-    correct_under_noise,
-    gaussian_noise,
-    gradient_share,
-    plan_regions,
-    region_noise,
-)
+from advspur.measures import Regions, region_records, regions
 from advspur.predict import for_each_example
 from tests.data.fake_layouts import Passes
 from tests.measures.linear import linear, margins, of_two_classes, worst_images
@@ -87,7 +80,7 @@ def formula(core, rest):
     return (rest - core) / (2 * min(mean, 1 - mean))
 
 
-def test_areas_and_gradients_are_of_the_images_with_a_core(records):
+def test_areas_and_gradients_use_the_images_with_a_core(records):
     area = value(records, "spurious_area")
     assert area.value == pytest.approx(np.mean(1 - MASKS[TAKES_PART] / 255), rel=1e-6)
     share = np.sum((1 - MASKS / 255) * WEIGHT**2, axis=(1, 2, 3)) / np.sum(WEIGHT**2)
@@ -97,8 +90,8 @@ def test_areas_and_gradients_are_of_the_images_with_a_core(records):
     assert {r.options["part"] for r in records} == {"test"}
 
 
-def test_images_without_a_gradient_have_no_share_and_do_not_count():
-    """Zero weights in the model of a constant prediction."""
+def test_images_without_a_gradient_are_left_out():
+    """The weights are zero and the prediction is constant."""
     records = measure(of_two_classes(0 * WEIGHT, 1.0), **QUIET)
     found = value(records, "norm_fraction_spurious")
     assert found.num_examples == 0 and math.isnan(found.value)
@@ -106,7 +99,7 @@ def test_images_without_a_gradient_have_no_share_and_do_not_count():
 
 
 def noisy_outcomes(family, levels):
-    """[region, level, trial, n] bool from the noise of the two keys, counted with NumPy."""
+    """[region, level, trial, n] bool from the noise of two keys, computed with NumPy."""
     outcomes = np.zeros((2, len(levels), 2, NUM), bool)
     for trial in range(2):
         key = jax.random.fold_in(jax.random.key(5), trial)
@@ -123,7 +116,7 @@ def noisy_outcomes(family, levels):
 
 
 def assert_noisy(records, outcomes, chosen, family, levels):
-    """The records of a noise family are those of these outcomes of the chosen images."""
+    """The records of a noise family agree with these outcomes of the chosen images."""
     labels, outcomes = LABELS[chosen], outcomes[..., chosen]
     accuracies = [[balanced(o, labels) for o in of_region] for of_region in outcomes]
     assert np.any(outcomes[0] != outcomes[1])
@@ -147,8 +140,8 @@ def test_noise_numbers_agree_with_an_independent_count(records, family, levels):
     assert_noisy(records, noisy_outcomes(family, levels), TAKES_PART, family, levels)
 
 
-def test_a_subset_has_the_numbers_of_its_images_in_the_whole():
-    """Under the noise of their numbers in the whole, not of their places in the subset."""
+def test_a_subset_keeps_the_noise_numbers_of_its_images():
+    """The noise depends on their numbers in the whole, not on their places in the subset."""
     rows = np.array([11, 2, 5, 9, 6, 0, 1, 10])
     change = {"l2_noise_levels": (), "linf_epsilons": ()}
     found = measure(source=table().subset(rows), **change)
@@ -156,7 +149,7 @@ def test_a_subset_has_the_numbers_of_its_images_in_the_whole():
 
 
 def exact_attack(region, epsilon):
-    """Right under the worst linf perturbation of a region, in closed form."""
+    """Whether images are right under the worst linf perturbation of a region."""
     return margins(MODEL, worst_images(MODEL, PIXELS, LABELS, epsilon, region), LABELS) > 0
 
 
@@ -185,8 +178,8 @@ def test_attacks_on_a_region_reach_the_exact_optimum(records):
     assert_attacked_exactly(records, core, ~core, TAKES_PART)
 
 
-def test_attacks_take_soft_regions_from_one_half_on():
-    """A mask of 127 / 255 is just background; both regions are judged after that."""
+def test_attacks_use_soft_regions_from_one_half_on():
+    """A mask of 127 / 255 is just background, for both regions."""
     masks = np.where(MASKS > 0, 130, 100).astype(np.uint8)
     masks[5] = 127
     found = measure(source=table(masks), **NO_NOISE)
@@ -210,8 +203,8 @@ DOTTED[2, ..., 1] = 0  # image 2 has no spurious feature
         ({"spurious_region": "masks"}, {"dilation_rounds": 0, "spurious_region": "masks"}),
     ),
 )
-def test_regions_are_those_of_the_masks_protocol(options, shown):
-    """`mask_regions` makes them (see its own tests); records say what is not usual."""
+def test_regions_follow_the_protocol_of_the_masks(options, shown):
+    """`mask_regions` makes them (tested there); records show options that are not the default."""
     found = measure(source=table(DOTTED), **NO_NOISE, **options)
     core, rest = (np.asarray(r) for r in mask_regions(jnp.asarray(DOTTED), **options))
     takes_part = core.any((1, 2, 3))
@@ -242,7 +235,7 @@ def test_a_sensitivity_without_room_is_0_and_marked():
     assert all(r.options["degenerate"] is True for r in marked)
 
 
-def test_data_without_a_core_are_refused_in_words():
+def test_data_without_a_core_are_refused():
     with pytest.raises(InputError, match="every mask of .* is empty: no image has a core"):
         measure(source=table(np.zeros_like(MASKS)))
 
@@ -267,7 +260,7 @@ def test_the_order_of_work_does_not_change_the_numbers(records, monkeypatch):
     np.testing.assert_allclose(numbers, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_an_image_is_moved_to_the_devices_once_for_all_noise(monkeypatch):
+def test_an_image_is_moved_to_the_devices_once(monkeypatch):
     put, moved = jax.device_put, []
 
     def counted(tree, *args, **more):
@@ -284,9 +277,9 @@ def test_an_image_is_moved_to_the_devices_once_for_all_noise(monkeypatch):
 @pytest.mark.parametrize(
     "change", ({"num_attacked": 5, "trials": 1}, {"num_attacked": 0}, QUIET | {"trials": 0})
 )
-def test_the_passes_told_are_made_once(change, tmp_path):
-    """The second time all is read; other noise is drawn anew, attacks have no key."""
-    told = plan_regions({"test": table()}, **OPTIONS | change)
+def test_planned_passes_are_made_once(change, tmp_path):
+    """A second call reads all outcomes; a new key redraws noise, but attacks have no key."""
+    told = regions.plan_regions({"test": table()}, **OPTIONS | change)
     first, second, other = Passes(), Passes(), Passes()
     call = change | {"cache_dir": tmp_path}
     found = measure(progress=first, **call)
@@ -306,20 +299,20 @@ REST[0], REST[-1] = False, True
 
 
 @pytest.mark.parametrize("scale", (1.0, 1e-25, 1e25))
-def test_deep_nfs_of_a_linear_model_is_the_theorys(scale):
-    """Squares of gradients of 1e-25 and 1e25 are no float32 numbers."""
+def test_deep_nfs_of_a_linear_model_agrees_with_the_theory(scale):
+    """Squares of gradients of 1e-25 and 1e25 leave the range of float32."""
     is_spurious = np.broadcast_to(REST, IMAGES.shape).reshape(NUM, -1)
     expected = [theory.norm_fraction_spurious(WEIGHT.ravel(), s) for s in is_spurious]
     by_hand = [np.sum(WEIGHT.ravel()[s] ** 2) / np.sum(WEIGHT**2) for s in is_spurious]
     model = of_two_classes(scale * WEIGHT, 0.1)
-    got, has_share = gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
+    got, has_share = regions.gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
     assert np.all(has_share) and (got[0], got[-1]) == (0, 1) and 0 < got[5] < 1
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(got, by_hand, rtol=1e-5, atol=1e-7)
 
 
 def test_the_margin_is_to_the_largest_of_the_others():
-    """Of three classes: the gradient of the label's weight minus that of the runner-up."""
+    """For three classes, the gradient is the label's weight minus that of the runner-up."""
     weights = RNG.normal(0, 1, (SIZE, SIZE, 3, 3))
     model = linear(weights, np.zeros(3))
     scores = np.tensordot(IMAGES / 255, weights, axes=3)
@@ -327,20 +320,20 @@ def test_the_margin_is_to_the_largest_of_the_others():
     grads = weights[..., LABELS] - weights[..., scores.argmax(axis=1)]
     energy = np.moveaxis(grads, -1, 0) ** 2
     expected = np.sum(energy * REST, axis=(1, 2, 3)) / np.sum(energy, axis=(1, 2, 3))
-    got, _ = gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
+    got, _ = regions.gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
 
 
 def sighted(params, images):
-    """Sees images whose first pixel is bright, of the others nothing."""
+    """A linear model of images with a bright first pixel; other logits are 0."""
     weights, bias = params
     logits = jax.numpy.tensordot(images, weights, axes=3) + bias
     return logits * (images[:, :1, 0, 0] > 0.5), None
 
 
-def test_where_the_gradient_is_0_there_is_no_share():
+def test_a_zero_gradient_has_no_share():
     model = dataclasses.replace(of_two_classes(WEIGHT, 0.1), forward=sighted)
-    _, has_share = gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
+    _, has_share = regions.gradient_share(model, IMAGES, LABELS, REST.astype(np.float32))
     bright = IMAGES[:, 0, 0, 0] / 255 > 0.5
     assert has_share.tolist() == bright.tolist() and 0 < bright.sum() < NUM
 
@@ -354,8 +347,8 @@ DISCS = np.broadcast_to(DISC[None, :, :, None], (8, SIDE, SIDE, 1)).astype(np.fl
 
 
 def noise_on(region, numbers, key, *, family):
-    z = gaussian_noise(GREY[: len(numbers)], numbers, key)
-    return region_noise(z, region, family=family)
+    z = regions.gaussian_noise(GREY[: len(numbers)], numbers, key)
+    return regions.region_noise(z, region, family=family)
 
 
 @pytest.mark.parametrize("inverted", (False, True))
@@ -379,9 +372,9 @@ def test_a_subset_has_the_noise_of_the_whole(key):
     rows = np.array([6, 1, 3, 7, 0])
 
     def noise(batch, numbers):
-        return {"z": gaussian_noise(batch.image, numbers, key)}
+        return {"z": regions.gaussian_noise(batch.image, numbers, key)}
 
-    gaussian_noise.clear_cache()  # another test may have compiled one batch size with other flags
+    regions.gaussian_noise.clear_cache()  # other tests may compile a size with other flags
     whole = for_each_example(noise, table, batch_size=4)["z"]
     some = for_each_example(noise, table.subset(rows), batch_size=4)["z"]
     fewer = for_each_example(noise, table.subset(rows).subset([2, 4]), batch_size=8)["z"]
@@ -391,14 +384,14 @@ def test_a_subset_has_the_noise_of_the_whole(key):
 
 
 def test_noisy_pixels_are_clipped_to_the_box():
-    """Black and white images, whose noise leads out of the box, stay what they are.
+    """Black and white images stay unchanged if their noise leads out of the box.
 
-    Of a mean brightness m the logits are 0.3, -m and m - 0.9: the first is largest for 0 and 1, one
-    of the others for -1/2 and 3/2.
+    At mean brightness m the logits are 0.3, -m and m - 0.9: the first is largest for m = 0 and 1,
+    one of the others for m = -1/2 and 3/2.
     """
     images = np.stack([np.zeros_like(GREY[0]), np.full_like(GREY[0], 255)] * 4)
     noise = np.where(images == 0, -1.0, 1.0).astype(np.float32)
     mean = np.full((SIDE, SIDE, 3), 1 / GREY[0].size)
     model = linear(np.stack([0 * mean, -mean, mean], axis=-1), [0.3, 0, -0.9])
-    right = correct_under_noise(model, images, np.zeros(8, int), noise, 0.5)
+    right = regions.correct_under_noise(model, images, np.zeros(8, int), noise, 0.5)
     np.testing.assert_array_equal(right, np.ones(8))

@@ -1,4 +1,4 @@
-"""Accuracy under PGD, of a linear model whose strongest perturbation is known."""
+"""Accuracy under PGD of a linear model with a known strongest perturbation."""
 
 import math
 
@@ -35,12 +35,12 @@ def measure(tables, model=MODEL, **options):
 
 
 def exact(epsilon):
-    """[NUM]: whether an image stands against every perturbation of a budget."""
+    """[NUM]: whether an image is right under every perturbation within a budget."""
     return margins(MODEL, worst_images(MODEL, IMAGES / 255, LABELS, epsilon), LABELS) > 0
 
 
 @pytest.mark.parametrize("start", ("image", "ball"))
-def test_robust_accuracy_is_the_exact_optimum_of_all_of_majority_and_of_minority(start):
+def test_robust_accuracy_is_exact_for_all_majority_and_minority(start):
     found = measure(parts(is_majority=MAJORITY), start=start)
     assert len({exact(epsilon).sum() for epsilon in (0, *EPSILONS)}) == 4
     for epsilon in (0, *EPSILONS):
@@ -57,7 +57,7 @@ def test_robust_accuracy_is_the_exact_optimum_of_all_of_majority_and_of_minority
 
 
 @pytest.mark.parametrize("images, rows", (("first", range(4)), ("spread", (0, 3, 6, 9))))
-def test_some_images_are_attacked_and_at_budget_0_stands_their_clean_accuracy(images, rows):
+def test_chosen_images_are_attacked_and_budget_0_has_their_clean_accuracy(images, rows):
     found = measure(parts(), images=images, num_attacked=4)
     for epsilon in (0, *EPSILONS):
         record = found["pgd_accuracy", epsilon]
@@ -75,8 +75,8 @@ def test_each_norm_and_part_has_its_records():
     assert found == [(part, *about) for part in tables for about in each]
 
 
-def test_the_passes_told_are_made_once_and_kept_for_their_start(tmp_path):
-    """Random starts are drawn from a key, and of an image's number alone."""
+def test_planned_passes_are_made_once_for_each_start(tmp_path):
+    """Random starts depend only on the key and on the images' numbers."""
     call = {"num_attacked": 5, "cache_dir": tmp_path}
     rest = OPTIONS | {"num_attacked": 5, "images": "spread"}
     told = plan_pgd(parts(), start="image", **rest)
@@ -99,7 +99,7 @@ def attack(model=MODEL, **change):
     return correct_under_pgd(model, IMAGES, LABELS.astype(np.int32), **call)
 
 
-def test_an_attack_of_radius_0_is_no_attack_and_a_large_one_wins():
+def test_a_zero_budget_changes_nothing_and_a_large_one_always_succeeds():
     clean = correct_clean(MODEL, IMAGES, LABELS)
     np.testing.assert_array_equal(clean, exact(0))
     np.testing.assert_array_equal(attack(epsilon=0.0), clean)
@@ -107,14 +107,14 @@ def test_an_attack_of_radius_0_is_no_attack_and_a_large_one_wins():
 
 
 def test_bad_attacks_are_refused_by_name():
-    """The budget is traced inside; it must be looked at before."""
+    """The budget is traced inside, so it is checked before."""
     for name, value in (("p", 3), ("epsilon", -1.0), ("epsilon", math.nan)):
         with pytest.raises(InputError, match=f"{name} = {value}"):
             attack(**{name: value})
 
 
-def test_pixels_changed_outside_of_the_mask_are_an_error(monkeypatch):
-    """Of an attack that does not keep to its mask, though to its ball."""
+def test_pixels_changed_outside_the_mask_are_an_error(monkeypatch):
+    """An attack that leaves its mask but not its ball is caught."""
     mask = np.zeros((SIZE, SIZE, 1), bool)
     mask[:4] = True
     inside = worst_images(MODEL, IMAGES / 255, LABELS, 0.01, mask)
