@@ -356,7 +356,7 @@ def test_evaluate_of_what_is_no_run(run, tmp_path):
     code, _, err = run(
         "evaluate", "--config=configs/evaluate.py", f"--workdir={tmp_path / 'e'}", tmp_path
     )
-    assert code == 2 and "is no training run" in err
+    assert code == 2 and "is neither a training run nor a converted" in err
 
 
 def start_two(folder, *arguments):
@@ -523,7 +523,7 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(run, tmp_path)
         assert words in out
     assert (tmp_path / "resnet18_linf_eps4.0" / "model.safetensors").is_file()
     code, _, err = run("convert_checkpoint", source, f"--out={tmp_path}")
-    assert code == 2 and "holds no converted model" in err
+    assert code == 2 and "is not a converted model" in err
     flags = f"--workdir={tmp_path / 'e'}", f"--config.models_dir={tmp_path}"
     for given, words in (
         (["resnet18_linf_eps4"], "nothing to measure; lines above say why"),
