@@ -2,6 +2,7 @@
 
 import shutil
 
+import jax
 import pytest
 
 from tests.data.fake_layouts import WRITERS, write_cifar10
@@ -15,6 +16,22 @@ def written(tmp_path_factory):
         write(root / name, **({"per_class": 2} if name == "imagenet9" else {}))
     write_cifar10(root / "cifar10", 60)
     return root
+
+
+@pytest.fixture
+def in_processes(monkeypatch):
+    """in_processes(count, read): what read() returns in each of `count` processes."""
+
+    def call(count, read):
+        results = []
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "process_count", lambda: count)
+            for index in range(count):
+                patch.setattr(jax, "process_index", lambda index=index: index)
+                results.append(read())
+        return results
+
+    return call
 
 
 @pytest.fixture

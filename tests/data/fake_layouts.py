@@ -6,7 +6,6 @@ transform to do something, small enough to be written in milliseconds.
 
 import base64
 import csv
-import io
 import itertools
 import pickle
 
@@ -18,6 +17,7 @@ from advspur.data import array_source, imagenet9, imagenet_c
 from advspur.data.label_maps import IMAGENET9, OBJECTNET, imagenet_wnids, rival10_labels
 from advspur.data.readers import READERS
 from advspur.models import Classifier
+from tests.data.own_files import encode, put
 
 
 def read(name, root, **options):
@@ -138,13 +138,10 @@ def write_imagenet_c(root, classes=(3, 500), per_class=2):
     rng = np.random.default_rng(1)
     for index in classes:
         for i in range(per_class):
-            content = io.BytesIO()
-            picture(rng, (224, 224))[0].save(content, format="JPEG", quality=85)
+            content = encode(picture(rng, (224, 224))[0], "JPEG", quality=85)
             name = f"{imagenet_wnids()[index]}/ILSVRC2012_val_{10 * index + i:08d}.JPEG"
             for cell in imagenet_c.SIZES:
-                path = root / cell / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.getvalue())
+                put(root / cell / name, content)
     return root
 
 
@@ -175,9 +172,7 @@ def write_rival10(root, per_class=2):
                 save(image, folder / f"{stem}.JPEG", format="JPEG")
                 save(mask, folder / f"{stem}_merged_mask.JPEG", format="JPEG")
                 np.save(folder / f"{stem}_attr_labels.npy", np.zeros((2, 18), int))
-                png = io.BytesIO()
-                mask.save(png, "PNG")
-                attributes = {"entire-object": base64.b64encode(png.getvalue()).decode()}
+                attributes = {"entire-object": base64.b64encode(encode(mask)).decode()}
                 (folder / f"{stem}_attr_dict.pkl").write_bytes(pickle.dumps(attributes))
                 if not (number == 1 and i == 0):
                     save(mask, root / split / "entire_object_masks" / f"{stem}.JPEG")

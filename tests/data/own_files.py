@@ -1,18 +1,25 @@
-"""Writes users' own data, small: images of one colour and tables that name them."""
+"""Writes small files: images, and tables that name them."""
 
 import csv
 import io
 
+import numpy as np
 from PIL import Image
 
 SIDE = 10  # pixels of an image
 
 
+def encode(image, kind="PNG", **options):
+    """The bytes of an image, Pillow's or an array."""
+    file = io.BytesIO()
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
 def png(color=(200, 30, 90), size=(SIDE, SIDE), mode="RGB"):
     """The bytes of an image of one colour."""
-    file = io.BytesIO()
-    Image.new(mode, size, color).save(file, format="PNG")
-    return file.getvalue()
+    return encode(Image.new(mode, size, color))
 
 
 def names(part):

@@ -4,21 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advspur.data.augment import (
-    AUGMENTATIONS,
-    CHANGES,
-    GEOMETRY,
-    _crop_box,
-    _cropped,
-    augment,
-    change,
-    change_masks,
-    draw,
-    flip,
-    jitter_colors,
-    rotate,
-    shift,
-)
+from advspur.data import augment
+from advspur.data.augment import AUGMENTATIONS, CHANGES, GEOMETRY
 from advspur.data.transforms import resize_and_crop
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -29,17 +16,17 @@ def test_a_shift_is_a_crop_of_the_padded_image():
     offsets = np.random.default_rng(0).integers(9, size=(50, 2))
     padded = np.pad(IMAGES, ((0, 0), (4, 4), (4, 4), (0, 0)))
     expected = [p[t : t + 12, s : s + 12] for p, (t, s) in zip(padded, offsets, strict=True)]
-    np.testing.assert_array_equal(shift(IMAGES, offsets), expected)
-    np.testing.assert_array_equal(shift(IMAGES, np.full((50, 2), 4)), IMAGES)
-    drawn = draw(np.random.default_rng(0), 2000, "cifar")["shift"]
+    np.testing.assert_array_equal(augment.shift(IMAGES, offsets), expected)
+    np.testing.assert_array_equal(augment.shift(IMAGES, np.full((50, 2), 4)), IMAGES)
+    drawn = augment.draw(np.random.default_rng(0), 2000, "cifar")["shift"]
     assert {*drawn.ravel()} == set(range(9))
 
 
 def test_flips_are_of_half_the_images():
     which = np.arange(50) % 3 == 0
     expected = [x[:, ::-1] if f else x for x, f in zip(IMAGES, which, strict=True)]
-    np.testing.assert_array_equal(flip(IMAGES, which), expected)
-    drawn = draw(np.random.default_rng(0), 2000, "flip")["flip"]
+    np.testing.assert_array_equal(augment.flip(IMAGES, which), expected)
+    drawn = augment.draw(np.random.default_rng(0), 2000, "flip")["flip"]
     assert abs(drawn.mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)  # four standard errors
 
 
@@ -50,12 +37,12 @@ def test_rotations_are_pillows(largest):
     angles = np.random.default_rng(1).uniform(-largest, largest, 200)
     turned = zip(images, angles, strict=True)
     expected = np.stack([np.asarray(Image.fromarray(x).rotate(a)) for x, a in turned])
-    assert np.mean(rotate(images, angles) == expected) > 0.999
-    np.testing.assert_array_equal(rotate(images, np.zeros(200)), images)
+    assert np.mean(augment.rotate(images, angles) == expected) > 0.999
+    np.testing.assert_array_equal(augment.rotate(images, np.zeros(200)), images)
 
 
 def test_colour_jitter_by_hand():
-    np.testing.assert_array_equal(jitter_colors(IMAGES, np.ones((50, 3))), IMAGES)
+    np.testing.assert_array_equal(augment.jitter_colors(IMAGES, np.ones((50, 3))), IMAGES)
     scales = np.array([[1.2, 0.9, 1.1]])
     pixels = np.clip(1.2 * IMAGES[0].astype(float), 0, 255)
     weights = np.array([0.299, 0.587, 0.114])
@@ -63,16 +50,18 @@ def test_colour_jitter_by_hand():
     pixels = np.clip(mean + 0.9 * (pixels - mean), 0, 255)
     grey = (pixels @ weights)[..., None]
     expected = np.clip(grey + 1.1 * (pixels - grey), 0, 255)
-    np.testing.assert_allclose(jitter_colors(IMAGES[:1], scales)[0], expected, atol=0.5 + 1e-3)
+    np.testing.assert_allclose(
+        augment.jitter_colors(IMAGES[:1], scales)[0], expected, atol=0.5 + 1e-3
+    )
 
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_batch_in_parts_is_changed_as_the_whole(kind):
-    values = draw(np.random.default_rng(3), 50, kind)
-    whole = change(IMAGES, values)
+    values = augment.draw(np.random.default_rng(3), 50, kind)
+    whole = augment.change(IMAGES, values)
     assert whole.dtype == np.uint8 and whole.shape == IMAGES.shape
     for rows in (slice(0, 20), slice(20, 50)):
-        part = change(IMAGES[rows], {name: v[rows] for name, v in values.items()})
+        part = augment.change(IMAGES[rows], {name: v[rows] for name, v in values.items()})
         np.testing.assert_array_equal(part, whole[rows])
     assert (kind == "none") == np.array_equal(whole, IMAGES)
 
@@ -101,19 +90,19 @@ def test_a_crop_that_finds_no_place_is_torchvisions_central_one(size):
     expected = np.asarray(crop.resize((8, 8), Image.Resampling.BILINEAR))
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        box = _crop_box(image, rng, area=(0.8, 1), aspect=(3 / 4, 5 / 4))
-        np.testing.assert_array_equal(_cropped(image, box, 8), expected)
+        box = augment._crop_box(image, rng, area=(0.8, 1), aspect=(3 / 4, 5 / 4))
+        np.testing.assert_array_equal(augment._cropped(image, box, 8), expected)
     near = image[:40, :50]  # its ratio is allowed, and no area fits: the whole
-    box = _crop_box(near, np.random.default_rng(0), area=(1.5, 2), aspect=(1e-9, 1e9))
+    box = augment._crop_box(near, np.random.default_rng(0), area=(1.5, 2), aspect=(1e-9, 1e9))
     whole = Image.fromarray(near).resize((8, 8), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(_cropped(near, box, 8), np.asarray(whole))
+    np.testing.assert_array_equal(augment._cropped(near, box, 8), np.asarray(whole))
 
 
 def test_a_crop_is_resized_alone():
     """What lies beside it does not matter, nor that it was cut from a larger image."""
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for seed in range(20):
-        found = _cropped(image, _crop_box(image, np.random.default_rng(seed)), 8)
+        found = augment._cropped(image, augment._crop_box(image, np.random.default_rng(seed)), 8)
         rng = np.random.default_rng(seed)
         while True:  # the same draws
             pixels = 2400 * rng.uniform(0.08, 1)
@@ -130,9 +119,9 @@ def test_a_crop_is_resized_alone():
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_augmentations_give_uint8_of_the_size(kind):
     for seed in range(5):
-        image, _ = augment(PHOTO, None, np.random.default_rng(seed), kind=kind, size=16)
+        image, _ = augment.augment(PHOTO, None, np.random.default_rng(seed), kind=kind, size=16)
         assert image.shape == (16, 16, 3) and image.dtype == np.uint8
-    again, _ = augment(PHOTO, None, np.random.default_rng(4), kind=kind, size=16)
+    again, _ = augment.augment(PHOTO, None, np.random.default_rng(4), kind=kind, size=16)
     np.testing.assert_array_equal(image, again)
     if kind == "none":
         np.testing.assert_array_equal(image, resize_and_crop(PHOTO, 16))
@@ -157,10 +146,10 @@ def test_a_mask_goes_with_its_image(kind, size, monkeypatch):
     photo = PHOTO[:, :40] if size == 40 else PHOTO
     for seed in range(20):
         rngs = [np.random.default_rng(seed) for _ in range(2)]
-        image, mask = augment(photo, photo[..., :2], rngs[0], kind=kind, size=size)
+        image, mask = augment.augment(photo, photo[..., :2], rngs[0], kind=kind, size=size)
         np.testing.assert_array_equal(image[..., :2], mask)
         assert mask.dtype == np.uint8
-        alone, none = augment(photo, None, rngs[1], kind=kind, size=size)
+        alone, none = augment.augment(photo, None, rngs[1], kind=kind, size=size)
         np.testing.assert_array_equal(alone, image)  # a mask takes no random number
         assert none is None and rngs[0].random() == rngs[1].random()
 
@@ -170,16 +159,16 @@ def test_colours_do_not_change_a_mask(kind):
     object_mask = np.full((40, 60, 1), 255, np.uint8)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        _, mask = augment(PHOTO, object_mask, rng, kind=kind, size=40)
+        _, mask = augment.augment(PHOTO, object_mask, rng, kind=kind, size=40)
         assert {*np.unique(mask)} <= {0, 255}  # 0 in padding, and in the corners of rotations
         assert kind in ("crop_flip", "cifar") or np.all(mask == 255)
 
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_masks_of_a_batch_go_with_its_images(kind):
-    values = draw(np.random.default_rng(3), 50, kind)
+    values = augment.draw(np.random.default_rng(3), 50, kind)
     geometry = {name: v for name, v in values.items() if name in GEOMETRY}
-    images = change(np.repeat(MASKS, 3, axis=-1), geometry)
-    masks = change_masks(MASKS, values)
+    images = augment.change(np.repeat(MASKS, 3, axis=-1), geometry)
+    masks = augment.change_masks(MASKS, values)
     np.testing.assert_array_equal(images[..., :1], masks)
     assert (kind == "none") == np.array_equal(masks, MASKS)

@@ -8,18 +8,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-from advspur._checks import InputError
-from advspur.data import array_source, train_batches
-from advspur.data.background import (
-    MASK_FAULTS,
-    add_noise,
-    changes_background,
-    mix_rests,
-    require_masks,
-    spoil_masks,
-)
+from advspur.data import array_source, background, train_batches
+from advspur.data.background import MASK_FAULTS, add_noise, mix_rests, spoil_masks
 from advspur.data.layouts import SkippingUnreadable
 from advspur.data.table import Table
+from tests.refusals import refused
 
 N, SIZE = 40, 12
 RNG = np.random.default_rng(0)
@@ -37,9 +30,9 @@ def source(images=IMAGES, masks=MASKS, *, one_by_one=False):
     return array_source(images, np.arange(N), num_classes=N, mask=masks)
 
 
-def take(count, of=None, **background):
-    given = OPTIONS | {k: background.pop(k) for k in [*background] if k in (*OPTIONS, "start_step")}
-    stream = train_batches(of or source(), background=background, **given)
+def take(count, of=None, **options):
+    given = OPTIONS | {k: options.pop(k) for k in [*options] if k in (*OPTIONS, "start_step")}
+    stream = train_batches(of or source(), background=options, **given)
     return list(itertools.islice(stream, count))
 
 
@@ -182,23 +175,16 @@ EVERYTHING = {"noise_std": 0.1, "mix_share": 0.5, "fault_pixels": 1}
 
 @pytest.mark.parametrize("one_by_one", (False, True))
 @pytest.mark.parametrize("fault", ("shifted", "random"))
-def test_the_stream_can_be_resumed_and_shared_by_processes(fault, one_by_one, monkeypatch):
+def test_the_stream_can_be_resumed_and_shared_by_processes(fault, one_by_one, in_processes):
     of = source(one_by_one=one_by_one)
     options = EVERYTHING | {"mask_fault": fault, "augmentation": "crop_flip"}
     whole = take(6, of, **options)
-    for expected, got in zip(whole[4:], take(2, of, start_step=4, **options), strict=True):
-        for one, other in zip(expected, got, strict=True):
-            assert_array_equal(one, other)
+    jax.tree.map(assert_array_equal, whole[4:], take(2, of, start_step=4, **options))
     other_seed = take(6, of, seed=1, **options)
     assert np.any(other_seed[0].image != whole[0].image)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    parts = []
-    for index in range(2):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        parts.append(take(6, of, **options))
-    for expected, *shares in zip(whole, *parts, strict=True):
-        for field, *of_parts in zip(expected, *shares, strict=True):
-            assert_array_equal(np.concatenate(of_parts), field)
+    shares = in_processes(2, lambda: take(6, of, **options))
+    joined = jax.tree.map(lambda *arrays: np.concatenate(arrays), *shares)
+    jax.tree.map(assert_array_equal, joined, whole)
 
 
 @pytest.mark.parametrize("one_by_one", (False, True))
@@ -208,18 +194,14 @@ def test_no_change_leaves_the_stream_as_it_is(one_by_one):
     stream = train_batches(of, **OPTIONS | {"augmentation": "cifar"})
     expected = list(itertools.islice(stream, 3))
     nothing = {"noise_share": 0.5, "fault_pixels": 2, "augmentation": "cifar"}
-    for one, other in zip(expected, take(3, of, **nothing), strict=True):
-        for a, b in zip(one, other, strict=True):
-            assert_array_equal(a, b)
+    jax.tree.map(assert_array_equal, expected, take(3, of, **nothing))
 
 
 @pytest.mark.parametrize("of", (lambda table: table, SkippingUnreadable))
 def test_data_without_masks_are_refused_in_one_line(of):
     bare = of(array_source(IMAGES, np.arange(N), num_classes=N))
-    with pytest.raises(InputError, match=r"background needs masks, and .* has none: ") as caught:
-        take(1, bare, noise_std=0.1)
-    assert "\n" not in str(caught.value)
-    require_masks(of(source()), "the test")
-    assert not changes_background(noise_share=1.0, fault_pixels=3)
-    for asked in ({"noise_std": 0.1}, {"mix_share": 0.1}, {"mask_fault": "random"}):
-        assert changes_background(**asked)
+    refused(r"background needs masks, and .* has none: ", take, 1, bare, noise_std=0.1)
+    background.require_masks(of(source()), "the test")
+    assert not background.changes_background(noise_share=1.0, fault_pixels=3)
+    for options in ({"noise_std": 0.1}, {"mix_share": 0.1}, {"mask_fault": "random"}):
+        assert background.changes_background(**options)

@@ -1,6 +1,5 @@
 """Batches: every example counted once, and a training stream that can be resumed."""
 
-import io
 import itertools
 import subprocess
 import sys
@@ -10,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from PIL import Image
 
 from advspur._checks import InputError
 from advspur.data import array_source, eval_batches, train_batches
 from advspur.data.batches import shard
 from advspur.data.table import Table
+from tests.data.own_files import encode
+from tests.refusals import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 8
@@ -26,12 +26,6 @@ OPTIONS = {"batch_size": 4, "image_size": SIZE, "augmentation": "cifar", "seed":
 
 def take(count, **change):
     return list(itertools.islice(train_batches(SOURCE, **(OPTIONS | change)), count))
-
-
-def assert_equal(one, other):
-    for a, b in zip(one, other, strict=True):
-        for name, x, y in zip(a._fields, a, b, strict=True):
-            assert_array_equal(x, y, err_msg=name)
 
 
 @pytest.mark.parametrize("batch_size", (1, 4, 16))
@@ -75,9 +69,7 @@ def test_examples_stay_in_order_whatever_the_work_for_each():
 @pytest.mark.parametrize("bad", (0, 5, 10))
 def test_a_damaged_file_is_one_error_with_its_name(bad):
     """It is read in a thread; what surfaces is the InputError itself."""
-    file = io.BytesIO()
-    Image.fromarray(IMAGES[0]).save(file, "PNG")
-    encoded = [file.getvalue()] * 11
+    encoded = [encode(IMAGES[0])] * 11
     encoded[bad] = encoded[bad][:60]
     paths = [f"photo_{i}.png" for i in range(11)]
     source = Table(11, image=encoded, label=np.arange(11), path=paths)
@@ -109,14 +101,15 @@ def test_masks_are_eight_bit_whatever_they_were():
 
 
 @pytest.mark.parametrize("processes", (2, 5))
-def test_processes_share_the_batches_and_leave_none_out(processes, monkeypatch):
+def test_processes_share_the_batches_and_leave_none_out(processes, in_processes):
     """Of 11 examples in batches of 4, the fourth and fifth process have none."""
-    shares = []
-    for index in range(processes):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        options = {"batch_size": 4, "image_size": SIZE, "every": processes}
-        shares.append([b.label[b.valid].tolist() for b in eval_batches(SOURCE, **options)])
+
+    def labels():
+        batches = eval_batches(SOURCE, batch_size=4, image_size=SIZE, every=processes)
+        return [batch.label[batch.valid].tolist() for batch in batches]
+
     whole = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
+    shares = in_processes(processes, labels)
     assert shares == [whole[index::processes] for index in range(processes)]
 
 
@@ -125,7 +118,7 @@ def test_the_training_stream_is_a_function_of_the_seed_and_can_be_resumed():
     for batch in take(3, augmentation="none"):
         assert_array_equal(batch.image, IMAGES[batch.label])
     for start in (0, 1, 7):
-        assert_equal(first[start:], take(9 - start, start_step=start))
+        jax.tree.map(assert_array_equal, first[start:], take(9 - start, start_step=start))
     assert any(np.any(a.label != b.label) for a, b in zip(first, other, strict=True))
     assert all(np.all(b.valid) for b in first)
     assert {b.image.shape for b in first} == {(4, SIZE, SIZE, 3)}
@@ -158,7 +151,7 @@ def test_masks_follow_their_images_into_training(encoded, augmentation, monkeypa
 
 @pytest.mark.parametrize("encoded", (False, True))
 @pytest.mark.parametrize("augmentation", ("none", "cifar"))
-def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, monkeypatch):
+def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, in_processes):
     """Whether its images are arrays or are decoded one by one."""
     masks = IMAGES[..., :1]
     rows = [{"image": x, "mask": mask} for x, mask in zip(IMAGES, masks, strict=True)]
@@ -166,25 +159,20 @@ def test_processes_share_a_batch_as_one_process_has_it(encoded, augmentation, mo
     source = array_source(IMAGES, np.arange(11), num_classes=11, mask=masks)
     source = other if encoded else source
     options = OPTIONS | {"batch_size": 6, "augmentation": augmentation, "start_step": 1}
-    whole = list(itertools.islice(train_batches(source, **options), 4))
-    parts = []
-    with monkeypatch.context() as processes:
-        processes.setattr(jax, "process_count", lambda: 3)
-        for index in range(3):
-            processes.setattr(jax, "process_index", lambda index=index: index)
-            parts.append(list(itertools.islice(train_batches(source, **options), 4)))
-    for step, batch in enumerate(whole):
-        for name, field, *of_parts in zip(batch._fields, batch, *(p[step] for p in parts)):  # noqa: B905
-            assert_array_equal(np.concatenate(of_parts), field, err_msg=name)
+
+    def read(source=source):
+        return list(itertools.islice(train_batches(source, **options), 4))
+
+    whole = read()
+    joined = jax.tree.map(lambda *shares: np.concatenate(shares), *in_processes(3, read))
+    jax.tree.map(assert_array_equal, joined, whole)
     # What the two ways have in common is the order.
-    labels = [b.label for b in itertools.islice(train_batches(other, **options), 4)]
-    assert_array_equal(labels, [b.label for b in whole])
+    assert_array_equal([b.label for b in read(other)], [b.label for b in whole])
 
 
 def test_a_batch_that_does_not_divide_by_the_processes_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    with pytest.raises(InputError, match="batch_size = 4 does not divide by 3 processes"):
-        train_batches(SOURCE, **OPTIONS)
+    refused("batch_size = 4 does not divide by 3 processes", train_batches, SOURCE, **OPTIONS)
 
 
 def test_shards_split_the_leading_axis_of_every_field():
@@ -193,17 +181,16 @@ def test_shards_split_the_leading_axis_of_every_field():
     assert sharded.image.shape == (2, 2, SIZE, SIZE, 3)
     for whole, parts in zip(batch, sharded, strict=True):
         assert_array_equal(np.concatenate(parts), whole)
-    with pytest.raises(InputError, match="4 does not divide by 3 devices; .* 3 and 6"):
-        shard(batch, 3)
+    refused("4 does not divide by 3 devices; .* 3 and 6", shard, batch, 3)
 
 
 def test_worker_processes_give_the_same_stream_also_where_no_script_has_parsed_flags():
     """In an interpreter of its own, as flags are parsed once for all."""
     program = (
-        "from tests.data.test_batches import OPTIONS, assert_equal, take\n"
+        "from tests.data.test_batches import assert_array_equal, jax, take\n"
         "if __name__ == '__main__':\n"
-        "    one = take(3, augmentation='imagenet')\n"
-        "    assert_equal(one, take(3, augmentation='imagenet', num_workers=2))\n"
+        "    one, two = (take(3, augmentation='imagenet', num_workers=n) for n in (0, 2))\n"
+        "    jax.tree.map(assert_array_equal, one, two)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from advspur._checks import InputError
 from advspur.data import array_source, cifar10, inject_color_shift
 from advspur.data.color_shift import clipped_share, read, shifted_table
+from tests.refusals import refused
 
 LABELS = np.repeat(np.arange(10), 1000)
 IMAGES = np.random.default_rng(0).integers(0, 256, (10_000, 2, 2, 3), np.uint8)
@@ -91,8 +91,7 @@ def test_test_images_are_those_of_the_training_function_at_two_ratios(written):
     share = clipped_share(images, labels, majority, shift=16 / 255)
     assert parts["test"].facts == {"clipped_share": share} and parts["uncorrelated"].facts == {}
     assert parts["test"].digest != parts["uncorrelated"].digest
-    with pytest.raises(InputError, match="60 images, 10,000 are published"):
-        read(root)
+    refused("60 images, 10,000 are published", read, root)
 
 
 @pytest.mark.parametrize(
@@ -111,5 +110,4 @@ def test_test_images_are_those_of_the_training_function_at_two_ratios(written):
 )
 def test_bad_values_are_refused(change, message):
     call = {"images": IMAGES, "labels": LABELS, "rho": 2} | change
-    with pytest.raises(InputError, match=message):
-        inject_color_shift(call.pop("images"), call.pop("labels"), **call)
+    refused(message, inject_color_shift, call.pop("images"), call.pop("labels"), **call)

@@ -9,6 +9,7 @@ import pytest
 from advspur._checks import InputError
 from advspur.data.image_lists import image_list
 from advspur.data.table import Table
+from tests.refusals import refused
 
 NAMES = [f"n0{k}/val_{3 * k + i}.JPEG" for k in range(2) for i in range(3)]
 SHARED = ["n02/same.JPEG", "n03/same.JPEG"]
@@ -34,8 +35,7 @@ def test_the_first_images_are_named_by_how_many_there_are():
     name, rows = image_list(numbered(10), "test", "first", 1000)
     assert name == "test[:10]" and rows.tolist() == list(range(10))
     for images in ("first", "spread"):
-        with pytest.raises(InputError, match="num_images = 0"):
-            image_list(numbered(10), "test", images, 0)
+        refused("num_images = 0", image_list, numbered(10), "test", images, 0)
 
 
 @pytest.mark.parametrize("depth", (1, 2))

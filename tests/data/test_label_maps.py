@@ -4,15 +4,8 @@ import json
 
 import numpy as np
 
-from advspur.data.label_maps import (
-    IMAGENET9,
-    OBJECTNET,
-    RIVAL10,
-    imagenet9_map,
-    imagenet_wnids,
-    objectnet_map,
-    rival10_labels,
-)
+from advspur.data import label_maps
+from advspur.data.label_maps import IMAGENET9, OBJECTNET, RIVAL10, imagenet_wnids
 
 
 def facts(shared, name):
@@ -32,7 +25,7 @@ def test_imagenet9_map_is_the_official_one(shared):
         for part in c["ranges"]:
             first, last = part if isinstance(part, list) else (part, part)
             expected[first : last + 1] = c["label"]
-    np.testing.assert_array_equal(imagenet9_map(), expected)
+    np.testing.assert_array_equal(label_maps.imagenet9_map(), expected)
     assert list(IMAGENET9) == [c["release_dir"] for c in classes]
 
 
@@ -57,11 +50,11 @@ def test_objectnet_map_follows_from_the_mapping_files_of_the_release(shared):
         if label in classes
     }
     assert derived == {folder: sorted(indices) for folder, indices in OBJECTNET.items()}
-    groups = objectnet_map()
+    groups = label_maps.objectnet_map()
     assert np.sum(groups >= 0) == 125 and groups.max() == 112
 
 
 def test_rival10_labels_are_not_cifars(shared):
     rows = facts(shared, "rival10_wnids")
     assert list(RIVAL10) == rows["labels"]
-    assert rival10_labels() == {c["wnid"]: c["rival10_label"] for c in rows["classes"]}
+    assert label_maps.rival10_labels() == {c["wnid"]: c["rival10_label"] for c in rows["classes"]}

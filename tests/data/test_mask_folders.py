@@ -1,20 +1,18 @@
 """Masks in a folder beside ImageNet: each training image has one, or a line says which has not."""
 
-import io
 import itertools
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from PIL import Image
 from prepare_data import prepare_arrays
 
-from advspur._checks import InputError
 from advspur.data import folder_source, open_dataset, tfds_source, train_batches
 from advspur.data.augment import AUGMENTATIONS
 from advspur.data.layouts import SkippingUnreadable
 from advspur.data.mask_folders import with_masks
 from advspur.data.table import Table
+from tests.data.own_files import encode, put
 from tests.refusals import refused
 
 CLASSES = ("n01440764", "n01443537")
@@ -27,25 +25,14 @@ IMAGES = {
 OPTIONS = {"batch_size": 6, "image_size": 16, "seed": 0}
 
 
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def put(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
 @pytest.fixture
 def root(tmp_path):
     """Grey photographs, that their masks are equal to."""
     for name, image in IMAGES.items():
         grey = np.repeat(image[..., :1], 3, axis=-1)
         for part in ("train", "val"):
-            put(tmp_path / "imagenet2012" / part / f"{name}.JPEG", png(grey))
-        put(tmp_path / "masks" / f"{name}.png", png(image[..., 0]))
+            put(tmp_path / "imagenet2012" / part / f"{name}.JPEG", encode(grey))
+        put(tmp_path / "masks" / f"{name}.png", encode(image[..., 0]))
     return tmp_path
 
 
@@ -100,9 +87,9 @@ def test_masks_that_are_not_there_are_counted_at_once(root):
 
 
 BAD = {
-    "truncated": (lambda png: png[:60], "_0.png is not a readable image"),
+    "truncated": (lambda content: content[:60], "_0.png is not a readable image"),
     "empty": (lambda _: b"", "_0.png is not a readable image"),
-    "of another size": (lambda _: png(np.zeros((40, 30), np.uint8)), "30 x 40, its image 40 x 30"),
+    "of another size": (lambda _: encode(np.zeros((40, 30), np.uint8)), "30 x 40, its image 40"),
 }
 
 
@@ -125,7 +112,7 @@ def records(**names):
     def load(row):
         name, image = list(IMAGES.items())[row["index"]]
         name = f"{name.split('/')[1]}.JPEG"
-        example = {"image": png(image), "label": row["index"] // 3, "path": "a record"}
+        example = {"image": encode(image), "label": row["index"] // 3, "path": "a record"}
         return example | {key: name for key in names}
 
     return Table(2, load, root="there", index=range(len(IMAGES)))
@@ -158,7 +145,7 @@ def test_records_that_tfds_wrote_say_their_names(root, tmp_path):
     def examples():
         for number, (name, image) in enumerate(IMAGES.items()):
             file_name = f"{name.split('/')[1]}.JPEG"
-            yield number, {"image": png(image), "label": number // 3, "file_name": file_name}
+            yield number, {"image": encode(image), "label": number // 3, "file_name": file_name}
 
     with tfds.core.registered.skip_registration():
 
@@ -192,5 +179,4 @@ def test_images_of_masked_folders_are_those_of_the_folder(root):
     source = folder_source(root / "imagenet2012" / "train")
     table = with_masks(source, root / "masks")
     assert len(table) == len(source) and table.num_classes == 2
-    with pytest.raises(InputError, match="masks in .* are missing"):
-        with_masks(source, root / "imagenet2012")
+    refused("masks in .* are missing", with_masks, source, root / "imagenet2012")

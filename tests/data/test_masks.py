@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from advspur._checks import InputError
 from advspur.data.masks import check_masks, dilate, mask_regions
+from tests.refusals import refused
 
 CROSS = np.array([[abs(x) * abs(y) == 0 for x in range(-2, 3)] for y in range(-2, 3)])
 
@@ -82,5 +82,4 @@ def test_the_maximum_is_of_the_image_and_not_of_the_batch():
 def test_options_are_refused_by_name():
     options = {"mask": "soft", "dilation_rounds": 0, "spurious_region": "complement"}
     for name, value in {"mask": "hard", "spurious_region": "rest", "dilation_rounds": -1}.items():
-        with pytest.raises(InputError, match=f"{name} = {value!r}"):
-            check_masks(**options | {name: value})
+        refused(f"{name} = {value!r}", check_masks, **options | {name: value})

@@ -16,6 +16,7 @@ from advspur.data.label_maps import OBJECTNET, imagenet_wnids, rival10_labels
 from advspur.data.layouts import MissingData
 from advspur.data.readers import READERS, check_directory
 from tests.data.fake_layouts import cut_short, read
+from tests.refusals import refused
 
 WRITTEN = {
     "imagenet": {"val": 10},
@@ -199,8 +200,7 @@ def test_what_is_missing_is_named_or_left_out(what, copy, published):
     name, damage, strictly, partly = DAMAGED[what]
     root = copy(name)
     damage(root)
-    with pytest.raises(InputError, match=strictly):
-        read(name, root, allow_partial=False)
+    refused(strictly, read, name, root, allow_partial=False)
     if not isinstance(partly, dict):
         with pytest.raises(InputError, match=partly or strictly) as error:
             read(name, root)
@@ -282,8 +282,7 @@ def test_the_digest_of_a_part_is_of_the_bytes_of_its_files(name, file, part, lef
     ),
 )
 def test_options_are_refused_by_name(name, options, message, written):
-    with pytest.raises(InputError, match=message):
-        read(name, written / name, **options)
+    refused(message, read, name, written / name, **options)
 
 
 # Checking a directory.
@@ -348,12 +347,10 @@ def test_records_of_arrays_are_checked_and_data_made_of_others_are_not(check, wr
     complete, said = check("cifar10", written / "cifar10")
     assert not complete and said[0] == "cifar10 test: 60 of 10,000 images"
     for name in ("cifar_color_shift", "spurious_shapes"):
-        with pytest.raises(InputError, match=f"NAME = '{name}' is not known; .* 'cifar10'"):
-            check(name, written / "cifar10")
+        refused(f"NAME = '{name}' is not known; .* 'cifar10'", check, name, written / "cifar10")
 
 
 def test_nothing_there_and_no_such_data_set(check, tmp_path):
     with pytest.raises(MissingData, match=r"no Waterbirds in .*: expected metadata.csv"):
         check("waterbirds", tmp_path)
-    with pytest.raises(InputError, match="NAME = 'mnist' is not known; allowed: 'imagenet'"):
-        check("mnist", tmp_path)
+    refused("NAME = 'mnist' is not known; allowed: 'imagenet'", check, "mnist", tmp_path)

@@ -12,6 +12,7 @@ from advspur.data.label_maps import imagenet_wnids
 from advspur.data.transforms import STANDARD
 from configs import evaluate as evaluate_config
 from tests.data.fake_layouts import read, write_table
+from tests.refusals import refused
 
 FIRST, SECOND = (imagenet_wnids()[index] for index in (0, 7))  # feature 11 of SECOND is spurious
 
@@ -113,8 +114,7 @@ def test_damaged_answers_are_named_by_their_line(root):
         (f"{text}{lines[-1]}\n", "lines 21 and 22 are by one worker"),
     ):
         file.write_text(damaged)
-        with pytest.raises(InputError, match=message):
-            load(root)
+        refused(message, load, root)
 
 
 def test_a_manifest_gives_the_same_examples(written, tmp_path):
@@ -166,22 +166,19 @@ def test_a_wordnet_dict_is_parsed_and_not_executed(root, tmp_path):
     nested, wrong = "{" * 5000 + "}" * 5000, ("{[1]: 'n01440764'}", "{None: 'n01440764'}")
     for damaged in (hostile, nested, *wrong, "{'a'}", "", "}{"):
         file.write_text(f"wordnet_dict = {damaged}")
-        with pytest.raises(InputError, match="wordnet_dict.py is not a dictionary of wnids"):
-            load(root)
+        refused("wordnet_dict.py is not a dictionary of wnids", load, root)
         assert not mark.exists()
 
 
 def test_a_wordnet_dict_in_another_order_is_refused(root):
     (root / "wordnet_dict.py").write_text(f"{{0: {SECOND!r}, 7: {FIRST!r}}}")
-    with pytest.raises(InputError, match=f"class 0 is {SECOND!r}, which is not its ImageNet wnid"):
-        load(root)
+    refused(f"class 0 is {SECOND!r}, which is not its ImageNet wnid", load, root)
 
 
 def test_masks_of_another_size_are_refused(root):
     path = root / FIRST / "feature_11" / f"{FIRST}_2.JPEG"
     Image.new("L", (256, 224)).save(path)
-    with pytest.raises(InputError, match=f"{path.name} is 256 x 224; masks are 224 x 224"):
-        of_stem(load(root), path.stem)
+    refused(f"{path.name} is 256 x 224; masks are 224 x 224", of_stem, load(root), path.stem)
     with pytest.warns(UserWarning, match="images: 1 of 5 images are unreadable"):
         table = load(root, skip_unreadable=True)
     assert path.stem not in [p.stem for p in table.columns["path"]]

@@ -12,6 +12,7 @@ from advspur.data.files import file_table
 from advspur.data.table import Table
 from advspur.data.transforms import BICUBIC, SQUARED, STANDARD, Transform
 from tests.data.fake_layouts import picture, save
+from tests.refusals import refused
 
 NUM = 11
 IMAGES = np.random.default_rng(0).integers(0, 256, (NUM, 8, 8, 3), np.uint8)
@@ -144,5 +145,4 @@ def test_equal_rows_at_other_places_are_other_data():
     ),
 )
 def test_arrays_that_do_not_fit_are_refused(change, message):
-    with pytest.raises(InputError, match=message):
-        arrays(**change)
+    refused(message, arrays, **change)
