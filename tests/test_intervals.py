@@ -73,7 +73,7 @@ def test_ends_of_a_ratio():
     found = ratio(Estimate(0.5, 0.4, 0.6, 9), Estimate(0.8, 0.7, 0.9, 7))
     assert found.value == pytest.approx(0.625, abs=1e-12) and found.num_examples == 7
     for end, sign in ((found.low, 1), (found.high, -1)):
-        gap = 0.5 - end * 0.8  # the end is the ratio r at which this is as long as its interval
+        gap = 0.5 - end * 0.8  # at the end r, this is as long as its interval
         assert gap == pytest.approx(sign * 0.1 * math.hypot(1, end), abs=1e-12)
     certain = ratio(Estimate(0.5, 0.5, 0.5, 9), Estimate(0.8, 0.8, 0.8, 9))
     assert certain[:3] == pytest.approx(3 * [0.625], abs=1e-12)

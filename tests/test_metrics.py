@@ -128,7 +128,7 @@ def formula(c, s):
 SENSITIVITIES = (
     (([1, 0, 0, 1], [1, 1, 1, 0], [0, 0, 1, 1]), [1 / 2], [3 / 4]),  # (1/4) / (3/4) = 1/3
     (([1, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 1]), [3 / 4], [1 / 2]),
-    # Class 0 has three images, class 1 one.
+    # Class 0 has three images, class 1 has one.
     (
         ([[1, 1, 0, 1], [1, 0, 1, 0]], [[1, 1, 1, 1], [1, 1, 1, 0]], [0, 0, 0, 1]),
         [(2 / 3 + 1) / 2, (2 / 3 + 0) / 2],
@@ -164,7 +164,7 @@ def test_relative_sensitivity_by_hand(arrays, a_c, a_s):
 def test_relative_sensitivity_without_room_is_0(right):
     outcome = np.full((2, 6), right)
     estimate = metrics.relative_sensitivity(outcome, outcome, [0, 1, 2, 0, 1, 2])
-    assert tuple(estimate) == (0, -1, 1, 6)  # unknown
+    assert tuple(estimate) == (0, -1, 1, 6)  # nothing separates the regions
 
 
 def test_balanced_accuracy_by_hand():
@@ -221,7 +221,7 @@ def test_corruption_means_by_hand():
     error = metrics.mean_corruption_error(CELLS, [0.5, 0.8])
     expected = ((3 / 6) / 0.5 + (2 / 6) / 0.8) / 2
     assert error.value == pytest.approx(expected, abs=1e-12) and error.num_examples == 3
-    # As bad as the baseline is 1; all right is 0.
+    # The baseline has 1; 0 means that all are right.
     assert metrics.mean_corruption_error(CELLS, [1 / 2, 1 / 3]).value == pytest.approx(1, abs=1e-12)
     best = metrics.mean_corruption_error(np.ones((2, 2, 3)), [0.5, 0.8])
     scale = (1 / 0.5 + 1 / 0.8) / 2  # of three images: Wilson's upper end for 0 of 3
@@ -274,9 +274,9 @@ def test_an_unpaired_relative_gap_resamples_the_sets_independently():
     # Delta method for 1 - b/a of independent a and b.
     spread = 0.5 / 0.8 * math.sqrt(0.2 / 0.8 / 300 + 0.5 / 0.5 / 500)
     assert found.high - found.low == pytest.approx(2 * Z * spread, rel=0.1)
-    # Equal sets: paired, the gap is surely 0; unpaired, the draws must not go together.
+    # For equal sets, a paired gap is always 0; unpaired draws must be independent.
     alike = metrics.relative_background_gap(same, same, paired=False)
-    # No pair that differs, of 300: the interval has a length all the same.
+    # No pair of 300 differs, but the interval has a length.
     none = metrics.relative_background_gap(same, same)
     assert none.low < none.value == 0 < none.high < 0.1
     assert alike.high - alike.low == pytest.approx(2 * Z * math.sqrt(2 * 0.25 / 300), rel=0.1)

@@ -123,7 +123,7 @@ def test_projection_of_an_image_sized_vector_ends_inside(p, radius):
     # Float32 sums of 150,528 terms: the slack is that of attacks.check_perturbation.
     assert norm <= radius * (1 + 1e-5)
     if p != math.inf or radius == 1e-3:
-        # The l1 threshold is of the size of the entries (20), so it rounds by 2e-6.
+        # The l1 threshold is about as large as the entries (20), so rounding is 2e-6.
         assert norm >= radius * (1 - 1e-4) - 1e-5
 
 

@@ -126,7 +126,7 @@ def _noise_records(model, table, chosen, key, running):
         return {
             "label": label,
             "has_core": jnp.any(core > 0, axis=(1, 2, 3)),
-            "clean": correct_clean(model, image, label),
+            "clean": correct_clean(model, image, label),  # refuses logits that are not finite
             "share": share,
             "has_share": has_share,
             "area": jnp.mean(rest, axis=(1, 2, 3)),
@@ -134,18 +134,19 @@ def _noise_records(model, table, chosen, key, running):
 
     key_data = jax.random.key_data(key).tolist()
     identity = ["regions", key_data, noises, chosen.trials, chosen.of_masks]
-    found = outcomes(measure, model, table, identity, passes=chosen.passes, **running)
-    require(np.any(found["has_core"]), f"every mask of {table!r} is empty: no image has a core")
-    found = {name: values[found["has_core"]] for name, values in found.items()}
-    labels, protocol = found["label"], chosen.protocol
-    nfs = mean_value(found["share"][found["has_share"]])
+    results = outcomes(measure, model, table, identity, passes=chosen.passes, **running)
+    has_core = results["has_core"]
+    require(np.any(has_core), f"every mask of {table!r} is empty: no image has a core")
+    results = {name: values[has_core] for name, values in results.items()}
+    labels, protocol = results["label"], chosen.protocol
+    nfs = mean_value(results["share"][results["has_share"]])
     records = [
         record("norm_fraction_spurious", nfs, options=protocol),
-        record("spurious_area", mean_value(found["area"]), options=protocol),
+        record("spurious_area", mean_value(results["area"]), options=protocol),
     ]
     trials = {"trials": chosen.trials} if chosen.trials > 1 else {}
     for family, levels in noises:
-        right = found[family].reshape(len(labels), chosen.trials, 2, len(levels))
+        right = results[family].reshape(len(labels), chosen.trials, 2, len(levels))
         right = right.transpose(2, 3, 1, 0)  # [region, level, trial, n]
         options, kind = {"family": family} | trials | protocol, ("noise", "", "level")
         records += _sensitivity_records(kind, right, labels, chosen.names, options, levels)
@@ -174,10 +175,10 @@ def _attack_records(model, table, chosen, running):
         options = attack | {"p": "inf" if p == math.inf else p}
         passes = 2 * len(epsilons) * attack_passes(chosen.attack_steps)
         identity = ["regions attack", options, epsilons, chosen.of_masks]
-        found = outcomes(measure, model, attacked, identity, passes=passes, **running)
-        has_core = found["has_core"]
-        right = found["right"][has_core].reshape(-1, 2, len(epsilons)).transpose(1, 2, 0)
-        right, labels = right[:, :, None], found["label"][has_core]
+        results = outcomes(measure, model, attacked, identity, passes=passes, **running)
+        has_core = results["has_core"]
+        right = results["right"][has_core].reshape(-1, 2, len(epsilons), 1).transpose(1, 2, 3, 0)
+        labels = results["label"][has_core]
         options, kind = options | chosen.protocol, ("attack", "adversarial_", "epsilon")
         records += _sensitivity_records(kind, right, labels, chosen.names, options, epsilons)
     return records

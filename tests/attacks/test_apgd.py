@@ -130,9 +130,8 @@ def test_one_key_is_split_into_one_per_image():
 
 def test_a_target_is_the_class_aimed_at():
     """On a linear model, the best point is as close to the target as ball and box allow."""
-    params = oracles.linear_params(
-        (N, *SHAPE), PARAMS["A"], [90.0, 0, 0, 0]
-    )  # no way out of class 0
+    bias = [90.0, 0, 0, 0]  # class 0 stays the prediction
+    params = oracles.linear_params((N, *SHAPE), PARAMS["A"], bias)
     targets = np.array([1, 2, 3, 1, 2, 3])
     for epsilon in (0.05, 0.3):
         call = {"labels": np.zeros(N, int), "epsilon": epsilon, "targets": targets}

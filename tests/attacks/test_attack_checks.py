@@ -241,7 +241,7 @@ def test_a_restart_with_logits_not_finite_is_an_error():
     images = np.full((2, 4, 4, 3), 0.5, np.float32)
 
     def logits_fn(x):
-        bad = x[:, 1, 1, 1] > 0.5  # of about half of the random starts
+        bad = x[:, 1, 1, 1] > 0.5  # for about half of the random starts
         return jnp.where(bad[:, None], jnp.nan, linear(x))
 
     call = {"p": math.inf, "epsilon": 0.1, "random_start": "ball", "restarts": 8}

@@ -105,7 +105,8 @@ def test_each_run_of_an_attack_gets_what_the_previous_one_left(toy):
     assert result.attacks[0].gradients == 101 * tried
     assert result.attacks[0].forwards == 3 * tried
     assert result.robust.tolist() == [False, False, True]
-    (cost,) = linf(*grey(0.9, 0.8, 0.7), attacks=["square"]).attacks  # queries are an image's own
+    images, labels = grey(0.9, 0.8, 0.7)  # queries are counted per image
+    (cost,) = linf(images, labels, attacks=["square"]).attacks
     assert (cost.gradients, cost.forwards) == (0, 3 * (7 + 3))
 
 
@@ -153,10 +154,10 @@ def test_padded_rows_are_not_counted(monkeypatch):
     """Padding repeats the first row, which is fooled and has no gradient."""
 
     def last_run(images, epsilon, run, member):
-        return images - (0.1 if run == member.num_runs - 1 else 0), run < 2  # the padding's as well
+        return images - (0.1 if run == member.num_runs - 1 else 0), run < 2  # also for padding
 
     replace(monkeypatch, last_run)
-    for name in ("apgd-dlr", "apgd-t"):  # one run, and nine of which the last one succeeds
+    for name in ("apgd-dlr", "apgd-t"):  # one run; nine runs, the last of which succeeds
         log = []
         result = linf(*grey(0.52, 0.54, 0.53), log=log.append, batch_size=64, attacks=[name])
         assert f"{name} - 1/1 - 3 out of 3 successfully perturbed" in log
@@ -183,7 +184,7 @@ def test_no_attack_runs_if_all_are_lost_and_all_run_if_nothing_succeeds(toy, cou
 
 
 def test_an_attack_that_leaves_its_ball_is_an_error(monkeypatch):
-    for value in (0.9, 0.1):  # where it fails, and where it succeeds
+    for value in (0.9, 0.1):  # it fails, and it succeeds
         replace(monkeypatch, lambda x, *_, value=value: (jnp.full_like(x, value), False))
         refused("left the linf ball of radius 0.1", linf, *grey(0.52), attacks=["square"])
 
@@ -226,7 +227,7 @@ def test_the_log_has_the_lines_of_autoattack(toy):
 # --- too few classes ---
 
 
-FEW = [  # version, p, classes -> runs of each attack, attacks whose loss is the margin, notes
+FEW = [  # version, p, classes, runs of each attack, attacks whose loss is the margin, notes
     ("standard", INF, 2, (1, 1, 1, 1), ["apgd-t"], 3),
     ("standard", INF, 4, (1, 3, 3, 1), [], 2),
     ("standard", INF, 10, (1, 9, 9, 1), [], 0),
@@ -347,7 +348,7 @@ def test_a_curve_that_is_not_monotone_gives_a_warning(monkeypatch):
     )
     assert (small.warnings, large.warnings) == ((), (expected,))
     assert f"Warning: {expected}" in log
-    assert large.robust_accuracy == small.robust_accuracy == 2 / 9  # lost ones stay lost
+    assert large.robust_accuracy == small.robust_accuracy == 2 / 9  # lost images stay lost
 
 
 # --- how models are given ---
@@ -389,7 +390,7 @@ def test_models_of_one_kind_are_compiled_once(monkeypatch):
         result = linf(images, [0], logits_fn=logits_fn, attacks=["apgd-ce"], epsilon=0.3)
         counts.append(Model.traces)
         np.testing.assert_allclose(result.images.ravel(), expected[number], rtol=0, atol=1e-6)
-    # Once it is traced for its shapes alone.
+    # One trace is for shapes alone.
     assert counts[0] > 1 and counts[1:3] == [1, 1] and counts[3] > 1
 
 
@@ -478,7 +479,7 @@ def test_a_finished_call_is_not_repeated_and_a_folder_changes_no_result(toy, tmp
         found = kept_curve(tmp_path, log=log.append)
         assert_same(found, whole)
     assert len(toy) == 2 * count
-    assert logs[0] == logs[1]  # times as well: they are those of the attacks, not of the reading
+    assert logs[0] == logs[1]  # even times, since they are kept too
     assert all(result.images is None for result in found) and len(list(tmp_path.iterdir())) == 1
     assert all(result.images.shape == MIXED[0].shape for result in whole)
 
@@ -527,7 +528,7 @@ def test_damaged_lines_are_ignored(toy, tmp_path, damage):
     file.write_bytes(content[:damage] if isinstance(damage, int) else content + damage)
     for _ in range(2):
         assert_same(kept_curve(tmp_path), whole)
-        assert count <= len(toy) < 2 * count  # a batch again, the first time
+        assert count <= len(toy) < 2 * count  # the first time, one batch is repeated
     assert (len(toy) > count) == (damage in (-1, -40, b"\x00\xff\xfe\x00"))
 
 
@@ -684,7 +685,7 @@ def test_a_model_without_gradients_gives_both_warnings(short):
     assert zero.startswith("there are 12 points with zero gradient (or NaN) in apgd-dlr. See docs/")
     lowered = result.attacks[0].robust_accuracy - result.robust_accuracy
     assert square.startswith(f"Square has lowered the robust accuracy by {lowered:.2%}.")
-    call = {"logits_fn": rounded, "attacks": ["apgd-t"]}  # of the margin as well
+    call = {"logits_fn": rounded, "attacks": ["apgd-t"]}  # the margin vanishes too
     (warning,) = linf(images[:3], labels[:3], epsilon=1e-4, **call).warnings
     assert warning.startswith("there are 3 points with zero gradient (or NaN) in apgd-t")
 

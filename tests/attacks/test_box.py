@@ -185,7 +185,7 @@ def test_confined_images_keep_the_post_condition_despite_rounding(p):
     check_perturbation(got, images, p=p, epsilon=epsilon)
     rounding = 1e-7 if p == math.inf else 0  # of one pixel; sums have a margin for theirs
     assert np.all(oracles.norms(got, images, p) <= epsilon * (1 + rounding))
-    assert np.all(oracles.norms(got, images, p) > epsilon * (1 - 2e-5))  # and the ball is used up
+    assert np.all(oracles.norms(got, images, p) > epsilon * (1 - 2e-5))  # the ball is used up
 
 
 def test_add_never_moves_too_far_or_out_of_the_box():
@@ -196,7 +196,7 @@ def test_add_never_moves_too_far_or_out_of_the_box():
     assert got.min() >= -1 and got.max() <= 2
     exact = np.clip(images.astype(float) + delta, -1, 2)
     np.testing.assert_allclose(got, exact, rtol=0, atol=3e-7)
-    limit = np.abs(delta.astype(float)) * (1 + 2.0**-23)  # half a unit in the last place hides
+    limit = np.abs(delta.astype(float)) * (1 + 2.0**-23)  # rounding hides half a unit
     assert np.all(np.abs(np.float64(got) - images) <= limit)
     assert np.mean(np.abs(np.float64(images + delta) - images) > limit) > 0.2
 

@@ -63,7 +63,7 @@ def test_distances_on_a_binary_linear_model_are_exact(p):
     exact = exact_distances(weights, labels, bias, p)
     ratio = oracles.norms(got, IMAGES, p) / exact
     assert np.all((ratio > 1 - 1e-5) & (ratio < 1.005))
-    # A budget between the distances keeps the nearer ones, and the others as they were.
+    # A budget between the distances keeps only the nearer images.
     half = np.median(exact)
     limited = attack(p, params, labels=labels, epsilon=half)
     expected = np.where((exact < half)[:, None, None, None], got, IMAGES)
@@ -96,7 +96,7 @@ def test_targets_choose_the_boundary():
 
 @pytest.mark.parametrize("p, nearest", ((1, 0.4), (math.inf, 1 / 6)))
 def test_the_nearest_boundary_is_that_of_the_norm(p, nearest):
-    """Class 1 gains 4 of 1.6 per unit of one pixel, class 2 gains 1 of 2 per unit of twelve.
+    """Class 1 needs 1.6 and gains 4 per unit of one pixel; class 2, 2 and 1 per unit of twelve.
 
     By hand: 0.4 against 2 in l1, 0.4 against 1/6 in linf.
     """

@@ -49,9 +49,8 @@ def test_l2_keeps_the_lengths(key):
     assert np.linalg.norm(rs, axis=1).max() <= 0.1
     direction = WEIGHTS / np.linalg.norm(WEIGHTS)
     start = np.linalg.norm(n - 0.1 * direction, axis=1)
-    assert (
-        start.max() <= 0.2 + 1e-6 and start.mean() > 0.19
-    )  # in 48 dimensions, most are at the rim
+    assert start.max() <= 0.2 + 1e-6
+    assert start.mean() > 0.19  # in 48 dimensions, most are at the rim
 
 
 def test_weights_scale_noise_and_step_alike(key):

@@ -90,7 +90,7 @@ def test_background_gaps_of_parts_with_other_names_and_lengths():
 
 
 CORRUPTIONS = ("noise", "blur", "snow")
-ALEXNET = {"snow": 0.8, "noise": 0.5, "blur": 0.25}  # in another order than the parts
+ALEXNET = {"snow": 0.8, "noise": 0.5, "blur": 0.25}  # in a different order from the parts
 RIGHT = np.array([[1, 2, 3, 4, 0], [2, 3, 4, 0, 1], [4, 4, 4, 1, 0]])  # of four images
 
 

@@ -123,7 +123,7 @@ def test_costs_of_every_attack_add_up(first):
             # One run of APGD-CE on each, then up to three targets on each that is still robust.
             each = {"apgd-ce": STEPS + 1, "apgd-t": STEPS + 1, "fab-t": STEPS, "square": 0}[name]
             least, most = (count * each for count in (before, before))
-            if name == "apgd-ce":  # and on what it fooled at the smaller budget
+            if name == "apgd-ce":  # also on what it fooled at the smaller budget
                 least = most = (before + seen) * each
                 seen = before - after
             if name.endswith("-t"):
@@ -225,7 +225,7 @@ def attacks_seen(monkeypatch):
 
 def evaluate(name, classifier, root, key=0, **options):
     """The records of a row with AutoAttack as the only measure."""
-    read(name, root)  # what is there now
+    read(name, root)  # it clears the reader's cache
     call = {"batch_size": 4, "key": jax.random.key(key), "measures": ("autoattack",)}
     call["data"] = {"allow_partial": True}
     return BENCHMARKS[name].evaluate(classifier, root, **call, **options)

@@ -34,10 +34,10 @@ def test_an_object_that_one_background_turns_wrong_is_vulnerable():
     assert (found.metric, found.options) == ("challenge_accuracy", {"backgrounds": 18})
     assert found.value == pytest.approx(15 / 18) and found.num_examples == 18
     assert progress.done == plan_challenge(parts, num_backgrounds=18, **NAMES) == 18 * 18
-    # Two backgrounds are the first and the last: the one that hurts is not among them.
+    # Two backgrounds are the first and the last, without the one that fails.
     (found,) = measure(model, parts, 2)
     assert found.value == pytest.approx(16 / 18) and found.options == {"backgrounds": 2}
-    # More than there are: all; none: no record.
+    # More than available are all.
     (found,) = measure(model, parts, 99, batch_size=5)
     assert found.value == pytest.approx(15 / 18) and found.options == {"backgrounds": 18}
 

@@ -36,7 +36,7 @@ NAMES = ("core", "rest")
 OPTIONS = {
     "names": NAMES,
     "linf_noise_levels": (0.1, 0.4),
-    "l2_noise_levels": (112.0,),  # 4 on images of 8 pixels a side
+    "l2_noise_levels": (112.0,),  # 4 for images of 8 pixels
     "trials": 2,
     "l2_epsilons": (),
     "linf_epsilons": (0.005, 0.03),
@@ -187,7 +187,7 @@ def test_attacks_use_soft_regions_from_one_half_on():
     takes_part = core.any((1, 2, 3))
     assert takes_part.sum() == NUM - 2
     assert_attacked_exactly(found, core, ~core, takes_part)
-    assert value(found, "spurious_area").num_examples == NUM  # softly, all have a core
+    assert value(found, "spurious_area").num_examples == NUM  # all have a soft core
 
 
 DOTTED = np.concatenate([MASKS, np.zeros_like(MASKS)], axis=-1)

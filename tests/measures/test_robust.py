@@ -85,7 +85,7 @@ def test_planned_passes_are_made_once_for_each_start(tmp_path):
         ({}, told + NUM),
         ({}, 0),
         ({"start": "ball"}, told),
-        ({"key": jax.random.key(9)}, 0),  # unused from the image
+        ({"key": jax.random.key(9)}, 0),  # the key is unused
         ({"key": jax.random.key(9), "start": "ball"}, told),
         ({"num_steps": 2}, told * attack_passes(2) // attack_passes(3)),
     ):
