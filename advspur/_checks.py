@@ -1,7 +1,7 @@
-"""Checks at the public boundary: one line saying what came, what is allowed, how to mend it.
+"""Checks at the public boundary: one line with what is wrong, what is allowed, how to fix it.
 
-They run in Python, before tracing. A value that is being traced by JAX has no number to
-look at, so of tracers only shape and dtype are checked.
+They run in Python, before tracing. The values of tracers are not known, so only their shapes and
+dtypes are checked.
 """
 
 import math
@@ -16,11 +16,11 @@ IMAGE_NORMS = (1.0, 2.0, math.inf)
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave; scripts print its text as one line and exit with 2."""
+    """A mistake in the user's input; scripts print it as one line and exit with 2."""
 
 
 def is_concrete(x):
-    """Whether `x` has values that can be looked at (it is not being traced)."""
+    """Return whether the values of `x` are known (it is not being traced)."""
     return not isinstance(x, jax.core.Tracer)
 
 
@@ -34,10 +34,10 @@ def require_finite(what, rows, *arrays, images="images", name=str):
     """Raise InputError unless all numbers of the arrays [n, ...] are finite.
 
     Args:
-      what: what the arrays hold, as it starts the message.
-      rows: [n], the images that the arrays are about.
+      what: name of the arrays' content, at the start of the message.
+      rows: [n], numbers of the images that the arrays belong to.
       images: what is counted.
-      name: a row -> its text in the message.
+      name: row -> its name in the message.
     """
     bad = np.zeros(len(rows), bool)
     for array in map(np.asarray, arrays):
@@ -50,7 +50,7 @@ def require_finite(what, rows, *arrays, images="images", name=str):
 
 
 def check_choice(name, value, allowed):
-    """`value` is one of `allowed`."""
+    """Check that `value` is one of `allowed`."""
     require(
         value in allowed,
         f"{name} = {value!r} is not known; allowed: {', '.join(map(repr, allowed))}",
@@ -58,7 +58,7 @@ def check_choice(name, value, allowed):
 
 
 def check_norm(p, allowed=None):
-    """`p` is a number >= 1 (inf included), and one of `allowed` where that is given."""
+    """Check that `p` is a number >= 1 (inf included) and, if given, one of `allowed`."""
     number = isinstance(p, numbers.Real) and not isinstance(p, bool)
     if allowed is None:
         require(number and p >= 1, f"p = {p!r}: the norm must be a number in [1, inf]")
@@ -68,7 +68,7 @@ def check_norm(p, allowed=None):
 
 
 def check_nonnegative(name, value):
-    """`value` (a number or an array) is finite and not negative."""
+    """Check that `value` (a number or an array) is finite and not negative."""
     if is_concrete(value):
         value = np.asarray(value)
         require(value.dtype.kind in "iuf", f"{name} = {value.tolist()!r}: it must be a number")
@@ -79,13 +79,13 @@ def check_nonnegative(name, value):
 
 
 def check_count(name, value, least=1):
-    """`value` is a whole number, at least `least`."""
+    """Check that `value` is a whole number, at least `least`."""
     is_whole = isinstance(value, numbers.Integral) and value >= least
     require(is_whole, f"{name} = {value!r}: it must be a whole number >= {least}")
 
 
 def check_numbers(name, values):
-    """`values` is a list of numbers, each finite and not negative."""
+    """Check that `values` is a list of numbers, each finite and not negative."""
     are_numbers = isinstance(values, (tuple, list)) and all(
         isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values
     )
@@ -94,15 +94,15 @@ def check_numbers(name, values):
 
 
 def check_seed(name, value):
-    """`value` is a seed that JAX, NumPy and Grain all take as it is."""
+    """Check that `value` is a seed for JAX, NumPy and Grain."""
     is_seed = isinstance(value, numbers.Integral) and 0 <= value < 2**31
     require(is_seed, f"{name} = {value!r}: it must be a whole number from 0 to 2^31 - 1")
 
 
 def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
-    """The attack budget is finite and >= 0; warn where it looks like 0-255 units.
+    """Check that the attack budget is finite and >= 0; warn if it looks like 0-255 units.
 
-    For p other than inf that needs the number of pixel values of an image.
+    For finite p the warning needs `num_pixels`, the number of values of an image.
     """
     check_nonnegative("epsilon", epsilon)
     if is_concrete(epsilon) and (p == math.inf or num_pixels):
@@ -110,15 +110,15 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
         diameter = (bounds[1] - bounds[0]) * (num_pixels ** (1 / p) if p < math.inf else 1)
         if largest > (0.05 if p == 1 else 0.31) * diameter:  # 79/255 in linf
             warnings.warn(
-                f"epsilon = {largest:g} for {norm_name(p)} is much of the {diameter:g} between the "
-                f"farthest images in [{bounds[0]:g}, {bounds[1]:g}]; it is in units of the images: "
+                f"epsilon = {largest:g} for {norm_name(p)} is large: images in [{bounds[0]:g}, "
+                f"{bounds[1]:g}] are at most {diameter:g} apart; it is in units of the images: "
                 f"if you mean {largest:g}/255, write {largest:g}/255 = {largest / 255:.5f}",
                 stacklevel=4,
             )
 
 
 def check_images(images, bounds=(0.0, 1.0)):
-    """[n, h, w, c] floats inside `bounds`, no NaN."""
+    """Check that images are [n, h, w, c] floats inside `bounds`, without NaN."""
     require(
         len(bounds) == 2 and -math.inf < bounds[0] < bounds[1] < math.inf,
         f"bounds = {bounds}: give the smallest and the largest pixel value",
@@ -143,7 +143,7 @@ def check_images(images, bounds=(0.0, 1.0)):
 
 
 def check_labels(labels, num_examples, *, name="labels"):
-    """[num_examples] integers."""
+    """Check that labels are [num_examples] integers."""
     labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
     require(
         np.shape(labels) == (num_examples,) and np.issubdtype(labels.dtype, np.integer),
@@ -153,18 +153,18 @@ def check_labels(labels, num_examples, *, name="labels"):
 
 
 def check_targets(targets, labels, num_classes):
-    """One class an image, in range, that is not its label."""
+    """Check that targets are one class per image, in range, different from its label."""
     check_labels(targets, len(labels), name="targets")
     if is_concrete(targets) and is_concrete(labels):
-        given = np.asarray(targets)
+        t = np.asarray(targets)
         require(
-            np.all((given >= 0) & (given < num_classes) & (given != np.asarray(labels))),
+            np.all((t >= 0) & (t < num_classes) & (t != np.asarray(labels))),
             f"targets must be classes from 0 to {num_classes - 1}, and not the labels",
         )
 
 
 def check_attack(images, labels, *, p, epsilon, bounds):
-    """What every attack is given: images, labels and a ball."""
+    """Check the arguments of every attack: images, labels and a ball."""
     check_norm(p, IMAGE_NORMS)
     check_images(images, bounds)
     check_epsilon(epsilon, p, bounds, num_pixels=math.prod(images.shape[1:]))
@@ -172,23 +172,23 @@ def check_attack(images, labels, *, p, epsilon, bounds):
 
 
 def attack_arrays(images, labels, *, p, epsilon, bounds):
-    """The same, checked, as arrays: (images, labels, epsilon [n]); 16 bits are too few."""
+    """Return (images, labels, epsilon [n]), checked, as arrays; 16-bit images become float32."""
     check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
     size = np.shape(epsilon)
     require(
         size in ((), (len(images),)),
-        f"epsilon has shape {size}: give one budget, or one an image, {(len(images),)}",
+        f"epsilon has shape {size}: give one budget, or one per image, {(len(images),)}",
     )
     return images, labels, jnp.broadcast_to(jnp.asarray(epsilon, images.dtype), len(images))
 
 
 def norm_name(p):
-    """The norm as it is written in names and tables: l1, l2, linf."""
+    """Return the norm's name in files and tables: l1, l2, linf."""
     return f"l{p:g}"
 
 
 def first_line(error):
-    """The first line of an error's text, cut to a readable length."""
+    """Return the first line of an error's text, cut to a readable length."""
     return (str(error).strip().splitlines() or [repr(error)])[0][:300]

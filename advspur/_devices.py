@@ -1,4 +1,4 @@
-"""Batches over the local devices, and several processes that agree with one another."""
+"""Batches split over the local devices, and agreement between several processes."""
 
 import contextlib
 import json
@@ -17,57 +17,56 @@ EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec("batch")
 
 
 def device_mesh(number=None):
-    """The local devices, or the first `number` of them, along the one axis "batch"."""
+    """Return the local devices, or the first `number` of them, along the axis "batch"."""
     return Mesh(np.array(jax.local_devices()[:number]), ("batch",))
 
 
 def replicate(tree):
-    """A pytree (a classifier) on every local device, where the batches are split over."""
+    """Put a pytree on every local device."""
     return jax.device_put(tree, NamedSharding(device_mesh(), EVERYWHERE))
 
 
 def split_batch(arrays, number=None):
-    """Arrays with a leading batch axis, split over the local devices, or the first `number`."""
+    """Split arrays along their batch axis over the local devices, or the first `number`."""
     return jax.device_put(arrays, NamedSharding(device_mesh(number), SPLIT))
 
 
 def round_up_to_devices(size):
-    """`size` rounded up to a multiple of the number of local devices."""
+    """Round `size` up to a multiple of the number of local devices."""
     devices = jax.local_device_count()
     return -(-size // devices) * devices
 
 
 def is_first_process():
-    """Whether this process writes and talks for all."""
+    """Return whether this is the process that writes files and prints messages."""
     return jax.process_index() == 0
 
 
 def log_stream():
-    """Where progress and lines go: of several processes, only the first talks."""
+    """Return the stream of progress and messages: stderr in the first process only."""
     return sys.stderr if is_first_process() else open(os.devnull, "w")  # noqa: SIM115
 
 
 @contextlib.contextmanager
 def together():
-    """Raise in every process, as InputError, what one of them raises in here: a mistake in what
-    was given, an error of a file, too little memory.
+    """Raise in every process, as InputError, an InputError, OSError or lack of memory in one.
 
-    A process that raised alone would leave the others waiting for it.
+    Otherwise the others would wait for the process that failed.
     """
     fault = ""
     try:
         yield
     except (InputError, OSError, jax.errors.JaxRuntimeError) as error:
-        is_of_own = not isinstance(error, jax.errors.JaxRuntimeError)
-        if jax.process_count() == 1 or not (is_of_own or OUT_OF_MEMORY in str(error)):
+        of_memory = OUT_OF_MEMORY in str(error)
+        if jax.process_count() == 1 or not (of_memory or isinstance(error, (InputError, OSError))):
             raise
-        fault = first_line(error) if is_of_own else f"{first_line(error)}; lower the batch size"
+        fault = first_line(error) + ("; lower the batch size" if of_memory else "")
     fault = next(filter(None, gather(fault)), "")
     require(not fault, fault)
 
 
 def gather(value):
-    """[the `value` of each process]; values are such that JSON can hold them."""
+    """Return [`value` of each process], for values that JSON can hold."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)

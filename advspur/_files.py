@@ -1,4 +1,4 @@
-"""Whole files: written so that they are whole or not there, and compared by their bytes."""
+"""Files that are either complete or absent, and checksums."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ from advspur._checks import InputError, first_line, require
 
 
 def write_whole(path, content):
-    """Write bytes or text under a temporary name, then rename: the file is whole or not there."""
+    """Write bytes or text under a temporary name, then rename: the file is complete or absent."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -24,7 +24,7 @@ def write_whole(path, content):
 
 @contextlib.contextmanager
 def readable(path):
-    """Raise InputError where a file cannot be read: a dead link, a folder named like an image."""
+    """Raise InputError if a file cannot be read: a dead link, a folder named like an image."""
     try:
         yield
     except OSError as error:
@@ -32,22 +32,22 @@ def readable(path):
 
 
 def read_json(path):
-    """The content of a JSON file that a run wrote, a dict."""
+    """Return the dict in a JSON file that a run wrote."""
     try:
         content = json.loads(Path(path).read_text())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {first_line(error)}") from error
-    require(isinstance(content, dict), f"{path} is damaged: it holds no object")
+    require(isinstance(content, dict), f"{path} is damaged: it is not a JSON object")
     return content
 
 
 @contextlib.contextmanager
 def locked(directory):
-    """Hold a directory, made where it is not there, for one writer: a second one is refused.
+    """Create a directory if needed and lock it for one writer; raise InputError if it is locked.
 
-    The lock goes with its process, however that ends.
+    The lock ends with its process.
     """
-    import fcntl  # there is none on Windows
+    import fcntl  # not on Windows
 
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -56,20 +56,20 @@ def locked(directory):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another process is writing to {directory}: wait until it has ended, or name "
-                "another directory with --workdir=DIR"
+                f"another process is writing to {directory}: wait until it has ended, or choose "
+                "a different directory with --workdir=DIR"
             ) from error
         yield
 
 
 def file_checksum(path):
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_digest(tree):
-    """SHA-256 over the leaves of a pytree: shows a flipped bit, which orbax does not."""
+    """Return the SHA-256 of a pytree's leaves: it detects a flipped bit, which orbax does not."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

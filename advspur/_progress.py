@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with time left on a terminal, plain lines elsewhere."""
 
 import math
 import sys
@@ -13,9 +13,9 @@ class Progress:
     """Counts units of work up to `total`; a context manager.
 
     Args:
-      total: units of work, of any kind that takes about equal time.
-      title: what is being done.
-      unit: name of a unit, to show the rate in; None: no rate is shown.
+      total: units of work that take about equal time.
+      title: the work's name.
+      unit: the unit's name, to show the rate; None: no rate is shown.
     """
 
     def __init__(self, total, title, *, unit=None, stream=None):
@@ -37,7 +37,7 @@ class Progress:
             )
 
     def advance(self, amount=1, note=""):
-        """`amount` more units are done; `note` is shown beside them."""
+        """Count `amount` more units; `note` is shown beside them."""
         self.done += amount
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
@@ -47,7 +47,7 @@ class Progress:
             self.line(f"{self.title} {self.done / self.total:4.0%}, {self._pace()} {note}")
 
     def skip(self, amount):
-        """`amount` units were done by an earlier call: they say nothing about the rate."""
+        """Count `amount` units that an earlier call did, which do not count for the rate."""
         self._skipped += amount
         self.done += amount
         if self._bar is not None:
@@ -55,7 +55,7 @@ class Progress:
             self._bar.update(amount)
 
     def part(self, title, weight=1, total=math.inf):
-        """A view for a part of the work: its units are `weight` units, it has `total` at most."""
+        """Return the progress of a part: its units count `weight` each, at most `total` in all."""
         return _Part(self, title, weight, total)
 
     def line(self, text):
@@ -66,7 +66,7 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
     def _pace(self):
-        """Time left, and the rate where there is a unit."""
+        """Return the time left and, with a unit, the rate."""
         gained = self.done - self._skipped
         if gained < 0.01 * self.total:
             return "time left unknown"
@@ -84,7 +84,7 @@ class Progress:
 
 
 class _Part:
-    """What a part of the work, such as a training run, sees of the progress of the whole."""
+    """The progress of a part of the work, such as a training run."""
 
     def __init__(self, whole, title, weight, total):
         self._whole, self._title, self._weight, self._left = whole, title, weight, total
@@ -97,7 +97,7 @@ class _Part:
         self._whole.skip(self._take(amount))
 
     def skip_rest(self):
-        """The part is done: what is left of its total was not needed."""
+        """Skip the rest of the total, which was not needed."""
         self._whole.skip(self._left)
 
     def _take(self, amount):

@@ -1,9 +1,8 @@
-"""Passes over a data set: every example counted exactly once, whatever the batch size.
+"""Passes over a data set: every example is counted exactly once, whatever the batch size.
 
-A pass turns a model and a Table into outcomes of single examples; records are computed from those.
-Outcomes are kept on disk where a folder for them is given, so that an interrupted evaluation
-resumes at the pass it was in, and several measures share one pass. One compilation serves all
-models with one `forward`.
+A pass turns a model and a Table into outcomes of single examples, from which records are computed.
+Outcomes can be kept in a folder: then an interrupted evaluation resumes at the pass it was in, and
+several measures share one pass. Models with the same `forward` share one compilation.
 """
 
 import hashlib
@@ -27,31 +26,31 @@ CHECKSUM = 32  # bytes
 
 
 def for_each_example(function, table, *, batch_size, progress=None, passes=1):
-    """function(batch, numbers) -> {name: array [batch_size, ...]}; returned without the padding.
+    """Return {name: array [n, ...]}, the results of `function` for all examples, in order.
 
     Args:
-      function: of a Batch on the devices and the examples' numbers [batch_size] in the data set.
-      batch_size: images a call, rounded up to a multiple of the number of devices.
+      function: (Batch on the devices, numbers of its examples [batch_size] in the data set) ->
+        {name: array [batch_size, ...]}.
+      batch_size: images per call, rounded up to a multiple of the number of devices.
       progress: advanced by the number of images times `passes`.
-    Returns: the results of all examples in order, on the host.
-    Raises: InputError for results that are not finite, with their number and the first image.
+    Raises: InputError if results are not finite, with their number and the first image.
     """
     check_count("batch_size", batch_size)
     batch_size = round_up_to_devices(batch_size)
     require(len(table) > 0, f"{table!r} contains no examples")
-    size = {"batch_size": batch_size, "image_size": table.image_size}
     results, last = [], None
+    batches = eval_batches(table, batch_size=batch_size, image_size=table.image_size)
 
     def fetch(result, rows):
         result = jax.tree.map(lambda x: x[: len(rows)], jax.device_get(result))
         _check_outcomes(result, rows, table)
         results.append(result)
 
-    for start, batch in enumerate(eval_batches(table, **size)):
+    for start, batch in enumerate(batches):
         rows = start * batch_size + np.arange(batch_size)
         numbers = table.index[np.minimum(rows, len(table) - 1)]
         result = function(*split_batch((batch, numbers)))
-        if last is not None:  # fetched one batch late, so that the devices are never idle
+        if last is not None:  # fetch one batch late, so that the devices are never idle
             fetch(*last)
         last = result, rows[batch.valid]
         if progress is not None:
@@ -61,12 +60,13 @@ def for_each_example(function, table, *, batch_size, progress=None, passes=1):
 
 
 def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
-    """`for_each_example` of a classifier, read from `cache_dir` where an earlier call kept it.
+    """Return `for_each_example`, read from `cache_dir` if an earlier call kept it there.
 
     Args:
-      classifier: that `function` calls; results of one without a digest are not kept.
-      about: what `function` measures, JSON: with the digests of model and data it names the file.
-      cache_dir: a folder; None: nothing is kept.
+      classifier: the one that `function` calls; without a digest, its results are not kept.
+      about: what `function` measures, JSON; the file is named by it and the digests of model and
+        data.
+      cache_dir: a folder; None: keep nothing.
       running: batch_size, progress and passes of `for_each_example`.
     """
     check_is_model(classifier)
@@ -89,42 +89,42 @@ def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
 
 @jax.jit
 def logits(classifier, images):
-    """[n, k] of uint8 images."""
+    """Return [n, k] for uint8 images."""
     return classifier.logits(to_unit(images))
 
 
 @jax.jit
 def features(classifier, images):
-    """[n, d]: what the last layer gets of uint8 images."""
+    """Return [n, d], the input of the last layer for uint8 images."""
     return classifier.features(to_unit(images))
 
 
 def correct(logits, labels):
-    """[n]: 1 where the largest logit is the label's, else 0; NaN where a logit is not finite."""
+    """Return [n]: 1 if the largest logit is the label's, else 0; NaN if a logit is not finite."""
     is_right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     return jnp.where(jnp.all(jnp.isfinite(logits), axis=-1), is_right, jnp.nan)
 
 
 @jax.jit
 def correct_clean(classifier, images, labels):
-    """[n]: `correct` on uint8 images."""
+    """Return `correct` [n] for uint8 images."""
     return correct(classifier.logits(to_unit(images)), labels)
 
 
 def features_on(classifier, table, **running):
-    """{"features" [n, d], "label" [n]} of a Table's images; `running`: of `outcomes`."""
+    """Return {"features" [n, d], "label" [n]} of a Table; `running`: as in `outcomes`."""
+    base = base_of(classifier)
 
     def function(batch, _):
         return {"features": features(base, batch.image), "label": batch.label}
 
-    base = base_of(classifier)
     return outcomes(function, base, table, "features", **running)
 
 
 def correct_on(classifier, table, **running):
-    """{"correct" [n], "label" [n]}: whether the predictions on a Table are right.
+    """Return {"correct" [n], "label" [n]}: 1 for each right prediction on a Table, else 0.
 
-    Of a head or a class map, from a pass of the network below it, which models with others share.
+    Heads and class maps are applied to one pass of the network below them, which they share.
     """
     base, forward, params = base_of(classifier), classifier.forward, classifier.params
 
@@ -137,21 +137,21 @@ def correct_on(classifier, table, **running):
 
     if isinstance(forward, LinearHead):
         kept = features_on(base, table, **running)
-        with np.errstate(invalid="ignore", over="ignore"):  # refused below
-            found = kept["features"] @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
+        with np.errstate(invalid="ignore", over="ignore"):  # checked below
+            values = kept["features"] @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
     elif isinstance(forward, ClassMap):
         kept = outcomes(whole, base, table, "logits", **running)
         groups, number = params["groups"], forward.num_groups
-        found = pool(kept["logits"], groups, number, with_rest=forward.with_rest)
+        values = pool(kept["logits"], groups, number, with_rest=forward.with_rest)
     else:
         return outcomes(clean, classifier, table, "correct", **running)
-    right = np.asarray(correct(found, kept["label"]))
+    right = np.asarray(correct(values, kept["label"]))
     _check_outcomes(right, np.arange(len(right)), table)
     return {"correct": right, "label": kept["label"]}
 
 
 def _check_outcomes(outcomes, rows, table):
-    """Raise InputError where outcomes of these rows of a table are not finite."""
+    """Raise InputError if outcomes of these rows of a table are not finite."""
     leaves = [x for x in jax.tree.leaves(outcomes) if jnp.issubdtype(x.dtype, jnp.floating)]
     paths = table.columns.get("path")
     name = str if paths is None else lambda row: f"{row} ({paths[row]})"
@@ -160,7 +160,7 @@ def _check_outcomes(outcomes, rows, table):
 
 
 def _read(path):
-    """The kept {name: array}, or None where there is none or the file is damaged."""
+    """Return the kept {name: array}, or None if the file is missing or damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -172,5 +172,5 @@ def _read(path):
 
 
 def _checksum(content):
-    """What ends a kept file: with a flipped bit in its headers it may pass for another archive."""
+    """Return the end of a kept file: zip does not detect every flipped bit of its headers."""
     return hashlib.sha256(content).digest()

@@ -1,6 +1,6 @@
-"""records.jsonl: one line per measured number, the file through which the parts talk.
+"""records.jsonl: one line per measured number, written by evaluations and read by reports.
 
-Append-only. A later line of the same model, benchmark, metric and options supersedes.
+Lines are only appended; a later one with the same model, benchmark, metric and options supersedes.
 """
 
 import json
@@ -12,7 +12,7 @@ import advspur
 from advspur._checks import InputError
 
 COMPLETE = "complete"  # a record of this metric ends each (model, benchmark, measure)
-# Options that a number has which goes into others, or is of a part of the examples.
+# Options of numbers that others are computed from, or that are of some of the examples only.
 DETAILS = frozenset({"level", "epsilon", "severity", "classes", "group", "after"})
 
 COUNTS = frozenset({"autoattack_gradients", "autoattack_forwards", "autoattack_warnings"})
@@ -26,46 +26,47 @@ class Record(NamedTuple):
     low: float
     high: float
     num_examples: int
-    options: dict  # what the number depends on beside model and metric (epsilon, level, ...)
-    seconds: float = 0.0  # spent on the group of numbers it was measured with
+    options: dict  # what the number depends on besides model and metric (epsilon, level, ...)
+    seconds: float = 0.0  # for all numbers that were measured together
     benchmark: str = ""
-    measure: str = ""  # the group of numbers that it was measured with
+    measure: str = ""  # name of MEASURES
     model: str = ""
     arch: str = ""
-    train_p: object = None  # a number or "inf"; None: nobody said how the model was trained
+    train_p: object = None  # a number or "inf"; None: it is not known how the model was trained
     train_epsilon: float | None = None
-    recipe: dict = {}  # what its training did for its reliance beside the attack; {}: nothing
+    recipe: dict = {}  # changes of its training against reliance, besides the attack
     seed: int = 0
     advspur: str = advspur.__version__
 
     @property
     def identity(self):
-        """What makes a later record supersede this one."""
-        # Of the end marks only the last counts: other options were measured since the one before.
+        """Return the key under which a later record supersedes this one."""
+        # Only the last end mark counts: an earlier one has other options.
         options = "" if self.metric == COMPLETE else json.dumps(self.options, sort_keys=True)
         return self.model, self.benchmark, self.measure, self.metric, options
 
 
 def record(metric, estimate, *, options, seconds=0.0):
-    """The Record of an Estimate."""
+    """Return the Record of an Estimate."""
     return Record(metric, *estimate, options=options, seconds=round(seconds, 3))
 
 
 def append_records(path, records):
-    """Add `records` to the file, as one write."""
+    """Append `records` to the file, in one write."""
     lines = "".join(json.dumps(r._asdict()) + "\n" for r in records)
     path = Path(path)
     if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
-        lines = "\n" + lines  # the last write was cut short: leave its half line alone
+        lines = "\n" + lines  # after a half line of an interrupted write
     with path.open("a") as file:
         file.write(lines)
 
 
 def read_records(path):
-    """The records of a file, superseded ones left out; [] where there is no file.
+    """Return the records of a file that are not superseded; [] if there is no file.
 
-    An end mark supersedes what was measured of its (model, benchmark, measure) before the numbers
-    it ends. Lines that a kill cut short are skipped; a line that is not a record is an error.
+    An end mark supersedes what was measured for its (model, benchmark, measure) before the numbers
+    it ends. Half lines of interrupted writes are skipped; other lines that are not records raise
+    InputError.
     """
     path = Path(path)
     if not path.exists():
@@ -78,8 +79,8 @@ def read_records(path):
             entry = None
         except TypeError as error:
             raise InputError(
-                f"{path} line {number} is no record of advspur {advspur.__version__}: {error}; "
-                "evaluate into another directory with --workdir=DIR"
+                f"{path} line {number} is not a record of advspur {advspur.__version__}: {error}; "
+                "choose a different directory with --workdir=DIR"
             ) from error
         if entry is None:
             continue

@@ -1,8 +1,8 @@
 """ResNet-18 (CIFAR stem) on TFDS cifar10, adversarially trained: l2, epsilon = 0.5.
 
 The settings of the `robustness` library: PGD-7 from the clean image, 150 epochs of batch 128, the
-rate times 0.1 every 50; averaged weights are kept beside them, and the best is theirs. Reads
-<data_dir>/cifar10/3.0.2, prepared as array_record. A fifth of the work is
+rate times 0.1 every 50. Averaged weights are kept too, and select the best checkpoint. Reads
+<data_dir>/cifar10/3.0.2, prepared as array_record. For a fifth of the work:
 --config.num_epochs=30 --config.schedule=one_cycle.
 """
 

@@ -1,7 +1,7 @@
 """ResNet-18 (CIFAR stem) on TFDS cifar10, adversarially trained: linf, epsilon = 8 / 255.
 
-PGD-10 of steps of 2 / 255 from a random start, the rest as in cifar10_l2_eps0_5.py. Fast training,
-validated once an epoch: --config.attack.method=n_fgsm (or fgsm_rs)
+PGD-10 with steps of 2 / 255 from a random start, the rest as in cifar10_l2_eps0_5.py. For fast
+training, validated once per epoch: --config.attack.method=n_fgsm (or fgsm_rs)
 --config.best_metric=val_pgd_accuracy --config.validation.every_steps=390
 """
 

@@ -1,8 +1,8 @@
-"""Every key of a training run, once, with its unit and meaning.
+"""Every key of a training run, with its unit and meaning.
 
 The values are the recipe of the paper's models (Salman et al., NeurIPS 2020, with the settings
-of the `robustness` library): ResNet-50 on ImageNet, SGD, 90 epochs, PGD-3. Derived configs
-change what they must and nothing else.
+of the `robustness` library): ResNet-50 on ImageNet, SGD, 90 epochs, PGD-3. Other configs derive
+from this one.
 """
 
 from ml_collections import ConfigDict
@@ -20,19 +20,19 @@ def get_config():
     config.mask_dir = ""  # <class>/<image>.png for training images of "imagenet2012"; "": none
     config.augmentation = "auto"  # by data set; or "none", "flip", "crop_flip", "cifar", "imagenet"
     config.num_workers = 0  # Grain worker processes of the input pipeline; 0: threads
-    config.skip_unreadable = False  # leave images that cannot be read out, and say which
+    config.skip_unreadable = False  # skip images that cannot be read, and print which
     config.own = ConfigDict()  # how "own" reads data_dir, a folder or a table (docs/own_data.md)
-    config.own.image_size = 224  # pixels a side
+    config.own.image_size = 224  # pixels per side
     config.own.resize = "short"  # to 256/224 of image_size, then its centre; or "square", "none"
     config.own.interpolation = "bilinear"  # or "bicubic"
-    config.own.image_dir = ""  # that names of files are relative to; "": the table's folder
-    config.own.num_classes = 0  # where labels are numbers; 0: those that have images
-    config.own.columns = ConfigDict(dict.fromkeys(ROLES, ""))  # where a table has other names
+    config.own.image_dir = ""  # folder that file names are relative to; "": the table's
+    config.own.num_classes = 0  # if labels are numbers; 0: those with images
+    config.own.columns = ConfigDict(dict.fromkeys(ROLES, ""))  # if a table has different names
     config.own.columns.attributes = ""  # names, with commas; "": every column that looks like one
     config.background = ConfigDict()  # changes of training images outside their objects' masks
     config.background.noise_std = 0.0  # Gaussian noise, pixel units of [0, 1]; 0: none
     config.background.noise_share = 0.5  # P(an image gets this noise)
-    config.background.mix_share = 0.0  # P(the rest of an image is that of another one)
+    config.background.mix_share = 0.0  # P(an image gets the background of a different one)
     config.background.mask_fault = "none"  # of all masks: "dilated", "eroded", "shifted", "random"
     config.background.fault_pixels = 2  # reach of the square, length of the shift; model pixels
     config.color_shift = ConfigDict()  # data.inject_color_shift, of "cifar10" only
@@ -44,7 +44,7 @@ def get_config():
     config.shapes.num_validation = 1_000  # images
     config.shapes.seed = 0  # of the data set itself
     config.shapes.num_classes = 8  # 2 to 8
-    config.shapes.image_size = 32  # pixels a side
+    config.shapes.image_size = 32  # pixels per side
     config.shapes.correlation = 0.6  # P(background is the one tied to the class)
     config.shapes.core_scale = 0.25  # contrast of the object, pixel units of [0, 1]
     config.shapes.spurious_scale = 0.12  # contrast of the background, pixel units of [0, 1]
@@ -67,13 +67,13 @@ def get_config():
     config.attack.num_steps = 3  # gradient evaluations of "pgd"; replays of a batch of "free"
     config.attack.relative_step_size = 2 / 3  # l_p length of a step / epsilon; "pgd" and "free"
     config.attack.random_start = "none"  # "none", "ball", "sphere"; "pgd" and "free"
-    config.attack.region_weights = (1.0, 1.0)  # times epsilon: budget on the object, on the rest
+    config.attack.region_weights = (1.0, 1.0)  # budgets on object and background, times epsilon
     config.attack.loss = "cross_entropy"  # or "margin", "dlr", "kl" (of TRADES)
     config.trades_beta = 0.0  # weight of the KL term of TRADES; 0: train on adversarial images only
 
     # Optimisation: SGD with momentum, weight decay added to the gradient
-    config.batch_size = 512  # images a step, over all devices and processes
-    config.accumulation_steps = 1  # parts a device goes through its share in, to save memory
+    config.batch_size = 512  # images per step, over all devices and processes
+    config.accumulation_steps = 1  # micro-batches per step, to save memory
     config.num_epochs = 90.0  # passes over the training split
     config.num_steps = 0  # steps; 0: from num_epochs
     config.learning_rate = 0.1  # peak
@@ -89,12 +89,12 @@ def get_config():
     # Validation, checkpoints, logs
     config.validation = ConfigDict()
     config.validation.every_steps = 5_000  # steps; also after the last one
-    config.validation.num_examples = 0  # only the first N of the split; 0: all
+    config.validation.num_examples = 0  # the first N of the split; 0: all
     config.validation.epsilon = -1.0  # of the PGD accuracy; negative: the training epsilon
-    config.validation.num_steps = 20  # of its attack, at step size 2.5 epsilon / num_steps
+    config.validation.num_steps = 20  # of its attack, with step size 2.5 epsilon / num_steps
     config.checkpoint_every_steps = 1_000  # steps; also after the last one and at Ctrl-C
-    config.keep_last = 2  # checkpoints kept beside the best
+    config.keep_last = 2  # checkpoints kept besides the best
     config.best_metric = "val_pgd_accuracy"  # or "val_clean_accuracy", "val_ema_pgd_accuracy", ...
-    config.early_stopping = 0  # validations without a better best_metric that end a run; 0: never
+    config.early_stopping = 0  # stop after N validations without a better best_metric; 0: never
     config.log_every_steps = 50  # steps between two lines of metrics.jsonl
     return config.lock()

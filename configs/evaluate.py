@@ -1,10 +1,10 @@
 """Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
-Without a MODEL the paper's 22, from $ADVSPUR_MODELS (docs/models.md), on every benchmark whose data
-are found in $ADVSPUR_DATA (docs/benchmarks.md: which, where from, in which layout). Records go to
-<workdir>/records.jsonl (runs/evaluate); what is there already is not measured again.
+The default models are the paper's 22, from $ADVSPUR_MODELS (docs/models.md), on every benchmark
+whose data are in $ADVSPUR_DATA (docs/benchmarks.md lists sources and layouts). Records go to
+<workdir>/records.jsonl (default runs/evaluate); recorded measures are not repeated.
 
-Options of a benchmark are set by what they belong to, its data, its head or a measure:
+Options of a benchmark belong to its data, its head or a measure:
 --config.options.rival10.data.val_only=True, --config.options.imagenet.autoattack.num_images=1000.
 """
 
@@ -18,7 +18,7 @@ from advspur.models import suite
 def get_config():
     config = ConfigDict()
     config.models = tuple(model.name for model in suite(l2_epsilons=(0.25, 0.5, 1, 3, 5)))
-    config.models_dir = ""  # where the suite's models are; "": $ADVSPUR_MODELS
+    config.models_dir = ""  # folder of the paper's models; "": $ADVSPUR_MODELS
     config.pretrained = True  # False: random weights for timm:NAME and torchvision:NAME
     config.weights = ("raw",)  # and "ema" for the averaged weights of training runs
     config.benchmarks = (
@@ -29,33 +29,33 @@ def get_config():
         "salient_imagenet",
         "imagenet9",
         "waterbirds",
-        "cifar_color_shift",  # models trained on CIFAR-10 with a colour shift
-        "spurious_shapes",  # models trained on it are evaluated on it, and on nothing else
-    )  # and cifar10
-    # (): those of each benchmark's protocol. Others: pgd and autoattack of any benchmark; groups
-    # and regions where the data have them.
+        "cifar_color_shift",  # for models trained on CIFAR-10 with a colour shift
+        "spurious_shapes",  # for models trained on it, which are measured on nothing else
+    )  # on request: cifar10
+    # (): those of each benchmark's protocol. On request: pgd and autoattack for any benchmark,
+    # groups and regions if the data have them.
     config.measures = ()
-    config.data_dir = ""  # folder that holds the data sets' folders; "": $ADVSPUR_DATA
+    config.data_dir = ""  # folder of the data sets' folders; "": $ADVSPUR_DATA
     config.directories = ConfigDict()  # of single data sets; "": below data_dir
     for name, row in BENCHMARKS.items():
         if row.reader.directories:
             config.directories[name] = ""
-    config.batch_size = 100  # images a forward pass
-    config.allow_partial = False  # evaluate on what is there of an incomplete data set
-    config.skip_unreadable = False  # leave damaged files out; the report says how many
+    config.batch_size = 100  # images per forward pass
+    config.allow_partial = False  # evaluate incomplete data sets
+    config.skip_unreadable = False  # skip damaged files; the report counts them
     config.seed = 0  # of noise, heads and attacks
     config.note = ""  # shown with every figure of the report
     config.options = ConfigDict({name: row.defaults() for name, row in BENCHMARKS.items()})
 
-    # Of --data=PATH, your own data (docs/own_data.md).
+    # For --data=PATH, your own data (docs/own_data.md)
     config.data_name = ""  # in records and the report; "": the folder's name
-    config.columns = ConfigDict(dict.fromkeys(ROLES, ""))  # where a table has other names for them
+    config.columns = ConfigDict(dict.fromkeys(ROLES, ""))  # if a table has different names
     config.columns.attributes = ()  # the columns that make groups with the label
-    config.majority = ()  # names of the majority groups; (): those that train makes more frequent
+    config.majority = ()  # names of the majority groups; (): those more frequent in train
     config.own = ConfigDict(own_benchmark("own").defaults())
     for name in ("columns", "majority", "allow_partial", "skip_unreadable", "look_for_files"):
         del config.own.data[name]  # above
     config.own.data.image_size = 0  # 0: the model's, or 224
-    config.own.data.num_classes = 0  # 0: those that have images
-    config.own.data.names = ConfigDict({"label": ()})  # of the classes, where labels are numbers
+    config.own.data.num_classes = 0  # 0: those with images
+    config.own.data.names = ConfigDict({"label": ()})  # of the classes, if labels are numbers
     return config.lock()

@@ -1,8 +1,8 @@
 """ResNet-50 on ImageNet, adversarially trained: linf, epsilon = 8 / 255.
 
 One of the paper's twenty models. --config.arch=resnet18 gives the ResNet-18 of the same budget,
---config.dataset=spurious_shapes runs the same file anywhere. Published clean accuracy (Salman et
-al., NeurIPS 2020): ResNet-50 54.53 %, ResNet-18 42.11 %. Nobody has run it to the end here yet.
+--config.dataset=spurious_shapes needs no data on disk. Published clean accuracy (Salman et
+al., NeurIPS 2020): ResNet-50 54.53 %, ResNet-18 42.11 %. Not yet run to completion here.
 """
 
 from configs import default

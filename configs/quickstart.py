@@ -2,8 +2,9 @@
 
 python scripts/reproduce.py --config configs/quickstart.py [--config.suite.seeds=0,1,2]
 
-A three-block ResNet on 32 x 32 spurious shapes, trained standardly and adversarially in two norms
-with three budgets each, evaluated for reliance on the background; minutes on two CPU cores.
+A three-block ResNet on 32 x 32 spurious shapes, with standard training and adversarial training in
+two norms with three budgets each, evaluated for reliance on the background. Takes minutes on two
+CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -32,9 +33,9 @@ def get_config():
         config.suite = ConfigDict()
         config.suite.l2_epsilons = (0.125, 0.25, 0.5)  # training budgets, pixel units of [0, 1]
         config.suite.linf_epsilons = (1 / 255, 2 / 255, 4 / 255)
-        config.suite.theory = ("nfs", "scale", "shift")  # configs/theory_*.py swept beside it
-        config.suite.seeds = (0,)  # every model is trained once a seed
-        config.suite.per_device = 0  # models a device trains at once; 0: chosen by the backend
+        config.suite.theory = ("nfs", "scale", "shift")  # configs/theory_*.py to sweep
+        config.suite.seeds = (0,)  # every model is trained once per seed
+        config.suite.per_device = 0  # models that a device trains at once; 0: by the backend
         config.evaluation = evaluation()
         config.evaluation.pgd.num_steps = 10
         config.note = ""  # shown with every figure of the report
@@ -42,9 +43,9 @@ def get_config():
 
 
 def evaluation(benchmark="spurious_shapes", *, batch_size=250, more=()):
-    """The options of a benchmark's data and measures; `more`: measures beside its protocol's."""
+    """Return the options of a benchmark's data and measures; `more`: measures to add."""
     row, options = BENCHMARKS[benchmark], ConfigDict()
-    options.batch_size = batch_size  # images a forward pass
+    options.batch_size = batch_size  # images per forward pass
     options.measures = (*row.measures, *more)
     defaults = row.defaults()
     options.update({group: defaults[group] for group in ("data", "head", *options.measures)})

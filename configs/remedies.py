@@ -1,9 +1,9 @@
-"""What helps? Adversarial training that spares the object, and what it is held against.
+"""What helps? Adversarial training that spares the object, and alternatives.
 
 python scripts/reproduce.py --config configs/remedies.py [--config.suite.trained=...]
 
-Networks as in the quickstart. A recipe changes keys of the config; the attacks on regions have the
-mean square, over the pixels of an image, of the uniform attack that they are held against.
+Networks as in the quickstart. A recipe changes keys of the config. Attacks with region weights have
+the same mean square over the pixels of an image as the uniform attack they are compared with.
 """
 
 import math
@@ -12,17 +12,17 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 
-AREA = 0.189  # of the objects' masks, their mean share of the pixels of spurious_shapes
-# The same of masks that are made worse: by 2 pixels, shifted out of the image a little, or random.
+AREA = 0.189  # mean share of pixels in the objects' masks of spurious_shapes
+# The same for faulty masks: changed by 2 pixels, shifted partly out of the image, or random.
 FAULTY_AREAS = {"dilated": 0.364, "eroded": 0.056, "shifted": AREA, "random": AREA}
 BUDGET = 4 / 255  # of the uniform attack, l_inf
 L2_BUDGET = 0.5
-PRESCRIBED = 0.3425  # w* of the theory at BUDGET, as prescription.json says, rounded up
+PRESCRIBED = 0.3425  # w* of the theory at BUDGET, from prescription.json, rounded up
 
 
 def get_config():
     config = quickstart.get_config()
-    config.validation.epsilon = 0.0  # the measures have the budgets
+    config.validation.epsilon = 0.0  # clean: the measures have the budgets
     config.suite.seeds = (0, 1, 2, 3, 4)
     config.suite.l2_epsilons = (L2_BUDGET,)
     config.suite.linf_epsilons = (BUDGET / 2, BUDGET)
@@ -38,14 +38,14 @@ def get_config():
     regions.num_attacked = 500
     with config.unlocked():
         config.suite.recipes = ConfigDict(recipes())
-        config.suite.trained = tuple(config.suite.recipes)  # those that are
+        config.suite.trained = tuple(config.suite.recipes)  # the recipes to train
     return config
 
 
 def recipes():
-    """{name: what it changes in the config}."""
+    """Return {name: its changes of the config}."""
     linf = {"p": math.inf, "epsilon": BUDGET}
-    found = {
+    by_name = {
         "core_only": weighted(1, 0, epsilon=BUDGET / 2),
         "rest_prescribed": weighted(1, PRESCRIBED),
         "rest_half": weighted(1, 0.5),
@@ -57,15 +57,15 @@ def recipes():
         "mix": {"background": {"mix_share": 0.5}},
     }
     for name in ("noise", "mix"):
-        found[f"{name}_linf"] = found[name] | {"attack": linf}
+        by_name[f"{name}_linf"] = by_name[name] | {"attack": linf}
     for fault, area in FAULTY_AREAS.items():
-        worse = {"mask_fault": fault, "fault_pixels": 2}
-        found[f"rest_only_{fault}"] = weighted(0, 1, area=area) | {"background": worse}
-    return found
+        faulty = {"mask_fault": fault, "fault_pixels": 2}
+        by_name[f"rest_only_{fault}"] = weighted(0, 1, area=area) | {"background": faulty}
+    return by_name
 
 
 def weighted(core, rest, *, p=math.inf, epsilon=BUDGET, area=AREA):
-    """An attack with budgets as these weights, of the mean square of a uniform `epsilon`."""
+    """Return an attack with these region weights and the mean square of a uniform `epsilon`."""
     size = math.sqrt(area * core**2 + (1 - area) * rest**2)
     weights = (float(core), float(rest))
     return {"attack": {"p": p, "epsilon": epsilon / size, "region_weights": weights}}

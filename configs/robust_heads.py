@@ -2,8 +2,8 @@
 
 python scripts/reproduce.py --config configs/robust_heads.py [--config.evaluation.head.heads=...]
 
-The networks of configs/remedies.py, of three kinds; heads are fitted to training images and chosen
-on validation images (docs/heads.md).
+Three kinds of networks from configs/remedies.py; heads are fitted to training images and chosen on
+validation images (docs/heads.md).
 """
 
 from advspur.heads.selection import HEADS
@@ -19,6 +19,6 @@ def get_config():
     evaluation.measures = ("accuracy", "groups", "background_gaps", "pgd")
     evaluation.pgd.linf_epsilons, evaluation.pgd.l2_epsilons = (remedies.BUDGET,), ()
     evaluation.data.num_train = 6_000  # images that heads are fitted to
-    evaluation.data.num_val = 2_000  # on which they are chosen
+    evaluation.data.num_val = 2_000  # images that they are chosen on
     evaluation.head.heads = HEADS
     return config

@@ -1,4 +1,4 @@
-"""Figure 2: NFS over epsilon for three norms, a line for each eta.
+"""Figure 2: NFS over epsilon for three norms and several eta.
 
 python scripts/theory.py --config configs/theory_nfs.py
 """
@@ -17,5 +17,5 @@ def get_config():
     config.spurious_scale = 1.0
     config.noise_std = 0.1
     config.theta_opt = (1.0, 1.0, 0.0, 0.0, 0.0)  # not in the paper: see docs/theory.md
-    config.dtype = "float64"  # or float32: faster on a GPU, NFS to about 1e-5
+    config.dtype = "float64"  # or float32: faster on a GPU, NFS accurate to about 1e-5
     return config.lock()

@@ -14,7 +14,7 @@ def get_config():
         del config.norms, config.spurious_scale
         config.figure = "scale"
         config.etas = (0.25, 0.5, 1.0)
-        config.scales = (0.5, 5.0, 91)  # from, to, how many
+        config.scales = (0.5, 5.0, 91)  # from, to, number
         config.num_epsilons = 121
         config.phase = ConfigDict({"etas": (0.05, 3.0, 60), "scales": (0.5, 5.0, 60)})
     return config.lock()

@@ -3,7 +3,7 @@
 python scripts/reproduce.py --config configs/theory_to_networks.py [--config.suite.settings=...]
 
 Six settings of the dials of spurious_shapes, each with objects that vary in place, size and colour
-and with objects that do not, where shape is nearly the one coordinate that the theory takes it for.
+and with objects that do not: then the shape is nearly one coordinate, as in the theory.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config():
     config = quickstart.get_config()
     config.shapes.image_size = 24
     config.shapes.num_train = 6_000
-    config.attack.num_steps = 1  # from the image, to the edge of the ball: budgets are small
+    config.attack.num_steps = 1  # from the image to the edge of the ball: budgets are small
     config.attack.relative_step_size = 1.0
     config.checkpoint_every_steps = config.num_steps
 
@@ -35,9 +35,9 @@ def get_config():
     fixed = {f"fixed_{name}": dials | FIXED for name, dials in DIALS.items()}
     with config.unlocked():
         config.suite.dials = ConfigDict(varied | fixed)  # what each setting changes in `shapes`
-        config.suite.settings = tuple(config.suite.dials)  # those that are run
+        config.suite.settings = tuple(config.suite.dials)  # the settings to run
     regions = config.evaluation.regions
     config.evaluation.measures = ("accuracy", "groups", "background_gaps", "regions")
-    regions.linf_noise_levels = regions.l2_noise_levels = ()  # of regions, deep NFS alone
+    regions.linf_noise_levels = regions.l2_noise_levels = ()  # regions: deep NFS only
     regions.num_attacked = 0
     return config

@@ -1,6 +1,6 @@
-"""What every script does around its work: flags, one-line errors with exit code 2, caches.
+"""The frame of every script: flags, one-line errors with exit code 2, the compilation cache.
 
-Fractions are understood on the command line: --config.attack.epsilon=8/255.
+Numbers on the command line may be fractions: --config.attack.epsilon=8/255.
 """
 
 import contextlib
@@ -24,11 +24,10 @@ from ml_collections import ConfigDict, config_flags  # noqa: E402
 
 NUMBER = r"\d+(?:\.\d*)?"
 FRACTION = rf"{NUMBER}(?:/{NUMBER})?"
-CACHE_SIZE = 1 << 30  # bytes of compiled programs that are kept
+CACHE_SIZE = 1 << 30  # bytes of compiled programs
 FRACTIONS = re.compile(rf"^--(?:config\.[\w.]+|train_epsilon)={FRACTION}(?:,{FRACTION})*,?$")
 
-
-# For each kind of config the file in configs/ that has all its keys, and those it need not have.
+# For each kind of config: the file in configs/ with all its keys, and prefixes of optional keys.
 KINDS = {
     "training": ("default", ()),
     "suite": ("quickstart", ("evaluation.",)),
@@ -38,13 +37,15 @@ KINDS = {
 
 
 def run(main, *, config=None, workdir=False, arguments=False, processes=False):
-    """Run main(flags) with --config and --workdir where asked for; main(flags, *arguments).
+    """Run main(flags, *arguments); user's mistakes and full disks end in one line and exit code 2.
 
-    `config` is one of KINDS. With `processes`, --coordinator, --num_processes and --process_id
-    join several processes.
+    A stopped run ends in one line and exit code 130.
 
-    Mistakes of the user and full disks end in one line and exit code 2, a stopped run in one
-    line and 130.
+    Args:
+      config: defines --config, a config of one of KINDS.
+      workdir: defines --workdir.
+      arguments: whether `main` takes arguments that are not flags.
+      processes: defines --coordinator, --num_processes and --process_id.
     """
     if config:
         config_flags.DEFINE_config_file("config", None, "Config file.", lock_config=True)
@@ -58,24 +59,15 @@ def run(main, *, config=None, workdir=False, arguments=False, processes=False):
 
 
 def workdir():
-    """--workdir, else runs/ and the name of the config file."""
+    """Return --workdir; default: runs/<config name>."""
     if flags.FLAGS.workdir:
         return Path(flags.FLAGS.workdir)
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     return Path("runs") / Path(name).stem
 
 
-def _say_begun():
-    """Data and libraries take seconds to load: say something before."""
-    name = config_flags.get_config_filename(flags.FLAGS["config"])
-    print(f"{name}: loading; results: {workdir()}", file=sys.stderr, flush=True)
-
-
 def use_compile_cache(workdir):
-    """Keep compiled programs for later runs: in the user's cache folder, else in `workdir`.
-
-    A cache that the environment names is used instead.
-    """
+    """Keep compiled programs in the cache that the environment names, the user's, or `workdir`."""
     import jax
 
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -86,40 +78,40 @@ def use_compile_cache(workdir):
 
 
 def _user_cache():
-    """~/.cache/advspur/xla with room in it, or None where it cannot be written to."""
+    """Make room in ~/.cache/advspur/xla and return it; None if it is not writable."""
     try:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(caches, "advspur", "xla")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError):  # locked, read-only, full; RuntimeError: there is no home
+    except (OSError, RuntimeError):  # not permitted, read-only, full; RuntimeError: no home
         return None
-    with contextlib.suppress(OSError):  # another run makes room, too
+    with contextlib.suppress(OSError):  # a different run may make room at the same time
         files = [f for f in folder.iterdir() if f.is_file()]
         files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in files)
-        size = sum(size for _, size, _ in files)
-        for _, own, file in files:  # the oldest first
-            if size <= CACHE_SIZE:
+        total = sum(size for _, size, _ in files)
+        for _, size, file in files:  # the oldest first
+            if total <= CACHE_SIZE:
                 break
             file.unlink(missing_ok=True)
-            size -= own
+            total -= size
     return folder
 
 
 def num_cores():
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def words(names):
-    """The words of a tuple in the config, which --config.KEY=a,b makes one string of."""
+    """Return the words of a tuple in the config; --config.KEY=a,b makes it one string."""
     return tuple(word for name in names for word in name.split(",") if word)
 
 
 def split_heads(options):
-    """Make words of the option `heads` of a row's head, where it has one."""
+    """Split the option `heads` of a row's head, if it has one, into words."""
     if "heads" in options.get("head", ()):
         options["head"]["heads"] = words(options["head"]["heads"])
 
@@ -132,42 +124,42 @@ def fail(message):
 
 def _parse(argv, kind):
     argv = [_divide(a) if FRACTIONS.match(a) else a for a in argv]
-    named = [
-        value if "=" in word else following
+    files = [
+        value if equals else following
         for word, following in zip(argv, [*argv[1:], ""], strict=True)
-        for flag, _, value in [word.partition("=")]
-        if flag in ("-config", "--config")
+        for flag, equals, value in [word.partition("=")]
+        if kind and flag in ("-config", "--config")
     ]
-    configs = {file: load_config(file) for file in named if kind}
+    configs = {file: load_config(file) for file in files}
     for file, config in configs.items():
         _check_kind(config, file, kind)
     try:
-        given = flags.FLAGS(argv)
+        arguments = flags.FLAGS(argv)
     except flags.Error as error:
         fail(error)
     except (AttributeError, KeyError) as error:  # an unknown key
-        what = error.args[0] if error.args else error  # str() of a KeyError adds quotes
+        key = error.args[0] if error.args else error  # str() of a KeyError adds quotes
         known = ", ".join(_flat_keys(next(iter(configs.values()), {})))
-        fail(f"unknown key {what}; the keys, explained in the config file, are: {known}")
+        fail(f"unknown key {key}; the keys, explained in the config file, are: {known}")
     except (TypeError, ValueError) as error:
         fail(error)
-    if configs:  # a theory config may have become one of another figure
-        _check_kind(flags.FLAGS.config, named[-1], kind)
-    return given
+    if configs:  # flags may have changed the figure of a theory config
+        _check_kind(flags.FLAGS.config, files[-1], kind)
+    return arguments
 
 
 def load_config(file):
-    """The config of a file; a mistake in the file ends in one line."""
+    """Return the config of a file; a mistake in the file ends in one line."""
     if not Path(file).is_file():
         fail(f"no config file {file}; the configs are in {ROOT / 'configs'}")
     spec = importlib.util.spec_from_file_location("config", file)
     if spec is None:
-        fail(f"{file} is no Python file: a config is a .py file with a function get_config()")
+        fail(f"{file} is not a Python file: a config is a .py file with a function get_config()")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         config = module.get_config() if hasattr(module, "get_config") else None
-    except (Exception, SystemExit) as error:  # a file of the user's raises whatever it likes
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         fail(f"config file {file}{_line_of(error, file)}: {type(error).__name__}: {error}")
     if not hasattr(module, "get_config"):
         fail(f"config file {file} has no function get_config()")
@@ -178,7 +170,7 @@ def load_config(file):
 
 def _check_kind(config, file, kind):
     """End in one line unless a config has all keys of its kind."""
-    name, free = KINDS[kind]
+    name, optional = KINDS[kind]
     if kind == "theory":
         from advspur.theory.run import FIGURES
 
@@ -187,19 +179,19 @@ def _check_kind(config, file, kind):
             allowed = ", ".join(map(repr, FIGURES))
             fail(f"config file {file}: figure = {figure!r}; allowed: {allowed}")
         name = name.format(figure=figure)
-    wanted = _flat_keys(importlib.import_module(f"configs.{name}").get_config())
-    given = _flat_keys(config)
-    lacking = [key for key in wanted if key not in given and not key.startswith(free)]
+    complete = _flat_keys(importlib.import_module(f"configs.{name}").get_config())
+    keys = _flat_keys(config)
+    lacking = [key for key in complete if key not in keys and not key.startswith(optional)]
     if lacking:
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         fail(
-            f"{file} is no {kind} config: it lacks the keys {', '.join(lacking[:5])}{more}; "
+            f"{file} is not a {kind} config: it lacks the keys {', '.join(lacking[:5])}{more}; "
             f"start from configs/{name}.py"
         )
 
 
 def _line_of(error, file):
-    """The line of `file` that an error comes from, as a text; "" where there is none."""
+    """Return " line N" for the line of `file` that an error comes from, or ""."""
     if isinstance(error, SyntaxError):
         lines = [error.lineno] if error.filename == str(file) else []
     else:
@@ -209,7 +201,7 @@ def _line_of(error, file):
 
 
 def _flat_keys(config):
-    """The keys of a config, those of nested ones dotted."""
+    """Return the keys of a config, dotted for nested ones."""
     flat = []
     for key, value in config.items():
         flat += [f"{key}.{k}" for k in value] if hasattr(value, "items") else [key]
@@ -217,7 +209,7 @@ def _flat_keys(config):
 
 
 def _divide(argument):
-    """--config.KEY=8/255 -> --config.KEY=0.03137..., also within a list of numbers."""
+    """Turn --config.KEY=8/255 into --config.KEY=0.03137..., also within a list of numbers."""
     flag, values = argument.split("=")
     if "/" not in values:
         return argument
@@ -227,19 +219,21 @@ def _divide(argument):
     return f"{flag}={','.join(repr(part[0] / (part[1:] or [1])[0]) for part in parts)}"
 
 
-def _guarded(main, given, allowed):
+def _guarded(main, arguments, takes_arguments):
     warnings.showwarning = _show_warning
-    logging.set_verbosity(logging.FATAL)  # what JAX and orbax log is said in our own lines
+    logging.set_verbosity(logging.FATAL)  # our own lines report what JAX and orbax log
     sys.unraisablehook = _show_unraisable
     from advspur._checks import InputError, require
 
     try:
-        require(allowed or not given, f"{' '.join(given)!r} is no flag: flags begin with --")
+        unexpected = "" if takes_arguments else " ".join(arguments)
+        require(not unexpected, f"unexpected argument {unexpected!r}: flags begin with --")
         with _processes.joined():
-            given_flags = flags.FLAGS.flag_values_dict()
-            if "workdir" in given_flags and not given_flags.get("process_id"):
-                _say_begun()
-            main(flags.FLAGS, *given)
+            values = flags.FLAGS.flag_values_dict()
+            if "workdir" in values and not values.get("process_id"):  # loading takes seconds
+                name = config_flags.get_config_filename(flags.FLAGS["config"])
+                print(f"{name}: loading; results: {workdir()}", file=sys.stderr, flush=True)
+            main(flags.FLAGS, *arguments)
     except InputError as error:
         fail(error)
     except OSError as error:
@@ -259,7 +253,7 @@ def _guarded(main, given, allowed):
         print("stopped; run the same command to resume", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130)  # XLA may still be computing: taking Python down around it crashes
+        os._exit(130)  # XLA may still be computing: a normal exit of Python would crash
 
 
 def _show_warning(message, category, *_args, **_kwargs):
@@ -268,7 +262,7 @@ def _show_warning(message, category, *_args, **_kwargs):
 
 
 def _show_unraisable(unraisable):
-    # Of a checkpoint that fails, orbax drops tasks whose event loop is closed.
+    # When a checkpoint fails, orbax drops tasks whose event loop is closed.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 

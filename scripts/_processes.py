@@ -1,4 +1,4 @@
-"""Several processes that share the work of a script, and the message when one of them is lost."""
+"""Several processes that share the work of a script, and the message if one of them is lost."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import tempfile
 
 from absl import flags
 
-PATIENCE = 30  # seconds without a sign of life after which a process counts as lost
+PATIENCE = 30  # seconds without a heartbeat after which a process counts as lost
 OF_OTHERS = ("Gloo", "NCCL", "oordination", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 LOST = (
     "this process has ended (what was saved is kept; restart all of them to resume): "
@@ -16,22 +16,22 @@ LOST = (
 
 
 def define_flags():
-    """The flags that join several processes."""
+    """Define the flags that join several processes."""
     flags.DEFINE_string(
         "coordinator",
         None,
-        "Of several processes: HOST:PORT of process 0; or auto: as SLURM, Open MPI, Cloud TPU say, "
-        "together with the number of processes and which this is.",
+        "For several processes: HOST:PORT of process 0; or auto: take it, num_processes and "
+        "process_id from SLURM, Open MPI or Cloud TPU.",
     )
-    flags.DEFINE_integer("num_processes", 1, "How many processes share the work.")
-    flags.DEFINE_integer("process_id", 0, "Which of them this is, from 0.")
+    flags.DEFINE_integer("num_processes", 1, "Number of processes that share the work.")
+    flags.DEFINE_integer("process_id", 0, "Number of this process, from 0.")
 
 
 @contextlib.contextmanager
 def joined():
-    """Join the other processes that the flags, or the cluster, speak of; alone without flags.
+    """Join the processes that the flags or the cluster name; without flags, run alone.
 
-    Raises: InputError where they do not come together.
+    Raises: InputError if they cannot connect.
     """
     from advspur._checks import InputError, first_line, require
 
@@ -53,7 +53,7 @@ def joined():
         require(0 <= index < number, f"process_id = {index}: it must be from 0 to {number - 1}")
         place = {"coordinator_address": coordinator}
         place |= {"num_processes": number, "process_id": index}
-    # The training loop sees to signals. JAX's own service logs lines when the others end first.
+    # The training loop handles signals. JAX's own service logs lines if the others end first.
     jax.config.update("jax_enable_preemption_service", False)
     lost = None
     with _last_words():
@@ -76,33 +76,33 @@ def joined():
             lost = first_line(error)
     if lost:
         print(f"error: {LOST}: {lost}", file=sys.stderr, flush=True)
-        os._exit(2)  # JAX would wait for the others at its end
+        os._exit(2)  # a normal exit of JAX would wait for the others
 
 
 @contextlib.contextmanager
 def _last_words():
-    """See to a clear line where JAX ends this process, which it does by aborting it.
+    """Print one clear line if JAX aborts this process.
 
-    A child that does nothing but wait for the end of its parent says it. What JAX itself prints
-    then, many lines of stack traces, goes into a file, as all that is not printed by Python.
+    A child process, which only waits for the end of this one, prints it. Everything that Python
+    does not print, such as JAX's stack traces, goes into a file.
     """
     read, write = os.pipe()
     log = tempfile.NamedTemporaryFile(prefix="advspur-", suffix=".log", delete=False)
     if os.fork() == 0:
-        os.setsid()  # what is sent to the group of the parent is not meant for it
+        os.setsid()  # do not receive the signals to the parent's group
         os.close(write)
         if not os.read(read, 1):
             line = f"error: {LOST}, or it was killed itself (details: {log.name})\n"
             os.write(2, line.encode())
         os._exit(0)
     os.close(read)
-    of_python, before = os.dup(2), sys.stderr
-    sys.stderr = os.fdopen(of_python, "w", buffering=1)
+    python_stderr, before = os.dup(2), sys.stderr
+    sys.stderr = os.fdopen(python_stderr, "w", buffering=1)
     os.dup2(log.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(of_python, 2)
+        os.dup2(python_stderr, 2)
         sys.stderr = before
         os.write(write, b".")
         os.unlink(log.name)

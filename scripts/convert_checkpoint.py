@@ -1,11 +1,10 @@
 """Convert a PyTorch ResNet checkpoint: python scripts/convert_checkpoint.py FILE [--out DIR]
 
-Reads what torch.save wrote without torch and without executing anything of it, checks it name by
-name, and writes DIR for advspur.models.load: by default named as FILE without its extension, in
---models_dir, $ADVSPUR_MODELS or beside FILE. The release names its files
-<arch>_<norm>_eps<budget>.ckpt, from which norm and budget of the training are read; for other names
---train_p and --train_epsilon say them. Where the file holds no normaliser, --mean and --std give
-it; else ImageNet's is assumed.
+Reads a file of torch.save without torch and without executing anything in it, checks it name by
+name, and writes DIR for advspur.models.load. The default DIR is FILE without its extension, in
+--models_dir, $ADVSPUR_MODELS or beside FILE. Norm and budget of the training are read from names
+such as the release's <arch>_<norm>_eps<budget>.ckpt; for other names give --train_p and
+--train_epsilon. If the file has no normaliser, give --mean and --std; default: ImageNet's.
 """
 
 import math
@@ -50,6 +49,10 @@ def main(flags, *arguments):
     written = model_facts(directory)
     classifier, forward = conversion.classifier, conversion.classifier.forward
     count = sum(leaf.size for leaf in jax.tree.leaves(classifier.params["params"]))
+    trained_with = "unknown"
+    if written["train_epsilon"] is not None:
+        norm, epsilon = norm_name(float(written["train_p"])), written["train_epsilon"]
+        trained_with = f"{norm}, epsilon = {epsilon:.5g} in [0, 1] pixel units"
     lines = {
         "container": conversion.container,
         "SHA-256": written["source"]["sha256"],
@@ -57,15 +60,12 @@ def main(flags, *arguments):
         "parameters": f"{count:,}",
         "normalisation": f"{forward.mean}, {forward.std} ({conversion.normalization})",
         "entries": f"{len(conversion.used)} used, {len(conversion.dropped)} dropped by rule",
-        "beside them": f"{', '.join(conversion.others) or 'nothing'} (not used)",
+        "besides": f"{', '.join(conversion.others) or 'nothing'} (not used)",
         "inert": f"{', '.join(conversion.inert) or 'no names'} (neither imported nor called)",
-        "trained with": "unknown"
-        if written["train_epsilon"] is None
-        else f"{norm_name(float(written['train_p']))}, epsilon = {written['train_epsilon']:.5g} in "
-        "[0, 1] pixel units",
+        "trained with": trained_with,
         "written": directory,
     }
-    print(f"{source}")
+    print(source)
     for name, value in lines.items():
         print(f"  {name:15}{value}")
 

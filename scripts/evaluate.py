@@ -1,12 +1,12 @@
 """Evaluate models: python scripts/evaluate.py --config configs/evaluate.py [MODEL ...]
 
 A MODEL is a training run, a converted checkpoint, a checkpoint file, a name of the paper's suite,
-file.py:function, package.module:function, timm:NAME or torchvision:NAME; without one, those of the
+file.py:function, package.module:function, timm:NAME or torchvision:NAME; default: those of the
 config. Measures them on the benchmarks of the config that fit them, or on your own data with
---data=PATH, and appends to <workdir>/records.jsonl; what is recorded already is not measured again.
+--data=PATH, and appends to <workdir>/records.jsonl what is not recorded yet.
 
---plan says what would be measured, and stops. A data set, or a model of the config, that is missing
-is skipped with one line, or is an error with --require; after any error the exit code is 2.
+--plan prints what would be measured, and stops. A missing data set or model of the config is
+skipped with one line, or is an error with --require; after any error the exit code is 2.
 """
 
 import os
@@ -16,7 +16,7 @@ import _cli
 from absl import flags
 
 flags.DEFINE_string("data", "", "Your own data: class folders, a manifest.csv, a metadata.csv.")
-flags.DEFINE_bool("plan", False, "Say what would be measured, and stop.")
+flags.DEFINE_bool("plan", False, "Print what would be measured, and stop.")
 flags.DEFINE_bool("require", False, "Missing data sets and models are errors.")
 
 
@@ -36,7 +36,7 @@ def main(flags, *runs):
     path, file = workdir / "records.jsonl", workdir / "config.json"
     require(
         not file.exists() or "benchmarks" in read_json(file).get("config", ()),
-        f"{workdir} holds a run, not an evaluation: name another directory with --workdir=DIR",
+        f"{workdir} contains a run, not an evaluation: choose a different --workdir",
     )
     words = {name: _cli.words(config[name]) for name in ("weights", "benchmarks", "measures")}
     allowed = {"weights": ("raw", "ema"), "benchmarks": BENCHMARKS, "measures": MEASURES}
@@ -48,10 +48,10 @@ def main(flags, *runs):
     def line(text):
         print(text, file=sys.stderr, flush=True)
 
-    wanted = runs or _cli.words(config.models)
-    found = find_models(wanted, config.models_dir, required=runs or flags.require, line=line)
+    specs = runs or _cli.words(config.models)
+    paths = find_models(specs, config.models_dir, required=runs or flags.require, line=line)
     call = {"models_dir": config.models_dir, "pretrained": config.pretrained}
-    models = [open_model(m, weights=which, **call) for m in found for which in words["weights"]]
+    models = [open_model(m, weights=which, **call) for m in paths for which in words["weights"]]
     for model in (model for model in models if model.note):
         line(f"{model.name}: {model.note}")
     names = [model.name for model in models]
@@ -77,13 +77,13 @@ def main(flags, *runs):
         required=flags.require,
         line=line,
     )
-    require(jobs, "nothing to measure; lines above say why")
+    require(jobs, "nothing to measure; see the messages above")
     if flags.plan:
-        require(not damaged, "the data cannot be measured; lines above say why")
+        require(not damaged, "some data cannot be measured; see the messages above")
         return
     with locked(workdir):
         write_json(file, {"config": config.to_dict(), "environment": environment()})
-        for run in found.values():
+        for run in paths.values():
             if run and (run / "metrics.jsonl").is_file():
                 record_training(run, path)
         _cli.use_compile_cache(workdir)
@@ -96,11 +96,11 @@ def main(flags, *runs):
             cache_dir=workdir / "outcomes",
             progress_of=lambda total: Progress(total, "evaluate"),
         )
-    require(complete and not damaged, "not all could be measured; lines above say what and why")
+    require(complete and not damaged, "some measurements failed; see the messages above")
 
 
 def own_row(path, config, reading, models, line):
-    """({its name: the row of users' own data}, {its name: options}); says what was found."""
+    """Return ({name: row of a user's data}, {name: its options}); print what the data have."""
     from advspur.benchmarks import own_benchmark
     from advspur.benchmarks.own import choose_head, measured
 
@@ -115,7 +115,7 @@ def own_row(path, config, reading, models, line):
     names = {column: _cli.words(words) for column, words in options["data"]["names"].items()}
     options["data"]["names"] = {column: words for column, words in names.items() if words} or None
     for name in ("image_size", "num_classes"):
-        options["data"][name] or options["data"].pop(name)  # 0: the model's, those of the data
+        options["data"][name] or options["data"].pop(name)  # 0: that of the model, of the data
     known = row.complete(options)["data"] | {"look_for_files": config.allow_partial}
     parts = row.load(None, known)
     measures, lines = measured(row, parts, options)
@@ -130,18 +130,18 @@ def own_row(path, config, reading, models, line):
 
 
 def find_models(names, models_dir, *, required, line):
-    """{name: its path, None of code} of the models that are there; lines say which are not.
+    """Return {name: path, or None for code} of the models that exist; print which are missing.
 
-    Where they are `required`, or where none is there, that is an error.
+    A missing model is an InputError if `required`, or if none exists.
     """
     from advspur._checks import InputError, require
     from advspur.models import is_spec, published_model
     from advspur.models.store import find_model
 
-    found, absent = {}, []
+    paths, absent = {}, []
     for name in names:
         try:
-            found[name] = None if is_spec(name) else find_model(name, models_dir=models_dir)
+            paths[name] = None if is_spec(name) else find_model(name, models_dir=models_dir)
         except InputError as error:
             if required:
                 raise
@@ -153,13 +153,13 @@ def find_models(names, models_dir, *, required, line):
     where = f"in {root}" if root else "found"
     missing = f"none of the {len(absent)} published models is {where}" if absent else "no model"
     require(
-        found,
+        paths,
         f"{missing}: set $ADVSPUR_MODELS (or --config.models_dir) to the folder with the released "
         "files, such as resnet50_l2_eps3.ckpt, or name your own models on the command line",
     )
     if absent:
         line(f"skipped: {len(absent)} of {len(names)} models are not {where}: {', '.join(absent)}")
-    return found
+    return paths
 
 
 if __name__ == "__main__":

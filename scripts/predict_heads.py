@@ -1,13 +1,14 @@
 """Adversarially trained heads, predicted: python scripts/predict_heads.py MODEL [--data=PATH]
 
-A Gaussian linear model is fitted to a network's features of one half of the images. What it
-predicts of the reliance of adversarially trained linear heads (NFS over the budget) is compared
-with heads trained on that half, and on the other. The attack is on the features, reduced to some
-principal components in an orthonormal basis whose last directions are the spurious ones.
+A Gaussian linear model is fitted to a network's features on one half of the images. Its prediction
+of the reliance of adversarially trained linear heads (NFS over the budget) is compared with heads
+trained on either half. The attack is on the features, reduced to some principal components in an
+orthonormal basis whose last directions are the spurious ones.
 
-Without --data the images are spurious shapes of two classes, and spurious is what features of the
-same object on other backgrounds differ in. With it they are your own of two classes and an
-attribute, as a metadata.csv: spurious is what the means of its values differ in within a class.
+Without --data, the images are spurious shapes of two classes, and the spurious directions are the
+differences between features of the same object on two backgrounds. With --data, they are your own
+images of two classes with an attribute (metadata.csv), and the spurious directions are the
+differences, within a class, between the means of the attribute's values.
 """
 
 import math
@@ -17,12 +18,12 @@ import _cli
 from absl import flags
 
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9)  # budgets, of the collapse radius
-flags.DEFINE_string("data", "", "Your own data; its part `train` is read.")
-flags.DEFINE_integer("image_size", 32, "Pixels a side of your own images.")
-flags.DEFINE_multi_integer("classes", [0, 1], "Two of the spurious shapes: give it twice.")
-flags.DEFINE_integer("num_images", 8000, "Spurious shapes drawn, of all classes.")
+flags.DEFINE_string("data", "", "Your own data; only the part `train` is read.")
+flags.DEFINE_integer("image_size", 32, "Pixels per side of your own images.")
+flags.DEFINE_multi_integer("classes", [0, 1], "Two of the spurious shapes: give the flag twice.")
+flags.DEFINE_integer("num_images", 8000, "Number of spurious shapes, over all classes.")
 flags.DEFINE_integer("num_components", 8, "Principal components of the features.")
-flags.DEFINE_integer("num_directions", 3, "Spurious directions, at most; those of most variance.")
+flags.DEFINE_integer("num_directions", 3, "Most spurious directions; those of most variance.")
 flags.DEFINE_bool("core_only", False, "Fit theta_opt = 0 on the spurious directions.")
 flags.DEFINE_integer("seed", 0, "Of the halves and the resamples.")
 
@@ -55,7 +56,7 @@ def main(flags, spec):
 
 
 def shape_features(flags, model):
-    """(features [n, d], labels [n] of -1 and 1, differences [r, d] of pairs)."""
+    """Return (features [n, d], labels [n] of -1 and 1, differences [r, d] between pairs)."""
     import numpy as np
 
     from advspur._checks import require
@@ -65,22 +66,21 @@ def shape_features(flags, model):
 
     classes = flags.classes
     are_two = len(set(classes)) == len(classes) == 2 and set(classes) <= set(range(len(SHAPES)))
-    require(
-        are_two, f"classes = {classes}: give two of 0 to {len(SHAPES) - 1}, each by --classes=K"
-    )
+    fault = f"classes = {classes}: give two of 0 to {len(SHAPES) - 1}, each by --classes=K"
+    require(are_two, fault)
     passes = {
         split: features_on(model, spurious_shapes(split, num_examples=count), batch_size=500)
         for split, count in (("test", flags.num_images), ("mixed_same", 2000), ("mixed_rand", 2000))
     }
-    found = passes["test"]
-    rows = np.isin(found["label"], classes)
-    labels = np.where(found["label"][rows] == classes[0], -1.0, 1.0)
+    features, label = passes["test"]["features"], passes["test"]["label"]
+    rows = np.isin(label, classes)
+    labels = np.where(label[rows] == classes[0], -1.0, 1.0)
     differences = passes["mixed_same"]["features"] - passes["mixed_rand"]["features"]
-    return found["features"][rows].astype(float), labels, differences.astype(float)
+    return features[rows].astype(float), labels, differences.astype(float)
 
 
 def own_features(flags, model):
-    """The same of own data; the differences are of means."""
+    """Return the same for a user's data; the differences are between means."""
     import numpy as np
 
     from advspur._checks import require
@@ -94,8 +94,8 @@ def own_features(flags, model):
     require(table.num_classes == 2, f"{flags.data} has {table.num_classes} classes; expected 2")
     names = attributes(table)
     require(names, f"{flags.data} has no attribute")
-    found = features_on(model, table, batch_size=500)
-    features, label = found["features"].astype(float), found["label"]
+    outcomes = features_on(model, table, batch_size=500)
+    features, label = outcomes["features"].astype(float), outcomes["label"]
     differences = []
     for name in names:
         values = table.columns[name]
@@ -108,7 +108,7 @@ def own_features(flags, model):
 
 
 def compare(flags, x, y, halves, directions):
-    """Print the fit, and for each norm predicted and found NFS."""
+    """Print the fit and, for each norm, the predicted NFS and those of heads."""
     import jax
     import numpy as np
 
@@ -141,13 +141,12 @@ def describe(fit):
     print(f"fit to n = {n}, d = {d}, core_only = {fit.options['core_only']}")
     print(f"theta_opt = 0 on S: F{degrees} = {statistic:.2f}, p = {p_value:.2g}")
     for name in ("feature", "residual"):
-        found = getattr(fit, f"{name}_normality")
-        numbers = f"skewness {found.skewness:.3f} (p = {found.skewness_p:.2g})"
-        print(f"{name}s: {numbers}, kurtosis {found.kurtosis:.3f} (p = {found.kurtosis_p:.2g})")
+        test = getattr(fit, f"{name}_normality")
+        numbers = f"skewness {test.skewness:.3f} (p = {test.skewness_p:.2g})"
+        print(f"{name}s: {numbers}, kurtosis {test.kurtosis:.3f} (p = {test.kurtosis_p:.2g})")
     explained = 1 - float(fit.model.noise_std**2 / (fit.labels @ fit.labels / (n - 1)))
-    print(
-        f"R^2 {explained:.3f}; mean |residual| / (c1 noise_std) = {float(fit.residual_ratio):.4f}"
-    )
+    ratio = float(fit.residual_ratio)
+    print(f"R^2 {explained:.3f}; mean |residual| / (c1 noise_std) = {ratio:.4f}")
 
 
 def prediction(fit, epsilon, p):
@@ -158,11 +157,12 @@ def prediction(fit, epsilon, p):
 
 
 def nfs_of_head(fit, epsilon, p):
-    """NFS of a head trained adversarially on the examples of the fit."""
+    """Return the NFS of a head trained adversarially on the examples of the fit."""
     from advspur import theory
 
-    call = fit.features, fit.labels, epsilon
-    theta, _, smoothing = theory.minimize_empirical_adversarial_loss(*call, p=p)
+    theta, _, smoothing = theory.minimize_empirical_adversarial_loss(
+        fit.features, fit.labels, epsilon, p=p
+    )
     if not math.isfinite(smoothing):
         return math.nan
     return float(theory.norm_fraction_spurious(theta, fit.model.is_spurious))

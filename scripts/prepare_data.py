@@ -3,11 +3,11 @@
 python scripts/prepare_data.py tfds NAME [--data_dir DIR]
     download and prepare a TFDS data set (needs TensorFlow: pip install -e '.[prepare]')
 python scripts/prepare_data.py arrays FILE.npz NAME [--data_dir DIR]
-    store your own arrays under a TFDS name, without TensorFlow; the file holds
+    store your own arrays under a TFDS name, without TensorFlow; the file contains
     <split>_images uint8 [n, h, w, 3] and <split>_labels [n] for each split
 python scripts/prepare_data.py check NAME DIR [--sample N] [--image_dir DIR]
-    say whether a benchmark's directory (docs/benchmarks.md) is complete: counts, the first missing
-    or unreadable file; with --sample only N images of each part are decoded
+    check that a benchmark's directory (docs/benchmarks.md) is complete: counts, the first missing
+    or unreadable file; with --sample, decode only N images of each part
 """
 
 import io
@@ -39,13 +39,11 @@ def main(flags, *arguments):
         case ("check", name, directory):
             check_benchmark(name, directory, flags.sample, flags.image_dir)
         case _:
-            raise InputError(
-                "say what to do: tfds NAME, or arrays FILE.npz NAME, or check NAME DIR"
-            )
+            raise InputError("expected: tfds NAME, or arrays FILE.npz NAME, or check NAME DIR")
 
 
 def check_benchmark(name, directory, sample, image_dir):
-    """Say whether a benchmark's directory is complete."""
+    """Print whether a benchmark's directory is complete."""
     from advspur._checks import require
     from advspur._progress import Progress
     from advspur.data.readers import check_directory
@@ -58,7 +56,7 @@ def check_benchmark(name, directory, sample, image_dir):
         sample=sample,
         **({"image_dir": image_dir} if name == "salient_imagenet" else {}),
     )
-    require(complete, f"{directory} is not as published: see the faults above")
+    require(complete, f"{directory} does not match the published data; see the messages above")
     print(f"{name} in {directory} is complete")
 
 
@@ -70,7 +68,6 @@ def prepare_tfds(name, data_dir):
     from advspur.data.tfds import check_prepared
 
     check_word("NAME", name.partition(":")[0].partition("/")[0])
-
     try:
         import tensorflow  # noqa: F401
     except ModuleNotFoundError as error:
@@ -81,20 +78,20 @@ def prepare_tfds(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise InputError(f"TFDS knows no data set {name!r}: {first_line(error)}") from error
+        raise InputError(f"TFDS has no data set {name!r}: {first_line(error)}") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # the downloaders of TFDS raise many kinds
         raise InputError(
-            f"TFDS could not prepare {name}: {first_line(error)}; files that must be fetched by "
-            f"hand, such as ImageNet's archives, belong in {data_dir / 'downloads' / 'manual'}"
+            f"TFDS could not prepare {name}: {first_line(error)}; put files that must be "
+            f"downloaded by hand, such as ImageNet's, into {data_dir / 'downloads' / 'manual'}"
         ) from error
-    check_prepared(Path(builder.data_path), name, data_dir)  # what lay there before may differ
+    check_prepared(Path(builder.data_path), name, data_dir)  # earlier files may differ
     print(builder.data_path)
 
 
 def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
-    """Store the splits of an npz file as ``data_dir/name/version``; return that directory."""
+    """Store the splits of an npz file in ``data_dir/name/version``; return that directory."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
@@ -133,7 +130,7 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
                 return {split: examples(source) for split, source in sources.items()}
 
             def _generate_examples(self):
-                raise AssertionError("the splits are generators already")
+                raise AssertionError("the splits are already generators")
 
     ArraysBuilder.name = name
     builder = ArraysBuilder(data_dir=data_dir, file_format="array_record")
@@ -143,19 +140,19 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
 
 
 def check_word(what, text):
-    """Names become parts of paths."""
+    """Check a name, which becomes part of paths."""
     from advspur._checks import require
 
     require(
         re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII),
-        f"{what} = {text!r}: it must begin with a letter and hold letters, digits and _ only",
+        f"{what} = {text!r}: it must begin with a letter and contain letters, digits and _ only",
     )
 
 
 def read_arrays(file):
-    """{split: source} of an npz file, all of one image size and number of classes.
+    """Return {split: source} of an npz file, all with one image size and number of classes.
 
-    Classes that a split has no image of are warned of.
+    Warns of classes without an image in a split.
     """
     import numpy as np
 
@@ -165,48 +162,41 @@ def read_arrays(file):
     require(Path(file).is_file(), f"no file {file}")
     require(
         zipfile.is_zipfile(file),
-        f"{file} is no .npz file; np.savez(FILE, train_images=..., train_labels=...) writes one",
+        f"{file} is not an .npz file; np.savez(FILE, train_images=..., train_labels=...) makes one",
     )
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            arrays = {key: arrays[key] for key in arrays.files}
+        with np.load(file, allow_pickle=False) as content:
+            arrays = dict(content)
     except Exception as error:  # zipfile, the decompressors and NumPy's headers raise many kinds
         what = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"{file} cannot be read: {what}") from error
     splits = sorted(key.removesuffix("_images") for key in arrays if key.endswith("_images"))
-    require(splits, f"{file} holds no <split>_images; it has {', '.join(arrays) or 'nothing'}")
+    names = ", ".join(arrays) or "nothing"
+    require(splits, f"{file} has no <split>_images; it has {names}")
     expected = {f"{split}_{what}" for split in splits for what in ("images", "labels")}
-    missing, surplus = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
-    require(not missing, f"{file} lacks {', '.join(missing)}")
-    require(
-        not surplus,
-        f"{file} holds {', '.join(surplus)}, which is neither <split>_images nor <split>_labels",
-    )
+    missing = ", ".join(sorted(expected - arrays.keys()))
+    surplus = ", ".join(sorted(arrays.keys() - expected))
+    require(not missing, f"{file} lacks {missing}")
+    fault = f"{file} has {surplus}, which is neither <split>_images nor <split>_labels"
+    require(not surplus, fault)
     for split in splits:
         check_word("split", split)
         count = len(np.atleast_1d(arrays[f"{split}_images"]))
         check_labels(arrays[f"{split}_labels"], count, name=f"{split}_labels")
     largest = max(int(arrays[f"{split}_labels"].max(initial=0)) for split in splits)
     require(largest < MOST_CLASSES, f"{file} has a label {largest}: give classes as 0, 1, 2, ...")
-    sources = {
-        split: array_source(
-            arrays[f"{split}_images"], arrays[f"{split}_labels"], num_classes=1 + largest
-        )
-        for split in splits
-    }
+    sources = {}
+    for split in splits:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        sources[split] = array_source(images, labels, num_classes=1 + largest)
+        absent = sorted(set(range(1 + largest)) - set(labels.tolist()))
+        if absent:
+            count = f"{len(absent)} of {1 + largest} classes"
+            text = f"{split} has no image of {count}, first {absent[0]}: labels count from 0"
+            warnings.warn(text, stacklevel=2)
     sizes = {split: source.columns["image"].shape[1:3] for split, source in sources.items()}
-    require(
-        len(set(sizes.values())) == 1,
-        f"{file} has images of several sizes: {sizes}; one data set has one",
-    )
-    for split, source in sources.items():
-        missing = sorted(set(range(1 + largest)) - set(source.columns["label"].tolist()))
-        if missing:
-            of_all = f"{len(missing)} of {1 + largest} classes"
-            warnings.warn(
-                f"{split} has no image of {of_all}, first {missing[0]}: labels count from 0",
-                stacklevel=2,
-            )
+    fault = f"{file} has images of several sizes: {sizes}; a data set has one size"
+    require(len(set(sizes.values())) == 1, fault)
     return sources
 
 

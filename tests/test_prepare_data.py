@@ -42,10 +42,10 @@ REFUSED = {  # what the file holds -> what is said
     "nothing": (of_train(images=IMAGES[:0], labels=LABELS[:0]), "images is empty"),
     "two sizes": (of_two(images=IMAGES[:, :5]), "images of several sizes: .*6, 8.*val.*5, 8"),
     "no labels": ({"train_images": IMAGES}, "lacks train_labels"),
-    "no images": ({"train_labels": LABELS}, "holds no <split>_images; it has train_labels"),
-    "labels alone": (of_train(val_labels=LABELS), "holds val_labels, which is neither"),
-    "another array": (of_train(mean=LABELS), "holds mean, which is neither <split>_images nor"),
-    "no arrays": ({}, "holds no <split>_images; it has nothing"),
+    "no images": ({"train_labels": LABELS}, "has no <split>_images; it has train_labels"),
+    "labels alone": (of_train(val_labels=LABELS), "has val_labels, which is neither"),
+    "another array": (of_train(mean=LABELS), "has mean, which is neither <split>_images nor"),
+    "no arrays": ({}, "has no <split>_images; it has nothing"),
     "a split with a slash": ({"a/b_images": IMAGES, "a/b_labels": LABELS}, "split = 'a/b': it mu"),
     "a split without a name": ({"_images": IMAGES, "_labels": LABELS}, "split = '': it must begin"),
 }  # fmt: skip
@@ -76,7 +76,7 @@ def test_arrays_that_are_no_data_set_are_refused(kind, tmp_path):
     "name", ("../evil", "a/b", "/tmp/evil", "..", ".", "", "a b", "1st", "a.b", "a-b", "ä", "a\n")
 )
 def test_names_that_are_no_words_are_refused(name, tmp_path):
-    with refused("NAME = .*: it must begin with a letter and hold letters, digits and _"):
+    with refused("NAME = .*: it must begin with a letter and contain letters, digits and _"):
         prepare(tmp_path, of_train(), name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]
 
@@ -94,10 +94,10 @@ def flip(path):
 FILES = {  # what is done to the file -> what is said
     "absent": (lambda path: path.unlink(), "no file"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "no file"),
-    "empty": (lambda path: path.write_bytes(b""), "is no .npz file; np.savez"),
-    "text": (lambda path: path.write_text("0 1 2\n"), "is no .npz file; np.savez"),
-    "one array": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00"), "is no .npz file"),
-    "cut short": (cut, "is no .npz file"),
+    "empty": (lambda path: path.write_bytes(b""), "is not an .npz file; np.savez"),
+    "text": (lambda path: path.write_text("0 1 2\n"), "is not an .npz file; np.savez"),
+    "one array": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00"), "is not an .npz file"),
+    "cut short": (cut, "is not an .npz file"),
     "damaged": (flip, "cannot be read: "),
 }  # fmt: skip
 

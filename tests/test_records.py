@@ -89,7 +89,7 @@ def test_lines_that_are_no_records_are_an_error_with_their_number(tmp_path, line
     append_records(path, [sample()])
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match=r"records\.jsonl line 2 is no record"):
+    with pytest.raises(InputError, match=r"records\.jsonl line 2 is not a record"):
         read_records(path)
 
 

@@ -1,4 +1,4 @@
-"""The rows of the paper, and the runner that measures models on them.
+"""The benchmarks of the paper as rows of a table, and the runner that measures models on them.
 
 ``BENCHMARKS[name].evaluate(model, directory, *, batch_size, key, **options)`` -> [Record].
 """

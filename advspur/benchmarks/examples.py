@@ -1,4 +1,4 @@
-"""A few images of a data set as one model sees them, kept for the report to show."""
+"""A few images of a data set as one model sees them, saved for the report."""
 
 import io
 
@@ -17,17 +17,17 @@ NUM_EXAMPLES = 4
 
 
 def save_examples(model, measures, path):
-    """Write a few images with a model's predictions, input gradients and masks to an npz file.
+    """Write a few evenly spaced images with predictions, input gradients and masks to an npz file.
 
-    The rows are evenly spaced. The file has `image` [v, n, h, w, 3] uint8 of the parts named in
-    `part` [v], `prediction` [v, n] and `label` [n], all names; and, for a first part with masks,
-    `core` [n, h, w] uint8, the core as it is measured, and `gradient` [n, h, w] uint8: the l2 norm
-    over the colours of the margin's gradient, the largest of each image being 255.
+    The file has `image` [v, n, h, w, 3] uint8, the names `part` [v], `prediction` [v, n] and
+    `label` [n]; and, if the first part has masks, `core` [n, h, w] uint8, as measured, and
+    `gradient` [n, h, w] uint8: the l2 norm over the colours of the margin's gradient, scaled to a
+    largest value of 255 per image.
 
     Args:
       model: a Classifier with the classes of the data.
-      measures: {measure: ({part: Table}, its options)}, as a `Plan` has them. Without regions and
-        without background gaps there is nothing to show, and no file.
+      measures: {measure: ({part: Table}, its options)}, as in a `Plan`; without regions and
+        background gaps no file is written.
       path: of the file.
     """
     tables, of_masks = _tables(measures)
@@ -37,16 +37,16 @@ def save_examples(model, measures, path):
     rows = spread(len(first), NUM_EXAMPLES)
 
     def function(batch, _):
-        found = {"logits": logits(model, batch.image), "label": batch.label, "image": batch.image}
+        shown = {"logits": logits(model, batch.image), "label": batch.label, "image": batch.image}
         if of_masks is not None and batch.mask.shape[1:3] == batch.image.shape[1:3]:
             gradient = lp_norm(margin_gradient(model, batch.image, batch.label), 2, axis=-1)
             largest = jnp.max(gradient, axis=(1, 2), keepdims=True)
             scaled = gradient / jnp.where(largest > 0, largest, 1)
             core, _ = mask_regions(batch.mask, **of_masks)
-            found |= {"gradient": _eight_bit(scaled), "core": _eight_bit(core[..., 0])}
-        return found
+            shown |= {"gradient": _eight_bit(scaled), "core": _eight_bit(core[..., 0])}
+        return shown
 
-    found = [
+    outcomes = [
         for_each_example(function, table.subset(rows), batch_size=len(rows))
         for table in tables.values()
     ]
@@ -54,23 +54,23 @@ def save_examples(model, measures, path):
     names = np.array([*names, "another class"])  # class maps may have one output for the rest
 
     def stacked(name):
-        return np.stack([of_part[name] for of_part in found])
+        return np.stack([of_part[name] for of_part in outcomes])
 
     content = io.BytesIO()
     np.savez_compressed(
         content,
         part=np.array(list(tables)),
         image=stacked("image"),
-        label=names[found[0]["label"]],
+        label=names[outcomes[0]["label"]],
         prediction=names[np.minimum(stacked("logits").argmax(-1), len(names) - 1)],
-        **{name: found[0][name] for name in ("core", "gradient") if name in found[0]},
+        **{name: outcomes[0][name] for name in ("core", "gradient") if name in outcomes[0]},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content.getvalue())
 
 
 def _tables(measures):
-    """({part: Table} to show, the first with masks if there are any; the options of the masks)."""
+    """Return ({part: Table} to show, first those with masks; the options of the masks or None)."""
     tables, of_masks = {}, None
     if "regions" in measures:
         parts, options = measures["regions"]

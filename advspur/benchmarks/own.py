@@ -1,4 +1,4 @@
-"""Users' own data as a row: what was found in them decides the head and the measures."""
+"""Users' own data as a row: what the data have decides the head and the measures."""
 
 import functools
 import json
@@ -16,17 +16,17 @@ from advspur.heads.selection import OPTIONS as OF_HEADS
 from advspur.measures import MEASURES
 from advspur.models import with_class_map
 
-MEASURED = ("accuracy", "groups", "background_gaps", "pgd", "regions")  # where the data allow it
+MEASURED = ("accuracy", "groups", "background_gaps", "pgd", "regions")  # if the data allow it
 HEADS = ("auto", "classes", "probe")
 
 
 def own_benchmark(path, *, name=""):
-    """The Benchmark of users' own data in `path`; `name`: default the folder's."""
+    """Return the Benchmark of a user's data in `path`; `name` defaults to the folder's."""
     path = Path(path).expanduser()
     name = name or (path.parent if path.is_file() else path).resolve().name
     require(
         name not in ("", "training", *BENCHMARKS),
-        f"data of your own cannot be called {name!r}: give another name with --config.data_name",
+        f"your own data cannot be called {name!r}: choose a different name with --config.data_name",
     )
     options = {
         "head": keywords(probes) | {"learning_rate": 5e-4, "with_lbfgs": True},
@@ -45,7 +45,7 @@ def own_benchmark(path, *, name=""):
 
 
 def _reader(path):
-    """`own` on one path, which remembers what it read last."""
+    """Return `read_own` for one path, which remembers what it read last."""
 
     @functools.lru_cache(maxsize=1)
     def remembered(options):
@@ -60,7 +60,7 @@ def _reader(path):
 
 
 def measured(row, parts, options):
-    """(the measures that {part: Table} allow, lines that say what the others lack)."""
+    """Return (the measures that {part: Table} allow, lines on them and on what others lack)."""
     full, able = row.complete(options), row.able(parts, options)
     lacking = {name: MEASURES[name].lacks(parts, full[name]) for name in row.measures}
     lines = [f"measured: {', '.join(able)}; on request: autoattack"]
@@ -69,38 +69,34 @@ def measured(row, parts, options):
 
 
 def fitting(parts):
-    """The parts that a probe may see: those that are not evaluated."""
+    """Return the parts that a probe may be fitted to: those that are not evaluated."""
     return {name: table for name, table in parts.items() if name not in evaluation_parts(parts)}
 
 
 def choose_head(facts, parts, head="auto", class_names=()):
-    """(the class of the data for each output, or None for a linear probe; a line that says which).
+    """Return (the data's class for each output, or None for a linear probe; a line about it).
 
     Args:
-      facts: num_classes of a model, class_names and has_features where they are known.
+      facts: num_classes of a model and, if known, class_names and has_features.
       parts: {part: Table}.
-      class_names: of the model's outputs, where the facts have none.
-      head: "classes": the model's own; "probe"; "auto": its own where they are the data's.
-    Raises: InputError where neither can be had.
+      head: "classes": the model's own; "probe"; "auto": its own if they are the data's.
+      class_names: of the model's outputs, if the facts have none.
+    Raises: InputError if neither is possible.
     """
     check_choice("head", head, HEADS)
     table = next(iter(parts.values()))
     names = table.names.get("label") or tuple(map(str, range(table.num_classes)))
-    lacking = [
-        text
-        for text, is_there in (
-            ("the model has no features", facts.get("has_features", True)),
-            ("the data have no part train beside what is evaluated", "train" in fitting(parts)),
-        )
-        if not is_there
-    ]
+    has_features, has_train = facts.get("has_features", True), "train" in fitting(parts)
+    lacking = ["the model has no features"] * (not has_features)
+    lacking += ["the data have no part train beside what is evaluated"] * (not has_train)
+    no_probe = f"no linear probe can be fitted: {' and '.join(lacking)}"
     known = tuple(class_names) or facts.get("class_names")
     require(
         not known or len(known) == facts["num_classes"],
         f"class_names has {len(known or ())} names, the model {facts['num_classes']} outputs",
     )
     if head == "probe":
-        require(not lacking, f"no linear probe can be fitted: {' and '.join(lacking)}")
+        require(not lacking, no_probe)
         return None, "head: linear probe on the model's features"
     try:
         return class_map(names, known or facts["num_classes"])
@@ -108,20 +104,18 @@ def choose_head(facts, parts, head="auto", class_names=()):
         if head == "classes":
             raise
         if lacking:
-            text = f"{error}; and no linear probe can be fitted: {' and '.join(lacking)}"
-            raise InputError(text) from error
+            raise InputError(f"{error}; and {no_probe}") from error
         return None, f"head: linear probe on the model's features, because {error}"
 
 
 def own_head(model, parts, *, key, running, head="auto", class_names=(), among="all", **fit):
-    """The model's own classes where they are the data's, or linear probes on its features.
+    """Return the model with its own classes if they are the data's, else with linear probes.
 
     Args:
-      head: of `choose_head`.
-      class_names: of the model's outputs, in order, where the model does not say them.
-      among: where the model has other classes too: a prediction of one is wrong ("all"), or the
-        prediction is made among the data's classes ("mapped").
-      fit: options of `probes`; those of its `heads` are fitted beside the model's own classes too.
+      head, class_names: see `choose_head`.
+      among: if the model has other classes too: "all": a prediction of one of them is wrong;
+        "mapped": predict among the data's classes.
+      fit: options of `probes`; its `heads` are fitted beside the model's own classes too.
     """
     facts = {name: getattr(model, name) for name in ("num_classes", "class_names", "has_features")}
     groups, _ = choose_head(facts, parts, head, class_names)
@@ -131,16 +125,14 @@ def own_head(model, parts, *, key, running, head="auto", class_names=(), among="
     if list(groups) != list(range(number)):
         has_rest = among == "all" and -1 in groups
         mapped = with_class_map(model, groups, number, with_rest=has_rest)
-    found, of_heads = [({}, mapped)], {name: fit[name] for name in OF_HEADS if name in fit}
-    if of_heads.get("heads"):
-        call = {"running": running, "key": key} | of_heads
-        found += with_robust_heads(model, fitting(parts), **call)
-    return found, key
+    of_heads = {name: fit[name] for name in OF_HEADS if name in fit}
+    robust = with_robust_heads(model, fitting(parts), key=key, running=running, **of_heads)
+    return [({}, mapped), *robust], key
 
 
 def _plan_head(parts, *, head, among, class_names, **fit):
     check_choice("head", head, HEADS)
     check_choice("among", among, ("all", "mapped"))
-    passes = plan_probes(fitting(parts), **fit)  # a probe may be fitted unasked: check its options
+    passes = plan_probes(fitting(parts), **fit)  # "auto" may fit a probe: check its options
     of_heads = {name: fit[name] for name in OF_HEADS}
     return passes if head == "probe" else plan_robust(fitting(parts), **of_heads)

@@ -16,8 +16,8 @@ from advspur.measures import MEASURES
 from advspur.models.classifier import check_is_model, classifier_facts
 from advspur.records import record
 
-# Options of data and measures that change what is measured: records carry those that are not the
-# row's own. The others say how it is run, or the records show their effect by themselves.
+# Options of data and measures that change what is measured: records show those that differ from the
+# row's defaults. The others do not change it, or their effect is in the records anyway.
 PROTOCOL = frozenset(
     "balanced same rand objects backgrounds start mask resize transform val_only legacy "
     "num_classes interpolation look_for_files".split()
@@ -30,100 +30,91 @@ class Plan(NamedTuple):
     parts: dict  # {part: Table}, all of them
     options: dict  # nested as `Benchmark.defaults`, complete
     measures: dict  # {measure: ({part: Table} that it is made on, its options)}
-    passes: dict  # {"head" and each measure: forward passes over an image}
+    passes: dict  # {"head" and each measure: forward passes, in images}
 
 
 class Benchmark(NamedTuple):
-    """One row: what data, which head, which measures."""
+    """One row: which data, which head, which measures."""
 
     name: str  # in records and configs
     reader: Reader
-    measures: tuple  # names of MEASURES that the protocol has; others can be asked for
-    # {"data", "head" or a measure: {option: value}}, where they differ from the defaults. The
-    # option `parts` of a measure names the parts that it is measured on.
+    measures: tuple  # names of MEASURES in the protocol; others are made on request
+    # {"data", "head" or a measure: {option: value}} that differ from the defaults. The option
+    # `parts` of a measure names the parts that it is made on.
     options: dict
-    parts: Callable = tuple  # {part: Table} -> names of the parts that are measured on
-    # (model, parts, *, key, running, **options) -> ([(what records say, model)], key)
+    parts: Callable = tuple  # {part: Table} -> names of the parts that are measured
+    # (model, parts, *, key, running, **options) -> ([(fields of the records, model)], key)
     head: Callable = as_it_is
-    # (parts, **options) -> forward passes over an image that the head takes
+    # (parts, **options) -> forward passes of the head, in images
     plan_head: Callable = lambda parts, **options: 0
     # facts of a model -> (why it cannot be measured, or "", options that depend on it)
     fits: Callable = lambda facts: ("", {})
 
     def defaults(self):
-        """{"data", "head" and each measure: {option: value}} of this row."""
+        """Return {"data", "head" and each measure: {option: value}} of this row."""
         known = {"data": keywords(self.reader.read), "head": keywords(self.head)}
         known |= {name: m.options | {"parts": ()} for name, m in MEASURES.items()}
         return {name: known[name] | self.options.get(name, {}) for name in known}
 
     def complete(self, options):
-        """`options`, nested as `defaults`, with the defaults for the rest; unknown ones raise."""
+        """Return nested options with the defaults for the rest; raise InputError if one is unknown.
+
+        They are nested as in `defaults`.
+        """
         full = self.defaults()
-        for group, given in options.items():
-            allowed = ", ".join(full)
-            require(group in full, f"{self.name} has no options {group!r}; it has {allowed}")
-            given = dict(given)
-            unknown = sorted(given.keys() - full[group].keys())
-            require(
-                not unknown,
-                f"{self.name} has no option {group}.{', '.join(unknown)}; "
-                f"{group} has {', '.join(sorted(full[group])) or 'none'}",
-            )
-            full[group] = full[group] | given
+        for group, chosen in options.items():
+            groups = ", ".join(full)
+            require(group in full, f"{self.name} has no options {group!r}; it has {groups}")
+            chosen, known = dict(chosen), ", ".join(sorted(full[group])) or "none"
+            unknown = ", ".join(sorted(chosen.keys() - full[group].keys()))
+            fault = f"{self.name} has no option {group}.{unknown}; {group} has {known}"
+            require(not unknown, fault)
+            full[group] = full[group] | chosen
         return full
 
     def changed(self, options):
-        """Those of nested options that are not this row's defaults."""
-        own = _plain(self.defaults())
+        """Return the nested options that differ from this row's defaults."""
+        defaults = _plain(self.defaults())
 
-        def is_own(group, name, value):
-            return name in own.get(group, ()) and _plain(value) == own[group][name]
+        def differs(group, name, value):
+            known = defaults.get(group, {})
+            return name not in known or _plain(value) != known[name]
 
         return {
-            group: {n: value for n, value in dict(given).items() if not is_own(group, n, value)}
-            for group, given in options.items()
+            group: {n: value for n, value in dict(values).items() if differs(group, n, value)}
+            for group, values in options.items()
         }
 
-    def chosen(self, options, measure):
-        """The options of the protocol that are not this row's own: its records carry them."""
-        changed, shown = self.changed(options), {}
-        for group in ("data", "head", measure):
-            of_group = changed[group]
-            of_protocol = of_group.keys() - OF_HEADS if group == "head" else PROTOCOL
-            shown |= {n: value for n, value in of_group.items() if n in of_protocol}
-        shift = options["data"].get("color_shift") or {}
-        return _plain(shown | {name: shift[name] for name in ("rho", "shift") if name in shift})
-
-    def load(self, directory=None, options=None):
-        """{part: Table}; `options`: of the reader, see `defaults`."""
-        given = () if directory is None else (directory,)
-        is_there = given or not self.reader.directories
-        require(is_there, f"{self.name} needs the directory of its data")
-        return self.reader.read(*given, **dict(options or {}))
-
     def able(self, parts, options):
-        """The measures of the protocol that {part: Table} allow."""
+        """Return the measures of the protocol that {part: Table} allow."""
         full = self.complete(options)
         return tuple(n for n in self.measures if not MEASURES[n].lacks(parts, full[n]))
 
+    def load(self, directory=None, options=None):
+        """Return {part: Table}; `options` are those of the reader."""
+        place = () if directory is None else (directory,)
+        has_place = place or not self.reader.directories
+        require(has_place, f"{self.name} needs the directory of its data")
+        return self.reader.read(*place, **dict(options or {}))
+
     def plan(self, directory, measures, options):
-        """The `Plan` of some measures; the options are checked before the data are looked for."""
+        """Return the `Plan` of some measures; check the options before looking for the data."""
         full = self.complete(options)
         self.plan_head({}, **full["head"])
-        asked = {}
+        of_measures = {}
         for name in measures:
             check_choice("measures", name, tuple(MEASURES))
-            asked[name] = {option: v for option, v in full[name].items() if option != "parts"}
-            MEASURES[name].plan({}, **asked[name])
+            of_measures[name] = {option: v for option, v in full[name].items() if option != "parts"}
+            MEASURES[name].plan({}, **of_measures[name])
         parts = self.load(directory, full["data"])
-        passes = {"head": self.plan_head(parts, **full["head"])}
-        for name, of_measure in asked.items():
+        passes, planned = {"head": self.plan_head(parts, **full["head"])}, {}
+        for name, of_measure in of_measures.items():
             chosen = self._parts(name, parts, full[name])
+            planned[name] = chosen, of_measure
             passes[name] = MEASURES[name].plan(chosen, **of_measure)
             if MEASURES[name].selected_heads:
                 passes[name] *= 1 + len(full["head"].get("heads", ()))
-            asked[name] = chosen, of_measure
-        return Plan(parts, full, asked, passes)
+        return Plan(parts, full, planned, passes)
 
     def evaluate(
         self,
@@ -137,16 +128,16 @@ class Benchmark(NamedTuple):
         progress=None,
         **options,
     ):
-        """[Record]: the numbers of one model, without the model's name.
+        """Return the [Record] of one model, without the model's name.
 
         Args:
           model: a Classifier.
           directory: where the data are; None for embedded data.
-          batch_size: images a forward pass.
+          batch_size: images per forward pass.
           key: of heads, noise and attacks.
-          measures: names of MEASURES; (): those of the row.
+          measures: names of MEASURES; (): those of the row that the data allow.
           cache_dir: where outcomes of single images are kept; None: nowhere.
-          progress: advanced by the forward passes over an image.
+          progress: advanced by the forward passes, in images.
           options: data={...}, head={...} and a dict for each measure; see `defaults`.
         """
         check_is_model(model)
@@ -154,16 +145,16 @@ class Benchmark(NamedTuple):
         options = merged(of_model, self.changed(options))
         if not measures:
             measures = self.able(self.load(directory, self.complete(options)["data"]), options)
-        plan = self.plan(directory, measures, options)  # report what is wrong before the work
+        plan = self.plan(directory, measures, options)
         with contextlib.ExitStack() as stack:
-            if cache_dir is None:  # passes are shared for the length of this call
+            if cache_dir is None:  # the measures of this call share their passes
                 cache_dir = stack.enter_context(tempfile.TemporaryDirectory())
             running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
             steps = self.steps(model, plan, measures, key=key, running=running)
             return [r for _, records in steps for r in records]
 
     def steps(self, model, plan, measures, *, key, running, examples=None):
-        """Yield (measure, its records) of some measures of a `Plan`, one after the other.
+        """Yield (measure, its records) for some measures of a `Plan`.
 
         `examples`: the path of a file to save a few images to, see `save_examples`.
         """
@@ -173,55 +164,58 @@ class Benchmark(NamedTuple):
             save_examples(heads[0][1], {name: plan.measures[name] for name in measures}, examples)
         for name in measures:
             measure, (parts, options), records = MEASURES[name], plan.measures[name], []
-            for index, (about, headed) in enumerate(heads):
-                is_asked = measure.selected_heads and "selected_by" in about
-                if index and not (measure.every_head or is_asked):
-                    continue
-                call = running | options  # an attack may have a batch size of its own
-                shown = self.chosen(plan.options, name) | about
-                for r in measure.run(headed, parts, key=key, **call):
-                    records.append(r._replace(options=shown | r.options))
+            call = running | options  # an attack may have its own batch size
+            shown = self._shown(plan.options, name)
+            for index, (of_head, headed) in enumerate(heads):
+                is_selected = measure.selected_heads and "selected_by" in of_head
+                if index == 0 or measure.every_head or is_selected:
+                    for r in measure.run(headed, parts, key=key, **call):
+                        records.append(r._replace(options=shown | of_head | r.options))
             if name == "accuracy":
-                records += [_unreadable(part, t) for part, t in plan.parts.items() if t.skipped]
+                for part, table in ((p, t) for p, t in plan.parts.items() if t.skipped):
+                    share = wilson(table.skipped, len(table) + table.skipped)
+                    records.append(record("unreadable_share", share, options={"part": part}))
             yield name, [r._replace(benchmark=self.name, measure=name) for r in records]
 
+    def _shown(self, options, measure):
+        """Return the changed options of the protocol, which the measure's records show."""
+        changed, shown = self.changed(options), {}
+        for group in ("data", "head", measure):
+            names = changed[group].keys() - OF_HEADS if group == "head" else PROTOCOL
+            shown |= {n: value for n, value in changed[group].items() if n in names}
+        shift = options["data"].get("color_shift") or {}
+        return _plain(shown | {name: shift[name] for name in ("rho", "shift") if name in shift})
+
     def _parts(self, name, parts, options):
-        """The parts that a measure is made on."""
-        cannot = f"{self.name} cannot be measured by {name}"
-        lacking = MEASURES[name].lacks(parts, options)
+        """Return the {part: Table} that a measure is made on."""
+        measure, cannot = MEASURES[name], f"{self.name} cannot be measured by {name}"
+        lacking = measure.lacks(parts, options)
         require(not lacking, f"{cannot}: it lacks {lacking}")
-        asked = options["parts"] or self.parts(parts)
-        missing = ", ".join(part for part in asked if part not in parts)
+        names = options["parts"] or self.parts(parts)
+        missing = ", ".join(part for part in names if part not in parts)
         require(not missing, f"{self.name} has no part {missing}; its parts are {', '.join(parts)}")
-        found = {part: parts[part] for part in asked if MEASURES[name].fits(parts[part])}
-        on = ", ".join(asked)
-        require(found, f"{cannot} on {on}: choose other parts with {name}.parts")
-        return found
+        chosen = {part: parts[part] for part in names if measure.fits(parts[part])}
+        require(chosen, f"{cannot} on {', '.join(names)}: choose other parts with {name}.parts")
+        return chosen
 
 
 def merged(options, others):
-    """Nested options, those of `others` first."""
+    """Return nested options; those of `others` take precedence."""
     groups = options.keys() | others.keys()
     return {g: {**options.get(g, {}), **others.get(g, {})} for g in groups}
 
 
 def keywords(function):
-    """{keyword-only option: its default} of a reader or a head."""
-    parameters = inspect.signature(function).parameters.values()
+    """Return {keyword-only option: its default} of a reader or a head."""
     return {
         p.name: p.default
-        for p in parameters
+        for p in inspect.signature(function).parameters.values()
         if p.kind == p.KEYWORD_ONLY and p.name not in ("key", "running")
     }
 
 
-def _unreadable(part, table):
-    share = wilson(table.skipped, len(table) + table.skipped)
-    return record("unreadable_share", share, options={"part": part})
-
-
 def _plain(value):
-    """`value` with lists for tuples, as JSON has them."""
+    """Return `value` with lists for tuples, as in JSON."""
     if isinstance(value, dict):
         return {name: _plain(v) for name, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -26,7 +26,7 @@ from advspur.models.store import model_facts
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
 
 BY_BUDGET = ("pgd_accuracy", "autoattack_accuracy")
-HEADLINES = (  # beside the sensitivities; what is printed of the many numbers
+HEADLINES = (  # printed, with the sensitivities; the other numbers are in the records only
     "accuracy",
     "worst_group_accuracy",
     "majority_minority_gap",
@@ -37,11 +37,11 @@ HEADLINES = (  # beside the sensitivities; what is printed of the many numbers
     "spurious_area",
     *BY_BUDGET,
 )
-UNTOLD = ("levels", "epsilons", "num_steps", "images")  # options of the protocol, in the records
+NOT_PRINTED = ("levels", "epsilons", "num_steps", "images")  # options
 
 
 class OpenModel(NamedTuple):
-    """A model to evaluate: what is known of it, and a function that loads it (once)."""
+    """A model to evaluate: the facts about it, and a function that loads it (once)."""
 
     facts: dict
     classifier: Callable
@@ -53,26 +53,25 @@ class OpenModel(NamedTuple):
 
 
 def open_model(spec, *, weights="raw", models_dir=None, pretrained=True):
-    """The OpenModel of what `models.load` takes; `pretrained`: of timm:NAME and torchvision:NAME.
+    """Return the OpenModel of a spec of `models.load`.
 
-    The weights of our own models are read when they are first needed; a model of somebody else's is
-    made at once, and asked for two images.
+    The weights of our own models are read when they are first needed. Models from functions or
+    libraries are made at once, and checked on two images. `pretrained`: for timm:NAME and
+    torchvision:NAME.
     """
     if models.is_spec(spec):
         of_library = str(spec).startswith(("timm:", "torchvision:"))
         made = models.load(spec, weights=weights, pretrained=pretrained or not of_library)
         models.check_model(made)
-        opened = functools.cache(lambda: _replicated(made))
-        return OpenModel(classifier_facts(made), opened, made.note)
+        facts, note = classifier_facts(made), made.note
+        return OpenModel(facts, functools.cache(lambda: _replicated(made)), note)
 
     @functools.cache
     def classifier():
         loaded = models.load(spec, weights=weights, models_dir=models_dir)
-        leaves = map(np.asarray, jax.tree.leaves(loaded.params))
-        require(
-            all(np.all(np.isfinite(leaf.astype(np.float32))) for leaf in leaves),
-            f"{spec} has weights that are NaN or infinite",
-        )
+        leaves = (np.asarray(leaf).astype(np.float32) for leaf in jax.tree.leaves(loaded.params))
+        are_finite = all(np.all(np.isfinite(leaf)) for leaf in leaves)
+        require(are_finite, f"{spec} has weights that are NaN or infinite")
         return _replicated(loaded)
 
     facts = model_facts(spec, models_dir=models_dir)
@@ -82,7 +81,7 @@ def open_model(spec, *, weights="raw", models_dir=None, pretrained=True):
 
 
 def _replicated(classifier):
-    """On every local device, where the batches are split over."""
+    """Put a Classifier on every local device, since batches are split over them."""
     return dataclasses.replace(classifier, params=replicate(classifier.params))
 
 
@@ -99,14 +98,14 @@ def evaluate_model(
     cache_dir=None,
     progress=None,
 ):
-    """Measure an OpenModel and append the records of each measure, unless they are there already.
+    """Measure an OpenModel and append the records of each measure that is not recorded yet.
 
     Args:
       row: a Benchmark.
       path: the records.jsonl to append to.
       seed: of heads, noise and attacks.
       options: nested as `Benchmark.defaults`; this and the others as in `Benchmark.evaluate`.
-    Returns: the records measured; [] where all were there before.
+    Returns: the new records; [] if all were there before.
     """
     fault, of_model = row.fits(model.facts)
     require(not fault, f"{model.name} cannot be measured on {row.name}: {fault}")
@@ -114,63 +113,67 @@ def evaluate_model(
     plan = row.plan(directory, measures or row.measures, options)
     marks = {name: _identity(model, plan, name, seed) for name in plan.measures}
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
-    is_known = model.facts.get("checksum") is not None  # else another model may have the name
-    left = [n for n, m in marks.items() if not (is_known and (model.name, row.name, m) in known)]
-    if not left:
+    if model.facts.get("checksum") is None:  # a different model may have the same name
+        known = []
+    missing = [name for name, mark in marks.items() if (model.name, row.name, mark) not in known]
+    if not missing:
         return []
     start, measured = time.monotonic(), []
-    running = {"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress}
-    about = record_facts(model.facts) | {"benchmark": row.name}
+    fields = record_facts(model.facts) | {"benchmark": row.name}
     names = [quote(name, safe="@ ") for name in (row.name, f"{model.name}.npz")]
-    examples = Path(path).parent.joinpath("examples", *names)
-    call = {"key": jax.random.key(seed), "running": running, "examples": examples}
-    steps = row.steps(model.classifier(), plan, left, **call)
-    for name, found in steps:
+    steps = row.steps(
+        model.classifier(),
+        plan,
+        missing,
+        key=jax.random.key(seed),
+        running={"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress},
+        examples=Path(path).parent.joinpath("examples", *names),
+    )
+    for name, records in steps:
         seconds, start = round(time.monotonic() - start, 3), time.monotonic()
-        count = Estimate(len(found), len(found), len(found), len(found))
+        count = Estimate(len(records), len(records), len(records), len(records))
         end = record(COMPLETE, count, options=marks[name], seconds=seconds)
-        found = [r._replace(seconds=r.seconds or seconds, **about) for r in found]
-        append_records(path, [*found, end._replace(measure=name, **about)])
-        measured += found
+        records = [r._replace(seconds=r.seconds or seconds, **fields) for r in records]
+        append_records(path, [*records, end._replace(measure=name, **fields)])
+        measured += records
     return measured
 
 
 def _identity(model, plan, measure, seed):
-    """What a measurement depends on, as JSON has it: with the same, it is not made again."""
+    """Return all that a measurement depends on, as in JSON; it is not repeated for an equal one."""
     digests = [f"{part} {table.digest}" for part, table in plan.parts.items()]
     same = {"measure": measure} | {g: plan.options[g] for g in ("data", "head", measure)}
     same |= {key: model.facts.get(key) for key in ("step", "checksum", "mean", "std", "dtype")}
     same["content"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     same |= {"seed": seed, "advspur": __version__}
     images = plan.options[measure].get("images", "first")
-    if images not in NAMED:  # a file of names, which may change under its own
+    if images not in NAMED:  # a file that lists images, whose content may change
         same["list"] = hashlib.sha256(read_bytes(Path(images).expanduser())).hexdigest()
     return json.loads(json.dumps(same))
 
 
 class Job(NamedTuple):
-    """A model to be measured on a row: where the data are, and forward passes over an image."""
+    """A model to measure on a row."""
 
     model: OpenModel
     row: Benchmark
     options: dict
-    directory: Path | None
-    passes: int
+    directory: Path | None  # of the data
+    passes: int  # forward passes, in images
 
 
 def plan_jobs(opened, rows, options, *, measures, data_dir, directories, required, line):
-    """([Job] of each model on each row that fits it and is there, whether one is damaged).
+    """Return ([Job] for each model and each row that fits it and has its data, is one damaged).
 
     Args:
       opened: OpenModels.
       rows: Benchmarks.
       options: {row's name: its options}.
       measures: names of measures; (): those of each row.
-      data_dir: the folder with the data sets' folders, named as their readers' `directories`.
-      directories: {row's name: directory} of those that are elsewhere.
+      data_dir: the folder of the data sets' folders, which have the names in `Reader.directories`.
+      directories: {row's name: directory} for data sets that are elsewhere.
       required: whether a missing data set is an error.
-      line: function of a text that says what is there, what is missing, and what a model cannot be
-        measured on.
+      line: function that prints a line: what is there, what is missing, which models do not fit.
     """
     jobs, damaged = [], False
     for row in rows:
@@ -186,15 +189,14 @@ def plan_jobs(opened, rows, options, *, measures, data_dir, directories, require
             line(f"{row.name} is left out for {who}: {fault}")
         if not fitting:
             continue
-        places = [Path(data_dir, folder) for folder in row.reader.directories if data_dir]
-        if given := directories.get(row.name):
-            places = [Path(given)]
-            is_there = places[0].expanduser().is_dir()
-            require(is_there, f"directories.{row.name} = {given}: no such folder")
+        chosen, folders = directories.get(row.name), row.reader.directories
+        places = [Path(chosen)] if chosen else [Path(data_dir, f) for f in folders if data_dir]
         places = [place.expanduser() for place in places]
+        fault = f"directories.{row.name} = {chosen}: no such folder"
+        require(not chosen or places[0].is_dir(), fault)
         directory = next(filter(Path.is_dir, places), next(iter(places), None))
         try:
-            if directory is None and row.reader.directories:
+            if directory is None and folders:
                 raise MissingData("no folder is given: set $ADVSPUR_DATA or --config.data_dir=DIR")
             plan = row.plan(directory, measures or row.measures, options[row.name])
         except MissingData as error:
@@ -212,55 +214,59 @@ def plan_jobs(opened, rows, options, *, measures, data_dir, directories, require
 
 
 def run_jobs(jobs, *, path, progress_of, **call):
-    """Measure what is not recorded yet; whether all could be measured.
+    """Measure what is not recorded yet; return whether all jobs of `plan_jobs` succeeded.
 
-    A line tells of each job of `plan_jobs`; one that fails is skipped. `progress_of`: total -> a
-    Progress; `call`: other arguments of `evaluate_model`.
+    Prints a line for each job; one that fails is skipped.
+
+    Args:
+      path: the records.jsonl to append to.
+      progress_of: total -> a Progress.
+      call: other arguments of `evaluate_model`.
     """
     complete, last = True, None
     with progress_of(sum(job.passes for job in jobs)) as progress:
         for model, row, options, directory, passes in jobs:
             if last is not None and last is not model:
-                last.classifier.cache_clear()  # its weights are not needed any more
+                last.classifier.cache_clear()  # free its weights
             last, title, start = model, f"{model.name} on {row.name}", time.monotonic()
             part = progress.part(title, total=passes)
             call |= {"directory": directory, "options": options, "progress": part}
             try:
-                found = evaluate_model(model, row, path=path, **call)
+                records = evaluate_model(model, row, path=path, **call)
             except (InputError, jax.errors.JaxRuntimeError) as error:
                 text = first_line(error)
                 if OUT_OF_MEMORY in str(error):
                     text += "; lower --config.batch_size"
-                elif "callback" in str(error).lower():  # code of somebody else's
+                elif "callback" in str(error).lower():  # a user's code
                     text = f"the model fails: {str(error).strip().splitlines()[-1]}"
                 elif not isinstance(error, InputError):
                     raise
                 complete = False
                 progress.line(f"error: {title}: {text}")
             else:
-                for text in _headlines(found):
+                for text in _headlines(records):
                     progress.line(f"  {text}")
-                seconds = f"{len(found)} new numbers in {path} ({time.monotonic() - start:.1f} s)"
-                progress.line(f"{title}: {seconds if found else f'already measured, see {path}'}")
+                count = f"{len(records)} new numbers in {path} ({time.monotonic() - start:.1f} s)"
+                progress.line(f"{title}: {count if records else f'already measured, see {path}'}")
             part.skip_rest()
     return complete
 
 
 def _headlines(records):
-    """accuracy (scoring full): 45.10% [44.38%, 45.82%] (n = 18,574), of the main numbers."""
+    """Yield lines such as "accuracy (scoring full): 45.10% [44.38%, 45.82%] (n = 18,574)"."""
     per_metric = {}
     for r in records:
-        is_part = DETAILS & r.options.keys() and r.metric not in BY_BUDGET
-        is_of_levels = r.metric.startswith("relative_") and r.metric.endswith("_sensitivity")
-        if (r.metric in HEADLINES or is_of_levels) and not (is_part or "after" in r.options):
+        is_detail = DETAILS & r.options.keys() and r.metric not in BY_BUDGET
+        of_levels = r.metric.startswith("relative_") and r.metric.endswith("_sensitivity")
+        if (r.metric in HEADLINES or of_levels) and not (is_detail or "after" in r.options):
             per_metric.setdefault(r.metric, []).append(r)
-    for found in per_metric.values():
-        for r in found if len(found) <= 12 else ():  # more are the cells of a mean
-            about = ", ".join(f"{k} {_short(v)}" for k, v in r.options.items() if k not in UNTOLD)
+    for of_metric in per_metric.values():
+        for r in of_metric if len(of_metric) <= 12 else ():  # more are the cells of a mean
+            options = ", ".join(
+                f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
+                for name, value in r.options.items()
+                if name not in NOT_PRINTED
+            )
             value, low, high = (f"{100 * x:.2f}%" for x in r[1:4])
-            about = f" ({about})" if about else ""
-            yield f"{r.metric}{about}: {value} [{low}, {high}] (n = {r.num_examples:,})"
-
-
-def _short(value):
-    return f"{value:.4g}" if isinstance(value, float) else value
+            options = f" ({options})" if options else ""
+            yield f"{r.metric}{options}: {value} [{low}, {high}] (n = {r.num_examples:,})"

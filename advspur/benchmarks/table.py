@@ -14,7 +14,7 @@ from advspur.heads import (
     superclasses,
 )
 
-# Budgets of adversarially trained models, in units of the one they were trained with.
+# Budgets for adversarially trained models, as multiples of their training budget.
 ROBUST_BUDGETS = (0.5, 1.0, 2.0)
 CORE = ("foreground", "background")  # RIVAL10's names of the core and of the rest
 # RIVAL10's levels of noise (Moayeri et al., CVPR 2022).
@@ -24,19 +24,14 @@ RIVAL10_NOISE = {
     "l2_noise_levels": tuple(25.0 * k for k in range(1, 9)),
     "trials": 1,
 }
-UNKNOWN = ("unknown", None)  # data that nobody said a model was trained on
-
-
-def _test(parts):
-    """The part `test` alone."""
-    return ("test",)
+UNKNOWN = ("unknown", None)  # `dataset` of models whose training data are not known
 
 
 def _models(*classes, features=False, image_size=224):
-    """Models that this data can be put into, with one of these numbers of classes if any is given.
+    """Return `Benchmark.fits` for models with one of these numbers of classes; (): any number.
 
-    Those that were trained on shapes of their own are measured on nothing else. Our own networks
-    take images of any size.
+    Models trained on spurious_shapes are measured on nothing else. Our own networks take images of
+    any size.
     """
 
     def fits(facts):
@@ -61,27 +56,27 @@ def _trained_on_cifar10(facts):
 
 
 def _trained_with_color_shift(facts):
-    """Such models, on their own colour shift, attacked at budgets of their own."""
-    if facts["dataset"] in UNKNOWN:
-        return "nobody said how it was trained", {}
-    if facts["dataset"] != "cifar10":
-        return f"it was trained on {facts['dataset']}", {}
-    if not facts.get("color_shift"):
-        return f"it was trained on {facts['dataset']} without a colour shift", {}
-    options = {"data": {"color_shift": facts["color_shift"]}}
-    epsilon = facts["train_epsilon"]
-    if epsilon:  # the budgets of standard models would find nothing
-        own, is_l2 = tuple(epsilon * f for f in ROBUST_BUDGETS), float(facts["train_p"]) == 2
-        budgets = {"l2_epsilons": own if is_l2 else (), "linf_epsilons": () if is_l2 else own}
+    """Use the model's colour shift, and budgets relative to its training budget."""
+    dataset, color_shift = facts["dataset"], facts.get("color_shift")
+    if dataset in UNKNOWN:
+        return "it is not known how it was trained", {}
+    if dataset != "cifar10" or not color_shift:
+        without = " without a colour shift" if dataset == "cifar10" else ""
+        return f"it was trained on {dataset}{without}", {}
+    options, epsilon = {"data": {"color_shift": color_shift}}, facts["train_epsilon"]
+    if epsilon:  # the budgets for standard models are too small to show anything
+        epsilons, is_l2 = tuple(epsilon * f for f in ROBUST_BUDGETS), float(facts["train_p"]) == 2
+        budgets = {"l2_epsilons": (), "linf_epsilons": ()}
+        budgets["l2_epsilons" if is_l2 else "linf_epsilons"] = epsilons
         options |= {"pgd": budgets, "autoattack": budgets}
     return "", options
 
 
 def _trained_on_shapes(facts):
-    """Models trained on spurious_shapes, on the shapes that they were trained on."""
+    """Use the options of the shapes that the model was trained on."""
     if facts.get("shapes"):
         return "", {"data": {"shapes": facts["shapes"]}}
-    return f"it was not trained on it ({facts['dataset']})", {}
+    return f"it was trained on other data ({facts['dataset']})", {}
 
 
 def _row(name, measures, options, **more):
@@ -89,7 +84,12 @@ def _row(name, measures, options, **more):
 
 
 _IMAGENET = _models(NUM_IMAGENET_CLASSES)
-_PROBED = {"parts": _test, "head": probes, "plan_head": plan_probes, "fits": _models(features=True)}
+_PROBED = {
+    "parts": lambda parts: ("test",),
+    "head": probes,
+    "plan_head": plan_probes,
+    "fits": _models(features=True),
+}
 _ORIGINAL = {"parts": ("original",)}
 _FIRST = {"images": "first", "parts": ("test",)}
 _SMALL_BUDGETS = {

@@ -1,4 +1,4 @@
-"""Heads: what makes a model's output into a data set's classes."""
+"""Heads: they turn a model's output into a data set's classes."""
 
 from advspur.heads.class_maps import as_it_is, objectnet_scorings, superclasses
 from advspur.heads.group_robust import as_it_is_and_robust, plan_robust, with_robust_heads

@@ -1,7 +1,7 @@
 """Heads that need no fitting: the model's classes as they are, or joined to the data's.
 
-A head is a function (model, parts, *, key, ...) -> ([(what records say of it, model with head)],
-the key that is left for the measures); the first of several is the headline.
+A head is a function (model, parts, *, key, ...) -> ([(fields of the records, model with head)],
+the key for the measures). The first model is the headline.
 """
 
 from advspur._checks import require
@@ -11,28 +11,31 @@ from advspur.models import with_class_map
 
 
 def as_it_is(model, parts, *, key, **running):
-    """The model's own classes, which must be as many as the data's."""
-    (needed,) = {table.num_classes for table in parts.values()}
-    number = model.num_classes
-    require(number == needed, f"the model has {number} classes; this data set has {needed}")
+    """Return the model as the only head; it must have as many classes as the data."""
+    (num_classes,) = {table.num_classes for table in parts.values()}
+    fault = f"the model has {model.num_classes} classes; this data set has {num_classes}"
+    require(model.num_classes == num_classes, fault)
     return [({}, model)], key
 
 
 def superclasses(model, parts, *, key, mapped_only=False, **running):
-    """ImageNet-9's: a prediction counts as the superclass of its class; models with nine as are.
+    """Predict ImageNet-9's superclasses: that of the predicted class, or the model's own nine.
 
-    `mapped_only`: among the 370 classes that have one; officially another class is wrong.
+    `mapped_only`: predict among the 370 classes that have a superclass. Officially the prediction
+    is among all 1000, and one without a superclass is wrong.
     """
     if model.num_classes != len(IMAGENET9):
         _require_imagenet(model)
-        groups, rest = label_maps.imagenet9_map(), not mapped_only
-        model = with_class_map(model, groups, len(IMAGENET9), with_rest=rest)
+        groups = label_maps.imagenet9_map()
+        model = with_class_map(model, groups, len(IMAGENET9), with_rest=not mapped_only)
     return [({}, model)], key
 
 
 def objectnet_scorings(model, parts, *, key, **running):
-    """The prediction is that among all 1000 classes ("full", the headline: one outside of the
-    overlap is wrong), or that among the 125 overlapping ones ("subset")."""
+    """Predict among all 1000 classes ("full", the headline) or the 125 overlapping ("subset").
+
+    In "full", a prediction outside of the overlap is wrong.
+    """
     _require_imagenet(model)
     groups = label_maps.objectnet_map(), len(OBJECTNET)
     return [
@@ -43,5 +46,4 @@ def objectnet_scorings(model, parts, *, key, **running):
 
 def _require_imagenet(model):
     number, needed = model.num_classes, NUM_IMAGENET_CLASSES
-    fault = f"the model has {number} classes; ImageNet's {needed} are needed"
-    require(number == needed, fault)
+    require(number == needed, f"the model has {number} classes; ImageNet's {needed} are needed")

@@ -11,23 +11,36 @@ from advspur.predict import features_on
 
 
 def with_robust_heads(model, parts, *, key, running, heads=(), **options):
-    """[(what records say of it, model with head)] of heads fitted to `train`, chosen on `val`.
+    """Return [(fields of the records, model with head)] for heads fitted to `train`.
 
-    `parts`: {"train": Table, "val": Table}; `options`: of `fit_heads`.
+    Args:
+      parts: {"train": Table, "val": Table}.
+      options: those of `fit_heads`, which chooses on `val`.
     """
-    named = f"{model.name or 'the model'} has no features for the heads {', '.join(heads)}"
-    require(model.has_features, named)
+    if not heads:
+        return []
+    name = model.name or "the model"
+    require(model.has_features, f"{name} has no features for the heads {', '.join(heads)}")
     _require_parts(parts, heads)
-    examples = {}
-    for part in ("train", "val"):
-        found, columns = features_on(model, parts[part], **running), parts[part].columns
+
+    def examples(table):
+        outcomes, columns = features_on(model, table, **running), table.columns
         groups, is_majority = columns.get("group"), columns.get("is_majority")
-        minority = None if is_majority is None else ~np.asarray(is_majority, bool)
-        groups = None if groups is None else np.asarray(groups)
-        examples[part] = Examples(found["features"], found["label"], groups, minority)
-    seed = [int(number) for number in jax.random.key_data(key).ravel()]  # for NumPy
-    call = {"num_classes": parts["train"].num_classes, "seed": seed}
-    fitted = fit_heads(examples["train"], examples["val"], heads, **call, **options)
+        return Examples(
+            outcomes["features"],
+            outcomes["label"],
+            None if groups is None else np.asarray(groups),
+            None if is_majority is None else ~np.asarray(is_majority, bool),
+        )
+
+    fitted = fit_heads(
+        examples(parts["train"]),
+        examples(parts["val"]),
+        heads,
+        num_classes=parts["train"].num_classes,
+        seed=jax.random.key_data(key).ravel().tolist(),  # for NumPy
+        **options,
+    )
     return [
         (
             {"head": name, "selected_by": h.selected_by, "val_score": h.score, **h.chosen},
@@ -38,14 +51,17 @@ def with_robust_heads(model, parts, *, key, running, heads=(), **options):
 
 
 def plan_robust(parts, *, heads, **options):
-    """Forward passes over an image of `as_it_is_and_robust`; its options are checked, and whether
-    the parts have what the heads need."""
+    """Return the forward passes of `as_it_is_and_robust`, in images.
+
+    Raises: InputError for bad options, or parts without what the heads need.
+    """
     check_heads(heads, **options)
-    if heads and parts:
-        _require_parts(parts, heads)
-        groups = {part: parts[part].columns.get("group") for part in ("train", "val")}
-        require_groups(heads, options["selected_by"], groups)
-    return sum(len(parts[part]) for part in ("train", "val") if heads and part in parts)
+    if not (heads and parts):
+        return 0
+    _require_parts(parts, heads)
+    groups = {part: parts[part].columns.get("group") for part in ("train", "val")}
+    require_groups(heads, options["selected_by"], groups)
+    return len(parts["train"]) + len(parts["val"])
 
 
 def as_it_is_and_robust(
@@ -59,16 +75,13 @@ def as_it_is_and_robust(
     balancing="weights",
     weight_decays=WEIGHT_DECAYS,
 ):
-    """The model's own classes, the headline, and `heads` with the options of `fit_heads`."""
-    found, key = as_it_is(model, parts, key=key)
-    if heads:
-        of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
-        of_heads |= {"weight_decays": weight_decays, "key": key}
-        found += with_robust_heads(model, parts, running=running, **of_heads)
-    return found, key
+    """Return the model itself as the headline, and `heads` with the options of `fit_heads`."""
+    options = {"selected_by": selected_by, "balancing": balancing, "weight_decays": weight_decays}
+    own, _ = as_it_is(model, parts, key=key)
+    robust = with_robust_heads(model, parts, key=key, running=running, heads=heads, **options)
+    return own + robust, key
 
 
 def _require_parts(parts, heads):
     for part in ("train", "val"):
-        text = f"the heads {', '.join(heads)} need the part {part}; there is none"
-        require(part in parts, text)
+        require(part in parts, f"the heads {', '.join(heads)} need the part {part}; there is none")

@@ -2,7 +2,7 @@
 
     min_{W, b}  mean_i cross_entropy(x_i W + b, y_i) + weight_decay / 2 (||W||^2 + ||b||^2)
 
-by minibatch Adam with the best epoch kept (`fit_linear_probe`), or to convergence by L-BFGS
+by minibatch Adam, keeping the best epoch (`fit_linear_probe`), or to convergence by L-BFGS
 (`fit_logistic_regression`).
 """
 
@@ -25,8 +25,8 @@ class LinearProbe(NamedTuple):
 
     kernel: np.ndarray  # [d, k]
     bias: np.ndarray  # [k]
-    epoch: int  # that is kept, counted from 1; 0 of a converged fit
-    validation_accuracy: np.ndarray  # [num_epochs] after each; empty of a converged fit
+    epoch: int  # the one kept, counted from 1; 0 for a converged fit
+    validation_accuracy: np.ndarray  # [num_epochs], after each; empty for a converged fit
 
 
 def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
@@ -36,6 +36,19 @@ def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
     check_nonnegative("weight_decay", weight_decay)
     check_count("num_epochs", num_epochs)
     check_count("batch_size of the head", batch_size)
+
+
+def check_examples(features, labels, num_classes, part=""):
+    """Return (features [n, d], labels [n] int32) as arrays; `part` names them in messages."""
+    features, labels = np.asarray(features), np.asarray(labels)
+    of = f" of {part}" if part else ""
+    require(
+        features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0,
+        f"features {features.shape} and labels {labels.shape}{of}: expected [n, d] and [n], n >= 1",
+    )
+    require(np.all(np.isfinite(features)), f"the features{of} contain NaN or infinity")
+    check_classes(labels, len(labels), num_classes)
+    return features, labels.astype(np.int32)
 
 
 def fit_linear_probe(
@@ -50,22 +63,26 @@ def fit_linear_probe(
     num_epochs,
     key,
 ):
-    """[LinearProbe] a learning rate: Adam, the epoch of highest validation accuracy kept.
+    """Return a LinearProbe for each learning rate, fitted by minibatch Adam.
 
-    Of features [n, d], labels [n] and validation ([m, d], [m]). The first of equal epochs is kept.
-    Weight decay is coupled: added to the gradient, as in torch.optim.Adam. All learning rates see
-    the same start (uniform within +-1 / sqrt(d), torch's) and the same order of examples.
+    Each keeps the first epoch of highest validation accuracy. Weight decay is coupled: added to the
+    gradient, as in torch.optim.Adam. All learning rates see the same start (uniform within
+    +-1 / sqrt(d), torch's) and the same order of examples.
+
+    Args:
+      features, labels: [n, d], [n].
+      validation: (features [m, d], labels [m]).
     """
-    features, labels = _checked(features, labels, num_classes)
-    validation = _checked(*validation, num_classes)
+    features, labels = check_examples(features, labels, num_classes)
+    validation = check_examples(*validation, num_classes)
     widths = features.shape[1], validation[0].shape[1]
     require(widths[0] == widths[1], f"features of training and validation have widths {widths}")
     fit = {"num_epochs": num_epochs, "batch_size": batch_size}
     check_fit(learning_rates=learning_rates, weight_decay=weight_decay, **fit)
     fit |= {"num_classes": num_classes, "batch_size": min(batch_size, len(labels))}
-    rates, examples = jnp.asarray(learning_rates, jnp.float32), (features, labels)
-    found = _fit(examples, validation, rates, weight_decay, key, **fit)
-    (kernels, biases), accuracies = jax.device_get(found)
+    rates = jnp.asarray(learning_rates, jnp.float32)
+    fitted = _fit((features, labels), validation, rates, weight_decay, key, **fit)
+    (kernels, biases), accuracies = jax.device_get(fitted)
     require(np.all(np.isfinite(kernels)), f"a head diverged at rates {list(learning_rates)}")
     best = np.argmax(accuracies, axis=1)
     return [
@@ -75,10 +92,10 @@ def fit_linear_probe(
 
 
 def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_steps=2_000):
-    """The converged LinearProbe, by SciPy's L-BFGS-B in float64; warns where it is none."""
+    """Return the converged LinearProbe, by SciPy's L-BFGS-B in float64; warn if it is not."""
     from scipy import optimize, special
 
-    features, labels = _checked(features, labels, num_classes)
+    features, labels = check_examples(features, labels, num_classes)
     x = np.c_[features.astype(np.float64), np.ones(len(labels))]  # a column for the bias
     targets = np.eye(num_classes)[labels]
 
@@ -91,10 +108,10 @@ def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_
 
     start = np.zeros(x.shape[1] * num_classes)
     options = {"maxiter": max_steps, "maxfun": 2 * max_steps, "ftol": 1e-12, "gtol": 1e-6}
-    found = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-    if not found.success:
-        warnings.warn(f"the logistic regression has not converged: {found.message}", stacklevel=2)
-    weights = found.x.reshape(-1, num_classes).astype(np.float32)
+    result = optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    if not result.success:
+        warnings.warn(f"the logistic regression has not converged: {result.message}", stacklevel=2)
+    weights = result.x.reshape(-1, num_classes).astype(np.float32)
     return LinearProbe(weights[:-1], weights[-1], 0, np.zeros(0))
 
 
@@ -102,7 +119,7 @@ def fit_logistic_regression(features, labels, *, num_classes, weight_decay, max_
 def _fit(
     examples, validation, learning_rates, weight_decay, key, *, num_classes, batch_size, num_epochs
 ):
-    """((kernels [rates, epochs, d, k], biases), accuracies [rates, epochs])."""
+    """Return ((kernels [rates, epochs, d, k], biases), accuracies [rates, epochs])."""
     features, labels = examples
     n, d = features.shape
     num_batches = -(-n // batch_size)
@@ -141,14 +158,3 @@ def _fit(
         return jax.lax.scan(epoch, (head, optimizer.init(head)), keys)[1]
 
     return jax.vmap(train)(learning_rates)
-
-
-def _checked(features, labels, num_classes):
-    features, labels = np.asarray(features), np.asarray(labels)
-    require(
-        features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0,
-        f"features {features.shape} and labels {labels.shape}: expected [n, d] and [n], n >= 1",
-    )
-    require(np.all(np.isfinite(features)), "the features hold NaN or infinity")
-    check_classes(labels, len(features), num_classes)
-    return features, labels.astype(np.int32)

@@ -12,7 +12,7 @@ from advspur.predict import features_on
 
 
 def plan_probes(parts, *, learning_rate, sensitivity_learning_rates, with_lbfgs, held_out, **fit):
-    """Forward passes over an image that `probes` makes; its options are checked."""
+    """Return the forward passes of `probes`, in images; raise InputError for bad options."""
     plan_robust(parts, **{name: fit.pop(name) for name in OPTIONS})
     check_numbers("sensitivity_learning_rates", sensitivity_learning_rates)
     check_fit(learning_rates=(learning_rate, *sensitivity_learning_rates), **fit)
@@ -38,22 +38,20 @@ def probes(
     balancing="weights",
     weight_decays=WEIGHT_DECAYS,
 ):
-    """Linear probes on the features of the part `train`.
+    """Fit linear probes to the features of the part `train`.
 
-    Head "adam" is the headline: `num_epochs` epochs, the one of highest accuracy on the part `val`
-    kept, or on the share `held_out` of `train` where there is no `val`. The others: "adam, learning
-    rate ..." for each of `sensitivity_learning_rates`, and "lbfgs", the converged logistic
-    regression with the same weight decay, which selects nothing.
-
-    Then those of `heads`, names of `selection.HEADS`, with the options of `selection.fit_heads`:
-    these need a part `val`.
+    The headline is head "adam", with the epoch of highest accuracy on the part `val` or, without
+    one, on the share `held_out` of `train`. Then follow "adam, learning rate ..." for each of
+    `sensitivity_learning_rates`; "lbfgs", the converged logistic regression with the same weight
+    decay, which selects nothing; and `heads`, names of `selection.HEADS`, with the options of
+    `selection.fit_heads`: these need a part `val`.
     """
-    found = features_on(model, parts["train"], **running)
-    features, labels = found["features"], found["label"]
+    outcomes = features_on(model, parts["train"], **running)
+    features, labels = outcomes["features"], outcomes["label"]
     if "val" in parts:
-        chosen_on = features_on(model, parts["val"], **running)
-        validation, head_key = (chosen_on["features"], chosen_on["label"]), key
-    else:  # as RIVAL10 is measured: the noise has a key of its own
+        outcomes = features_on(model, parts["val"], **running)
+        validation, head_key = (outcomes["features"], outcomes["label"]), key
+    else:  # the protocol of RIVAL10, where the noise has a different key
         head_key, key = jax.random.split(key)
         order = np.random.default_rng(0).permutation(len(labels))
         kept, rest = np.split(order, [len(order) - max(1, round(held_out * len(order)))])
@@ -74,14 +72,18 @@ def probes(
     if with_lbfgs:
         names.append("lbfgs")
         fitted.append(fit_logistic_regression(features, labels, **fit))
-    found = [
+    robust = with_robust_heads(
+        model,
+        parts,
+        key=head_key,
+        running=running | {"progress": None},  # these passes were counted above
+        heads=heads,
+        selected_by=selected_by,
+        balancing=balancing,
+        weight_decays=weight_decays,
+    )
+    headed = [
         ({"head": name}, with_head(model, probe.kernel, probe.bias))
         for name, probe in zip(names, fitted, strict=True)
     ]
-    if heads:
-        of_heads = {"heads": heads, "selected_by": selected_by, "balancing": balancing}
-        of_heads |= {"weight_decays": weight_decays, "key": head_key}
-        # The features were passed and counted above.
-        quiet = running | {"progress": None}
-        found += with_robust_heads(model, parts, running=quiet, **of_heads)
-    return found, key
+    return headed + robust, key

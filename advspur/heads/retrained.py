@@ -1,4 +1,4 @@
-"""Heads fitted again to other rows, or to rows weighed by what a first head does: DFR, JTT, AFR."""
+"""Heads refitted to other rows, or to rows weighted by a first head's errors: DFR, JTT, AFR."""
 
 import functools
 from typing import NamedTuple
@@ -23,32 +23,38 @@ class Scaler(NamedTuple):
 
     @classmethod
     def of(cls, features):
-        """Mean and deviation over rows."""
+        """Return the Scaler to mean 0 and deviation 1 over rows."""
         deviation = np.std(features, axis=0, dtype=np.float64)
         return cls(features.mean(0, dtype=np.float64), np.where(deviation > 0, deviation, 1))
 
+    def apply(self, features):
+        """Return the scaled features, in float64."""
+        return (features - self.mean) / self.scale
+
     def undo(self, kernel, bias):
-        """The head of the features as they are that one of scaled features is."""
+        """Return the head for unscaled features that equals this one for scaled features."""
         kernel = kernel / self.scale[:, None]
         return kernel, bias - self.mean @ kernel
 
 
 def fit_dfr(features, labels, draws, Cs, scaler, *, num_classes):
-    """(kernels [c, r, d, k], biases [c, r, k], gaps [c, r]) of each C on each draw of rows.
+    """Return heads by last-layer retraining, for each C and each draw of rows.
 
-    Last-layer retraining (Kirichenko et al., ICLR 2023, arXiv 2204.02937): on scaled features
+        min_{w, b}  ||w||_1 + |b| + C sum_i log(1 + exp(-s_i (x_i w + b))),    s_i = +-1
 
-        min_{w, b}  ||w||_1 + |b| + C sum_i log(1 + exp(-s_i (x_i w + b)))
-
-    of two classes, s = +-1 and f = x w + b the difference of the logits; of more, of each class
-    against the rest, f its logit. The intercept is penalised, as liblinear does. In float64.
+    on scaled features, in float64; the intercept is penalised, as in liblinear. For two classes
+    x w + b is the difference of the logits; for more, each class has a problem against the rest,
+    and x w + b is its logit. (Kirichenko et al., ICLR 2023, arXiv 2204.02937.)
 
     Args:
-      draws: [r, n] rows.
+      features, labels: [n, d], [n].
+      draws: [r, m] rows.
+      Cs: [c].
       scaler: a Scaler.
+    Returns: (kernels [c, r, d, k], biases [c, r, k], duality gaps [c, r]).
     """
     draws, Cs = np.asarray(draws), np.asarray(Cs, float)
-    x = (np.asarray(features, np.float64) - scaler.mean) / scaler.scale
+    x = scaler.apply(np.asarray(features))
     x = np.c_[x, np.ones(len(x))]
     positive = [1] if num_classes == 2 else range(num_classes)
     signs = np.stack([2.0 * (np.asarray(labels) == k) - 1 for k in positive])
@@ -65,7 +71,7 @@ def fit_dfr(features, labels, draws, Cs, scaler, *, num_classes):
 
 
 def halves(groups, rng):
-    """(rows to fit to, balanced over groups; rows to score on) of shuffled rows [n]."""
+    """Return (rows to fit to, balanced over groups; rows to score on): halves of shuffled rows."""
     order = rng.permutation(len(groups))
     first, second = order[: len(order) // 2], order[len(order) // 2 :]
     lost = set(groups.tolist()) - set(groups[first].tolist())
@@ -75,12 +81,14 @@ def halves(groups, rng):
 
 
 def error_sets(features, labels, steps, *, num_classes):
-    """[t, n] bool: what ERM is wrong on after each of `steps` steps from a head of zeros.
+    """Return [t, n] bool, the rows that ERM gets wrong after each number of steps in `steps` [t].
 
-    Steps are of full-batch gradient descent on the mean cross-entropy of standardised features, of
-    length 1 / L, with L = largest eigenvalue of x'x / (2 n) >= the curvature.
+    ERM is full-batch gradient descent on the mean cross-entropy of standardised features, from
+    zero, at rate 1 / L with L = largest eigenvalue of x'x / (2 n) >= the curvature.
     """
-    x, onehot = with_constant(_standardised(features), labels, num_classes)
+    features = np.asarray(features)
+    x = np.float32(Scaler.of(features).apply(features))
+    x, onehot = with_constant(x, labels, num_classes)
     return np.asarray(_error_sets(x, onehot, jnp.asarray(steps), most=max(steps)))
 
 
@@ -109,19 +117,20 @@ def _error_sets(x, onehot, steps, *, most):
 
 
 def jtt_weights(wrong, lambda_up):
-    """[n] weights that sum to 1, of rows of the error set 1 + lambda_up times those of others.
+    """Return [n] weights that sum to 1, in the error set 1 + lambda_up times those outside.
 
-    So the official code of Just Train Twice (Liu et al., ICML 2021, arXiv 2107.09044), which adds
-    lambda_up copies of the error set to the training data.
+    The official code of Just Train Twice (Liu et al., ICML 2021, arXiv 2107.09044) adds lambda_up
+    copies of the error set to the training data.
     """
     weights = 1 + lambda_up * np.asarray(wrong, float)
     return weights / weights.sum()
 
 
 def afr_weights(probabilities, labels, gammas):
-    """[g, n] weights that sum to 1, mu_i ~ exp(-gamma p_i) / n_{y_i}, p_i that of the true class.
+    """Return [g, n] weights that sum to 1, mu_i ~ exp(-gamma p_i) / n_{y_i}.
 
-    Automatic feature reweighting (Qiu et al., ICML 2023, arXiv 2306.11074).
+    p_i [n] is the probability of the true class. (Automatic feature reweighting, Qiu et al.,
+    ICML 2023, arXiv 2306.11074.)
     """
     per_class = 1 / np.bincount(labels)[labels]
     weights = per_class * np.exp(-np.asarray(gammas)[:, None] * probabilities)
@@ -139,25 +148,25 @@ def fit_afr(
     learning_rate=1e-2,
     num_epochs=500,
 ):
-    """Heads by gradient descent from `base` on the weighted loss, the best epoch of each kept.
+    """Return heads by gradient descent from `base`, for each gamma and lambda.
 
         sum_i mu_i cross_entropy_i + lambda (||W - W_base||^2 + ||b - b_base||^2)
 
-    with full batches, gradients cut to length 1 and no momentum. The base head and the steps are in
-    the span of the features, so that these are rotated to as many coordinates as there are rows.
+    is minimised with full batches, gradients clipped to length 1 and no momentum. The steps are in
+    the span of the features, which are therefore rotated to at most n coordinates.
 
     Args:
-      base: (W [d, k], b [k]), which p of `afr_weights` are of.
-      examples: (features [n, d], labels [n]), which the base head was not fitted to.
-      scored: (features [v, d], labels [v], codes [v] of what the worst is looked for in, from 0);
-        the first epoch with the highest least accuracy of a code is kept.
-    Returns: [(W, b, {"gamma", "lambda", "epoch"}, score)] of each gamma and lambda.
+      base: (W [d, k], b [k]), whose probabilities give mu by `afr_weights`.
+      examples: (features [n, d], labels [n]) that the base head was not fitted to.
+      scored: (features [v, d], labels [v], codes [v] >= 0); the score is the least accuracy of a
+        code, and the first epoch of highest score is kept.
+    Returns: [(W, b, {"gamma", "lambda", "epoch"}, score)].
     """
     kernel, bias = (np.asarray(z, np.float64) for z in base)
     features, labels = np.asarray(examples[0], np.float64), np.asarray(examples[1])
     x, v = (np.c_[z, np.ones(len(z))] for z in (features, np.asarray(scored[0], np.float64)))
     w = np.vstack([kernel, bias])
-    shift = w.mean(axis=1, keepdims=True)  # of all classes alike: it changes no prediction
+    shift = w.mean(axis=1, keepdims=True)  # the same for all classes: it changes no prediction
     directions, _ = np.linalg.qr(x.T)  # [d + 1, min(n, d + 1)]
     grid = [(gamma, lam) for gamma in gammas for lam in lambdas]
     logits = x @ (w - shift)
@@ -166,16 +175,10 @@ def fit_afr(
     weights = np.repeat(afr_weights(p, labels, gammas), len(lambdas), axis=0)
     codes = np.eye(int(np.max(scored[2])) + 1)[scored[2]]
     codes = codes[:, codes.any(axis=0)]
-    arrays = (x @ directions, onehot, logits), (v @ directions, v @ (w - shift), scored[1])
-    arrays = jax.tree.map(
-        lambda z: jnp.asarray(z, np.float32 if z.dtype.kind == "f" else None), arrays
-    )
-    penalties = np.float32([lam for _, lam in grid])
-    found = _fit_afr(
-        *arrays, np.float32(codes / codes.sum(axis=0)), np.float32(weights.T), penalties,
-        np.float32(learning_rate), num_epochs=num_epochs,
-    )  # fmt: skip
-    change, scores, epochs = jax.device_get(found)
+    arrays = x @ directions, onehot, logits, v @ directions, v @ (w - shift)
+    arrays += codes / codes.sum(axis=0), weights.T, [lam for _, lam in grid], learning_rate
+    fitted = _fit_afr(*map(np.float32, arrays), np.asarray(scored[1]), num_epochs=num_epochs)
+    change, scores, epochs = jax.device_get(fitted)
     basis = np.asarray(class_basis(num_classes, np.float32), np.float64)
     fits = []
     for (gamma, lam), at, score, epoch in zip(grid, change, scores, epochs, strict=True):
@@ -186,9 +189,10 @@ def fit_afr(
 
 
 @functools.partial(jax.jit, static_argnames="num_epochs")
-def _fit_afr(examples, scored, codes, weights, penalties, learning_rate, *, num_epochs):
-    """(change of the head that is kept [h, r, k - 1], its score [h], its epoch [h])."""
-    (x, onehot, start), (v, v_start, v_labels) = examples, scored
+def _fit_afr(
+    x, onehot, start, v, v_start, codes, weights, penalties, learning_rate, v_labels, *, num_epochs
+):
+    """Return (change of the kept head [h, r, k - 1], its score [h], its epoch [h])."""
     basis, transposed = class_basis(onehot.shape[1], x.dtype), jnp.asarray(x.T)
 
     def epoch(state, number):
@@ -210,8 +214,3 @@ def _fit_afr(examples, scored, codes, weights, penalties, learning_rate, *, num_
     at = jnp.zeros((h, x.shape[1], basis.shape[1]), x.dtype)
     state = at, at, jnp.full(h, -1, x.dtype), jnp.zeros(h, int)
     return jax.lax.scan(epoch, state, jnp.arange(1, num_epochs + 1))[0][1:]
-
-
-def _standardised(features):
-    scaler = Scaler.of(np.asarray(features))
-    return np.float32((features - scaler.mean) / scaler.scale)

@@ -1,13 +1,13 @@
-"""Linear heads on features in which images share a spurious cue, fitted to do without that cue.
+"""Linear heads on features that share a spurious cue, fitted to do without that cue.
 
-All but DFR minimise, over heads W [d, k] and b [k], with weights mu_i of the rows that sum to 1,
+They minimise, over W [d, k] and b [k], with weights mu_i of the rows that sum to 1,
 
     sum_i mu_i cross_entropy(x_i W + b, y_i) + weight_decay / 2 (||W||^2 + ||b||^2)
 
-or the largest such loss of a group, and reach the minimum: the bound on the distance to it that
-comes with strong convexity, ||gradient||^2 / (2 weight_decay), is within TOLERANCE. Many heads are
-fitted at once. Cross-entropy does not change where all logits of an example do, so that the columns
-of a minimiser sum to 0: it is sought in k - 1 coordinates of that space.
+or the largest such loss of a group. The distance to the minimum is at most
+||gradient||^2 / (2 weight_decay), by strong convexity, and is within TOLERANCE. Many heads are
+fitted at once. Cross-entropy is invariant to a common shift of an example's logits, so the columns
+of a minimiser sum to 0: it is sought in k - 1 coordinates.
 """
 
 import warnings
@@ -34,33 +34,30 @@ class Heads(NamedTuple):
 
 
 def balanced_weights(codes):
-    """[n] weights that sum to 1, the same sum for each class or group that there is.
-
-    mu_i = 1 / (m n_g) for a row of a group of n_g, of m groups.
-    """
+    """Return [n] weights mu_i = 1 / (m n_g), for m classes or groups of n_g rows each."""
     _, index, counts = np.unique(codes, return_inverse=True, return_counts=True)
     return 1 / (len(counts) * counts[index])
 
 
 def subsample_weights(codes, rng):
-    """[n] weights that sum to 1: equal on as many rows of each group as the smallest has, else 0.
+    """Return [n] weights that sum to 1: equal on one balanced draw of rows, elsewhere 0.
 
-    The rows are drawn once (SUBY and SUBG of Idrissi et al., CLeaR 2022, arXiv 2110.14503).
+    SUBY and SUBG of Idrissi et al., CLeaR 2022, arXiv 2110.14503.
     """
     (rows,) = balanced_draws(codes, 1, rng)
     return np.bincount(rows, minlength=len(codes)) / len(rows)
 
 
 def balanced_draws(codes, num_draws, rng):
-    """[num_draws, m smallest] rows: of each of m groups as many as the smallest has."""
-    found, counts = np.unique(codes, return_counts=True)
-    rows = [np.flatnonzero(codes == code) for code in found]
+    """Return [num_draws, m smallest] rows, from each of m groups as many as the smallest has."""
+    known, counts = np.unique(codes, return_counts=True)
+    rows = [np.flatnonzero(codes == code) for code in known]
     draws = [[rng.permutation(r)[: counts.min()] for r in rows] for _ in range(num_draws)]
     return np.array([np.concatenate(draw) for draw in draws])
 
 
 def fit_weighted(features, labels, weights, decays, *, num_classes):
-    """Heads of least weighted cross-entropy: ERM, balanced heads, the second stage of JTT.
+    """Return the Heads of least weighted cross-entropy: ERM, balanced, second stage of JTT.
 
     Args:
       features, labels: [n, d], [n].
@@ -69,19 +66,19 @@ def fit_weighted(features, labels, weights, decays, *, num_classes):
     """
     decays, weights = _arrays(features, decays, weights)
     x, onehot = with_constant(features, labels, num_classes)
-    found = _fit_weighted(x, onehot, weights.T, decays)
-    return _heads(found.x, found.gap, num_classes)
+    minimum = _fit_weighted(x, onehot, weights.T, decays)
+    return _heads(minimum.x, minimum.gap, num_classes)
 
 
 def fit_adversarial(features, labels, decays, budgets, *, num_classes):
-    """Heads of least cross-entropy under the worst shift of each feature vector of l2 length eps.
+    """Return the Heads of least cross-entropy when each x_i is shifted by at most eps in l2.
 
-    Two classes, with f = x w + b the difference of the logits, w = W_1 - W_0 and s = +-1:
+    For two classes f = x w + b is the difference of the logits, with w = W_1 - W_0 and s = +-1:
 
         mean_i log(1 + exp(-s_i f_i + eps ||w||_2)) + weight_decay / 4 (||w||^2 + b^2)
 
-    as the worst shift takes eps times the dual norm off a margin; the penalty is that of the
-    module. More classes: one such problem for each class against the rest, whose f is its logit.
+    since the worst shift reduces a margin by eps times the dual norm; the penalty is the module's.
+    For more classes, each has such a problem against the rest, and f is its logit.
 
     Args:
       decays, budgets: [h], weight_decay > 0 and eps >= 0 in units of the features.
@@ -92,9 +89,9 @@ def fit_adversarial(features, labels, decays, budgets, *, num_classes):
     problems = signs.shape[1]
     signs = jnp.tile(signs, (1, len(decays)))
     decays, budgets = (jnp.repeat(v, problems) for v in (decays, budgets))
-    found = _fit_adversarial(x, signs, decays, budgets)
-    w = np.asarray(found.x).reshape(-1, problems, x.shape[1])
-    gap = np.asarray(found.gap).reshape(-1, problems).sum(1)
+    minimum = _fit_adversarial(x, signs, decays, budgets)
+    w = np.asarray(minimum.x).reshape(-1, problems, x.shape[1])
+    gap = np.asarray(minimum.gap).reshape(-1, problems).sum(1)
     w = np.concatenate([-w / 2, w / 2], axis=1) if num_classes == 2 else w
     w = np.swapaxes(w, 1, 2)
     warn_of(gap)
@@ -102,19 +99,20 @@ def fit_adversarial(features, labels, decays, budgets, *, num_classes):
 
 
 def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes, max_rounds=40):
-    """Heads of least largest group loss: group DRO (Sagawa et al., ICLR 2020, arXiv 1911.08731).
+    """Return the Heads whose largest group loss is least: group DRO.
 
         min_{W, b} max_g F_g + weight_decay / 2 (||W||^2 + ||b||^2),
         F_g = mean_{i in g} cross_entropy_i + C / sqrt(n_g)
 
-    Group weights q are multiplied by exp(eta F_g) and normalised, as there, but with the losses of
-    the head that fits the *new* q, until the saddle-point gap is within TOLERANCE: the largest F_g,
-    minus sum_g q_g F_g of the head that is best for q, bounds the distance to the minimum.
+    As in Sagawa et al. (ICLR 2020, arXiv 1911.08731), group weights q are multiplied by
+    exp(eta F_g) and normalised, but with the losses of the head that fits the *new* q. This ends
+    when the saddle-point gap is within TOLERANCE: the largest F_g, minus sum_g q_g F_g of the best
+    head for q, bounds the distance to the minimum.
 
     Args:
       groups: [n] codes; those without a row do not count.
       decays, adjustments: [h], weight_decay > 0 and C >= 0.
-    Returns: (Heads, q [h, m] of the groups that there are).
+    Returns: (Heads, q [h, m] of the groups with rows).
     """
     decays, adjustments = _arrays(features, decays, adjustments)
     x, onehot = with_constant(features, labels, num_classes)
@@ -125,8 +123,8 @@ def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes,
     at = jnp.zeros((len(decays), x.shape[1] * (num_classes - 1)), x.dtype)
     gap = jnp.full(len(decays), jnp.inf, x.dtype)
     for round_ in range(max_rounds):
-        # The gap is of first order in what is left of the losses' differences: at last a head must
-        # be much nearer to its minimum than TOLERANCE.
+        # The gap is of first order in the remaining differences of the losses: in the end a head
+        # must be much nearer to its minimum than TOLERANCE.
         eta, within = min(128.0 * 8**round_, 4096.0), max(1e-4 * 1e-3**round_, 1e-4 * TOLERANCE)
         rate = jnp.asarray([eta, within], x.dtype)
         if not jnp.any(gap > TOLERANCE):
@@ -136,17 +134,16 @@ def fit_group_dro(features, labels, groups, decays, adjustments, *, num_classes,
 
 
 def warn_of(gap):
-    """Warn where a fit is farther from its minimum than rounding explains."""
-    if not np.max(gap) <= 100 * TOLERANCE:
-        text = (
-            f"a head has not converged: its objective may exceed the minimum by {np.max(gap):.2g}"
-        )
+    """Warn if a fit is farther from its minimum than rounding explains."""
+    largest = np.max(gap)
+    if not largest <= 100 * TOLERANCE:
+        text = f"a head has not converged: its objective may exceed the minimum by {largest:.2g}"
         warnings.warn(text, stacklevel=3)
 
 
 @jax.jit
 def _fit_weighted(x, onehot, weights, decays):
-    """Minimum, [h, (d + 1) (k - 1)], of weights [n, h]."""
+    """Return the Minimum [h, (d + 1) (k - 1)] for weights [n, h]."""
     start = jnp.zeros((len(decays), x.shape[1] * (onehot.shape[1] - 1)), x.dtype)
 
     def mixed(losses):
@@ -158,10 +155,10 @@ def _fit_weighted(x, onehot, weights, decays):
 
 @jax.jit
 def _dro_round(x, onehot, shares, constants, decays, rate, at, q, gap):
-    """(heads, q, gaps) after one change of q of those that are not there yet.
+    """Return (heads, q, gaps) after one change of q for the problems that are still open.
 
     The head minimises log sum_g q_g exp(eta F_g) / eta, whose gradient is that of sum_g q_g F_g
-    with the changed q. `rate`: (eta, how near to that minimum).
+    with the changed q. `rate`: (eta, tolerance of that minimum).
     """
     eta, within = rate
 
@@ -188,7 +185,7 @@ def _dro_round(x, onehot, shares, constants, decays, rate, at, q, gap):
 
 @jax.jit
 def _fit_adversarial(x, signs, decays, budgets):
-    """Minimum, [h, d + 1], of signs [n, h]."""
+    """Return the Minimum [h, d + 1] for signs [n, h]."""
     n, transposed = len(x), jnp.asarray(x.T)
 
     def function(w):
@@ -207,8 +204,8 @@ def _fit_adversarial(x, signs, decays, budgets):
         slope = -jnp.mean(signs * p, axis=0) + decays / 2 * bias
         return bias - slope / (jnp.mean(p * (1 - p), axis=0) + decays / 2), None
 
-    # Where the budget is too large w is 0, where the norm has no derivative: the gradient of the
-    # rest is then at most eps times the derivative by the margins. That is seen beforehand.
+    # If the budget is too large, w is 0, where the norm has no derivative: the gradient of the
+    # rest is then at most eps times the derivative by the margins. Check that first.
     bias, _ = jax.lax.scan(newton, jnp.zeros_like(decays), length=20)
     start = jnp.zeros((len(decays), x.shape[1]), x.dtype).at[:, -1].set(bias)
     start = jax.lax.optimization_barrier(start)  # see `minimize`
@@ -221,7 +218,7 @@ def _fit_adversarial(x, signs, decays, budgets):
 
 
 def _objective(x, onehot, mixed, decays):
-    """The function of `minimize` of losses that are mixed, plus the penalty.
+    """Return the function that `minimize` takes: mixed losses plus the penalty.
 
     `mixed`: losses [n, h] -> (values [h], their derivatives by the losses [n, h]).
     """
@@ -240,7 +237,7 @@ def _objective(x, onehot, mixed, decays):
 
 
 def _losses(x, onehot, at):
-    """(losses [n, h], derivatives by the logits [n, h, k]) of heads [h, (d + 1) (k - 1)]."""
+    """Return (losses [n, h], their derivatives by the logits) of heads [h, (d + 1) (k - 1)]."""
     basis = class_basis(onehot.shape[1], x.dtype)
     at = at.reshape(len(at), x.shape[1], -1)
     logits = jnp.einsum("nd,hdj->nhj", x, at) @ basis.T
@@ -249,13 +246,13 @@ def _losses(x, onehot, at):
 
 
 def class_basis(num_classes, dtype):
-    """[k, k - 1] orthonormal columns that each sum to 0."""
+    """Return [k, k - 1], orthonormal columns that each sum to 0."""
     q, _ = np.linalg.qr(np.c_[np.ones(num_classes), np.eye(num_classes)[:, 1:]])
     return jnp.asarray(q[:, 1:], dtype)
 
 
 def _heads(at, gap, num_classes):
-    """Heads of coordinates [h, (d + 1) (k - 1)] and gaps."""
+    """Return the Heads with coordinates [h, (d + 1) (k - 1)]."""
     at, gap = np.asarray(at), np.asarray(gap)
     warn_of(gap)
     basis = np.asarray(class_basis(num_classes, at.dtype))
@@ -264,7 +261,7 @@ def _heads(at, gap, num_classes):
 
 
 def with_constant(features, labels, num_classes):
-    """(features with a constant column for the bias [n, d + 1], labels as [n, k])."""
+    """Return (features with a constant column for the bias [n, d + 1], one-hot labels [n, k])."""
     check_classes(np.asarray(labels), len(features), num_classes)
     features = jnp.asarray(features)
     x = jnp.concatenate([features, jnp.ones_like(features[:, :1])], axis=1)
@@ -272,13 +269,13 @@ def with_constant(features, labels, num_classes):
 
 
 def _arrays(features, decays, others):
-    """(decays [h] > 0, others [h, ...] >= 0) as arrays of the features' type."""
+    """Return (decays [h] > 0, others [h, ...] >= 0), checked, with the features' dtype."""
     dtype = jnp.asarray(features).dtype
     require(jnp.issubdtype(dtype, jnp.floating), f"features are {dtype}; floats are needed")
     decays, others = np.asarray(decays, float), np.asarray(others, float)
     are_positive = decays.ndim == 1 and np.all(np.isfinite(decays) & (decays > 0))
     require(are_positive, f"decays = {decays}: give a list of numbers > 0")
-    fault = f"weights, budgets or adjustments {others.shape} of {len(decays)} heads"
-    require(len(others) == len(decays), f"{fault}: one entry or row a head is needed")
-    require(np.all(np.isfinite(others) & (others >= 0)), f"{fault}: finite numbers >= 0 are needed")
+    fault = f"weights, budgets or adjustments {others.shape} for {len(decays)} heads"
+    require(len(others) == len(decays), f"{fault}: give one entry or row for each head")
+    require(np.all(np.isfinite(others) & (others >= 0)), f"{fault}: give finite numbers >= 0")
     return jnp.asarray(decays, dtype), jnp.asarray(others, dtype)

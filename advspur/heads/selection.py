@@ -1,8 +1,8 @@
-"""Group-robust heads with their hyper-parameters chosen on validation data.
+"""Group-robust heads, with their hyper-parameters chosen on validation data.
 
-Each head has a grid; the fit with the highest score on val is kept, the first of equals. The rule
-is what the score is: the accuracy of the worst group (which takes group labels of val), of the
-worst class, or of all.
+Each head has a grid; the first fit with the highest score on `val` is kept. The rule says what the
+score is: the accuracy of the worst group (which needs group labels of `val`), of the worst class,
+or of all.
 """
 
 import itertools
@@ -13,25 +13,25 @@ import numpy as np
 
 from advspur import metrics
 from advspur._checks import check_choice, check_numbers, require
-from advspur.data.table import check_classes
 from advspur.heads import retrained, robust
+from advspur.heads.linear import check_examples
 
 HEADS = ("erm", "class_balanced", "group_balanced", "dfr", "group_dro", "jtt", "afr", "adversarial")
 RULES = ("worst_group", "worst_class", "mean")
 BALANCING = ("weights", "subsample")
-# Options of rows, of which records say with each head what it was fitted with.
+# Options of a row's head; each head's records say which hyper-parameters it was fitted with.
 OPTIONS = frozenset({"heads", "selected_by", "balancing", "weight_decays"})
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
-# C of group DRO: the paper's grid, with the strong penalties alone, as there.
+# C of group DRO: the paper's grid, which goes with strong penalties only.
 ADJUSTMENTS, STRONG = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0), 1e-2
-BUDGETS = (0.01, 0.03, 0.1, 0.3)  # of the features' root mean square distance from their mean
+BUDGETS = (0.01, 0.03, 0.1, 0.3)  # shares of the features' RMS distance from their mean
 STEPS, UP = (10, 30, 100), (20.0, 50.0, 100.0)  # T and lambda of JTT
 NUM_DRAWS = 20  # of DFR
 AFR_SHARE, AFR_SEED, AFR_DECAY = 0.2, 21, 1e-4  # the official split has one seed for all runs
 
 
 class Examples(NamedTuple):
-    """Features [n, d] with their labels and, where they are known, groups and minority."""
+    """Features [n, d] with their labels and, if known, groups and minority."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -40,12 +40,12 @@ class Examples(NamedTuple):
 
 
 class RobustHead(NamedTuple):
-    """A head and why it is this one."""
+    """A head and how it was chosen."""
 
     kernel: np.ndarray  # [d, k]
     bias: np.ndarray  # [k]
     selected_by: str
-    chosen: dict  # hyper-parameters, and what else the fit says
+    chosen: dict  # hyper-parameters and facts about the fit
     score: float  # on val
 
 
@@ -58,7 +58,7 @@ def check_heads(heads, selected_by, balancing, weight_decays):
     check_choice("balancing", balancing, BALANCING)
     check_numbers("weight_decays", weight_decays)
     are_positive = len(weight_decays) > 0 and min(weight_decays) > 0
-    require(are_positive, f"weight_decays = {weight_decays}: at least one, each > 0, is needed")
+    require(are_positive, f"weight_decays = {weight_decays}: give at least one, each > 0")
 
 
 def fit_heads(
@@ -72,33 +72,33 @@ def fit_heads(
     balancing="weights",
     weight_decays=WEIGHT_DECAYS,
 ):
-    """{name: RobustHead} of some HEADS.
+    """Return {name: RobustHead} for some HEADS.
 
     Args:
       train, val: Examples.
       seed: of draws of rows.
       selected_by: one of RULES.
-      balancing: of "class_balanced" and "group_balanced": "weights", or "subsample", one draw.
-      weight_decays: the grid of all heads but "dfr" and "afr".
+      balancing: for "class_balanced" and "group_balanced": "weights", or "subsample", one draw.
+      weight_decays: the grid of all heads except "dfr" and "afr".
     """
     check_heads(heads, selected_by, balancing, weight_decays)
-    train, val = (_checked(of, part, num_classes) for of, part in ((train, "train"), (val, "val")))
+    train, val = _checked(train, "train", num_classes), _checked(val, "val", num_classes)
     widths = train.features.shape[1], val.features.shape[1]
     require(widths[0] == widths[1], f"features of train and val have widths {widths}")
     require_groups(heads, selected_by, {"train": train.groups, "val": val.groups})
     codes = {"worst_group": val.groups, "worst_class": val.labels, "mean": 0 * val.labels}
     codes = np.unique(codes[selected_by], return_inverse=True)[1]
-    decays = np.asarray(weight_decays, float)
+    decays = [float(decay) for decay in weight_decays]
     fit = {"num_classes": num_classes}
 
     def weighted(weights, chosen):
-        """Fits of each row of weights [m, n] with each decay."""
-        grid = list(itertools.product(range(len(weights)), decays))
-        found = robust.fit_weighted(
-            train.features, train.labels, weights[[i for i, _ in grid]], [d for _, d in grid], **fit
+        """Fits for each row of weights [m, n] and each decay."""
+        rows, of_fits = zip(*itertools.product(range(len(weights)), decays), strict=True)
+        fits = robust.fit_weighted(
+            train.features, train.labels, weights[list(rows)], of_fits, **fit
         )
-        about = [chosen[i] | {"weight_decay": float(d)} for i, d in grid]
-        return zip(found.kernel, found.bias, about, strict=True)
+        about = [chosen[i] | {"weight_decay": d} for i, d in zip(rows, of_fits, strict=True)]
+        return zip(fits.kernel, fits.bias, about, strict=True)
 
     def balanced(codes):
         if balancing == "weights":
@@ -110,21 +110,20 @@ def fit_heads(
     def adversarial():
         centred = train.features - train.features.mean(0)
         scale = float(np.sqrt(np.mean(np.sum(centred**2, axis=1))))
-        grid = list(itertools.product(BUDGETS, decays))
-        of_grid = [d for _, d in grid], [b * scale for b, _ in grid]
-        found = robust.fit_adversarial(train.features, train.labels, *of_grid, **fit)
-        about = [{"budget": b, "weight_decay": float(d)} for b, d in grid]
-        return zip(found.kernel, found.bias, about, strict=True)
+        about = [{"budget": b, "weight_decay": d} for b, d in itertools.product(BUDGETS, decays)]
+        grid = [a["weight_decay"] for a in about], [a["budget"] * scale for a in about]
+        fits = robust.fit_adversarial(train.features, train.labels, *grid, **fit)
+        return zip(fits.kernel, fits.bias, about, strict=True)
 
     def group_dro():
         examples = train.features.astype(np.float64), train.labels, train.groups
         fits = []
-        for decay in decays:  # apart, as the smaller it is the longer it takes
+        for decay in decays:  # one by one: the smaller a decay, the longer its fits take
             grid = [c for c in ADJUSTMENTS if c == 0 or decay >= STRONG]
-            with jax.enable_x64(True):  # small differences of the groups' losses decide
-                found, _ = robust.fit_group_dro(*examples, [decay] * len(grid), grid, **fit)
-            about = [{"weight_decay": float(decay), "adjustment": c} for c in grid]
-            fits += zip(found.kernel, found.bias, about, strict=True)
+            with jax.enable_x64(True):  # small differences between the groups' losses decide
+                solved, _ = robust.fit_group_dro(*examples, [decay] * len(grid), grid, **fit)
+            about = [{"weight_decay": decay, "adjustment": c} for c in grid]
+            fits += zip(solved.kernel, solved.bias, about, strict=True)
         return fits
 
     def jtt():
@@ -159,17 +158,16 @@ def fit_heads(
         rng = np.random.default_rng(seed)
         rows, scored = retrained.halves(val.groups, rng)
         scaler = retrained.Scaler.of(val.features[rows])
-        call = (val.features, val.labels)
-        kernels, biases, _ = retrained.fit_dfr(*call, rows[None], retrained.CS, scaler, **fit)
+        examples = val.features, val.labels
+        kernels, biases, _ = retrained.fit_dfr(*examples, rows[None], retrained.CS, scaler, **fit)
         about = [{"C": C} for C in retrained.CS]
         fits = zip(kernels[:, 0], biases[:, 0], about, strict=True)
-        on = val.features[scored], val.labels[scored], codes[scored]
-        best = _best(fits, *on)
+        _, _, best, score = _best(fits, val.features[scored], val.labels[scored], codes[scored])
         draws = robust.balanced_draws(val.groups, NUM_DRAWS, rng)
-        scaler, C = retrained.Scaler.of(train.features), best[2]["C"]
-        kernels, biases, _ = retrained.fit_dfr(*call, draws, [C], scaler, **fit)
-        about = {"C": C, "draws": NUM_DRAWS, "rows": draws.shape[1]}
-        return [(kernels[0].mean(0), biases[0].mean(0), about, best[3])]
+        scaler = retrained.Scaler.of(train.features)
+        kernels, biases, _ = retrained.fit_dfr(*examples, draws, [best["C"]], scaler, **fit)
+        about = best | {"draws": NUM_DRAWS, "rows": draws.shape[1]}
+        return [(kernels[0].mean(0), biases[0].mean(0), about, score)]
 
     n = len(train.labels)
     fits = {
@@ -182,33 +180,51 @@ def fit_heads(
         "afr": afr,
         "adversarial": adversarial,
     }
-    found = {}
+    rule, fitted = f"val {selected_by.replace('_', ' ')}", {}
     for name in heads:
         kernel, bias, chosen, score = _best(fits[name](), val.features, val.labels, codes)
-        rule = f"val {selected_by.replace('_', ' ')}"
-        head = np.asarray(kernel, np.float32), np.asarray(bias, np.float32)
-        found[name] = RobustHead(*head, rule, chosen, score)
-    return found
+        kernel, bias = np.asarray(kernel, np.float32), np.asarray(bias, np.float32)
+        fitted[name] = RobustHead(kernel, bias, rule, chosen, score)
+    return fitted
 
 
 def worst_accuracy(right, codes):
-    """The least accuracy of a code that there is."""
+    """Return the least accuracy over the codes that occur."""
     known, index = np.unique(codes, return_inverse=True)
     return metrics.worst_group_accuracy(right, index, num_groups=len(known)).value
 
 
+def require_groups(heads, selected_by, groups):
+    """Raise InputError if {part: [n] or None} lacks groups that a head or the rule needs."""
+    for name in heads:
+        by_rule = selected_by == "worst_group" and name != "dfr"
+        needs = ["val"] * (by_rule or name == "dfr")
+        needs += ["train"] * (name in ("group_balanced", "group_dro"))
+        advice = ", or selected_by = 'worst_class' or 'mean'" if by_rule else ""
+        for part in needs:
+            number = 0 if groups[part] is None else len(np.unique(groups[part]))
+            text = f"head {name} needs several groups of {part}, which has {number or 'none'}"
+            require(number > 1, f"{text}: choose other heads{advice}")
+        if "val" in needs and groups["train"] is not None:
+            lost = {*np.unique(groups["train"])} - {*np.unique(groups["val"])}
+            text = f"val has no row of group {min(lost, default='')}, which train has: add some"
+            require(not lost, text)
+
+
 def _best(fits, features, labels, codes):
-    """(kernel, bias, chosen, score) of the first of the fits with the highest score; a fit that
-    comes with a score has it."""
-    found = []
+    """Return the first (kernel, bias, chosen, score) of highest score.
+
+    A fit without a score gets its worst accuracy on the examples.
+    """
+    scored = []
     for kernel, bias, chosen, *score in fits:
         right = np.argmax(features @ kernel + bias, axis=1) == labels
-        found.append((kernel, bias, chosen, score[0] if score else worst_accuracy(right, codes)))
-    return max(found, key=lambda fit: fit[3])
+        scored.append((kernel, bias, chosen, score[0] if score else worst_accuracy(right, codes)))
+    return max(scored, key=lambda fit: fit[3])
 
 
 def _error_facts(wrong, train):
-    """How many are wrong, and how the error set agrees with the minority."""
+    """Return the size of an error set and how well it agrees with the minority."""
     facts = {"error_set": int(wrong.sum())}
     if train.is_minority is not None and train.is_minority.any():
         both = np.sum(wrong & train.is_minority)
@@ -218,31 +234,9 @@ def _error_facts(wrong, train):
 
 
 def _checked(examples, part, num_classes):
-    features, labels = np.asarray(examples.features), np.asarray(examples.labels)
-    fault = f"features {features.shape} and labels {labels.shape} of {part}: [n, d] and [n] needed"
-    require(features.ndim == 2 and labels.shape == features.shape[:1] and len(labels), fault)
-    require(np.all(np.isfinite(features)), f"the features of {part} hold NaN or infinity")
-    check_classes(labels, len(labels), num_classes)
+    features, labels = check_examples(examples.features, examples.labels, num_classes, part)
     for name in ("groups", "is_minority"):
         column = getattr(examples, name)
         fault = f"{name} of {part} has {np.shape(column)} entries for {len(labels)} rows"
         require(column is None or np.shape(column) == labels.shape, fault)
-    return examples._replace(features=features.astype(np.float32), labels=labels.astype(np.int32))
-
-
-def require_groups(heads, selected_by, groups):
-    """Raise InputError where {part: [n] or None} lacks groups that a head or the rule needs."""
-    for name in heads:
-        by_rule = selected_by == "worst_group" and name != "dfr"
-        needs = ["val"] * (by_rule or name == "dfr")
-        needs += ["train"] * (name in ("group_balanced", "group_dro"))
-        advice = ", or selected_by = 'worst_class' or 'mean'" if by_rule else ""
-        for part in needs:
-            number = 0 if groups[part] is None else len(np.unique(groups[part]))
-            found = "where there is one" if number else "which it has not"
-            text = f"head {name} needs groups of {part}, {found}: choose other heads{advice}"
-            require(number > 1, text)
-        if "val" in needs and groups["train"] is not None:
-            lost = {*np.unique(groups["train"])} - {*np.unique(groups["val"])}
-            text = f"val has no row of group {min(lost, default='')}, which train has: add some"
-            require(not lost, text)
+    return examples._replace(features=features.astype(np.float32), labels=labels)

@@ -1,42 +1,43 @@
-"""Many smooth convex problems minimised at once, in step, so that they share matrix products."""
+"""Minimise many smooth convex problems together, so that they share matrix products."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-MEMORY = 40  # pairs of a step and the change of the gradient: more than groups are balanced
+MEMORY = 40  # pairs of a step and the change of the gradient
 ARMIJO = 1e-4
-SHORTEST = 1e-7  # of a way: what is shorter is rounding, and ends a problem
+SHORTEST = 1e-7  # share of a step; less than this is rounding, and ends a problem
 
 
 class Minimum(NamedTuple):
-    """Where h problems ended."""
+    """The results of h problems."""
 
     x: jax.Array  # [h, p]
     gap: jax.Array  # [h], at least the value minus the least value
-    steps: jax.Array  # evaluations made
+    steps: jax.Array  # number of evaluations
 
 
 def minimize(function, start, *, tolerance, max_steps):
-    """The Minimum of h independent problems of p numbers each, by L-BFGS.
+    """Return the Minimum of h independent problems with p unknowns each, by L-BFGS.
 
-    A step evaluates all problems, each at its next point or on a shorter way to it, until the gaps
-    are within `tolerance`, or what is left is rounding, or after `max_steps`. Near a minimum, where
-    values differ by rounding, a point is taken for its slope (Hager & Zhang, SIAM J. Optim. 2005).
+    Each step evaluates all problems, each at its next point or at a shorter step towards it. It
+    ends when the gaps are within `tolerance`, when only rounding is left, or after `max_steps`.
+    Near a minimum, where values differ by rounding only, the slope decides whether a point is
+    accepted (Hager & Zhang, SIAM J. Optim. 2005).
 
     Args:
-      function: x [h, p] -> (values [h], gradients [h, p], gaps [h]); a gap bounds by how much the
-        value exceeds the minimum.
+      function: x [h, p] -> (values [h], gradients [h, p], gaps [h]); a gap is at least the value
+        minus the minimum.
       start: [h, p].
     """
     h, p = start.shape
-    # Else XLA folds a constant start into the first evaluation, which on CPU then can be NaN.
+    # Without this, XLA folds a constant start into the first evaluation, which can be NaN on CPU.
     start = jax.lax.optimization_barrier(start)
     noise = 10 * jnp.finfo(start.dtype).eps
 
     def direction(grad, pairs, scale):
-        """Minus the inverse Hessian times grad, by the two loops; a pair of weight 0 is none."""
+        """Minus the inverse Hessian times grad, by the two loops; a pair of weight 0 is unused."""
 
         def down(q, pair):
             s, y, weight = pair
@@ -59,7 +60,7 @@ def minimize(function, start, *, tolerance, max_steps):
         is_flat = new_value <= value + noise * abs(value)
         is_flat &= new_slope <= (2 * ARMIJO - 1) * slope
         taken = (falls | is_flat) & (gap > tolerance) & (length > SHORTEST)
-        # Else the least point of the parabola through both values and the slope.
+        # Otherwise to the minimum of the parabola through both values and the slope.
         bend = 2 * (new_value - value - length * slope)
         share = jnp.where(bend > 0, -length * slope / bend, 0.1)
         length = jnp.where(taken, 1, length * jnp.clip(jnp.nan_to_num(share), 0.1, 0.5))
@@ -83,11 +84,11 @@ def minimize(function, start, *, tolerance, max_steps):
     length, way = jnp.ones(h, start.dtype), -scale[:, None] * grad
     state = (1, start, value, grad, gap, way, length, pairs, scale)
 
-    def goes_on(state):
+    def is_open(state):
         count, _, _, _, gap, _, length, *_ = state
         return (count < max_steps) & jnp.any((gap > tolerance) & (length > SHORTEST))
 
-    state = jax.lax.while_loop(goes_on, step, state)
+    state = jax.lax.while_loop(is_open, step, state)
     return Minimum(state[1], state[4], state[0])
 
 

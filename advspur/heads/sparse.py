@@ -2,11 +2,11 @@
 
     min_w  ||w||_1 + C sum_i log(1 + exp(-s_i x_i w)),    s_i = +-1
 
-is a problem over w = w+ - w-, w+ and w- >= 0, with duals z+ and z-; Newton's method is applied to
-its optimality conditions with w z = mu, mu falling (Boyd & Vandenberghe, Convex Optimization,
+is solved over w = w+ - w-, w+ and w- >= 0, with duals z+ and z-, by Newton's method on the
+optimality conditions with w z = mu, mu decreasing (Boyd & Vandenberghe, Convex Optimization,
 algorithm 11.2). A step costs one Gram matrix of the rows or of the features, whichever are fewer.
-As few weights are not 0, it works on the features with the largest gradients first, and takes in
-those that the minimum over them leaves out wrongly.
+Since few weights are not 0, it starts with the features of largest gradient, and adds those that
+the minimum over these leaves out wrongly.
 """
 
 import functools
@@ -17,15 +17,15 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jax.scipy.special import xlogy
 
-CENTRING = 0.1  # mu is aimed at this share of the mean of w z
-TO_BOUNDARY = 0.99  # share of the way to the next bound that a step may go
-DUAL = 1e-2  # a larger one is taken for not 0; the largest is 2
-WORKING = 256  # features that are worked on at a time
-MOST_ROUNDS = 8  # after which all are
+CENTRING = 0.1  # target of mu, as a share of the mean of w z
+TO_BOUNDARY = 0.99  # longest step, as a share of the distance to the next bound
+DUAL = 1e-2  # a larger dual counts as not 0; the largest is 2
+WORKING = 256  # features solved for at a time
+MOST_ROUNDS = 8  # then all features are solved for at once
 
 
 class SparseFit(NamedTuple):
-    """Where a problem ended."""
+    """The result of a problem."""
 
     weights: jax.Array  # [d]
     value: jax.Array  # of the objective
@@ -34,10 +34,10 @@ class SparseFit(NamedTuple):
 
 
 def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100, working=WORKING):
-    """The SparseFit of rows x [n, d], signs [n] of +-1 and C; float64 is needed.
+    """Return the SparseFit of rows x [n, d] with signs [n] = +-1; needs float64.
 
-    An intercept is a constant column of x, penalised as liblinear does. It ends where the duality
-    gap is at most `tolerance`, or after `max_steps`.
+    An intercept is a constant column of x, penalised as in liblinear. Ends when the duality gap is
+    at most `tolerance`, or after `max_steps`.
     """
     x, call = signs[:, None] * x, {"tolerance": tolerance, "max_steps": max_steps}
     if x.shape[1] > working:
@@ -49,12 +49,12 @@ def fit_sparse(x, signs, C, *, tolerance=1e-6, max_steps=100, working=WORKING):
 
 @functools.partial(jax.jit, static_argnames="working")
 def _by_parts(x, C, *, working, tolerance, max_steps):
-    """The SparseFit of rows times their signs, on so many features at a time."""
+    """Return the SparseFit of rows times their signs, for `working` features at a time."""
 
     def work(state):
         count, fit, grad = state
-        wanted = jnp.where(fit.weights != 0, jnp.inf, abs(grad))
-        _, chosen = jax.lax.top_k(wanted, working)
+        priority = jnp.where(fit.weights != 0, jnp.inf, abs(grad))
+        _, chosen = jax.lax.top_k(priority, working)
         part = _interior(x[:, chosen], C, tolerance=tolerance / 2, max_steps=max_steps)
         weights = jnp.zeros_like(fit.weights).at[chosen].set(part.weights)
         grad, _, loss, p = _at(x, x @ weights, C)
@@ -71,7 +71,7 @@ def _by_parts(x, C, *, working, tolerance, max_steps):
 
 
 def _at(x, margins, C):
-    """(gradient of the loss [d], curvatures [n], loss, dual [n]) of rows times their signs."""
+    """Return (gradient of the loss [d], curvatures [n], loss, dual [n]) at margins [n]."""
     p = jax.nn.sigmoid(-margins)
     loss = C * jnp.sum(jax.nn.softplus(-margins))
     return -C * (p @ x), C * p * (1 - p), loss, p
@@ -85,16 +85,15 @@ def _value_and_gap(w, grad, loss, p, C):
 
 @jax.jit
 def _interior(x, C, *, tolerance, max_steps):
-    """The SparseFit of rows times their signs by interior points, on all features."""
+    """Return the SparseFit of rows times their signs by interior points, for all features."""
     d = x.shape[1]
 
     def at(margins):
         return _at(x, margins, C)
 
     def sparse(w, z):
-        """(weights, value, gap): on the way no weight is 0, and where all should be their signs
-        alone would make predictions; at the minimum either w or its dual is 0, and where both
-        nearly are a small w stays."""
+        """(weights, value, gap). No iterate is exactly 0, so that weights whose dual is not 0 are
+        set to 0; if both are nearly 0, a small weight stays."""
         w = jnp.where((w < z) & (z > DUAL), 0, w)
         w = w[0] - w[1]
         grad, _, loss, p = at(x @ w)
@@ -113,7 +112,7 @@ def _interior(x, C, *, tolerance, max_steps):
             root = jnp.sqrt(f)
             gram = root[:, None] * (a.T @ a) * root + jnp.eye(d, dtype=x.dtype)
             factor, y = cho_factor(gram), jnp.zeros_like(c)
-            for _ in range(2):  # where few rows are near the boundary rounding is felt
+            for _ in range(2):  # refined once: rounding matters if few rows are near the boundary
                 rest = c / root - y - root * ((a @ (root * y)) @ a)
                 y += cho_solve(factor, rest)
             q = a @ (root * y)
@@ -127,8 +126,8 @@ def _interior(x, C, *, tolerance, max_steps):
 
     def step(state):
         count, w, z, margins, (grad, curvature, *_), length, _ = state
-        # After a short step mu waits: else it is past what is left of the dual's residual, and
-        # bounds stop every step.
+        # After a short step mu stays: otherwise it falls below the dual's residual, and bounds
+        # stop every step.
         mu = jnp.where(length < 0.9, 1, CENTRING) * jnp.mean(w * z)
         dw, dz, along = newton(grad, curvature, w, z, mu)
         now, change = jnp.stack([w, z]), jnp.stack([dw, dz])
@@ -138,19 +137,17 @@ def _interior(x, C, *, tolerance, max_steps):
 
         def shorter(search):
             length, tries, *_ = search
-            found = at(margins + length * along)
-            after = residual(found[0], w + length * dw, z + length * dz, mu)
+            point = at(margins + length * along)
+            after = residual(point[0], w + length * dw, z + length * dz, mu)
             falls = after <= (1 - 0.01 * length) * before
-            return jnp.where(falls, length, length / 2), tries + 1, falls, found
+            return jnp.where(falls, length, length / 2), tries + 1, falls, point
 
-        search = jax.lax.while_loop(
-            lambda search: ~search[2] & (search[1] < 30),
-            shorter,
-            (length, 0, jnp.bool_(False), at(margins)),
+        search = length, 0, jnp.bool_(False), at(margins)
+        length, _, _, point = jax.lax.while_loop(
+            lambda search: ~search[2] & (search[1] < 30), shorter, search
         )
-        length, found = search[0], search[3]
         w, z, margins = w + length * dw, z + length * dz, margins + length * along
-        return count + 1, w, z, margins, found, length, sparse(w, z)[2]
+        return count + 1, w, z, margins, point, length, sparse(w, z)[2]
 
     start = jnp.full((2, d), 0.1, x.dtype), jnp.zeros(len(x), x.dtype)
     w, margins = jax.lax.optimization_barrier(start)  # no constants, see `minimize`

@@ -208,7 +208,7 @@ def test_what_is_evaluated_fits_no_probe(row):
 def test_names_that_records_have_for_other_things(tmp_path, name):
     (tmp_path / "waterbirds").mkdir()
     path = tmp_path / "waterbirds" if not name else tmp_path
-    with pytest.raises(InputError, match="data of your own cannot be called"):
+    with pytest.raises(InputError, match="your own data cannot be called"):
         own_benchmark(path, name=name)
     assert own_benchmark(tmp_path / "birds-1.0").name == "birds-1.0"
 
