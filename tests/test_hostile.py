@@ -92,7 +92,7 @@ def test_config_files_that_are_none(name, tmp_path, capsys):
     for file in ("mine.json", "mine"):
         (tmp_path / file).write_text("{}")
     said = one_line(capsys, _cli.load_config, str(tmp_path / name))
-    assert "no config file" in said or "is no Python file" in said, said
+    assert "no config file" in said or "is not a Python file" in said, said
 
 
 FITTING = {
@@ -127,7 +127,7 @@ def test_a_config_of_another_kind(kind, name, capsys):
         _cli._check_kind(config, file, kind)
         return
     said = one_line(capsys, _cli._check_kind, config, file, kind)
-    assert f"{name}.py is no {kind} config: it lacks the keys " in said and "; start" in said
+    assert f"{name}.py is not a {kind} config: it lacks the keys " in said and "; start" in said
 
 
 @pytest.mark.parametrize("figure", ("sclae", 3, "../evaluate", "", None))
@@ -337,7 +337,7 @@ def test_sweeps_that_cannot_be(figure, change, message):
 
 
 PROGRAMS = [  # script and arguments -> what is said
-    (("train", "-config=configs/evaluate.py"), "evaluate.py is no training config: it lacks the"),
+    (("train", "-config=configs/evaluate.py"), "evaluate.py is not a training config: it lacks "),
     (
         ("theory", "--config=configs/theory_nfs.py", "--config.figure=scale"),
         "it lacks the keys phas",

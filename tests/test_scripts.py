@@ -92,7 +92,7 @@ def run(tmp_path, monkeypatch):
         ([f"--config={TINY}", "--config.learning_rat=1"], "arch, attack.epsilon, attack.loss"),
         ([f"--config={TINY}", "--config.batch_size=many"], "many"),
         ([f"--config={TINY}", "--config.attack.p=3"], "the norm must be one of 1, 2, inf"),
-        ([f"--config={TINY}", "surplus"], "'surplus' is no flag"),
+        ([f"--config={TINY}", "surplus"], "unexpected argument 'surplus'"),
         ([f"--config={TINY}", "--workdir=setup.cfg"], "setup.cfg is a file"),
     ],
 )
@@ -526,7 +526,7 @@ def test_a_checkpoint_is_converted_and_evaluated_by_its_file_name(run, tmp_path)
     assert code == 2 and "is not a converted model" in err
     flags = f"--workdir={tmp_path / 'e'}", f"--config.models_dir={tmp_path}"
     for given, words in (
-        (["resnet18_linf_eps4"], "nothing to measure; lines above say why"),
+        (["resnet18_linf_eps4"], "nothing to measure; see the messages above"),
         ([], f"skipped: 21 of 22 models are not in {tmp_path}: resnet18_l2_eps0, resnet18_l2_eps0"),
     ):
         code, _, err = run("evaluate", "--config=configs/evaluate.py", *flags, *given)
