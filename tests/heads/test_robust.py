@@ -356,9 +356,9 @@ ONE = VAL._replace(groups=0 * VAL.groups)
     [
         (TRAIN, VAL, ("svm",), "heads = 'svm' is not known"),
         (HOLE, VAL, ("erm",), "the features of train contain NaN"),
-        (TRAIN, ONE, ("erm",), "head erm needs several groups of val, which has 1"),
-        (TRAIN._replace(groups=None), VAL, ("group_dro",), "head group_dro needs several groups of train, which has none"),
-        (TRAIN, VAL._replace(groups=None), ("dfr",), "head dfr needs several groups of val, which has none"),
+        (TRAIN, ONE, ("erm",), "erm needs several groups of val, which has 1: "),
+        (TRAIN._replace(groups=None), VAL, ("group_dro",), "dro needs several groups of train"),
+        (TRAIN, VAL._replace(groups=None), ("dfr",), "head dfr needs several groups of val"),
         (TRAIN, VAL._replace(features=VAL.features[:, 1:]), ("erm",), "have widths"),
         (FAR, VAL, ("jtt",), "jtt has no error set: after 10 steps"),
         (TRAIN, THIN, ("dfr",), "group 7 has no row in half of val"),
