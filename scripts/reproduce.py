@@ -29,8 +29,7 @@ def main(flags):
     from advspur.data.datasets import data_root
     from advspur.report import write_report
     from advspur.theory.run import FIGURES
-    from advspur.training import record_training, train_suite
-    from advspur.training.parts import step_passes, training_data
+    from advspur.training import parts, record_training, train_suite
     from advspur.training.run_dir import FREE_KEYS, open_run
     from advspur.training.state import count_steps
     from advspur.training.suite import check_suite
@@ -51,7 +50,7 @@ def main(flags):
     row = BENCHMARKS[BENCHMARK_OF[config.dataset]]
     data_dir = data_root(config.data_dir) / "cifar10" if config.dataset == "cifar10" else None
     first = next(iter(runs.values()))
-    num_steps = count_steps(first, len(training_data(first).train))
+    num_steps = count_steps(first, len(parts.training_data(first).train))
     passes = sum(row.plan(data_dir, measures, evaluation).passes.values())
 
     with open_run(config.to_dict(), workdir, free=(*FREE_KEYS, "suite")):
@@ -64,7 +63,7 @@ def main(flags):
             predicted = _predictions.prescription(every)
             _predictions.write("prescription.json", predicted, every, workdir)
         name_of = {run: str(run.relative_to(workdir)) for run in runs}
-        weights = {run: model.batch_size * step_passes(model) for run, model in runs.items()}
+        weights = {run: model.batch_size * parts.step_passes(model) for run, model in runs.items()}
         total = sum(num_steps * weight + passes for weight in weights.values())
         num_records = 0
         with Progress(total, workdir.name) as progress:  # in forward passes over an image

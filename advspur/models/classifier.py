@@ -153,7 +153,7 @@ def with_head(classifier, kernel, bias):
 
 
 def _above(classifier, forward, num_classes, **params):
-    """The Classifier with a forward on top of its own."""
+    """The Classifier with `forward` on top of its forward."""
     params = {"base": classifier.params} | {k: jnp.asarray(v) for k, v in params.items()}
     return dataclasses.replace(
         classifier, params=params, forward=forward, num_classes=num_classes, class_names=()

@@ -160,8 +160,8 @@ def _check_names(arch, outer, expected, network, copy, rest):
 
 def recognize(shapes):
     """Infer (arch, stem, num_classes) of a torchvision ResNet from {name: shape}."""
-    found = (re.match(r"layer(\d)\.\d{1,3}\.conv1\.weight$", name) for name in shapes)
-    blocks = collections.Counter(int(match[1]) for match in found if match)
+    matches = (re.match(r"layer(\d)\.\d{1,3}\.conv1\.weight$", name) for name in shapes)
+    blocks = collections.Counter(int(match[1]) for match in matches if match)
     sizes = tuple(blocks[stage] for stage in sorted(blocks))
     is_bottleneck = "layer1.0.conv3.weight" in shapes
     first, inner = shapes["conv1.weight"], shapes.get("layer1.0.conv1.weight", (0,) * 4)

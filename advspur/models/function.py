@@ -20,7 +20,7 @@ LIBRARIES = (str(Path(__file__).parents[1]), "<frozen", str(Path(contextlib.__fi
 
 @contextlib.contextmanager
 def foreign_code(what):
-    """Turn what the user's code `what` raises into an InputError of one line that says where."""
+    """Turn an error of the user's code `what` into an InputError of one line with its place."""
     try:
         yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
@@ -38,7 +38,7 @@ def foreign_code(what):
 
 
 def _place(error):
-    """Return " (file, line N)" of the last line of the user's own code, or ""."""
+    """Return " (file, line N)" of the last line of the user's code, or ""."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
@@ -112,7 +112,7 @@ class ForeignForward:
         require(
             size is None or (height, width) == (size, size),
             f"{self.name} takes {size} x {size} images, got {height} x {width}: resize them, or "
-            "make the model with another image_size",
+            "make the model with a different image_size",
         )
         with foreign_code(self.what):
             logits, features = self.outputs(params, images)

@@ -170,7 +170,7 @@ def _on_host(network, function, results, *arrays):
     network.room = max(network.room, devices)
     if jax.default_backend() != "cpu":  # one call for all devices
         return jax.pure_callback(
-            lambda *given: tuple(function(*map(np.asarray, given))),
+            lambda *args: tuple(function(*map(np.asarray, args))),
             tuple(results),
             *arrays,
             vmap_method="sequential",
@@ -181,8 +181,8 @@ def _on_host(network, function, results, *arrays):
         jax.ShapeDtypeStruct((r.shape[0] // share, *r.shape[1:]), r.dtype) for r in results
     )
 
-    def write(_, out, *given):
-        for buffer, value in zip(out, function(*map(np.asarray, given)), strict=True):
+    def write(_, out, *args):
+        for buffer, value in zip(out, function(*map(np.asarray, args)), strict=True):
             np.copyto(np.asarray(buffer), value)
 
     apply = buffer_callback(write, parts, vmap_method="sequential")

@@ -58,7 +58,7 @@ class Checkpoints:
         self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def restore(self, template, *, report):
-        """(state, seconds) of the latest readable checkpoint, or None if there are no checkpoints.
+        """(state, seconds) of the latest readable checkpoint; None if there is no checkpoint.
 
         `template` has the shapes. Damaged checkpoints are moved to ``<run>/damaged_checkpoints``,
         each with a line to `report`.

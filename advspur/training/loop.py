@@ -46,7 +46,8 @@ def train(config, workdir):
       config: ConfigDict with the keys of configs/default.py.
       workdir: run directory; created, or resumed if it holds this config.
     Raises:
-      InputError: a value that cannot be used, missing data, a workdir of another config or in use.
+      InputError: a value that cannot be used, missing data, a workdir in use or with a different
+        config.
       TrainingDiverged: loss or gradient not finite.
       TrainingStopped: after SIGINT or SIGTERM; saved.
     """
@@ -135,7 +136,7 @@ def _validate(program, state):
 
 
 def _prefetch(iterator):
-    """The items, two of them started before they are asked for."""
+    """Yield the items, two of them fetched ahead."""
     ready = collections.deque(itertools.islice(iterator, 2))
     while ready:
         yield ready.popleft()

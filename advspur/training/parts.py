@@ -14,6 +14,7 @@ from advspur.models import build_network
 from advspur.training.attack import UNIFORM, Attack, FreeAttack
 from advspur.training.state import count_steps, create_state, make_optimizer, make_schedule
 
+DATA_KEYS = ("data_dir", "mask_dir", "own", "shapes", "color_shift", "skip_unreadable")
 AREA_IMAGES = 1000  # images whose masks `uniform_epsilon` reads
 AUTO_AUGMENTATION = {
     "imagenet2012": "imagenet",
@@ -25,15 +26,8 @@ AUTO_AUGMENTATION = {
 
 def training_data(config):
     """Open the Dataset of a config; check its masks, if needed, and that the run has a step."""
-    dataset = open_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        mask_dir=config.mask_dir,
-        own=config.own.to_dict(),
-        shapes=config.shapes,
-        color_shift=config.color_shift,
-        skip_unreadable=config.skip_unreadable,
-    )
+    values = config.to_dict()
+    dataset = open_dataset(config.dataset, **{key: values[key] for key in DATA_KEYS})
     if changes_background(**config.background):
         require_masks(dataset.train, "config.background")
     if region_weights(config):

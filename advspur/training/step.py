@@ -105,7 +105,6 @@ def train_step(
         places += len(batch.label) * jax.lax.axis_index(axis_name)
     key = jax.random.fold_in(state.key, state.step)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
-    params, batch_stats = (state.variables[name] for name in ("params", "batch_stats"))
     options = {"mean": mean, "std": std, "trades_beta": trades_beta}
     loss_fn = functools.partial(_loss, network=network.clone(axis_name=axis_name), **options)
 
@@ -117,36 +116,19 @@ def train_step(
         return optax.apply_updates(params, updates), opt_state
 
     if isinstance(attack, FreeAttack):
-        start, inputs = (params, batch_stats, state.opt_state), (batch.image, batch.label, keys)
-        (params, batch_stats, opt_state), results = _replay(
-            start, inputs, budget, attack=attack, loss_fn=loss_fn, average=average, update=update
-        )
+        descend = functools.partial(_replay, attack=attack)
     else:
-        gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        logits_fn = _logits_fn(network, state.variables, mean, std)
-
-        def part(batch_stats, inputs):
-            """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
-            image, label, mask, keys = inputs
-            adversarial = images = to_unit(image)
-            if attack is not None:
-                adversarial = attack(logits_fn, images, label, keys, budget, mask)
-            (loss, (batch_stats, accuracy)), grads = gradient(
-                params, batch_stats, images, adversarial, label
-            )
-            return batch_stats, (loss, accuracy, grads)
-
-        whole = batch.image, batch.label, batch.mask, keys
-        if num_parts == 1:
-            batch_stats, results = part(batch_stats, whole)
-        else:
-            gradient = for_loops(gradient)
-            parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in whole]
-            batch_stats, results = jax.lax.scan(part, batch_stats, parts)
-            results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
-        batch_stats, results = average((batch_stats, results))
-        params, opt_state = update(params, state.opt_state, results[-1])
-    loss, accuracy, grads = results
+        if attack is not None:
+            attack = functools.partial(attack, _logits_fn(network, state.variables, mean, std))
+        descend = functools.partial(_descend, attack=attack, num_parts=num_parts)
+    (params, batch_stats, opt_state), (loss, accuracy, grads) = descend(
+        (state.variables["params"], state.variables["batch_stats"], state.opt_state),
+        (batch.image, batch.label, batch.mask, keys),
+        budget,
+        loss_fn=loss_fn,
+        average=average,
+        update=update,
+    )
     variables = {"params": params, "batch_stats": batch_stats}
     ema = state.ema
     if ema_decay:
@@ -185,9 +167,37 @@ def _loss(params, batch_stats, images, adversarial, labels, *, network, mean, st
     return jnp.mean(loss), (batch_stats, jnp.mean(jnp.argmax(logits, -1) == labels))
 
 
+def _descend(start, inputs, budget, *, attack, num_parts, loss_fn, average, update):
+    """((params, batch_stats, opt_state), (loss, accuracy, gradient)) after the update."""
+    params, batch_stats, opt_state = start
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def part(batch_stats, inputs):
+        """(batch_stats, (loss, accuracy, gradient)) of a part of the batch."""
+        image, labels, mask, keys = inputs
+        adversarial = images = to_unit(image)
+        if attack is not None:
+            adversarial = attack(images, labels, keys, budget, mask)
+        (loss, (batch_stats, accuracy)), grads = gradient(
+            params, batch_stats, images, adversarial, labels
+        )
+        return batch_stats, (loss, accuracy, grads)
+
+    if num_parts == 1:
+        batch_stats, results = part(batch_stats, inputs)
+    else:
+        gradient = for_loops(gradient)
+        parts = [x.reshape(num_parts, -1, *x.shape[1:]) for x in inputs]
+        batch_stats, results = jax.lax.scan(part, batch_stats, parts)
+        results = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+    batch_stats, results = average((batch_stats, results))
+    params, opt_state = update(params, opt_state, results[-1])
+    return (params, batch_stats, opt_state), results
+
+
 def _replay(start, inputs, epsilon, *, attack, loss_fn, average, update):
     """((params, batch_stats, opt_state), (loss, accuracy, gradient)) after the last replay."""
-    image, labels, keys = inputs
+    image, labels, _, keys = inputs
     adversarial = images = to_unit(image)
     epsilons = jnp.broadcast_to(epsilon, labels.shape).astype(images.dtype)
     ball = {"p": attack.p, "epsilon": epsilons, "bounds": (0.0, 1.0)}

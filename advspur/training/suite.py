@@ -22,7 +22,7 @@ from advspur.training.run import Run, TrainingDiverged
 from advspur.training.run_dir import SUITE_KEYS, check_config, jsonable
 from advspur.training.step import eval_step, over_models, train_step
 
-DATA_KEYS = ("dataset", "data_dir", "mask_dir", "own", "shapes", "color_shift", "skip_unreadable")
+DATA_KEYS = ("dataset", *parts.DATA_KEYS)
 # Keys in which models trained by one program may differ, and keys of `shapes` in which not.
 OWN_KEYS = ("seed", "attack", "background", "color_shift", "shapes", *SUITE_KEYS)
 SIZES = ("num_train", "num_validation", "num_classes", "image_size")
@@ -47,7 +47,7 @@ def train_suite(configs, *, per_device=None, progress):
     elif jax.default_backend() == "cpu":
         per_device = 1
     by_data, groups, faults = {_text(c, DATA_KEYS): c for c in configs.values()}, {}, {}
-    data = {text: parts.training_data(config) for text, config in by_data.items()}
+    data = {key: parts.training_data(config) for key, config in by_data.items()}
     for workdir, config in configs.items():
         run = Run(config, workdir, data[_text(config, DATA_KEYS)], progress[workdir])
         if not _is_trained(run):

@@ -104,7 +104,7 @@ def test_gradients_go_to_the_largest_class_of_a_group(with_rest):
     np.testing.assert_allclose(grad, expected, atol=1e-6)
 
 
-def test_a_head_outside_the_network_computes_what_one_inside_does(tiny_classifier):
+def test_a_head_outside_the_network_equals_one_inside(tiny_classifier):
     """To the last bit: which of the two a model has must not move its numbers."""
     jax.clear_caches()  # of programs that other modules compiled without optimisation
     head = tiny_classifier.params["params"]["fc"]
@@ -136,7 +136,7 @@ def test_a_digest_tells_models_apart(tiny_classifier):
     assert dataclasses.replace(tiny_classifier, code=None).digest is None
 
 
-def test_what_needs_features_says_that_there_are_none():
+def test_a_model_without_features_is_refused_if_they_are_needed():
     plain = Classifier({}, lambda params, x: (x.mean((1, 2)), None), 3, has_features=False)
     assert plain.logits(PIXELS).shape == (8, 3)
     refused("the model has no features", plain.features, PIXELS)

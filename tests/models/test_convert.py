@@ -175,7 +175,7 @@ def test_mistakes_are_named(content, words, tmp_path):
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)
 
 
-def test_a_normaliser_that_is_given_is_used_where_the_file_has_none(tmp_path):
+def test_a_given_normaliser_is_used_if_the_file_has_none(tmp_path):
     path = tmp_path / "x.pt"
     save(WEIGHTS, path)
     columns = [np.reshape(values, (3, 1, 1)) for values in CIFAR]  # as torch's normalisers have
@@ -192,13 +192,13 @@ def test_a_normaliser_that_is_given_is_used_where_the_file_has_none(tmp_path):
     refused(message, convert, path, mean=CIFAR[0], std=CIFAR[1])
 
 
-def test_a_nine_class_file_without_normaliser_is_told_of_imagenet9s(tmp_path):
+def test_the_warning_for_nine_classes_names_imagenet9s_normaliser(tmp_path):
     save(state_dict("resnet_small", num_classes=9), tmp_path / "nine.pt")
     with pytest.warns(UserWarning, match=r"nine.pt holds no normaliser.*\(0.4717, 0.4499,"):
         convert(tmp_path / "nine.pt")
 
 
-def test_a_normaliser_that_cannot_be_is_refused(tmp_path):
+def test_an_impossible_normaliser_is_refused(tmp_path):
     good = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     means = (0.5, 0.5), 0.5, (0.5, 0.5, 127.5), (0.5, 0.5, -0.1), (0.5, 0.5, np.nan)
     stds = (0.2, 0.2, 0), (0.2, 0.2, np.inf), (0.2, 0.2), 0.2

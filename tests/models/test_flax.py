@@ -75,7 +75,7 @@ def test_a_linen_module_in_evaluation_mode(as_dict):
     assert "evaluation mode: deterministic=True, train=False" in model.note
 
 
-def test_an_nnx_module_in_evaluation_mode_leaves_the_users_as_it_is():
+def test_an_nnx_module_is_not_changed_by_evaluation_mode():
     module = Nnx(0)
     module.norm.mean[...], module.norm.var[...] = jnp.full(3, 0.2), jnp.full(3, 2.0)
     model = from_flax(module, image_size=8, logits=0, features=1, **NORMALISER)
@@ -126,6 +126,6 @@ def test_a_plain_module_has_no_features():
         ({"logits": 0, "mean": (0.5,), "std": (0.5,)}, "Net fails"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(options, message):
+def test_mistakes_are_refused_in_one_line(options, message):
     call = NORMALISER | {"module": Net(), "variables": variables_of(Net()), "image_size": 8}
     refused(message, from_flax, **(call | options))

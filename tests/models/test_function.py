@@ -83,12 +83,12 @@ def test_weights_are_no_constants_of_the_program():
         (flat, {"image_size": 0}, "image_size = 0"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(logits, options, message):
+def test_mistakes_are_refused_in_one_line(logits, options, message):
     options = {"num_classes": 5, "image_size": 8, "name": "f"} | options
     refused(message, from_function, logits, **options)
 
 
-def test_images_of_another_size_are_refused():
+def test_images_of_a_different_size_are_refused():
     model, images = linear_model(image_size=8), np.full((2, 6, 8, 3), 0.5, "float32")
     message, given = "linear takes 8 x 8 images, got 6 x 8", (images, np.zeros(2, int))
     refused(message, model.logits, images)
@@ -113,7 +113,7 @@ def test_a_model_is_checked_before_it_is_measured():
     refused(message, check_model, noisy, image_size=8)
 
 
-def test_what_is_no_model_is_told_which_constructor_makes_one():
+def test_the_refusal_of_what_is_not_a_model_names_the_constructor():
     from flax import linen, nnx
 
     for thing, name in (

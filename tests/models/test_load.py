@@ -106,7 +106,7 @@ def test_a_function_of_a_package(file, monkeypatch):
     monkeypatch.delitem(sys.modules, "my_models")
 
 
-def test_what_cannot_be_loaded_is_said_in_one_line(file, tmp_path):
+def test_models_that_cannot_be_loaded_are_refused_in_one_line(file, tmp_path):
     (tmp_path / "broken.py").write_text("x = 1\nx = = 2\n")
     (tmp_path / "missing.py").write_text("\nimport not_installed\n")
     (tmp_path / "notes.txt").write_text("x")
@@ -158,7 +158,7 @@ def test_the_models_of_the_documentation(name, arch, width, tmp_path):
     assert model.has_features == bool(width) and model.digest is not None
 
 
-def test_what_a_library_lacks_is_said_without_it(monkeypatch):
+def test_a_library_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in ("resnet18", "hf-hub:timm/resnet18.a1_in1k"):
         refused(f"timm:{name} needs torch and timm: pip install", models.load, f"timm:{name}")

@@ -53,7 +53,7 @@ def parity(arch, path):
 
 
 @pytest.mark.parametrize("arch", ("resnet18", "resnet50"))
-def test_every_block_is_that_of_torch(arch, tmp_path):
+def test_every_block_agrees_with_torch(arch, tmp_path):
     report, logits, expected = parity(arch, tmp_path / "weights.npz")
     assert len(report) == {"resnet18": 8, "resnet50": 16}[arch] + 4
     assert report.pop("gradient") < 1e-3

@@ -85,7 +85,7 @@ def test_models_of_one_architecture_cost_one_compilation(folder):
     assert compiled == [] and not np.allclose(first, second)
 
 
-def test_what_cannot_be_loaded_is_named_with_where_to_get_it(folder, tmp_path, monkeypatch):
+def test_a_missing_model_is_named_with_its_source(folder, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("x")
     half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     get = rf"is not in {folder}: .*resnet50_linf_eps8.0.ckpt.*madrylab/robust-imagenet-models"
@@ -102,7 +102,7 @@ def test_what_cannot_be_loaded_is_named_with_where_to_get_it(folder, tmp_path, m
     refused(r"\$ADVSPUR_MODELS or models_dir", models.load, "resnet50_linf_eps8")
 
 
-def test_damage_of_a_converted_model_is_noticed(folder, tmp_path):
+def test_a_damaged_converted_model_is_refused(folder, tmp_path):
     directory = folder / "resnet18_l2_eps3"
     weights = (directory / "model.safetensors").read_bytes()
     middle = len(weights) // 2
@@ -149,7 +149,7 @@ def test_a_damaged_description_is_named(tmp_path):
         refused("model.json is damaged", models.load, tmp_path)
 
 
-def test_a_name_that_tells_no_budget_leaves_it_open_and_says_so(folder, tmp_path):
+def test_a_name_without_a_budget_leaves_it_open_with_a_warning(folder, tmp_path):
     path = tmp_path / "mine.npz"
     path.write_bytes((folder / "resnet18_linf_eps4.0.ckpt").read_bytes())
     assert models.load(path).num_classes == 10
@@ -180,7 +180,7 @@ def test_a_checkpoint_file_is_converted_once_in_an_evaluation(folder, monkeypatc
     refused("is not a training run: it has neither averaged", averaged.classifier)
 
 
-def test_an_assumed_normalisation_is_said_where_a_model_is_loaded(tmp_path):
+def test_an_assumed_normalisation_warns_at_every_load(tmp_path):
     source = tmp_path / "resnet18_l2_eps3.npz"
     np.savez(source, **state_dict("resnet_small", num_classes=10))
     told = pytest.warns(UserWarning, match="resnet18_l2_eps3.* holds no normaliser: Image")

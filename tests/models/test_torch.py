@@ -164,11 +164,11 @@ def test_a_digest_is_of_weights_and_normalisation():
         ({"class_names": "ab"}, "class_names has 2 names, Net 5 outputs"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(options, message):
+def test_mistakes_are_refused_in_one_line(options, message):
     refused(message, small, **options)
 
 
-def test_what_a_model_must_not_be():
+def test_unfit_modules_are_refused():
     deep = torch.nn.Sequential(Net(), torch.nn.Unflatten(1, (5, 1)))
     call = {"mean": MEAN, "std": STD, "image_size": 8}
     refused(r"logits of Sequential have shape \(2, 5, 1\)", from_torch, deep, **call)
@@ -189,7 +189,7 @@ def test_what_a_model_must_not_be():
     refused("logits of Net are not finite", check_model, broken)
 
 
-def test_too_little_memory_is_said_as_jax_says_it(monkeypatch):
+def test_too_little_memory_is_reported_as_jax_does(monkeypatch):
     model = small()
     model.logits(IMAGES)
 
@@ -260,7 +260,7 @@ def test_models_of_timm_agree_with_torch(name):
 
 
 @pytest.mark.parametrize("library", ("timm", "torchvision"))
-def test_a_resnet_goes_to_flax_and_says_so(library):
+def test_a_resnet_is_converted_to_flax_with_a_note(library):
     pytest.importorskip(library, reason=f"{library} is not installed")
     one, other = (models.load(f"{library}:resnet18", pretrained=False) for _ in range(2))
     assert one.note == "resnet18 runs in Flax: its weights are converted from torch"
@@ -271,7 +271,7 @@ def test_a_resnet_goes_to_flax_and_says_so(library):
     refused(message, models.load, f"{library}:resnet81")
 
 
-def test_a_network_with_the_same_names_but_another_function_stays_in_torch():
+def test_a_network_with_the_same_names_but_a_different_function_stays_in_torch():
     pytest.importorskip("timm", reason="timm is not installed")
     model = models.load("timm:resnetblur18", pretrained=False)
     assert model.note == "ResNet runs in torch on cpu, in evaluation mode"

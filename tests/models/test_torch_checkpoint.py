@@ -235,7 +235,7 @@ def test_truncated_files_are_refused(name, tmp_path):
 
 @pytest.mark.parametrize("name", REAL[::2])
 def test_any_flipped_byte_is_refused_or_leaves_data(name, tmp_path):
-    """Random damage ends in an InputError, or in content: never in another error."""
+    """Random damage ends in an InputError, or in content, never in a different error."""
     content = bytearray((GOLDEN / name).read_bytes())
     rng = np.random.default_rng(0)
     path, refused = tmp_path / "x.pt", 0

@@ -74,7 +74,7 @@ def assert_bitwise_equal(a, b):
 def test_a_run_that_is_terminated_and_then_killed_ends_with_the_same_bits(
     finished, tmp_path, capfd
 ):
-    """It saves at SIGTERM and says so; SIGKILL comes at a random step, or while it saves."""
+    """It saves at SIGTERM with a message; SIGKILL comes at a random step, or while it saves."""
     workdir, log = tmp_path / "stopped", tmp_path / "stopped" / "metrics.jsonl"
     process, err = start(workdir)
     wait_for(process, lambda: log.exists() and log.read_text().count("loss") >= 2)
@@ -102,7 +102,7 @@ def test_a_run_that_is_terminated_and_then_killed_ends_with_the_same_bits(
     assert steps == expected
 
 
-def test_finished_run_is_left_alone_whatever_keys_say_where_and_how_fast(finished):
+def test_a_finished_run_is_left_alone_if_only_free_keys_differ(finished):
     workdir, state = finished
     before = (workdir / "metrics.jsonl").read_bytes()
     config = get_config()
@@ -271,7 +271,7 @@ def test_all_checkpoints_damaged_is_an_error(finished, tmp_path):
     assert (workdir / "metrics.jsonl").read_bytes() == log
 
 
-def test_other_config_in_the_workdir_is_refused_with_the_difference(finished):
+def test_a_different_config_is_refused_with_the_difference(finished):
     config = get_config()
     config.learning_rate = 0.07
     config.attack.num_steps = 2
@@ -360,7 +360,7 @@ def test_epsilon_of_255_units_warns_with_both_readings(tmp_path):
         train(config, tmp_path / "run")
 
 
-def test_second_signal_is_not_held_back():
+def test_a_second_signal_is_not_caught():
     # A shell may have started the tests with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -375,7 +375,7 @@ def test_second_signal_is_not_held_back():
         signal.signal(signal.SIGINT, before)
 
 
-def test_stop_asked_for_in_process_raises(tmp_path, monkeypatch):
+def test_a_stop_signal_in_process_raises(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_stop_signals", lambda: contextlib.nullcontext([signal.SIGINT]))
     with pytest.raises(TrainingStopped, match="stopped and saved at step 1 of 12"):
         train(get_config(), tmp_path / "run")

@@ -139,7 +139,7 @@ def test_the_budget_of_a_region_is_epsilon_times_its_weight(state, batch, method
     assert moved[1:, 4:12, 4:12].max() == 0 and moved[1:, :4].max() > 0
 
 
-def test_a_step_with_equal_weights_is_that_without(state, batch):
+def test_equal_weights_change_nothing(state, batch):
     """And one of a core of weight 0 is not; the budgets share one compilation."""
     plain, _ = single_step(attack=ATTACK)(state, batch, EPSILON)
     step = single_step(attack=BY_REGION)
@@ -186,7 +186,7 @@ def test_eval_step_counts_valid_examples_once_on_any_number_of_devices(state, ba
     assert int(one["pgd"]) <= right
 
 
-def test_validation_of_logits_that_overflow_is_no_number(state, batch, tmp_path):
+def test_validation_of_logits_that_overflow_is_nan(state, batch, tmp_path):
     """Finite weights whose logits are not: the argmax of NaN would be class 0."""
     head = state.variables["params"]["fc"]
     head = jax.tree.map(lambda x: jnp.full_like(x, 3.3e38), head)
@@ -292,7 +292,7 @@ def test_a_batch_in_parts_is_the_mean_of_its_parts(state, batch):
 
 
 def test_free_training_by_hand(state, batch):
-    """Two replays: each moves the weights by a gradient, and the images by another of that pass."""
+    """Two replays: each moves the weights by a gradient, and the images by their gradient."""
     attack = FreeAttack(jnp.inf, num_replays=2, relative_step_size=0.6)
     new, metrics = single_step(attack=attack)(state, batch, 0.1)
     images, rows = jnp.asarray(batch.image, jnp.float32) / 255, jnp.arange(16)

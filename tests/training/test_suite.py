@@ -15,7 +15,7 @@ from advspur._checks import InputError
 from advspur.training import Attack, TrainingDiverged, parts, suite, train, train_suite
 from tests.training.tiny_config import get_config
 
-# Of a damaged checkpoint orbax drops tasks whose event loop is closed: noise, but unraisable.
+# orbax drops the tasks of a damaged checkpoint with their event loop: noise, but unraisable.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -95,7 +95,7 @@ def alone(tmp_path_factory):
     ("per_device", "names"), [(1, MODELS), (2, ("standard", "l2", "l2_large"))]
 )
 def test_models_of_a_suite_are_those_trained_alone(alone, tmp_path, per_device, names):
-    """Six on four devices, with one a device, are a round of four and another of two.
+    """Six on four devices, with one a device, are a round of four and one of two.
 
     A ReLU or a sign within rounding of 0 may go either way: so much is allowed.
     """
@@ -115,8 +115,8 @@ def test_models_of_a_suite_are_those_trained_alone(alone, tmp_path, per_device, 
         assert apart(params(tmp_path / "rest"), params(alone / "linf"), "linf") > 0.3
 
 
-def test_a_killed_suite_goes_on_where_each_of_its_models_is(alone, tmp_path):
-    """One model has no checkpoint, the last of others is not there or cannot be read."""
+def test_a_killed_suite_resumes_each_of_its_models(alone, tmp_path):
+    """One model has no checkpoint; the last one of others is missing or damaged."""
     folder = tmp_path / "suite"
     shutil.copytree(alone, folder)
     shutil.rmtree(folder / "l2" / "checkpoints")
@@ -128,11 +128,11 @@ def test_a_killed_suite_goes_on_where_each_of_its_models_is(alone, tmp_path):
     progress = make(folder)
     for name in MODELS:
         assert apart(params(folder / name), params(alone / name), name) < 0.1, name
-    said = {path.name: " ".join(p.lines) for path, p in progress.items()}
-    assert "checkpoint" in said["linf"] and "is damaged" in said["linf"]
+    lines = {path.name: " ".join(p.lines) for path, p in progress.items()}
+    assert "checkpoint" in lines["linf"] and "is damaged" in lines["linf"]
     for name in ("linf", "l2_large", "linf_small"):
-        assert "resuming at step 2 of 3" in said[name]
-    assert said["l2"].endswith("units, 3 steps") and not said["standard"]
+        assert "resuming at step 2 of 3" in lines[name]
+    assert lines["l2"].endswith("units, 3 steps") and not lines["standard"]
     assert (folder / "standard" / "metrics.jsonl").read_bytes() == finished
     again = make(folder)
     assert all(p.done == 0 and p.skipped == 3 and not p.lines for p in again.values())
@@ -155,8 +155,8 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
     assert isinstance(faults[tmp_path / "bad"], TrainingDiverged)
     assert "step 1: " in str(faults[tmp_path / "bad"])
     assert "gradient_norm = nan" in str(faults[tmp_path / "bad"])
-    said = " ".join(line for p in progress.values() for line in p.lines)
-    assert ("the models trained with it continue" in said) == (devices == 4)
+    output = " ".join(line for p in progress.values() for line in p.lines)
+    assert ("the models trained with it continue" in output) == (devices == 4)
     if devices == 4:
         assert all(p.done + p.skipped == 3 for p in progress.values())
     assert models.store.latest_step(tmp_path / "good") == 3
@@ -164,11 +164,11 @@ def test_a_model_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, d
 
 
 def test_models_that_differ_in_own_keys_alone_share_a_program(tmp_path, monkeypatch):
-    groups, told = [], ("a", "b", "c", "slow")
+    groups, names = [], ("a", "b", "c", "slow")
     monkeypatch.setattr(suite, "_train_group", lambda group, _: groups.append(group) or {})
     noisy = {"background.noise_std": 0.1}
     models = (model(**noisy), model(seed=1), model(p=math.inf), model(learning_rate=0.01))
-    configs = dict(zip((tmp_path / name for name in told), models, strict=True))
+    configs = dict(zip((tmp_path / name for name in names), models, strict=True))
     assert train_suite(configs, progress={path: Silent() for path in configs}) == {}
     assert [[run.workdir.name for run in group] for group in groups] == [["a", "b", "c"], ["slow"]]
 
