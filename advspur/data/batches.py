@@ -90,9 +90,8 @@ def train_batches(
         stream = stream.random_map(lambda row, rng: load([row], rng))
         stream = stream.batch(batch_size // count, drop_remainder=True, batch_fn=join)
         stream = stream[index::count]
-    stream = stream[start_step:].to_iter_dataset(
-        grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    )
+    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    stream = stream[start_step:].to_iter_dataset(ahead)
     if num_workers:
         if not flags.FLAGS.is_parsed():  # no script did; Grain's workers look them up
             flags.FLAGS.mark_as_parsed()
@@ -161,7 +160,6 @@ def _is_ready(source, image_size):
 
 
 def _stack_rows(columns, indices):
-    """Return the Batch of these rows of a table of arrays."""
     valid = np.ones(len(indices), bool)
     masks = columns["mask"][indices] if "mask" in columns else valid[:, None, None, None]
     labels = np.asarray(columns["label"])[indices].astype(np.int32)

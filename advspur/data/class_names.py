@@ -64,7 +64,6 @@ def _by_number(data, model):
 
 
 def _line(classes, data, names):
-    """Describe the map."""
     if np.array_equal(classes, np.arange(len(data))):
         return f"classes: by name, the model's {len(data)} in the same order"
     outputs = [i for i in np.argsort(classes, kind="stable") if classes[i] >= 0]

@@ -39,18 +39,16 @@ def inject_color_shift(images, labels, *, rho, shift=16 / 255, seed=0, split="tr
     images, labels = np.asarray(images), np.asarray(labels)
     check_choice("split", split, SPLITS)
     is_uint8 = images.dtype == np.uint8
-    require(
-        images.ndim == 4 and images.shape[-1] == 3 and (is_uint8 or images.dtype.kind == "f"),
-        f"images are {images.dtype} {images.shape}; expected uint8 or floats [n, h, w, 3]",
-    )
+    has_channels = images.ndim == 4 and images.shape[-1] == 3
+    expected = f"images are {images.dtype} {images.shape}; expected uint8 or floats [n, h, w, 3]"
+    require(has_channels and (is_uint8 or images.dtype.kind == "f"), expected)
     require(len(images) > 0, "images is empty: there is nothing to shift")
     check_classes(labels, len(images), NUM_CLASSES)
     check_color_shift(rho, shift, seed)
     raised, top = (round(shift * 255), 255) if is_uint8 else (shift, 1)
-    require(
-        not is_uint8 or math.isclose(raised, shift * 255, abs_tol=1e-6),
-        f"shift = {shift}: for 8-bit images it must be a multiple of 1/255, as 16/255",
-    )
+    is_exact = not is_uint8 or math.isclose(raised, shift * 255, abs_tol=1e-6)
+    allowed = "for 8-bit images it must be a multiple of 1/255, as 16/255"
+    require(is_exact, f"shift = {shift}: {allowed}")
     is_majority = _assign(labels, rho, seed, split)
     channel, shifted = _channels(labels, is_majority), images.copy()
     for c in (RED, GREEN):
@@ -66,12 +64,10 @@ def check_color_shift(rho, shift, seed):
     check_seed("seed", seed)
 
 
-def shifted_table(table, split, *, rho, shift, seed):
+def shifted_table(table, split, **color_shift):
     """Shift a table of arrays; add the columns `is_majority`, `group` = 2 label + is_majority."""
-    labels = table.columns["label"]
-    images, is_majority = inject_color_shift(
-        table.columns["image"], labels, rho=rho, shift=shift, seed=seed, split=split
-    )
+    images, labels = table.columns["image"], table.columns["label"]
+    images, is_majority = inject_color_shift(images, labels, split=split, **color_shift)
     columns = {"is_majority": is_majority, "group": 2 * labels + is_majority}
     return array_source(images, labels, num_classes=table.num_classes, **columns)
 

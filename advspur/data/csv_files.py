@@ -35,11 +35,9 @@ def read_table(file):
         first = line - sum(text.count("\n") for text in texts)
         require(first == line, f"{file} line {first} opens a quote and does not close it: do so")
         require("\0" not in "".join(texts), f"{file} line {line} holds a NUL character: remove it")
-        require(
-            len(texts) == len(names),
-            f"{file} line {line} has {len(texts)} cells, the header {len(names)}: give every row "
-            f"a cell for each column, and quote a text that holds {delimiter!r}",
-        )
+        sizes = f"{file} line {line} has {len(texts)} cells, the header {len(names)}"
+        advice = f"give every row a cell for each column, and quote a text with {delimiter!r} in it"
+        require(len(texts) == len(names), f"{sizes}: {advice}")
         kept.append([text.strip() for text in texts])
         lines.append(line)
     require(kept, f"{file} has no rows below its header in line 1")

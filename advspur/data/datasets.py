@@ -103,7 +103,6 @@ def data_root(data_dir=""):
 
 
 def _own_splits(path, names, *, columns=None, **options):
-    """Return the parts of these names of a user's data."""
     require(path, "dataset = 'own' needs data_dir: give the folder or the table of the data")
     columns = dict(columns or {})
     columns["attributes"] = [word for word in columns.get("attributes", "").split(",") if word]
@@ -118,7 +117,6 @@ def _own_splits(path, names, *, columns=None, **options):
 
 @functools.lru_cache(maxsize=1)  # the models of a suite share their data
 def _decoded(data_dir, skip_unreadable):
-    """Return the splits of CIFAR-10 as arrays."""
     splits = _find_splits("cifar10", data_dir)
     return [in_memory(source, 32, skip_unreadable=skip_unreadable) for source in splits]
 

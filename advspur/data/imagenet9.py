@@ -46,14 +46,12 @@ def read(root, allow_partial, *, transform="none"):
             paths, labels = [paths[i] for i in rows], labels[rows]
             columns = {"mask_path": [masks[i] for i in rows]}
         else:
-            columns = {"pair": [_pair(path) for path in paths]}
+            # Mixed images are named fg_<object>_bg_<background>, the others <object>.
+            objects = [path.stem.removeprefix("fg_").split("_bg_")[0] for path in paths]
+            pairs = zip(paths, objects, strict=True)
+            columns = {"pair": [f"{path.parent.name}/{name}" for path, name in pairs]}
         parts[variant] = file_table(len(IMAGENET9), change, path=paths, label=labels, **columns)
         require_count(parts[variant], SIZES[variant], folder, allow_partial)
     missing = [v for v in NEEDED if v not in parts]
     require(not missing, f"{root} has no {', '.join(missing)}, which the gaps and masks need")
     return parts
-
-
-def _pair(path):
-    """Return <class folder>/<object>; mixed images are named fg_<object>_bg_<background>."""
-    return f"{path.parent.name}/{path.stem.removeprefix('fg_').split('_bg_')[0]}"

@@ -79,11 +79,9 @@ def list_classes(root, classes, allow_partial, *, ignore_others=False):
     shared = [path for path in paths if first.setdefault(path.name, path) is not path]
     if shared:
         one, other = first[shared[0].name], shared[0]
-        warnings.warn(
-            f"{root}: {len(shared)} file names appear in two class folders, first {one.name} in "
-            f"{one.parent.name} and {other.parent.name}; an image has one label",
-            stacklevel=2,
-        )
+        fault = f"{root}: {len(shared)} file names appear in two class folders, first {one.name}"
+        places = f"in {one.parent.name} and {other.parent.name}; an image has one label"
+        warnings.warn(f"{fault} {places}", stacklevel=2)
     counts = [len(files.get(name, ())) for name in classes]
     return paths, np.repeat(np.arange(len(classes)), counts)
 
@@ -111,10 +109,8 @@ def warn_of_unreadable(name, faults, count):
     """Warn of the `faults` ({row: text}) of a part with `count` examples, if there are any."""
     if faults:
         first = next(iter(faults.values()))
-        warnings.warn(
-            f"{name}: {len(faults)} of {count} images are unreadable and left out, first: {first}",
-            stacklevel=2,
-        )
+        left_out = f"{len(faults)} of {count} images are unreadable and left out"
+        warnings.warn(f"{name}: {left_out}, first: {first}", stacklevel=2)
 
 
 def in_memory(source, image_size, *, skip_unreadable=False):

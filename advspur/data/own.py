@@ -101,7 +101,6 @@ def own(path, **options):
 
 
 def _table(rows, transform, names, num_classes):
-    """Return one Table of all rows."""
     coded = [name for name in rows.cells if name == "label" or name not in ROLES]
     unknown = ", ".join(name for name in names if name not in coded)
     require(not unknown, f"names.{unknown} is not a column that is read: {', '.join(coded)}")
@@ -116,8 +115,7 @@ def _table(rows, transform, names, num_classes):
     require(count <= MOST_GROUPS, f"{fault}: {advice}")
     for column, role in {"path": "image", MASKS[0]: "mask", MASKS[1]: "spurious_mask"}.items():
         if role in rows.cells:
-            files = rows.cells[role]
-            columns[column] = [rows.root / name if name else None for name in files]
+            columns[column] = [rows.root / name if name else None for name in rows.cells[role]]
     if any(rows.lines):
         columns["line"] = np.array(rows.lines)
     if "variant" in rows.cells:
@@ -222,7 +220,6 @@ def _add_groups(table, train, majority):
 
 
 def _describe(parts):
-    """Return lines on the parts, classes and groups of {part: Table}."""
     first = next(iter(parts.values()))
     sizes = ", ".join(f"{name} {len(table):,}" for name, table in parts.items())
     classes = list(enumerate(first.names["label"][:MOST_SHOWN]))

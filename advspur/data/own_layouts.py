@@ -96,7 +96,9 @@ def _class_folders(root):
     for part in [root] if is_flat else folders(root):
         others += _files(part) if part != root else []
         for folder in folders(part):
-            files = _without_masks(image_files(folder))
+            files = image_files(folder)
+            masks = {f"{file.stem}{end}" for file in files for end in MASK_ENDS.values()}
+            files = [file for file in files if file.stem not in masks]
             fault = "contains folders" if folders(folder) else "" if files else "has no image"
             require(not fault, f"{folder} {fault}: move or remove it; expected {LAYOUT}")
             others += [f for f in _files(folder) if f.suffix.lower() not in READ_SUFFIXES]
@@ -114,12 +116,6 @@ def _class_folders(root):
 
 def _files(path):
     return sorted(f for f in path.iterdir() if f.is_file() and f.name[0] != ".")
-
-
-def _without_masks(files):
-    """Return the images of a folder that are not masks, x_mask.png or x_spurious_mask.png."""
-    masks = {f"{file.stem}{end}" for file in files for end in MASK_ENDS.values()}
-    return [file for file in files if file.stem not in masks]
 
 
 def with_masks_beside(rows):

@@ -88,7 +88,11 @@ def _read_release(root, image_dir, allow_partial):
     missing = [wnid for wnid in imagenet_wnids() if wnid not in names or not names[wnid].is_file()]
     fault = missing_text(missing, NUM_IMAGENET_CLASSES, "classes")
     require_whole(fault, root, allow_partial)
-    is_spurious = read_answers(_find_answers(root))
+    places = (root, root / "mturk_results", root.parent, root.parent / "mturk_results")
+    answers = [folder / ANSWERS for folder in places if (folder / ANSWERS).is_file()]
+    expected = f"{ANSWERS} there or in mturk_results/"
+    require_data(answers, "Salient ImageNet answers", root, expected)
+    is_spurious = read_answers(answers[0])
     rows = []
     for label, wnid in sorted(wnids.items()):
         file = names[wnid]
@@ -124,13 +128,6 @@ def read_answers(file):
             require(before == number, fault)
         counts[place].append(answer in SPURIOUS_ANSWERS)
     return {place: sum(answers) >= 3 for place, answers in counts.items()}
-
-
-def _find_answers(root):
-    places = (root, root / "mturk_results", root.parent, root.parent / "mturk_results")
-    files = [folder / ANSWERS for folder in places if (folder / ANSWERS).is_file()]
-    require_data(files, "Salient ImageNet answers", root, f"{ANSWERS} there or in mturk_results/")
-    return files[0]
 
 
 def _read_wnids(file):

@@ -140,10 +140,9 @@ def array_source(images, labels, *, num_classes, **columns):
     Raises: InputError for arrays of a different type or length, and labels out of range.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    require(
-        images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3,
-        f"images are {images.dtype} {images.shape}; expected uint8 [n, height, width, 3]",
-    )
+    are_pictures = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] == 3
+    fault = f"images are {images.dtype} {images.shape}; expected uint8 [n, height, width, 3]"
+    require(are_pictures, fault)
     count, columns = len(images), {"image": images, "label": labels, **columns}
     require(count > 0, "a source needs at least one example; images is empty")
     for name, column in columns.items():

@@ -30,13 +30,15 @@ def tfds_source(name, split, *, data_dir, transform=None):
         where = f"record {row['index']} of {split} in {directory}"
         try:
             record = records[row["index"]]
-            image, label = record["image"], int(record["label"])
-            name = {"file_name": _text(record["file_name"])} if "file_name" in record else {}
+            example = {"image": record["image"], "label": int(record["label"]), "path": where}
+            if "file_name" in record:
+                name = record["file_name"]
+                example["file_name"] = name.decode() if isinstance(name, bytes) else str(name)
         except (RuntimeError, ValueError, KeyError) as error:  # a damaged file
             raise InputError(f"{where} cannot be read: {first_line(error)}") from error
         if transform is not None:
-            image = transform.pixels(open_image(image, where), where)
-        return {"image": image, "label": label, "path": where} | name
+            example["image"] = transform.pixels(open_image(example["image"], where), where)
+        return example
 
     return Table(
         builder.info.features["label"].num_classes,
@@ -62,14 +64,14 @@ def find_prepared(name, data_dir):
         return data_dir
     if not (data_dir / name).is_dir():
         return None
-    found = [d for d in (data_dir / name).iterdir() if d.is_dir() and d.name[:1].isdigit()]
-    found += [d for d in (data_dir / name).iterdir() if d.name.startswith("incomplete.")]
+    folders = [d for d in (data_dir / name).iterdir() if d.is_dir() and d.name[:1].isdigit()]
+    folders += (data_dir / name).glob("incomplete.*")
 
     def rank(directory):
         version = [int(d) if d.isdigit() else -1 for d in directory.name.split(".")]
         return (directory / "dataset_info.json").is_file(), version
 
-    return max(found, key=rank, default=None)
+    return max(folders, key=rank, default=None)
 
 
 def check_prepared(directory, name, data_dir):
@@ -96,10 +98,6 @@ def check_prepared(directory, name, data_dir):
             fault = _shard_fault(directory / file, length)
             text = f"{directory} is half-written: {file} {fault}: remove it and {again}"
             require(fault is None, text)
-
-
-def _text(value):
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _shard_fault(file, length):

@@ -60,10 +60,9 @@ def decode(image, path=None):
     """Return uint8 RGB [h, w, 3] from encoded bytes, or from an array, which is checked."""
     if not isinstance(image, np.ndarray):
         return np.asarray(open_image(image, path))
-    require(
-        image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3,
-        f"{path or 'an image'} is {image.dtype} {image.shape}; expected uint8 [height, width, 3]",
-    )
+    is_picture = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
+    fault = f"{path or 'an image'} is {image.dtype} {image.shape}"
+    require(is_picture, f"{fault}; expected uint8 [height, width, 3]")
     return image
 
 
