@@ -17,7 +17,7 @@ LOADER = ROOT.parent / "shared" / "data" / "load_cifar10.py"
 
 
 def write_cifar10(data_dir, *, num_train, num_test):
-    """Write DATA_DIR/cifar10/3.0.2 with the first so many images of the shuffled splits."""
+    """Write DATA_DIR/cifar10/3.0.2 with the first images of the shuffled splits."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from prepare_data import prepare_arrays
 

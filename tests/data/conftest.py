@@ -36,7 +36,7 @@ def in_processes(monkeypatch):
 
 @pytest.fixture
 def copy(written, tmp_path):
-    """copy(name): the folder of a copy to damage; ImageNet's photographs lie beside it."""
+    """copy(name): the folder of a copy to damage, with ImageNet's photographs beside it."""
 
     def call(name):
         if name == "salient_imagenet":

@@ -62,7 +62,7 @@ def cut_short(path):
 
 
 class Passes:
-    """A progress that counts, keeps its lines, and stops the work where it is told to.
+    """A progress that counts, keeps its lines, and can stop the work.
 
     Args:
       limit: KeyboardInterrupt after more units than that.
@@ -146,7 +146,7 @@ def write_imagenet_c(root, classes=(3, 500), per_class=2):
 
 
 def write_objectnet(root, folders=("alarm_clock", "chair", "air_freshener", "still_camera", "mug")):
-    """images/<folder>/<hex>.png with a red border of 2; "air_freshener" is no ImageNet class."""
+    """images/<folder>/<hex>.png with a red border of 2; "air_freshener" is not in ImageNet."""
     rng = np.random.default_rng(2)
     for folder in folders:
         for i in range(2):

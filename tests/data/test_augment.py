@@ -50,9 +50,8 @@ def test_colour_jitter_by_hand():
     pixels = np.clip(mean + 0.9 * (pixels - mean), 0, 255)
     grey = (pixels @ weights)[..., None]
     expected = np.clip(grey + 1.1 * (pixels - grey), 0, 255)
-    np.testing.assert_allclose(
-        augment.jitter_colors(IMAGES[:1], scales)[0], expected, atol=0.5 + 1e-3
-    )
+    jittered = augment.jitter_colors(IMAGES[:1], scales)[0]
+    np.testing.assert_allclose(jittered, expected, atol=0.5 + 1e-3)
 
 
 @pytest.mark.parametrize("kind", CHANGES)
@@ -99,7 +98,7 @@ def test_a_crop_that_finds_no_place_is_torchvisions_central_one(size):
 
 
 def test_a_crop_is_resized_alone():
-    """What lies beside it does not matter, nor that it was cut from a larger image."""
+    """Pixels beside the crop do not matter."""
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for seed in range(20):
         found = augment._cropped(image, augment._crop_box(image, np.random.default_rng(seed)), 8)
@@ -133,7 +132,7 @@ MASKS = np.random.default_rng(2).integers(0, 256, (50, 12, 12, 1), np.uint8)
 
 
 def no_colors(patch):
-    """Draw as ever, but leave the colours alone."""
+    """Draw the same numbers, but leave the colours alone."""
     patch.setattr("advspur.data.augment.jitter_colors", lambda images, _: images)
     patch.setattr("advspur.data.augment.PCA_VALUES", np.zeros(3))
 
@@ -141,7 +140,7 @@ def no_colors(patch):
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 @pytest.mark.parametrize("size", (16, 40))
 def test_a_mask_goes_with_its_image(kind, size, monkeypatch):
-    """Of several channels; one of the image's size already, 40, is not resized."""
+    """With several channels, with (16) and without (40) a resize."""
     no_colors(monkeypatch)
     photo = PHOTO[:, :40] if size == 40 else PHOTO
     for seed in range(20):

@@ -132,7 +132,7 @@ def test_noise_has_its_size_and_its_share(one_by_one):
 
 @pytest.mark.parametrize("one_by_one", (False, True))
 def test_rests_are_mixed_in_their_share_with_images_drawn_uniformly(one_by_one):
-    """Every image has a colour of its own, objects another one."""
+    """Each background has its own grey; all objects are white."""
     tones = np.uint8(5 * np.arange(N)).reshape(N, 1, 1, 1)
     images = np.where(MASKS > 0, np.uint8(255), np.broadcast_to(tones, IMAGES.shape))
     of = source(images, one_by_one=one_by_one)

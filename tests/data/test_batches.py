@@ -48,8 +48,8 @@ def test_padding_repeats_the_first_example_of_its_batch():
     assert [field.dtype for field in last] == types
 
 
-def test_examples_stay_in_order_whatever_the_work_for_each():
-    """Every third row is much work, so that threads overtake one another."""
+def test_examples_stay_in_order_when_some_are_slow():
+    """Every third row is slow, so that threads overtake one another."""
     work = np.random.default_rng(0).random(400_000)
 
     def load(row):
@@ -90,7 +90,7 @@ def test_images_of_several_sizes_become_one_batch():
     assert_array_equal(batch.mask, np.full((3, 1, 1, 1), 255))
 
 
-def test_masks_are_eight_bit_whatever_they_were():
+def test_masks_become_eight_bit():
     masks = np.zeros((11, SIZE, SIZE, 1), bool)
     masks[:, 2:4] = True
     for given, expected in ((masks, 255 * masks), (7 * masks.astype(np.uint8), 7 * masks)):
@@ -102,7 +102,7 @@ def test_masks_are_eight_bit_whatever_they_were():
 
 @pytest.mark.parametrize("processes", (2, 5))
 def test_processes_share_the_batches_and_leave_none_out(processes, in_processes):
-    """Of 11 examples in batches of 4, the fourth and fifth process have none."""
+    """11 examples in batches of 4 leave none for the fourth and fifth process."""
 
     def labels():
         batches = eval_batches(SOURCE, batch_size=4, image_size=SIZE, every=processes)
@@ -124,12 +124,12 @@ def test_the_training_stream_is_a_function_of_the_seed_and_can_be_resumed():
     assert {b.image.shape for b in first} == {(4, SIZE, SIZE, 3)}
 
 
-def test_every_epoch_covers_all_examples_in_an_order_of_its_own():
+def test_every_epoch_covers_all_examples_in_a_different_order():
     labels = np.concatenate([b.label for b in take(9)])[:33].reshape(3, 11)
     assert_array_equal(np.sort(labels, axis=1), np.tile(np.arange(11), (3, 1)))
     assert len({tuple(range(11)), *map(tuple, labels)}) == 4
     of_one = np.concatenate([b.image[b.label == 5] for b in take(9)])
-    assert len(np.unique(of_one, axis=0)) > 1  # augmented anew
+    assert len(np.unique(of_one, axis=0)) > 1  # augmented differently
 
 
 @pytest.mark.parametrize("encoded", (False, True))
@@ -185,7 +185,7 @@ def test_shards_split_the_leading_axis_of_every_field():
 
 
 def test_worker_processes_give_the_same_stream_also_where_no_script_has_parsed_flags():
-    """In an interpreter of its own, as flags are parsed once for all."""
+    """In a new interpreter, since flags can be parsed only once."""
     program = (
         "from tests.data.test_batches import assert_array_equal, jax, take\n"
         "if __name__ == '__main__':\n"

@@ -35,7 +35,7 @@ def test_the_english_names_are_those_of_the_facts(shared):
         (("car", "bus"), ("bus", "car", "car"), [1, 0, 0], "car = output 1, car = output 2"),
     ),
 )
-def test_classes_are_mapped_and_said(data, model, classes, line):
+def test_classes_are_mapped_and_described(data, model, classes, line):
     found, said = class_map(data, model)
     assert found.tolist() == classes and re.match(f"classes: .*{line}", said)
 

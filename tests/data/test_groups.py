@@ -14,7 +14,7 @@ NAMES = {"label": ("landbird", "waterbird"), "place": ("land", "water")}
 
 
 def counted(counts, names):
-    """A Table with so many examples of each combination of codes."""
+    """A Table with these counts of each combination of codes."""
     codes = itertools.product(*(range(len(values)) for values in names.values()))
     rows = np.repeat(list(codes), np.ravel(counts), axis=0).T
     columns = dict(zip(names, rows, strict=True))
@@ -53,6 +53,6 @@ def test_independent_and_absent_attributes_make_no_majority():
     assert group_counts(plain).tolist() == [1, 0, 2] and not majority_groups(plain).any()
 
 
-def test_groups_that_there_are_not_are_named():
+def test_unknown_groups_are_named():
     with pytest.raises(InputError, match="'land', which is not a group; the groups: landbird, "):
         majority_groups(counted(PUBLISHED, NAMES), ("landbird, land", "land"))

@@ -1,4 +1,4 @@
-"""Named lists of images: which rows they are, and what a faulty file of names is told."""
+"""Named lists of images: which rows they are, and the errors of a faulty file of names."""
 
 import math
 from pathlib import Path
@@ -76,5 +76,5 @@ def test_records_of_tfds_have_no_file_names_and_another_order(tmp_path):
     assert image_list(records, "val", "spread", 5)[0] == "tfds val[::2]"
     (tmp_path / "list.txt").write_text(NAMES[0])
     for table in (records, numbered(6)):
-        with pytest.raises(InputError, match="the images of this data set have no file names"):
-            image_list(table, "test", tmp_path / "list.txt", 5)
+        message = "the images of this data set have no file names"
+        refused(message, image_list, table, "test", tmp_path / "list.txt", 5)

@@ -24,7 +24,7 @@ def tree(root, folders=("a", "b bird", "c"), count=2):
     return root
 
 
-def test_labels_follow_the_map_whatever_the_order_of_the_folders(tmp_path):
+def test_labels_follow_the_map_in_any_order_of_the_folders(tmp_path):
     """Hidden folders, other files and the "._name" of macOS archives do not count."""
     (tree(tmp_path) / ".cache").mkdir()
     for name in ("readme.txt", "a/thumbs.db", "a/._a0.JPEG"):

@@ -46,7 +46,7 @@ def take(source, count=3, augmentation="none", **options):
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_training_images_have_their_masks_and_are_as_ever(root, augmentation, monkeypatch):
+def test_training_images_have_their_masks_and_do_not_change(root, augmentation, monkeypatch):
     bare = open_dataset("imagenet2012", data_dir=root)
     dataset = opened(root)
     assert dataset.train.has_mask and not dataset.validation.has_mask and not bare.train.has_mask
@@ -72,7 +72,7 @@ def test_a_mask_may_be_an_array(root):
     assert_array_equal(opened(root).train[1]["mask"], np.full((35, 40, 1), 255))
 
 
-def test_masks_that_are_not_there_are_counted_at_once(root):
+def test_missing_masks_are_counted_at_once(root):
     (root / "masks" / CLASSES[1] / f"{CLASSES[1]}_0.png").unlink()
     (root / "masks" / CLASSES[1] / f"{CLASSES[1]}_2.png").rename(root / "masks" / "elsewhere.png")
     message = rf"2 of 6 masks in .*masks are missing, first {CLASSES[1]}/{CLASSES[1]}_0.JPEG: every"

@@ -66,7 +66,7 @@ def line(text):
 
 
 def numbered(text):
-    """Damage the label of line L where labels are numbers."""
+    """Make labels numbers, and damage that of line L."""
     number = every(lambda x: x.replace("cat", "0").replace("dog", "1"))
     return lambda lines: cell("label", text)(number(lines))
 
@@ -164,7 +164,7 @@ def test_a_table_in_another_form_is_read_right(thousand, kind):
     assert example["image"].shape == (8, 8, 3) and example["mask"].shape == (8, 8, 1)
 
 
-def test_what_is_missing_or_unreadable_is_left_out_and_said_on_demand(thousand):
+def test_what_is_missing_or_unreadable_is_left_out_and_reported_on_demand(thousand):
     root, lines = thousand
     some = [x.replace("img/0002", "img/x").replace("img/0999", "img/y") for x in lines]
     parts, said = read_own(put(root / "partial.csv", "\n".join(some)), allow_partial=True)
@@ -201,7 +201,7 @@ MASKS += [("npy", np.uint8), ("npy", np.int64), ("npy", np.float32), ("npy", 0.5
 
 @pytest.mark.parametrize("suffix, kind", MASKS)
 @pytest.mark.parametrize("is_named", (True, False))
-def test_masks_of_every_kind_are_named_or_lie_beside(tmp_path, suffix, kind, is_named):
+def test_masks_of_every_kind_are_named_or_beside_the_image(tmp_path, suffix, kind, is_named):
     put(tmp_path / "x.png", png(size=(20, 20)))
     name, level = f"x_mask.{suffix}", 128 if kind in (128, 0.5) else 255
     save_mask(tmp_path / name, SQUARE, kind)
@@ -329,7 +329,7 @@ def test_row_i_of_each_variant_shows_the_same_object(tmp_path):
         ("test,same,n3", "test,,n3", "line 3: variant is empty"),
     ),
 )
-def test_pairs_that_are_none_are_refused(tmp_path, old, new, message):
+def test_faulty_pairs_are_refused(tmp_path, old, new, message):
     table(tmp_path, PAIRED.replace(old, new))
     refused(message, own, tmp_path)
 

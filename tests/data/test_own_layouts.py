@@ -1,4 +1,4 @@
-"""Layouts of users' own data: the tables of others, class folders, and what is said of them."""
+"""Layouts of users' own data: tables of other projects, class folders, and their descriptions."""
 
 import csv
 import json
@@ -90,7 +90,7 @@ def test_subpopbench_reads_the_same_waterbirds(waterbirds, tmp_path):
         assert group_names(part)[1] == "label 0, a 1"
 
 
-def test_the_majority_is_said_to_be_unknown_without_a_part_train(tmp_path):
+def test_the_majority_is_unknown_without_a_part_train(tmp_path):
     table(tmp_path, "image,label,place\na.png,0,x\nb.png,1,x\nc.png,1,y")
     parts, said = read_own(tmp_path)
     assert "is_majority" not in parts["test"].columns and "group" in parts["test"].columns
@@ -240,7 +240,7 @@ def test_class_folders_with_and_without_parts(tmp_path):
         (("x.txt",), "no images in .*: expected manifest.csv"),
     ),
 )
-def test_folders_that_are_no_data_are_refused(tmp_path, files, message):
+def test_folders_without_data_are_refused(tmp_path, files, message):
     refused(message, own, folders(tmp_path, files))
 
 
@@ -283,7 +283,7 @@ def test_names_of_columns_are_options(tmp_path):
     assert columns(parts, "label", "ort") == {"test": [[0, 1, 0], [0, 1, 1]]}
 
 
-def test_what_is_said_of_variants_pairs_and_masks(tmp_path):
+def test_the_description_of_variants_pairs_and_masks(tmp_path):
     put(tmp_path / "m.png", png(255, mode="L"))
     rows = "\n".join(f"{v}{i}.png,{i},{v},{i},m.png,m.png" for v in "ab" for i in range(2))
     table(tmp_path, f"image,label,variant,pair,mask,spurious_mask\n{rows}")

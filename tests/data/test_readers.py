@@ -1,7 +1,8 @@
-"""All readers: what is there, what is missing or unreadable, and what is said of it."""
+"""All readers: complete, missing and unreadable data, and their messages."""
 
 import io
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -36,7 +37,7 @@ MASK = "fg_mask/val/06_musical instrument/n00000006_2.npy"
 
 @pytest.fixture
 def published(monkeypatch):
-    """As if what is written were what is published."""
+    """Let the written copies count as complete."""
     of_imagenet = {p: imagenet_wnids()[p] for p in (0, 1, 207, 404, 999)}
     monkeypatch.setattr(imagenet, "imagenet_wnids", lambda: tuple(of_imagenet.values()))
     of_c = tuple(imagenet_wnids()[index] for index in (3, 500))
@@ -88,14 +89,14 @@ PLACES = {
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("is_there", (False, True))
 def test_missing_data_are_answered_with_the_place_and_the_layout(name, is_there, tmp_path):
-    """Of no folder, and of one with something else in it."""
+    """Without a folder, and with one that contains something else."""
     if is_there:
         (tmp_path / "nowhere" / "speckle_noise" / "1").mkdir(parents=True)
     with pytest.raises(MissingData, match=f"{PLACES[name]}.*docs/benchmarks.md says where"):
         read(name, tmp_path / "nowhere")
 
 
-SMALL = {  # what a copy is told that has few of the published images
+SMALL = {  # the message for a copy with few of the published images
     "imagenet": "995 of 1000 class folders are missing, first n01484850",
     "imagenet_c": "998 of 1000 class folders are missing, first n0144",
     "objectnet": "109 of 113 class folders are missing, first backpack",
@@ -124,7 +125,7 @@ def test_too_few_images_of_all_classes_are_refused(name, written, published, mon
 
 
 @pytest.mark.parametrize("name", ("imagenet", "objectnet", "rival10", "imagenet9", "waterbirds"))
-def test_whole_copies_are_read_without_a_word(name, written, published):
+def test_whole_copies_are_read_without_a_message(name, written, published):
     assert counts(read(name, written / name, allow_partial=False)) == WRITTEN[name]
 
 
@@ -308,39 +309,33 @@ def check(published, monkeypatch):
     return call
 
 
-def test_a_complete_directory_has_no_fault(check, written):
-    complete, said = check("waterbirds", written / "waterbirds")
-    assert complete
-    assert said == [f"waterbirds {split}: 8 of 8 images" for split in ("train", "val", "test")]
+def cut_second_bird(root):
+    cut_short(*root.glob("002.*/*.jpg"))
 
 
-def test_the_first_missing_file_is_named(check, copy):
-    root = copy("waterbirds")
-    gone = sorted(root.glob("003.*/*.jpg"))[0]
-    gone.unlink()
-    complete, said = check("waterbirds", root)
-    assert not complete
-    assert said[0] == "waterbirds train: 7 of 8 images"
-    assert "1 of 24 rows lack a file" in said[-1] and gone.name in said[-1]
+BIRDS = [rf"waterbirds {split}: 8 of 8 images" for split in ("train", "val", "test")]
+FEWER = [BIRDS[0].replace("8 of", "7 of"), *BIRDS[1:]]
+LOST = "fault: .* 1 of 24 rows lack a file, .*Bird_0003_0.jpg; .*"
+CUT = "fault: 1 of 8 images of train are unreadable, first: .*Bird_0002_0.jpg is .*"
+PARTS = [f"imagenet9 {v}: 18 of 4,050 images" for v in imagenet9.VARIANTS if v != "only_fg"]
+PARTS += ["imagenet9 only_fg: 0 of 4,050 images", "fault: .*only_fg.val is missing.*"]
+CHECKED = {  # (data set, damage, options, the lines said)
+    "whole": ("waterbirds", lambda root: None, {}, BIRDS),
+    "a file less": ("waterbirds", remove("003.*/*.jpg"), {}, [*FEWER, LOST]),
+    "cut short": ("waterbirds", cut_second_bird, {}, [*BIRDS, CUT]),
+    "not in the sample": ("waterbirds", cut_second_bird, {"sample": 2}, BIRDS),
+    "a part less": ("imagenet9", remove("only_fg"), {}, PARTS),
+}
 
 
-def test_the_first_unreadable_file_is_named_unless_the_sample_passes_it_by(check, copy):
-    root = copy("waterbirds")
-    cut = sorted(root.glob("002.*/*.jpg"))[0]
-    cut.write_bytes(cut.read_bytes()[:200])
-    complete, said = check("waterbirds", root)
-    assert not complete
-    assert "1 of 8 images of train are unreadable" in said[-1] and cut.name in said[-1]
-    assert check("waterbirds", root, sample=2)[0]  # the first and the last of each split
-
-
-def test_parts_that_are_not_there_are_said(check, copy, monkeypatch):
-    root = copy("imagenet9")
-    shutil.rmtree(root / "only_fg")
-    complete, said = check("imagenet9", root)
-    assert not complete
-    assert "imagenet9 original: 18 of 4,050 images" in said
-    assert "imagenet9 only_fg: 0 of 4,050 images" in said
+@pytest.mark.parametrize("what", CHECKED)
+def test_a_check_says_what_is_there_and_names_the_first_fault(what, check, copy):
+    name, damage, options, lines = CHECKED[what]
+    root = copy(name)
+    damage(root)
+    complete, said = check(name, root, **options)
+    assert complete == (not lines[-1].startswith("fault"))
+    assert re.fullmatch("\n".join(lines), "\n".join(said))
 
 
 def test_records_of_arrays_are_checked_and_data_made_of_others_are_not(check, written):

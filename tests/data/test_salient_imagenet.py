@@ -61,7 +61,7 @@ def test_masks_of_a_kind_are_joined_by_their_maximum(written):
     assert of_stem(table, f"{FIRST}_1")["mask"][110, [55, 165], 0].min() > 150
 
 
-def test_masks_lie_in_the_frame_of_the_crop_unless_legacy(written):
+def test_masks_are_in_the_frame_of_the_crop_unless_legacy(written):
     root, stem = written / "salient_imagenet", f"{FIRST}_0"
     example, legacy = (of_stem(load(root, legacy=legacy), stem) for legacy in (False, True))
     with Image.open(written / "imagenet" / "train" / FIRST / f"{stem}.JPEG") as image:
@@ -74,7 +74,7 @@ def test_masks_lie_in_the_frame_of_the_crop_unless_legacy(written):
 
 
 def test_legacy_masks_are_joined_before_they_are_resized(root):
-    """As the official loader does; it matters where one mask ends beside the other."""
+    """As in the official loader; it matters where one mask touches the other."""
     stem, both = f"{FIRST}_1", []
     for feature, columns in ((10, slice(0, 100)), (11, slice(100, 224))):
         mask = np.zeros((224, 224), np.uint8)

@@ -60,7 +60,7 @@ def test_a_subset_keeps_numbers_names_and_facts():
 
 
 def flip(path):
-    """Another last byte; neither size nor time of the file tells."""
+    """Change the last byte, but neither size nor time of the file."""
     before, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -86,7 +86,7 @@ def test_what_else_is_measured_on_is_in_the_digest(photographs):
     mirrored = photos(photographs)
     mirrored.load = lambda row: {"image": photos(photographs).load(row)["image"][::-1]}
     other = photos(photographs)
-    other.transform = SQUARED  # though none of the pixels looked at tells
+    other.transform = SQUARED  # although the sampled pixels stay the same
     changes = {
         "as it is": photos(photographs),
         "the transform": other,

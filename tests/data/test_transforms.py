@@ -36,14 +36,12 @@ def test_transforms_are_pillows(width, height, fields):
 
 
 def test_the_transforms_of_protocols():
-    """256 and 224; for arrays of another size, the short side is truncated."""
+    """256 and 224; for other sizes of arrays, the short side is truncated."""
     assert (STANDARD.side, STANDARD.size, STANDARD.resize) == (256, 224, "short")
     assert SQUARED == STANDARD._replace(resize="square")
     found = transforms.resize_and_crop(PHOTO, 16)
     np.testing.assert_array_equal(found, Transform(16, 18)(Image.fromarray(PHOTO)))
-    np.testing.assert_array_equal(
-        transforms.resize_and_crop(PHOTO, 33).shape, (33, 33, 3)
-    )  # of 37, not 38
+    assert transforms.resize_and_crop(PHOTO, 33).shape == (33, 33, 3)  # of 37, not 38
     np.testing.assert_array_equal(transforms.resize_and_crop(PHOTO[:16, :16], 16), PHOTO[:16, :16])
 
 
@@ -212,7 +210,7 @@ def test_pictures_whose_white_is_not_known_are_refused(message, mode):
     assert "\n" not in str(error.value)
 
 
-MASKS = {  # file -> greys, or what is said
+MASKS = {  # file -> greys, or the message
     "grey": (encode(RAMP), RAMP),
     "1 bit": (encode(RAMP > 99), np.where(RAMP > 99, 255, 0)),
     "16 bits": (encode(RAMP.astype("uint16") * 257), RAMP),
@@ -247,8 +245,8 @@ def test_greys_that_jpeg_made_coloured_are_a_mask():
     assert np.abs(found - RAMP).mean() < 8
 
 
-def test_arrays_that_are_no_pictures_are_refused():
-    """Of 16 bits, floats, without channels, with one."""
+def test_arrays_that_are_not_pictures_are_refused():
+    """16 bits, floats, no channels, one channel."""
     deep, floats = (x[..., None] * np.ones(3, x.dtype) for x in (DEEP, FLOATS))
     for array in (deep, floats, RAMP, COLORS[..., :1]):
         refused(r"x is .*; expected uint8 \[height, width, 3\]", decode, array, "x")
