@@ -51,10 +51,8 @@ def require_finite(what, rows, *arrays, images="images", name=str):
 
 def check_choice(name, value, allowed):
     """Check that `value` is one of `allowed`."""
-    require(
-        value in allowed,
-        f"{name} = {value!r} is not known; allowed: {', '.join(map(repr, allowed))}",
-    )
+    names = ", ".join(map(repr, allowed))
+    require(value in allowed, f"{name} = {value!r} is not known; allowed: {names}")
 
 
 def check_norm(p, allowed=None):
@@ -72,10 +70,8 @@ def check_nonnegative(name, value):
     if is_concrete(value):
         value = np.asarray(value)
         require(value.dtype.kind in "iuf", f"{name} = {value.tolist()!r}: it must be a number")
-        require(
-            np.all(np.isfinite(value)) and np.all(value >= 0),
-            f"{name} = {value}: it must be finite and >= 0",
-        )
+        is_valid = np.all(np.isfinite(value)) and np.all(value >= 0)
+        require(is_valid, f"{name} = {value}: it must be finite and >= 0")
 
 
 def check_count(name, value, least=1):
@@ -119,18 +115,13 @@ def check_epsilon(epsilon, p, bounds=(0.0, 1.0), *, num_pixels=None):
 
 def check_images(images, bounds=(0.0, 1.0)):
     """Check that images are [n, h, w, c] floats inside `bounds`, without NaN."""
-    require(
-        len(bounds) == 2 and -math.inf < bounds[0] < bounds[1] < math.inf,
-        f"bounds = {bounds}: give the smallest and the largest pixel value",
-    )
-    require(
-        getattr(images, "ndim", None) == 4,
-        f"images have shape {np.shape(images)}; expected [n, height, width, channels]",
-    )
-    require(
-        np.issubdtype(images.dtype, np.floating) or images.dtype == "bfloat16",
-        f"images have dtype {images.dtype}; expected floats in [0, 1] (divide 8-bit pixels by 255)",
-    )
+    are_bounds = len(bounds) == 2 and -math.inf < bounds[0] < bounds[1] < math.inf
+    require(are_bounds, f"bounds = {bounds}: give the smallest and the largest pixel value")
+    fault = f"images have shape {np.shape(images)}; expected [n, height, width, channels]"
+    require(getattr(images, "ndim", None) == 4, fault)
+    are_floats = np.issubdtype(images.dtype, np.floating) or images.dtype == "bfloat16"
+    advice = "expected floats in [0, 1] (divide 8-bit pixels by 255)"
+    require(are_floats, f"images have dtype {images.dtype}; {advice}")
     if is_concrete(images) and images.size:
         pixels = np.asarray(images)  # under jit, even a constant's own .min() would be traced
         low, high = float(pixels.min()), float(pixels.max())
@@ -145,11 +136,9 @@ def check_images(images, bounds=(0.0, 1.0)):
 def check_labels(labels, num_examples, *, name="labels"):
     """Check that labels are [num_examples] integers."""
     labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
-    require(
-        np.shape(labels) == (num_examples,) and np.issubdtype(labels.dtype, np.integer),
-        f"{name} have shape {np.shape(labels)} and dtype {labels.dtype}; "
-        f"expected {num_examples} integers",
-    )
+    are_labels = np.shape(labels) == (num_examples,) and np.issubdtype(labels.dtype, np.integer)
+    fault = f"{name} have shape {np.shape(labels)} and dtype {labels.dtype}"
+    require(are_labels, f"{fault}; expected {num_examples} integers")
 
 
 def check_targets(targets, labels, num_classes):
@@ -157,10 +146,9 @@ def check_targets(targets, labels, num_classes):
     check_labels(targets, len(labels), name="targets")
     if is_concrete(targets) and is_concrete(labels):
         t = np.asarray(targets)
-        require(
-            np.all((t >= 0) & (t < num_classes) & (t != np.asarray(labels))),
-            f"targets must be classes from 0 to {num_classes - 1}, and not the labels",
-        )
+        are_targets = np.all((t >= 0) & (t < num_classes) & (t != np.asarray(labels)))
+        fault = f"targets must be classes from 0 to {num_classes - 1}, and not the labels"
+        require(are_targets, fault)
 
 
 def check_attack(images, labels, *, p, epsilon, bounds):
@@ -176,11 +164,9 @@ def attack_arrays(images, labels, *, p, epsilon, bounds):
     check_attack(images, labels, p=p, epsilon=epsilon, bounds=bounds)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
-    size = np.shape(epsilon)
-    require(
-        size in ((), (len(images),)),
-        f"epsilon has shape {size}: give one budget, or one per image, {(len(images),)}",
-    )
+    size, each = np.shape(epsilon), (len(images),)
+    fault = f"epsilon has shape {size}: give one budget, or one per image, {each}"
+    require(size in ((), each), fault)
     return images, labels, jnp.broadcast_to(jnp.asarray(epsilon, images.dtype), len(images))
 
 

@@ -9,6 +9,7 @@ config. Measures them on the benchmarks of the config that fit them, or on your 
 skipped with one line, or is an error with --require; after any error the exit code is 2.
 """
 
+import functools
 import os
 import sys
 
@@ -34,10 +35,8 @@ def main(flags, *runs):
     check_count("batch_size", config.batch_size)
     check_seed("seed", config.seed)
     path, file = workdir / "records.jsonl", workdir / "config.json"
-    require(
-        not file.exists() or "benchmarks" in read_json(file).get("config", ()),
-        f"{workdir} contains a run, not an evaluation: choose a different --workdir",
-    )
+    is_free = not file.exists() or "benchmarks" in read_json(file).get("config", ())
+    require(is_free, f"{workdir} contains a run, not an evaluation: choose a different --workdir")
     words = {name: _cli.words(config[name]) for name in ("weights", "benchmarks", "measures")}
     allowed = {"weights": ("raw", "ema"), "benchmarks": BENCHMARKS, "measures": MEASURES}
     for name, chosen in words.items():
@@ -45,23 +44,20 @@ def main(flags, *runs):
             check_choice(name, word, tuple(allowed[name]))
     rows = {name: BENCHMARKS[name] for name in words["benchmarks"]}
 
-    def line(text):
-        print(text, file=sys.stderr, flush=True)
-
+    line = functools.partial(print, file=sys.stderr, flush=True)
     specs = runs or _cli.words(config.models)
     paths = find_models(specs, config.models_dir, required=runs or flags.require, line=line)
     call = {"models_dir": config.models_dir, "pretrained": config.pretrained}
     models = [open_model(m, weights=which, **call) for m in paths for which in words["weights"]]
-    for model in (model for model in models if model.note):
-        line(f"{model.name}: {model.note}")
-    names = [model.name for model in models]
-    require(len(names) == len(set(names)), "two of the models have the same name: rename one")
-
-    reading = {"allow_partial": config.allow_partial, "skip_unreadable": config.skip_unreadable}
-    reading = {name: value for name, value in reading.items() if value}
+    for model in models:
+        if model.note:
+            line(f"{model.name}: {model.note}")
+    names = {model.name for model in models}
+    require(len(names) == len(models), "two of the models have the same name: rename one")
+    reading = {name: True for name in ("allow_partial", "skip_unreadable") if config[name]}
     options = config.options.to_dict()
-    for name in (name for name, row in rows.items() if row.reader.directories):
-        options[name]["data"] |= reading
+    for name, row in rows.items():
+        options[name]["data"] |= reading if row.reader.directories else {}
     for of_row in options.values():
         _cli.split_heads(of_row)
     if flags.data:
@@ -83,8 +79,8 @@ def main(flags, *runs):
         return
     with locked(workdir):
         write_json(file, {"config": config.to_dict(), "environment": environment()})
-        for run in paths.values():
-            if run and (run / "metrics.jsonl").is_file():
+        for run in filter(None, paths.values()):
+            if (run / "metrics.jsonl").is_file():
                 record_training(run, path)
         _cli.use_compile_cache(workdir)
         complete = run_jobs(

@@ -48,14 +48,12 @@ def check_benchmark(name, directory, sample, image_dir):
     from advspur._progress import Progress
     from advspur.data.readers import check_directory
 
-    complete = check_directory(
-        name,
-        directory,
-        line=print,
-        progress_of=lambda total: Progress(total, f"check {name}", unit="img"),
-        sample=sample,
-        **({"image_dir": image_dir} if name == "salient_imagenet" else {}),
-    )
+    def progress_of(total):
+        return Progress(total, f"check {name}", unit="img")
+
+    options = {"image_dir": image_dir} if name == "salient_imagenet" else {}
+    call = {"line": print, "progress_of": progress_of, "sample": sample}
+    complete = check_directory(name, directory, **call, **options)
     require(complete, f"{directory} does not match the published data; see the messages above")
     print(f"{name} in {directory} is complete")
 
@@ -118,12 +116,11 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
             pkg_dir_path = Path(__file__).parent
 
             def _info(self):
-                features = tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(shape=shape),
-                        "label": tfds.features.ClassLabel(num_classes=num_classes),
-                    }
-                )
+                features = {
+                    "image": tfds.features.Image(shape=shape),
+                    "label": tfds.features.ClassLabel(num_classes=num_classes),
+                }
+                features = tfds.features.FeaturesDict(features)
                 return tfds.core.DatasetInfo(builder=self, features=features)
 
             def _split_generators(self, _):
@@ -143,10 +140,8 @@ def check_word(what, text):
     """Check a name, which becomes part of paths."""
     from advspur._checks import require
 
-    require(
-        re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII),
-        f"{what} = {text!r}: it must begin with a letter and contain letters, digits and _ only",
-    )
+    fault = f"{what} = {text!r}: it must begin with a letter and contain letters, digits and _ only"
+    require(re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII), fault)
 
 
 def read_arrays(file):
@@ -160,10 +155,8 @@ def read_arrays(file):
     from advspur.data import array_source
 
     require(Path(file).is_file(), f"no file {file}")
-    require(
-        zipfile.is_zipfile(file),
-        f"{file} is not an .npz file; np.savez(FILE, train_images=..., train_labels=...) makes one",
-    )
+    advice = "np.savez(FILE, train_images=..., train_labels=...) makes one"
+    require(zipfile.is_zipfile(file), f"{file} is not an .npz file; {advice}")
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = dict(content)

@@ -1,4 +1,4 @@
-"""Passes over a table: every example once, and what is kept is read where nothing has changed."""
+"""Passes over a table: every example once; kept outcomes are read if nothing has changed."""
 
 import dataclasses
 
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from advspur import predict
-from advspur._checks import InputError
 from advspur.data import array_source, spurious_shapes
 from advspur.data.transforms import to_unit
 from advspur.models import Classifier, with_class_map, with_head
 from tests.data.fake_layouts import Passes
+from tests.refusals import refused
 
 NUM = 13
 
@@ -21,31 +21,34 @@ def table(easy_shapes):
     return spurious_shapes("test", num_examples=NUM, **easy_shapes)
 
 
+def on(model, table, batch_size=8, **running):
+    """The outcomes of `correct_on`."""
+    found = predict.correct_on(model, table, batch_size=batch_size, **running)
+    np.testing.assert_array_equal(found["label"], table.columns["label"])
+    return found["correct"]
+
+
 @pytest.mark.parametrize("batch_size", (1, 5, 13, 20))
 def test_every_example_is_counted_once(table, batch_size):
     def function(batch, numbers):
         return {"label": batch.label, "number": numbers}
 
-    got = predict.for_each_example(function, table, batch_size=batch_size)
-    np.testing.assert_array_equal(got["label"], table.columns["label"])
-    np.testing.assert_array_equal(got["number"], np.arange(NUM))
+    found = predict.for_each_example(function, table, batch_size=batch_size)
+    np.testing.assert_array_equal(found["label"], table.columns["label"])
+    np.testing.assert_array_equal(found["number"], np.arange(NUM))
 
 
 def test_padding_leaves_predictions_unchanged(tiny_classifier, table):
-    images, labels = table.columns["image"], table.columns["label"]
-    logits = np.asarray(tiny_classifier.logits(images.astype(np.float32) / 255))
-    expected = logits.argmax(axis=1) == labels
+    logits = np.asarray(tiny_classifier.logits(table.columns["image"].astype(np.float32) / 255))
+    expected = logits.argmax(axis=1) == table.columns["label"]
     assert 0 < expected.sum() < NUM
     for batch_size in (8, 13):
-        found = predict.correct_on(tiny_classifier, table, batch_size=batch_size)
-        np.testing.assert_array_equal(found["correct"], expected)
-        np.testing.assert_array_equal(found["label"], labels)
+        np.testing.assert_array_equal(on(tiny_classifier, table, batch_size), expected)
 
 
 def test_heads_and_class_maps_are_computed_from_the_pass_below(tiny_classifier, table, tmp_path):
     """As the models with them predict, and with one pass of the network for all of a kind."""
     rng, images = np.random.default_rng(0), to_unit(table.columns["image"])
-    labels = table.columns["label"]
     groups = np.array([0, 1, 2, 3, 4, 5, 6, -1])
     kernels = [rng.normal(size=(16, 8)).astype("float32") for _ in range(2)]
     heads = [with_head(tiny_classifier, k, np.zeros(8, "float32")) for k in kernels]
@@ -53,22 +56,16 @@ def test_heads_and_class_maps_are_computed_from_the_pass_below(tiny_classifier, 
     for models in (heads, maps):
         progress = Passes()
         for model in models:
-            call = {"batch_size": 8, "cache_dir": tmp_path, "progress": progress}
-            found = predict.correct_on(model, table, **call)
-            expected = np.argmax(model.logits(images), axis=1) == labels
-            np.testing.assert_array_equal(found["correct"], expected)
+            expected = np.argmax(model.logits(images), axis=1) == table.columns["label"]
+            found = on(model, table, cache_dir=tmp_path, progress=progress)
+            np.testing.assert_array_equal(found, expected)
         assert (progress.done, progress.skipped) == (NUM, NUM)
 
 
-def test_a_head_that_is_not_finite_is_refused(tiny_classifier, table):
+def test_heads_that_are_not_finite_and_empty_tables_are_refused(tiny_classifier, table):
     head = np.full((16, 8), np.inf, "float32")
-    with pytest.raises(InputError, match="not finite for 13 of 13"):
-        predict.correct_on(with_head(tiny_classifier, head, head[0]), table, batch_size=8)
-
-
-def test_an_empty_table_is_refused(tiny_classifier, table):
-    with pytest.raises(InputError, match="0 examples.* contains no examples"):
-        predict.correct_on(tiny_classifier, table.subset([]), batch_size=8)
+    refused("not finite for 13 of 13", on, with_head(tiny_classifier, head, head[0]), table)
+    refused("0 examples.* contains no examples", on, tiny_classifier, table.subset([]))
 
 
 @pytest.fixture
@@ -94,7 +91,7 @@ def changed(table, **columns):
     return array_source(columns.pop("image"), columns.pop("label"), num_classes=8)
 
 
-def test_what_is_kept_is_read_where_nothing_has_changed(pass_of, tiny_classifier, table, tmp_path):
+def test_kept_outcomes_are_read_if_nothing_has_changed(pass_of, tiny_classifier, table, tmp_path):
     assert pass_of() == (NUM, 0)
     (file,) = (tmp_path / "kept").iterdir()
     assert pass_of() == (0, NUM)
@@ -105,7 +102,7 @@ def test_what_is_kept_is_read_where_nothing_has_changed(pass_of, tiny_classifier
     assert list((tmp_path / "kept").iterdir()) == [file]
 
 
-def test_another_input_is_measured_anew(pass_of, tiny_classifier, table):
+def test_a_different_input_is_computed_again(pass_of, tiny_classifier, table):
     """Each input in turn: weights, code, data, order, labels, what is measured."""
     assert pass_of(data=changed(table)) == (NUM, 0)
     images, labels = table.columns["image"], table.columns["label"]
@@ -149,19 +146,18 @@ def test_a_damaged_file_is_computed_again(pass_of, tmp_path, damage):
         assert file.read_bytes() == whole
 
 
-def test_nothing_is_kept_of_a_model_that_nobody_can_tell_from_another(table, tmp_path):
+def test_nothing_is_kept_for_a_model_without_a_digest(table, tmp_path):
     model = Classifier({}, lambda params, x: (x.mean((1, 2)), None), 3, has_features=False)
     for _ in range(2):
         progress = Passes()
-        predict.correct_on(model, table, batch_size=8, cache_dir=tmp_path, progress=progress)
+        on(model, table, cache_dir=tmp_path, progress=progress)
         assert (progress.done, progress.skipped) == (NUM, 0)
     assert not list(tmp_path.iterdir())
 
 
 def test_one_compilation_serves_all_models_of_an_architecture(tiny_classifier, table):
-    predict.correct_on(tiny_classifier, table, batch_size=8)
+    on(tiny_classifier, table)
     before = predict.correct_clean._cache_size()
     params = jax.tree.map(lambda x: x * 1.1, tiny_classifier.params)
-    other = dataclasses.replace(tiny_classifier, params=params)
-    predict.correct_on(other, table, batch_size=8)
+    on(dataclasses.replace(tiny_classifier, params=params), table)
     assert predict.correct_clean._cache_size() == before

@@ -24,10 +24,8 @@ def own_benchmark(path, *, name=""):
     """Return the Benchmark of a user's data in `path`; `name` defaults to the folder's."""
     path = Path(path).expanduser()
     name = name or (path.parent if path.is_file() else path).resolve().name
-    require(
-        name not in ("", "training", *BENCHMARKS),
-        f"your own data cannot be called {name!r}: choose a different name with --config.data_name",
-    )
+    fault = f"your own data cannot be called {name!r}: choose a name with --config.data_name"
+    require(name not in ("", "training", *BENCHMARKS), fault)
     options = {
         "head": keywords(probes) | {"learning_rate": 5e-4, "with_lbfgs": True},
         "pgd": {"images": "spread"},
@@ -91,15 +89,14 @@ def choose_head(facts, parts, head="auto", class_names=()):
     lacking += ["the data have no part train beside what is evaluated"] * (not has_train)
     no_probe = f"no linear probe can be fitted: {' and '.join(lacking)}"
     known = tuple(class_names) or facts.get("class_names")
-    require(
-        not known or len(known) == facts["num_classes"],
-        f"class_names has {len(known or ())} names, the model {facts['num_classes']} outputs",
-    )
+    number = facts["num_classes"]
+    fault = f"class_names has {len(known or ())} names, the model {number} outputs"
+    require(not known or len(known) == number, fault)
     if head == "probe":
         require(not lacking, no_probe)
         return None, "head: linear probe on the model's features"
     try:
-        return class_map(names, known or facts["num_classes"])
+        return class_map(names, known or number)
     except InputError as error:
         if head == "classes":
             raise

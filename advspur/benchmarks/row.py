@@ -85,6 +85,12 @@ class Benchmark(NamedTuple):
             for group, values in options.items()
         }
 
+    def options_for(self, facts, options):
+        """Return (why a model cannot be measured, or ""; its options, changed by `options`)."""
+        (fault, of_model), changed = self.fits(facts), self.changed(options)
+        groups = of_model.keys() | changed.keys()
+        return fault, {g: of_model.get(g, {}) | changed.get(g, {}) for g in groups}
+
     def able(self, parts, options):
         """Return the measures of the protocol that {part: Table} allow."""
         full = self.complete(options)
@@ -109,11 +115,10 @@ class Benchmark(NamedTuple):
         parts = self.load(directory, full["data"])
         passes, planned = {"head": self.plan_head(parts, **full["head"])}, {}
         for name, of_measure in of_measures.items():
-            chosen = self._parts(name, parts, full[name])
+            chosen, measure = self._parts(name, parts, full[name]), MEASURES[name]
             planned[name] = chosen, of_measure
-            passes[name] = MEASURES[name].plan(chosen, **of_measure)
-            if MEASURES[name].selected_heads:
-                passes[name] *= 1 + len(full["head"].get("heads", ()))
+            num_heads = len(full["head"].get("heads", ())) if measure.selected_heads else 0
+            passes[name] = measure.plan(chosen, **of_measure) * (1 + num_heads)
         return Plan(parts, full, planned, passes)
 
     def evaluate(
@@ -141,8 +146,7 @@ class Benchmark(NamedTuple):
           options: data={...}, head={...} and a dict for each measure; see `defaults`.
         """
         check_is_model(model)
-        _, of_model = self.fits(classifier_facts(model))
-        options = merged(of_model, self.changed(options))
+        _, options = self.options_for(classifier_facts(model), options)
         if not measures:
             measures = self.able(self.load(directory, self.complete(options)["data"]), options)
         plan = self.plan(directory, measures, options)
@@ -197,12 +201,6 @@ class Benchmark(NamedTuple):
         chosen = {part: parts[part] for part in names if measure.fits(parts[part])}
         require(chosen, f"{cannot} on {', '.join(names)}: choose other parts with {name}.parts")
         return chosen
-
-
-def merged(options, others):
-    """Return nested options; those of `others` take precedence."""
-    groups = options.keys() | others.keys()
-    return {g: {**options.get(g, {}), **others.get(g, {})} for g in groups}
 
 
 def keywords(function):

@@ -16,7 +16,7 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
-from advspur.benchmarks.row import Benchmark, merged
+from advspur.benchmarks.row import Benchmark
 from advspur.data.files import read_bytes
 from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
@@ -107,9 +107,8 @@ def evaluate_model(
       options: nested as `Benchmark.defaults`; this and the others as in `Benchmark.evaluate`.
     Returns: the new records; [] if all were there before.
     """
-    fault, of_model = row.fits(model.facts)
+    fault, options = row.options_for(model.facts, options or {})
     require(not fault, f"{model.name} cannot be measured on {row.name}: {fault}")
-    options = merged(of_model, row.changed(options or {}))
     plan = row.plan(directory, measures or row.measures, options)
     marks = {name: _identity(model, plan, name, seed) for name in plan.measures}
     known = [(r.model, r.benchmark, r.options) for r in read_records(path) if r.metric == COMPLETE]
@@ -206,10 +205,10 @@ def plan_jobs(opened, rows, options, *, measures, data_dir, directories, require
             damaged = True
             line(f"error: {row.name}: {error}")
         else:
-            passes = sum(plan.passes.values())
-            where = f" in {directory}" if directory else ""
-            line(f"{row.name}: {passes:,} forward passes a model{where}")
-            jobs += [Job(model, row, options[row.name], directory, passes) for model in fitting]
+            passes, where = sum(plan.passes.values()), f" in {directory}" if directory else ""
+            line(f"{row.name}: {passes:,} forward passes per model{where}")
+            rest = row, options[row.name], directory, passes
+            jobs += [Job(model, *rest) for model in fitting]
     return sorted(jobs, key=lambda job: opened.index(job.model)), damaged
 
 

@@ -1,18 +1,11 @@
 """The rows of the paper: which data, which head, which measures, and with what options."""
 
+from advspur import heads
 from advspur.benchmarks.row import Benchmark
 from advspur.data.imagenet_c import ALEXNET_ERRORS
 from advspur.data.label_maps import IMAGENET9, NUM_IMAGENET_CLASSES
 from advspur.data.readers import READERS
 from advspur.data.spurious_shapes import MEASURED as SHAPES_PARTS
-from advspur.heads import (
-    as_it_is_and_robust,
-    objectnet_scorings,
-    plan_probes,
-    plan_robust,
-    probes,
-    superclasses,
-)
 
 # Budgets for adversarially trained models, as multiples of their training budget.
 ROBUST_BUDGETS = (0.5, 1.0, 2.0)
@@ -86,12 +79,14 @@ def _row(name, measures, options, **more):
 _IMAGENET = _models(NUM_IMAGENET_CLASSES)
 _PROBED = {
     "parts": lambda parts: ("test",),
-    "head": probes,
-    "plan_head": plan_probes,
+    "head": heads.probes,
+    "plan_head": heads.plan_probes,
     "fits": _models(features=True),
 }
+_MASKED = ("accuracy", "regions")
 _ORIGINAL = {"parts": ("original",)}
 _FIRST = {"images": "first", "parts": ("test",)}
+_BUDGETS = {"linf_epsilons": (8 / 255,), "l2_epsilons": (0.5,), "l1_epsilons": (12.0,)}
 _SMALL_BUDGETS = {
     "l2_epsilons": (0.05, 0.1, 0.15, 0.2, 0.25),
     "linf_epsilons": (0.25 / 255, 0.5 / 255, 0.75 / 255, 1 / 255),
@@ -114,16 +109,11 @@ _ROWS = (
         "objectnet",
         ("accuracy",),
         {"accuracy": {"balanced": True}},
-        head=objectnet_scorings,
+        head=heads.objectnet_scorings,
         fits=_IMAGENET,
     ),
-    _row("rival10", ("accuracy", "regions"), {"regions": RIVAL10_NOISE}, **_PROBED),
-    _row(
-        "salient_imagenet",
-        ("accuracy", "regions"),
-        {"regions": {"dilation_rounds": 15}},
-        fits=_IMAGENET,
-    ),
+    _row("rival10", _MASKED, {"regions": RIVAL10_NOISE}, **_PROBED),
+    _row("salient_imagenet", _MASKED, {"regions": {"dilation_rounds": 15}}, fits=_IMAGENET),
     _row(
         "imagenet9",
         ("accuracy", "background_gaps", "regions"),
@@ -132,22 +122,14 @@ _ROWS = (
             "pgd": _ORIGINAL,
             "autoattack": _ORIGINAL,
         },
-        head=superclasses,
+        head=heads.superclasses,
         fits=_models(NUM_IMAGENET_CLASSES, len(IMAGENET9)),
     ),
     _row("waterbirds", ("accuracy", "groups"), {"head": _RATES | {"with_lbfgs": True}}, **_PROBED),
     _row(
         "cifar10",
         ("accuracy",),
-        {
-            "autoattack": {
-                "images": "first",
-                "linf_epsilons": (8 / 255,),
-                "l2_epsilons": (0.5,),
-                "l1_epsilons": (12.0,),
-                "batch_size": 250,
-            }
-        },
+        {"autoattack": {"images": "first", "batch_size": 250} | _BUDGETS},
         fits=_trained_on_cifar10,
     ),
     _row(
@@ -188,8 +170,8 @@ _ROWS = (
             },
         },
         parts=lambda parts: SHAPES_PARTS,  # not those that heads are fitted to
-        head=as_it_is_and_robust,
-        plan_head=plan_robust,
+        head=heads.as_it_is_and_robust,
+        plan_head=heads.plan_robust,
         fits=_trained_on_shapes,
     ),
 )

@@ -42,10 +42,9 @@ def check_examples(features, labels, num_classes, part=""):
     """Return (features [n, d], labels [n] int32) as arrays; `part` names them in messages."""
     features, labels = np.asarray(features), np.asarray(labels)
     of = f" of {part}" if part else ""
-    require(
-        features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0,
-        f"features {features.shape} and labels {labels.shape}{of}: expected [n, d] and [n], n >= 1",
-    )
+    are_examples = features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0
+    fault = f"features {features.shape} and labels {labels.shape}{of}"
+    require(are_examples, f"{fault}: expected [n, d] and [n], n >= 1")
     require(np.all(np.isfinite(features)), f"the features{of} contain NaN or infinity")
     check_classes(labels, len(labels), num_classes)
     return features, labels.astype(np.int32)

@@ -129,11 +129,8 @@ def fit_heads(
     def jtt():
         wrong = retrained.error_sets(train.features, train.labels, STEPS, **fit)
         sets = [(t, e) for t, e in zip(STEPS, wrong, strict=True) if e.any()]
-        require(
-            sets,
-            f"jtt has no error set: after {min(STEPS)} steps ERM is right on all of train; leave "
-            "jtt out of the heads",
-        )
+        fault = f"jtt has no error set: after {min(STEPS)} steps ERM is right on all of train"
+        require(sets, f"{fault}; leave jtt out of the heads")
         grid = list(itertools.product(sets, UP))
         weights = np.stack([retrained.jtt_weights(e, up) for (_, e), up in grid])
         about = [{"steps": t, "up": up} | _error_facts(e, train) for (t, e), up in grid]

@@ -226,7 +226,7 @@ def test_a_missing_data_set_is_one_line_or_an_error(small, converted):
     found = {job.row.name: job for job in jobs}
     assert set(found) == {"imagenet", "waterbirds"} and not damaged
     assert found["waterbirds"].directory == small / "waterbirds"
-    there = [f"{name}: {job.passes} forward passes a model" for name, job in found.items()]
+    there = [f"{name}: {job.passes} forward passes per model" for name, job in found.items()]
     assert [line.split(" in ")[0] for line in lines if "skipped" not in line] == there
     missing = [line for line in lines if "skipped" in line]
     assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in found]

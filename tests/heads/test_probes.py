@@ -1,23 +1,20 @@
-"""Probes as heads of a data set: which images they are fitted to, and what records say of them."""
+"""Probes as heads of a data set: the images they are fitted to, and the fields of their records."""
 
-import inspect
 import re
 
 import jax
 import numpy as np
 import pytest
 
-from advspur._checks import InputError
+from advspur.benchmarks.row import keywords
 from advspur.heads import fit_linear_probe, fit_logistic_regression, plan_probes, probes
 from tests.data.fake_layouts import Passes, coded, greys
+from tests.refusals import refused
 
 MODEL = coded({}, 7)  # its features are the mean colour
 KEY = jax.random.key(4)
-OPTIONS = {
-    name: p.default
-    for name, p in inspect.signature(probes).parameters.items()
-    if p.kind == p.KEYWORD_ONLY and name not in ("key", "running")
-} | {"learning_rate": 0.3, "batch_size": 8, "num_epochs": 4}
+OPTIONS = keywords(probes) | {"learning_rate": 0.3, "batch_size": 8, "num_epochs": 4}
+FIT = {"num_classes": 2, "weight_decay": 1e-4, "batch_size": 8, "num_epochs": 4}
 RATES = {"sensitivity_learning_rates": (0.1, 1e-3), "with_lbfgs": True}
 
 
@@ -48,11 +45,8 @@ def assert_head(model, probe):
     assert model.num_classes == 2
 
 
-FIT = {"num_classes": 2, "weight_decay": 1e-4, "batch_size": 8, "num_epochs": 4}
-
-
 def test_heads_are_the_fits_to_the_features_of_train():
-    """The key is that of the fits where there is a part val, and is left for the measures."""
+    """With a part val the fits use the key, and so do the measures."""
     found, key = heads(PARTS, **RATES)
     others = ["adam, learning rate 0.1", "adam, learning rate 0.001", "lbfgs"]
     assert list(found) == ["adam", *others]
@@ -67,7 +61,7 @@ def test_heads_are_the_fits_to_the_features_of_train():
 
 
 def test_without_a_part_val_the_epoch_is_chosen_on_a_share_of_train():
-    """A fifth of it, which is not fitted to; the measures have a key of their own."""
+    """A fifth of it, which is not fitted to; the measures have a different key."""
     parts = {name: PARTS[name] for name in ("train", "test")}
     found, key = heads(parts, held_out=0.2)
     fit_key, rest_key = jax.random.split(KEY)
@@ -81,11 +75,11 @@ def test_without_a_part_val_the_epoch_is_chosen_on_a_share_of_train():
 
 
 @pytest.mark.parametrize("names", (("train", "val", "test"), ("train", "test")))
-def test_the_passes_told_are_made_once(names, tmp_path):
+def test_the_planned_passes_are_made_once(names, tmp_path):
     parts = {name: PARTS[name] for name in names}
-    told = plan_probes(parts, **OPTIONS)
-    assert told == sum(len(PARTS[name]) for name in names if name != "test")
-    for done, skipped in ((told, 0), (0, told)):
+    planned = plan_probes(parts, **OPTIONS)
+    assert planned == sum(len(PARTS[name]) for name in names if name != "test")
+    for done, skipped in ((planned, 0), (0, planned)):
         progress = Passes()
         heads(parts, progress, tmp_path)
         assert (progress.done, progress.skipped) == (done, skipped)
@@ -97,5 +91,5 @@ BAD |= {"sensitivity_learning_rates": ("x",), "weight_decay": float("nan")}
 
 @pytest.mark.parametrize("name, value", [*BAD.items(), ("held_out", 1.0)])
 def test_what_cannot_be_fitted_is_refused_before_the_work(name, value):
-    with pytest.raises(InputError, match=rf"{name}( of the head)? = {re.escape(repr(value))}"):
-        plan_probes(PARTS, **OPTIONS | {name: value})
+    message = rf"{name}( of the head)? = {re.escape(repr(value))}"
+    refused(message, plan_probes, PARTS, **OPTIONS | {name: value})

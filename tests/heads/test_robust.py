@@ -5,21 +5,18 @@ import numpy as np
 import pytest
 from scipy import optimize, special
 
-from advspur._checks import InputError
 from advspur.heads import (
     Examples,
-    fit_adversarial,
-    fit_afr,
-    fit_dfr,
-    fit_group_dro,
     fit_heads,
     fit_logistic_regression,
-    fit_weighted,
     retrained,
     robust,
     selection,
     sparse,
 )
+from advspur.heads.retrained import fit_afr, fit_dfr
+from advspur.heads.robust import fit_adversarial, fit_group_dro, fit_weighted
+from tests.refusals import refused
 
 N, D = 60, 4
 COUNTS = {2: (30, 6, 4, 20), 3: (20, 6, 4, 14, 6, 10)}  # of groups 2 label + agrees
@@ -366,10 +363,8 @@ ONE = VAL._replace(groups=0 * VAL.groups)
 )
 def test_bad_input_is_one_line(train, val, heads, message, monkeypatch):
     monkeypatch.setattr(retrained, "halves", _second_half_first(retrained.halves))
-    with pytest.raises(InputError, match=message):
-        fit_heads(train, val, heads, num_classes=2)
-    with pytest.raises(InputError, match="each > 0"):
-        fit_heads(train, val, (), num_classes=2, weight_decays=(0.0,))
+    refused(message, fit_heads, train, val, heads, num_classes=2)
+    refused("each > 0", fit_heads, train, val, (), num_classes=2, weight_decays=(0.0,))
 
 
 def _second_half_first(halves):
