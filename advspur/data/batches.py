@@ -69,7 +69,7 @@ def train_batches(
 
     def read_batch(rows, rng):
         drawn = draw(rng, batch_size, augmentation)
-        values = {name: of_all[share] for name, of_all in drawn.items()}
+        values = {name: value[share] for name, value in drawn.items()}
         batch = _stack_rows(source.columns, rows[share])
         masks = batch.mask[..., :1]
         masks = change_masks(masks, values) if source.has_mask else masks

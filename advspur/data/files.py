@@ -114,12 +114,12 @@ def folder_source(directory):
     files = {folder.name: image_files(folder) for folder in folders(root)}
     expected = f"{directory}/<class name>/<image>.JPEG"
     require(any(files.values()), f"{directory} holds no images; expected {expected}")
-    if empty := [name for name, of_class in files.items() if not of_class]:
+    if empty := [name for name, images in files.items() if not images]:
         some = f"{len(empty)} of {len(files)} class folders in {directory} hold no image file"
         advice = f"({', '.join(IMAGE_SUFFIXES)}), first {empty[0]}: add images or remove the folder"
         raise InputError(f"{some} {advice}")
-    paths = [path.relative_to(root) for of_class in files.values() for path in of_class]
-    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
+    paths = [path.relative_to(root) for images in files.values() for path in images]
+    labels = np.repeat(np.arange(len(files)), [len(images) for images in files.values()])
 
     def load(row):
         path = os.path.join(root, row["path"])

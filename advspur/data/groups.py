@@ -37,8 +37,8 @@ def group_names(table):
     values = {"label": table.names.get("label") or range(table.num_classes)}
     values |= {name: table.names[name] for name in attributes(table)}
     texts = [
-        [f"{column} {t}" if t.lstrip("-").isdigit() else t for t in map(str, of_column)]
-        for column, of_column in values.items()
+        [f"{column} {t}" if t.lstrip("-").isdigit() else t for t in map(str, column_values)]
+        for column, column_values in values.items()
     ]
     return tuple(", ".join(combination) for combination in itertools.product(*texts))
 

@@ -73,7 +73,7 @@ def list_classes(root, classes, allow_partial, *, ignore_others=False):
     files = {name: image_files(folder_of[name]) for name in classes if name in folder_of}
     missing = [name for name in classes if not files.get(name)]
     require_whole(missing_text(missing, len(classes), "class folders"), root, allow_partial)
-    paths = [path for of_class in files.values() for path in of_class]
+    paths = [path for images in files.values() for path in images]
     require_data(paths, "images", root, "<class folder>/<image>.JPEG")
     first = {}
     shared = [path for path in paths if first.setdefault(path.name, path) is not path]
@@ -94,8 +94,8 @@ def without_unreadable(parts, *, together=False):
     total = sum(map(len, parts.values()))
     with Progress(total, "check for unreadable images", unit="img") as progress:
         faults = {name: table.unreadable(progress) for name, table in parts.items()}
-    for name, of_part in faults.items():
-        warn_of_unreadable(name, of_part, len(parts[name]))
+    for name, table in parts.items():
+        warn_of_unreadable(name, faults[name], len(table))
     if together:
         faults = dict.fromkeys(parts, set().union(*faults.values()))
     kept = {}

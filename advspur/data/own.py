@@ -178,8 +178,8 @@ def _name_codes(rows, name, names):
     for i, text in enumerate(cells):
         like = first.setdefault(text.casefold(), i)
         if cells[like] != text:
-            other = f"{name} is {text!r}, and {cells[like]!r} in {rows.where(like)}"
-            rows.refuse([i], lambda _, other=other: other, "spell it the same way in all rows")
+            fault = f"{name} is {text!r}, and {cells[like]!r} in {rows.where(like)}"
+            rows.refuse([i], fault, "spell it the same way in all rows")
     values = names or tuple(sorted(set(cells)))
     code = {value: i for i, value in enumerate(values)}
     bad = [i for i, text in enumerate(cells) if text not in code]

@@ -33,8 +33,8 @@ def read_layout(path, columns, image_dir=""):
     require(not unknown, f"columns.{unknown} is not known; {allowed}")
     file, notes = (path, []) if path.is_file() else _find_table(path)
     if file is None:
-        given = ", ".join(columns)
-        require(not given, f"columns.{given} is for tables, and {path} has none: drop it")
+        fault = f"columns.{', '.join(columns)} is for tables, and {path} has none: drop it"
+        require(not columns, fault)
         return _class_folders(path)
     rows = (celeba_rows if file.stem == CELEBA else table_rows)(file, columns)
     return _relative_names(rows._replace(notes=notes + rows.notes), image_dir)
@@ -56,7 +56,7 @@ def _find_table(path):
 def _relative_names(rows, image_dir):
     """Check the file names of rows and make them relative to the folder of the images."""
     file, images = rows.source, rows.cells["image"]
-    rows.refuse([i for i, name in enumerate(images) if not name], lambda _: "no image", "name it")
+    rows.refuse([i for i, name in enumerate(images) if not name], "no image", "name it")
     if any("\\" in name for name in images):
         rows.notes.append("in file names, \\ is read as /")
     root = _image_folder(file, [name.replace("\\", "/") for name in images[:10]], image_dir)

@@ -41,7 +41,7 @@ def row_parts(rows, splits):
     pairs = list(zip(splits, variants, strict=True))
     with_variant = {split for split, variant in pairs if variant}
     empty = [i for i, (split, variant) in enumerate(pairs) if not variant and split in with_variant]
-    rows.refuse(empty, lambda _: "variant is empty", "name one, like other rows of its split")
+    rows.refuse(empty, "variant is empty", "name one, like other rows of its split")
     one_split = len(set(splits)) == 1
     return [v if v and one_split else f"{s}/{v}" if v else s for s, v in pairs]
 
@@ -65,7 +65,7 @@ def complete_rows(rows, part_of, allow_partial):
     masks, spurious = (rows.cells.get(role, [""] * count) for role in ("mask", "spurious_mask"))
     with_mask = {part for part, mask in zip(part_of, masks, strict=True) if mask}
     lone = [i for i, name in enumerate(spurious) if name and part_of[i] not in with_mask]
-    rows.refuse(lone, lambda _: "a spurious_mask without a mask", "name the mask of the core too")
+    rows.refuse(lone, "a spurious_mask without a mask", "name the mask of the core too")
     missing = {}
     for i, files in enumerate(zip(rows.cells["image"], masks, spurious, strict=True)):
         paths = [os.path.join(rows.root, name) for name in files if name]
@@ -97,27 +97,24 @@ def align_pairs(parts, rows, allow_partial):
             split = name.removesuffix(table.columns["variant"][0])
             by_split.setdefault(split, []).append(name)
 
-    def refuse(name, chosen, text, advice):
-        rows.refuse(parts[name].index[chosen].tolist(), lambda _: text, advice)
-
     aligned = dict(parts)
     for names in by_split.values():
         pairs = {name: parts[name].columns["pair"] for name in names}
         common, alone = functools.reduce(np.intersect1d, pairs.values()), []
         for name, pair in pairs.items():
-            first = np.unique(pair, return_index=True)[1]
+            index, first = parts[name].index, np.unique(pair, return_index=True)[1]
             twice = np.setdiff1d(np.arange(len(pair)), first)
-            refuse(name, twice, f"its object is in {name} already", "renumber it")
-            alone += parts[name].index[~np.isin(pair, common)].tolist()
+            rows.refuse(index[twice].tolist(), f"its object is in {name} already", "renumber it")
+            alone += index[~np.isin(pair, common)].tolist()
             kept = first[np.isin(pair[first], common)]
             aligned[name] = parts[name].subset(kept, skipped=parts[name].skipped)
             other = aligned[names[0]].columns["label"] != aligned[name].columns["label"]
             text = f"its label differs from that of its pair in {names[0]}"
-            refuse(name, kept[other], text, "an object has one label")
+            rows.refuse(index[kept[other]].tolist(), text, "an object has one label")
         if allow_partial and alone:
             rows.notes.append(f"left out: {len(alone)} rows whose pair is not in every variant")
             require(len(common), f"{rows.source}: no object is in all of {', '.join(names)}")
         else:
             advice = "add it, or leave such rows out with allow_partial"
-            rows.refuse(sorted(alone), lambda _: "its pair is not in every variant", advice)
+            rows.refuse(sorted(alone), "its pair is not in every variant", advice)
     return aligned

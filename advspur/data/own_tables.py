@@ -38,10 +38,12 @@ class Rows(NamedTuple):
         return str(self.root / self.cells["image"][row])
 
     def refuse(self, faults, text, advice):
-        """Raise InputError with text(first row) unless `faults`, a list of rows, is empty."""
+        """Raise InputError unless `faults`, a list of rows, is empty; `text` may be a function of
+        the first row."""
         if faults:
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-            raise InputError(f"{self.where(faults[0])}: {text(faults[0])}{more}; {advice}")
+            text = text(faults[0]) if callable(text) else text
+            raise InputError(f"{self.where(faults[0])}: {text}{more}; {advice}")
 
     def subset(self, kept):
         """Return the Rows numbered in the list `kept`."""
