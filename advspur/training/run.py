@@ -185,21 +185,15 @@ def _model_facts(run):
     """What `models.load` and the records of the model need."""
     config, dataset = run.config, run.dataset
     shapes = config.shapes.to_dict() if config.dataset == "spurious_shapes" else {}
+    from_config = ("arch", "stem", "dtype", "dataset", "seed", "best_metric")
+    from_data = ("num_classes", "image_size", "mean", "std")
     return {
-        "arch": config.arch,
-        "stem": config.stem,
-        "dtype": config.dtype,
-        "num_classes": dataset.num_classes,
-        "image_size": dataset.image_size,
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "dataset": config.dataset,
+        **{key: config[key] for key in from_config},
+        **{key: getattr(dataset, key) for key in from_data},
         "class_names": dataset.train.names["label"] if config.dataset == "own" else (),
         "shapes": {k: v for k, v in shapes.items() if k not in ("num_train", "num_validation")},
         "color_shift": config.color_shift.to_dict() if config.color_shift.rho else {},
         "train_p": config.attack.p,
         "train_epsilon": config.attack.epsilon,
         "recipe": recipe(run),
-        "seed": config.seed,
-        "best_metric": config.best_metric,
     }

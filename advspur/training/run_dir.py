@@ -48,23 +48,15 @@ CHOICES = {
     "attack.random_start": RANDOM_STARTS,
     "attack.loss": (*LOSSES, "kl"),
 }
-RANGES = (
-    (
-        "> 0",
-        lambda value: value > 0,
-        "batch_size accumulation_steps keep_last decay_epochs log_every_steps "
-        "checkpoint_every_steps attack.num_steps validation.every_steps validation.num_steps",
-    ),
-    (
-        "finite and >= 0",
-        lambda value: 0 <= value < math.inf,
-        "num_steps num_epochs warmup_epochs early_stopping num_workers learning_rate decay_factor "
-        "weight_decay gradient_clip trades_beta attack.epsilon attack.relative_step_size "
-        "validation.num_examples background.noise_std background.fault_pixels",
-    ),
-    ("in [0, 1)", lambda value: 0 <= value < 1, "ema_decay momentum"),
-    ("in [0, 1]", lambda value: 0 <= value <= 1, "background.noise_share background.mix_share"),
-)
+POSITIVE = (
+    "batch_size accumulation_steps keep_last decay_epochs log_every_steps checkpoint_every_steps "
+    "attack.num_steps validation.every_steps validation.num_steps"
+).split()
+NOT_NEGATIVE = (
+    "num_steps num_epochs warmup_epochs early_stopping num_workers learning_rate decay_factor "
+    "weight_decay gradient_clip trades_beta attack.epsilon attack.relative_step_size "
+    "validation.num_examples background.noise_std background.fault_pixels"
+).split()
 
 
 def check_config(config, *, num_devices=1):
@@ -76,9 +68,14 @@ def check_config(config, *, num_devices=1):
     metrics = METRICS if config.ema_decay else METRICS[:2]
     for name, allowed in (CHOICES | {"best_metric": metrics}).items():
         _checks.check_choice(name, values[name], allowed)
-    for words, is_in_range, names in RANGES:
-        for name in names.split():
-            require(is_in_range(values[name]), f"{name} = {values[name]}: it must be {words}")
+    for name in POSITIVE:
+        require(values[name] > 0, f"{name} = {values[name]}: it must be > 0")
+    for name in NOT_NEGATIVE:
+        _checks.check_nonnegative(name, values[name])
+    for name in ("ema_decay", "momentum"):
+        require(0 <= values[name] < 1, f"{name} = {values[name]}: it must be in [0, 1)")
+    for name in ("background.noise_share", "background.mix_share"):
+        require(0 <= values[name] <= 1, f"{name} = {values[name]}: it must be in [0, 1]")
     require(
         math.isfinite(validation.epsilon),
         f"validation.epsilon = {validation.epsilon}: give a budget, or -1 for that of training",
