@@ -111,10 +111,7 @@ def _convert(checkpoint, given, is_filled):
         )
     leaves = template
     if is_filled:
-        leaves = {
-            path: jnp.array(_leaf(names[path], network[names[path]], leaf.shape))
-            for path, leaf in template.items()
-        }
+        leaves = {p: _leaf(names[p], network[names[p]], x.shape) for p, x in template.items()}
     in_file = _normalization(rest, outer)
     require(
         not (given and in_file) or given == in_file,
@@ -207,7 +204,7 @@ def _leaf(name, value, shape):
     value = np.ascontiguousarray(np.transpose(value, order), np.float32)
     require(bool(np.all(np.isfinite(value))), f"{name} contains NaN or infinity")
     require(not name.endswith("running_var") or value.min() >= 0, f"{name} has negative variances")
-    return value
+    return jnp.array(value)
 
 
 def _state_dict(content):
