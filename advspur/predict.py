@@ -72,8 +72,8 @@ def outcomes(function, classifier, table, about, *, cache_dir=None, **running):
     check_is_model(classifier)
     if cache_dir is None or classifier.digest is None:
         return for_each_example(function, table, **running)
-    about = [about, classifier.digest, table.digest, __version__]
-    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    identity = [about, classifier.digest, table.digest, __version__]
+    name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
     path = Path(cache_dir) / f"{name}.npz"
     kept = _read(path)
     if kept is None:

@@ -124,12 +124,8 @@ def fail(message):
 
 def _parse(argv, kind):
     argv = [_divide(a) if FRACTIONS.match(a) else a for a in argv]
-    files = [
-        value if equals else following
-        for word, following in zip(argv, [*argv[1:], ""], strict=True)
-        for flag, equals, value in [word.partition("=")]
-        if kind and flag in ("-config", "--config")
-    ]
+    lines = "\n".join([*argv, ""])  # --config=FILE or --config FILE
+    files = re.findall(r"^--?config[=\n](.*)", lines, re.MULTILINE) if kind else []
     configs = {file: load_config(file) for file in files}
     for file, config in configs.items():
         _check_kind(config, file, kind)

@@ -124,10 +124,10 @@ def compare(flags, x, y, halves, directions):
         print(f"p = {p}: collapse radius {text(*reliance.collapse_radius[:3])}")
         print(f"{'epsilon':>9}  {'predicted [95%]':30}{'head':>9}   other half: predicted, head")
         for i, epsilon in enumerate(epsilons):
-            values = [nfs_of_head(fits[0], epsilon, p), prediction(fits[1], epsilon, p)]
-            values.append(nfs_of_head(fits[1], epsilon, p))
+            first, second = (nfs_of_head(fit, epsilon, p) for fit in fits)
+            theta = theory.minimize_adversarial_loss(fits[1].model, epsilon, p=p).theta
             interval = text(*(part[i] for part in reliance.nfs[:3]))
-            numbers = "{:9.4g}{:23.4g}{:9.4g}".format(*values)
+            numbers = f"{first:9.4g}{nfs(theta, fits[1]):23.4g}{second:9.4g}"
             print(f"{epsilon:9.4f}  {interval:30}{numbers}")
 
 
@@ -149,10 +149,9 @@ def describe(fit):
     print(f"R^2 {explained:.3f}; mean |residual| / (c1 noise_std) = {ratio:.4f}")
 
 
-def prediction(fit, epsilon, p):
+def nfs(theta, fit):
     from advspur import theory
 
-    theta = theory.minimize_adversarial_loss(fit.model, epsilon, p=p).theta
     return float(theory.norm_fraction_spurious(theta, fit.model.is_spurious))
 
 
@@ -163,9 +162,7 @@ def nfs_of_head(fit, epsilon, p):
     theta, _, smoothing = theory.minimize_empirical_adversarial_loss(
         fit.features, fit.labels, epsilon, p=p
     )
-    if not math.isfinite(smoothing):
-        return math.nan
-    return float(theory.norm_fraction_spurious(theta, fit.model.is_spurious))
+    return nfs(theta, fit) if math.isfinite(smoothing) else math.nan
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def prepare_arrays(file, name, data_dir, *, version="1.0.0"):
 
     check_word("NAME", name)
     before = [d for d in (data_dir / name).glob("*") if not d.name.startswith("incomplete.")]
-    require(not before, f"{data_dir / name} is not empty: remove it or choose another NAME")
+    require(not before, f"{data_dir / name} is not empty: remove it or choose a different NAME")
     sources = read_arrays(file)
     source = next(iter(sources.values()))
     num_classes, shape = source.num_classes, source.columns["image"].shape[1:]

@@ -1,13 +1,11 @@
-"""What `prepare_data.py arrays` is told is what lies there afterwards, or an error of one line."""
-
-import contextlib
+"""`prepare_data.py arrays` writes exactly the given arrays, or ends in one line."""
 
 import numpy as np
 import pytest
 from prepare_data import prepare_arrays
 
-from advspur._checks import InputError
 from advspur.data import tfds_source
+from tests.refusals import refused
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 6, 8, 3), np.uint8)
 LABELS = np.array([0, 1, 2, 1])
@@ -22,7 +20,7 @@ def of_two(images=IMAGES, labels=LABELS):
 
 
 ONE_HOT = np.eye(3, dtype=int)[LABELS]
-REFUSED = {  # what the file holds -> what is said
+REFUSED = {  # content of the file -> (arrays, message)
     "labels of a half": (of_train(labels=LABELS + 0.5), "train_labels have .* dtype float64; ex"),
     "one-hot": (of_train(labels=ONE_HOT), r"shape \(4, 3\) .*; expected 4 integers"),
     "text": (of_train(labels=np.array(list("abcb"))), "dtype <U1; expected 4 integers"),
@@ -56,19 +54,10 @@ def prepare(tmp_path, arrays, name="toy"):
     return prepare_arrays(tmp_path / "a.npz", name, tmp_path / "data")
 
 
-@contextlib.contextmanager
-def refused(message):
-    """In one line."""
-    with pytest.raises(InputError, match=message) as caught:
-        yield
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("kind", REFUSED)
 def test_arrays_that_are_no_data_set_are_refused(kind, tmp_path):
     arrays, message = REFUSED[kind]
-    with refused(message):
-        prepare(tmp_path, arrays)
+    refused(message, prepare, tmp_path, arrays)
     assert not (tmp_path / "data").exists()
 
 
@@ -76,8 +65,8 @@ def test_arrays_that_are_no_data_set_are_refused(kind, tmp_path):
     "name", ("../evil", "a/b", "/tmp/evil", "..", ".", "", "a b", "1st", "a.b", "a-b", "ä", "a\n")
 )
 def test_names_that_are_no_words_are_refused(name, tmp_path):
-    with refused("NAME = .*: it must begin with a letter and contain letters, digits and _"):
-        prepare(tmp_path, of_train(), name)
+    message = "NAME = .*: it must begin with a letter and contain letters, digits and _"
+    refused(message, prepare, tmp_path, of_train(), name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]
 
 
@@ -91,7 +80,7 @@ def flip(path):
     path.write_bytes(content)
 
 
-FILES = {  # what is done to the file -> what is said
+FILES = {  # damage -> (function, message)
     "absent": (lambda path: path.unlink(), "no file"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "no file"),
     "empty": (lambda path: path.write_bytes(b""), "is not an .npz file; np.savez"),
@@ -107,8 +96,8 @@ def test_files_that_hold_no_arrays_are_refused(kind, tmp_path):
     damage, message = FILES[kind]
     np.savez(tmp_path / "a.npz", **of_train())
     damage(tmp_path / "a.npz")
-    with refused(f"a.npz {message}|{message} .*a.npz"):
-        prepare_arrays(tmp_path / "a.npz", "toy", tmp_path / "data")
+    message = f"a.npz {message}|{message} .*a.npz"
+    refused(message, prepare_arrays, tmp_path / "a.npz", "toy", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
@@ -119,8 +108,8 @@ def test_integers_of_every_kind_are_kept(tmp_path):
         found = [source[i]["label"] for i in range(len(source))]
         assert source.num_classes == 3 and sorted(found) == [0, 1, 1, 2]
     before = sorted((tmp_path / "data").rglob("*"))
-    with refused("toy_0 is not empty: remove it or choose another NAME"):
-        prepare(tmp_path, of_train(images=255 - IMAGES), "toy_0")
+    message = "toy_0 is not empty: remove it or choose a different NAME"
+    refused(message, prepare, tmp_path, of_train(images=255 - IMAGES), "toy_0")
     assert sorted((tmp_path / "data").rglob("*")) == before
 
 
@@ -131,8 +120,8 @@ def test_what_a_killed_or_other_call_left_is_not_taken_for_the_data(left, tmp_pa
     (path if left.endswith("/") else path.parent).mkdir(parents=True)
     if not left.endswith("/"):
         path.write_text("{}")
-    with refused("toy is not empty: remove it or choose another NAME"):
-        prepare(tmp_path, of_train())
+    message = "toy is not empty: remove it or choose a different NAME"
+    refused(message, prepare, tmp_path, of_train())
     assert not list(folder.rglob("*.array_record*"))
 
 

@@ -26,17 +26,11 @@ from advspur.models.store import model_facts
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
 
 BY_BUDGET = ("pgd_accuracy", "autoattack_accuracy")
-HEADLINES = (  # printed, with the sensitivities; the other numbers are in the records only
-    "accuracy",
-    "worst_group_accuracy",
-    "majority_minority_gap",
-    "background_gap",
-    "mean_corruption_accuracy",
-    "challenge_accuracy",
-    "norm_fraction_spurious",
-    "spurious_area",
-    *BY_BUDGET,
-)
+# Numbers that are printed, with the sensitivities; the others are in the records only.
+HEADLINES = frozenset(
+    "accuracy worst_group_accuracy majority_minority_gap background_gap mean_corruption_accuracy "
+    "challenge_accuracy norm_fraction_spurious spurious_area".split()
+).union(BY_BUDGET)
 NOT_PRINTED = ("levels", "epsilons", "num_steps", "images")  # options
 
 

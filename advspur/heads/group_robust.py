@@ -77,9 +77,9 @@ def as_it_is_and_robust(
 ):
     """Return the model itself as the headline, and `heads` with the options of `fit_heads`."""
     options = {"selected_by": selected_by, "balancing": balancing, "weight_decays": weight_decays}
-    own, _ = as_it_is(model, parts, key=key)
+    as_is, _ = as_it_is(model, parts, key=key)
     robust = with_robust_heads(model, parts, key=key, running=running, heads=heads, **options)
-    return own + robust, key
+    return as_is + robust, key
 
 
 def _require_parts(parts, heads):

@@ -41,11 +41,11 @@ def check_fit(*, learning_rates, weight_decay, num_epochs, batch_size):
 def check_examples(features, labels, num_classes, part=""):
     """Return (features [n, d], labels [n] int32) as arrays; `part` names them in messages."""
     features, labels = np.asarray(features), np.asarray(labels)
-    of = f" of {part}" if part else ""
+    where = f" of {part}" if part else ""
     are_examples = features.ndim == 2 and labels.shape == features.shape[:1] and len(labels) > 0
-    fault = f"features {features.shape} and labels {labels.shape}{of}"
+    fault = f"features {features.shape} and labels {labels.shape}{where}"
     require(are_examples, f"{fault}: expected [n, d] and [n], n >= 1")
-    require(np.all(np.isfinite(features)), f"the features{of} contain NaN or infinity")
+    require(np.all(np.isfinite(features)), f"the features{where} contain NaN or infinity")
     check_classes(labels, len(labels), num_classes)
     return features, labels.astype(np.int32)
 

@@ -175,12 +175,12 @@ def _dro_round(x, onehot, shares, constants, decays, rate, at, q, gap):
 
     function, is_open = _objective(x, onehot, mixed, decays), gap > TOLERANCE
     tolerance = jnp.where(is_open, within, jnp.inf)
-    found = minimize(function, at, tolerance=tolerance, max_steps=MAX_STEPS)
-    of_groups = group_losses(_losses(x, onehot, found.x)[0])
+    minimum = minimize(function, at, tolerance=tolerance, max_steps=MAX_STEPS)
+    of_groups = group_losses(_losses(x, onehot, minimum.x)[0])
     new = jnp.maximum(changed(of_groups), jnp.finfo(x.dtype).tiny)
-    new_gap = jnp.max(of_groups, axis=1) - jnp.sum(new * of_groups, axis=1) + found.gap
+    new_gap = jnp.max(of_groups, axis=1) - jnp.sum(new * of_groups, axis=1) + minimum.gap
     wide = is_open[:, None]
-    return jnp.where(wide, found.x, at), jnp.where(wide, new, q), jnp.where(is_open, new_gap, gap)
+    return jnp.where(wide, minimum.x, at), jnp.where(wide, new, q), jnp.where(is_open, new_gap, gap)
 
 
 @jax.jit
@@ -213,8 +213,8 @@ def _fit_adversarial(x, signs, decays, budgets):
     least = budgets * jnp.mean(jax.nn.sigmoid(-signs * bias), axis=0)
     is_zero = jnp.sqrt(jnp.sum(grad[:, :-1] ** 2, axis=1)) <= least
     tolerance = jnp.where(is_zero, jnp.inf, TOLERANCE)
-    found = minimize(function, start, tolerance=tolerance, max_steps=MAX_STEPS)
-    return found._replace(gap=jnp.where(is_zero, grad[:, -1] ** 2 / decays, found.gap))
+    minimum = minimize(function, start, tolerance=tolerance, max_steps=MAX_STEPS)
+    return minimum._replace(gap=jnp.where(is_zero, grad[:, -1] ** 2 / decays, minimum.gap))
 
 
 def _objective(x, onehot, mixed, decays):

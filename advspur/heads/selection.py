@@ -45,7 +45,7 @@ class RobustHead(NamedTuple):
     kernel: np.ndarray  # [d, k]
     bias: np.ndarray  # [k]
     selected_by: str
-    chosen: dict  # hyper-parameters and facts about the fit
+    chosen: dict  # hyper-parameters and facts settings the fit
     score: float  # on val
 
 
@@ -91,14 +91,14 @@ def fit_heads(
     decays = [float(decay) for decay in weight_decays]
     fit = {"num_classes": num_classes}
 
-    def weighted(weights, chosen):
+    def weighted(weights, of_rows):
         """Fits for each row of weights [m, n] and each decay."""
         rows, of_fits = zip(*itertools.product(range(len(weights)), decays), strict=True)
         fits = robust.fit_weighted(
             train.features, train.labels, weights[list(rows)], of_fits, **fit
         )
-        about = [chosen[i] | {"weight_decay": d} for i, d in zip(rows, of_fits, strict=True)]
-        return zip(fits.kernel, fits.bias, about, strict=True)
+        settings = [of_rows[i] | {"weight_decay": d} for i, d in zip(rows, of_fits, strict=True)]
+        return zip(fits.kernel, fits.bias, settings, strict=True)
 
     def balanced(codes):
         if balancing == "weights":
@@ -110,10 +110,10 @@ def fit_heads(
     def adversarial():
         centred = train.features - train.features.mean(0)
         scale = float(np.sqrt(np.mean(np.sum(centred**2, axis=1))))
-        about = [{"budget": b, "weight_decay": d} for b, d in itertools.product(BUDGETS, decays)]
-        grid = [a["weight_decay"] for a in about], [a["budget"] * scale for a in about]
+        settings = [{"budget": b, "weight_decay": d} for b, d in itertools.product(BUDGETS, decays)]
+        grid = [a["weight_decay"] for a in settings], [a["budget"] * scale for a in settings]
         fits = robust.fit_adversarial(train.features, train.labels, *grid, **fit)
-        return zip(fits.kernel, fits.bias, about, strict=True)
+        return zip(fits.kernel, fits.bias, settings, strict=True)
 
     def group_dro():
         examples = train.features.astype(np.float64), train.labels, train.groups
@@ -122,8 +122,8 @@ def fit_heads(
             grid = [c for c in ADJUSTMENTS if c == 0 or decay >= STRONG]
             with jax.enable_x64(True):  # small differences between the groups' losses decide
                 solved, _ = robust.fit_group_dro(*examples, [decay] * len(grid), grid, **fit)
-            about = [{"weight_decay": decay, "adjustment": c} for c in grid]
-            fits += zip(solved.kernel, solved.bias, about, strict=True)
+            settings = [{"weight_decay": decay, "adjustment": c} for c in grid]
+            fits += zip(solved.kernel, solved.bias, settings, strict=True)
         return fits
 
     def jtt():
@@ -133,8 +133,8 @@ def fit_heads(
         require(sets, f"{fault}; leave jtt out of the heads")
         grid = list(itertools.product(sets, UP))
         weights = np.stack([retrained.jtt_weights(e, up) for (_, e), up in grid])
-        about = [{"steps": t, "up": up} | _error_facts(e, train) for (t, e), up in grid]
-        return weighted(weights, about)
+        settings = [{"steps": t, "up": up} | _error_facts(e, train) for (t, e), up in grid]
+        return weighted(weights, settings)
 
     def afr():
         order = np.random.default_rng(AFR_SEED).permutation(len(train.labels))
@@ -157,14 +157,14 @@ def fit_heads(
         scaler = retrained.Scaler.of(val.features[rows])
         examples = val.features, val.labels
         kernels, biases, _ = retrained.fit_dfr(*examples, rows[None], retrained.CS, scaler, **fit)
-        about = [{"C": C} for C in retrained.CS]
-        fits = zip(kernels[:, 0], biases[:, 0], about, strict=True)
+        settings = [{"C": C} for C in retrained.CS]
+        fits = zip(kernels[:, 0], biases[:, 0], settings, strict=True)
         _, _, best, score = _best(fits, val.features[scored], val.labels[scored], codes[scored])
         draws = robust.balanced_draws(val.groups, NUM_DRAWS, rng)
         scaler = retrained.Scaler.of(train.features)
         kernels, biases, _ = retrained.fit_dfr(*examples, draws, [best["C"]], scaler, **fit)
-        about = best | {"draws": NUM_DRAWS, "rows": draws.shape[1]}
-        return [(kernels[0].mean(0), biases[0].mean(0), about, score)]
+        settings = best | {"draws": NUM_DRAWS, "rows": draws.shape[1]}
+        return [(kernels[0].mean(0), biases[0].mean(0), settings, score)]
 
     n = len(train.labels)
     fits = {

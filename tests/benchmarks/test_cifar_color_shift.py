@@ -1,4 +1,4 @@
-"""The colour shift's numbers: of models whose every answer is known, on the real file format."""
+"""The colour shift's numbers for models whose answers are known, on the real file format."""
 
 import importlib
 import math
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from prepare_data import prepare_arrays
 
-from advspur._checks import InputError
 from advspur.benchmarks import BENCHMARKS, evaluate_model
 from advspur.benchmarks.runner import OpenModel
 from advspur.models import Classifier
 from advspur.records import COMPLETE, read_records
+from tests.refusals import refused
 
 NUM, SHIFT = 60, 16 / 255
 LABELS = np.arange(NUM) % 10
@@ -22,8 +22,6 @@ READING = {"allow_partial": True}
 # Grey images: what the shift adds is all that red and green differ in.
 LEVELS = np.random.default_rng(0).integers(40, 200, (NUM, 1, 1, 1), np.uint8)
 IMAGES = np.broadcast_to(LEVELS, (NUM, 32, 32, 3))
-
-
 ROW = BENCHMARKS["cifar_color_shift"]
 
 
@@ -110,8 +108,8 @@ def test_records_say_the_ratio_and_the_shift_and_are_not_measured_twice(data_dir
     model = OpenModel(facts, lambda: READER)
     small = {"num_attacked": 4, "num_steps": 1}
     options = {"data": READING, "pgd": small}
-    call = {"path": tmp_path / "records.jsonl", "directory": data_dir, "options": options}
-    call |= {"batch_size": 16}
+    call = {"path": tmp_path / "records.jsonl", "directory": data_dir}
+    call |= {"options": options, "batch_size": 16}
     measured = evaluate_model(model, ROW, **call)
     assert {(r.options["rho"], r.options["shift"]) for r in measured} == {(4.0, SHIFT)}
     (cut,) = (r for r in measured if r.metric == "clipped_share")
@@ -128,16 +126,14 @@ def test_records_say_the_ratio_and_the_shift_and_are_not_measured_twice(data_dir
     assert "without a colour shift" in ROW.fits(facts | {"color_shift": None})[0]
 
 
-def test_what_cannot_be_measured_is_said(data_dir, tmp_path):
-    with pytest.raises(InputError, match="60 images, 10,000 are published"):
-        measure(data_dir, allow_partial=False)
-    with pytest.raises(InputError, match="no CIFAR-10 in"):
-        ROW.plan(tmp_path, ROW.measures, {"data": READING})
+def test_missing_data_are_refused(data_dir, tmp_path):
+    refused("60 images, 10,000 are published", measure, data_dir, allow_partial=False)
+    refused("no CIFAR-10 in", ROW.plan, tmp_path, ROW.measures, {"data": READING})
 
 
 @pytest.mark.parametrize("config", ("evaluate", "cifar10_color_shift"))
 def test_the_configs_leave_to_a_model_what_it_was_trained_with(data_dir, tmp_path, config):
-    """A config holds every option: its defaults must not hide the model's own shift and budgets."""
+    """A config has every option: its defaults must not hide the model's own shift and budgets."""
     loaded = importlib.import_module(f"configs.{config}").get_config()
     options = (loaded.options[ROW.name] if config == "evaluate" else loaded.evaluation).to_dict()
     options = {group: options[group] for group in ("data", "pgd")}

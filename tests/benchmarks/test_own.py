@@ -1,4 +1,4 @@
-"""Users' own data from the table to the records: heads, groups, masks, what is lacking."""
+"""Users' own data from the table to the records: heads, groups, masks, missing columns."""
 
 import csv
 import dataclasses
@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advspur._checks import InputError
 from advspur.benchmarks import own_benchmark
 from advspur.benchmarks.own import choose_head, fitting, measured
 from advspur.data import spurious_shapes
 from advspur.data.spurious_shapes import SHAPES
+from tests.refusals import refused
 
 SPLITS = {"train": 48, "test": 24}
 DATA = {"image_size": 16, "resize": "none"}
 PGD = {"l2_epsilons": (), "linf_epsilons": (1 / 255,), "num_steps": 2, "num_attacked": 8}
+CALL = {"batch_size": 8, "key": jax.random.key(0), "data": DATA}
 REGIONS = {"l2_epsilons": (), "linf_epsilons": (), "trials": 2, "linf_noise_levels": (0.2,)}
 
 
@@ -55,15 +56,7 @@ def named(tiny_classifier):
 @pytest.fixture(scope="module")
 def records(row, named):
     measures, _ = measured(row, row.load(None, DATA), {"data": DATA})
-    return row.evaluate(
-        named,
-        batch_size=8,
-        key=jax.random.key(0),
-        measures=measures,
-        data=DATA,
-        pgd=PGD,
-        regions=REGIONS,
-    )
+    return row.evaluate(named, measures=measures, pgd=PGD, regions=REGIONS, **CALL)
 
 
 def value(records, metric, **options):
@@ -71,7 +64,7 @@ def value(records, metric, **options):
     return found
 
 
-def test_the_row_is_named_for_its_folder_and_says_what_it_lacks(row, folder):
+def test_the_row_has_its_folders_name_and_reports_what_the_data_lack(row, folder):
     assert row.name == "shapes" and own_benchmark(folder / "manifest.csv").name == "shapes"
     measures, lines = measured(row, row.load(None, DATA), {"data": DATA})
     assert measures == ("accuracy", "groups", "pgd", "regions")
@@ -117,19 +110,15 @@ def test_the_majority_is_what_training_makes_more_frequent(records, row):
     assert found.num_examples == is_majority.sum() > 0
 
 
-def test_a_probe_is_fitted_where_the_classes_are_others(row, tiny_classifier, folder):
+def test_a_probe_is_fitted_if_the_classes_differ(row, tiny_classifier, named):
     """With and without validation data; its predictions are those of its features."""
     other = dataclasses.replace(tiny_classifier, class_names=tuple("abcdefgh"))
-    call = {"batch_size": 8, "key": jax.random.key(0), "data": DATA, "head": {"num_epochs": 2}}
-    found = row.evaluate(other, measures=("accuracy",), **call)
+    call, head = CALL | {"measures": ("accuracy",)}, {"num_epochs": 2}
+    found = row.evaluate(other, head=head, **call)
     heads = {r.options["head"]: r.value for r in found if r.metric == "accuracy"}
     assert set(heads) == {"adam", "lbfgs"} and heads["lbfgs"] > 0.5
-    asked = row.evaluate(
-        dataclasses.replace(tiny_classifier, class_names=SHAPES),
-        measures=("accuracy",),
-        **call | {"head": {"num_epochs": 2, "head": "probe"}},
-    )
-    assert [r.value for r in asked] == [r.value for r in found]
+    chosen = row.evaluate(named, head=head | {"head": "probe"}, **call)
+    assert [r.value for r in chosen] == [r.value for r in found]
 
 
 @pytest.mark.parametrize(
@@ -146,38 +135,36 @@ def test_a_probe_is_fitted_where_the_classes_are_others(row, tiny_classifier, fo
         ({"num_classes": 8}, {"head": "svm"}, "error: head = 'svm' is not known; allowed: 'auto'"),
     ],
 )  # fmt: skip
-def test_the_head_is_said(row, facts, options, expected):
-    parts = row.load(None, DATA)
-    if expected.startswith("error: "):
-        with pytest.raises(InputError, match=expected.removeprefix("error: ")):
-            choose_head(facts, parts, **options)
+def test_the_line_about_the_head(row, facts, options, expected):
+    parts, fault = row.load(None, DATA), expected.removeprefix("error: ")
+    if fault != expected:
+        refused(fault, choose_head, facts, parts, **options)
     else:
         assert expected in choose_head(facts, parts, **options)[1]
 
 
-def test_classes_that_are_some_of_the_models(tmp_path, tiny_classifier):
-    """Two shapes of eight: among all a prediction of another is wrong, among these it is not."""
+def test_the_data_may_have_some_of_the_models_classes(tmp_path, tiny_classifier):
+    """Two shapes of eight: "all" counts a prediction of a different one as wrong."""
     rng = np.random.default_rng(0)
     for name in ("ring", "disc"):
         (tmp_path / "two" / name).mkdir(parents=True)
         for i in range(8):
             image = rng.integers(0, 256, (16, 16, 3), np.uint8)
             Image.fromarray(image).save(tmp_path / "two" / name / f"{i}.png")
-    row, found = own_benchmark(tmp_path / "two"), {}
+    row = own_benchmark(tmp_path / "two")
     model = dataclasses.replace(tiny_classifier, class_names=SHAPES)
     table = row.load(None, DATA)["test"]
     images = np.stack([table[i]["image"] for i in range(16)]).astype(np.float32) / 255
-    logits, wanted = np.asarray(model.logits(images)), [SHAPES.index("disc"), SHAPES.index("ring")]
-    for among, chosen in (("all", logits), ("mapped", logits[:, wanted])):
-        call = {"measures": ("accuracy",), "data": DATA, "head": {"among": among}}
-        (found,) = row.evaluate(model, batch_size=8, key=jax.random.key(0), **call)
+    logits, of_data = np.asarray(model.logits(images)), [SHAPES.index(n) for n in ("disc", "ring")]
+    for among, chosen in (("all", logits), ("mapped", logits[:, of_data])):
+        (found,) = row.evaluate(model, measures=("accuracy",), head={"among": among}, **CALL)
         answers = chosen.argmax(axis=1)
-        answers = answers if among == "all" else np.array(wanted)[answers]
-        right = answers == np.array(wanted)[table.columns["label"]]
+        answers = answers if among == "all" else np.array(of_data)[answers]
+        right = answers == np.array(of_data)[table.columns["label"]]
         assert found.value == pytest.approx(right.mean())
 
 
-def test_combinations_that_no_image_has_are_no_groups(tmp_path, tiny_classifier):
+def test_combinations_without_images_are_not_groups(tmp_path, tiny_classifier):
     """MetaShift-like data: cats outdoors, dogs indoors, never the other way round."""
     lines = ["image,label,split,place"]
     for split in ("train", "test"):
@@ -187,38 +174,36 @@ def test_combinations_that_no_image_has_are_no_groups(tmp_path, tiny_classifier)
             lines.append(f"{name},{label},{split},{place}")
     (tmp_path / "manifest.csv").write_text("\n".join(lines))
     row = own_benchmark(tmp_path, name="pets")
-    call = {"measures": ("groups",), "data": DATA, "head": {"head": "probe", "num_epochs": 1}}
-    found = row.evaluate(tiny_classifier, batch_size=4, key=jax.random.key(0), **call)
+    head = {"head": "probe", "num_epochs": 1}
+    found = row.evaluate(tiny_classifier, measures=("groups",), head=head, **CALL)
     groups = {r.options["group"] for r in found if r.metric == "group_accuracy"}
     assert groups == {"label 0, in", "label 1, out"}
     assert all(np.isfinite(r.value) for r in found if r.metric == "worst_group_accuracy")
 
 
-def test_what_is_evaluated_fits_no_probe(row):
-    """With train and val alone val is evaluated, and with train alone nothing is left to fit."""
+def test_evaluated_parts_fit_no_probe(row):
+    """With only train and val, val is evaluated; with only train, nothing is left to fit."""
     parts = row.load(None, DATA)
     assert set(fitting(parts)) == {"train"}
     assert set(fitting({"train": parts["train"], "val": parts["test"]})) == {"train"}
     assert not fitting({"train": parts["train"]})
-    with pytest.raises(InputError, match="no part train beside what is evaluated"):
-        choose_head({"num_classes": 3}, {"train": parts["train"]})
+    train = {"train": parts["train"]}
+    refused("no part train beside what is evaluated", choose_head, {"num_classes": 3}, train)
 
 
 @pytest.mark.parametrize("name", ("waterbirds", "imagenet", "training", ""))
-def test_names_that_records_have_for_other_things(tmp_path, name):
+def test_names_with_a_different_meaning_in_records_are_refused(tmp_path, name):
     (tmp_path / "waterbirds").mkdir()
     path = tmp_path / "waterbirds" if not name else tmp_path
-    with pytest.raises(InputError, match="your own data cannot be called"):
-        own_benchmark(path, name=name)
+    refused("your own data cannot be called", own_benchmark, path, name=name)
     assert own_benchmark(tmp_path / "birds-1.0").name == "birds-1.0"
 
 
 def test_a_row_measures_what_its_data_allow_and_asks_for_the_rest(row, named):
-    call = {"batch_size": 8, "key": jax.random.key(0), "data": DATA}
-    with pytest.raises(InputError, match="shapes cannot be measured by background_gaps: it lacks"):
-        row.evaluate(named, measures=("background_gaps",), **call)
+    message = "shapes cannot be measured by background_gaps: it lacks"
+    refused(message, row.evaluate, named, measures=("background_gaps",), **CALL)
     quick = {"pgd": PGD | {"num_attacked": 2}, "regions": REGIONS}
-    found = row.evaluate(named, **call, **quick)
+    found = row.evaluate(named, **CALL, **quick)
     assert {r.measure for r in found} == {"accuracy", "groups", "pgd", "regions"}
-    with pytest.raises(InputError, match="make one with advspur.models.from_function"):
-        row.evaluate(lambda images: images, **call)
+    message = "make one with advspur.models.from_function"
+    refused(message, row.evaluate, lambda images: images, **CALL)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from advspur import predict
-from advspur._checks import InputError
 from advspur._progress import Progress
 from advspur.benchmarks import BENCHMARKS, evaluate_model, open_model
 from advspur.benchmarks.runner import _headlines, plan_jobs, run_jobs
@@ -22,6 +21,7 @@ from advspur.models import classifier, from_resnet, resnet_small, store
 from advspur.models.convert import Conversion
 from advspur.records import COMPLETE, Record, read_records
 from tests.data import fake_layouts
+from tests.refusals import refused
 
 OTHERS = ("cifar10", "cifar_color_shift")  # of models trained on other data
 NAMES = tuple(n for n, row in BENCHMARKS.items() if row.reader.directories and n not in OTHERS)
@@ -133,8 +133,8 @@ def test_all_seven_are_measured_and_their_records_are_whole(first):
     assert sum("new numbers in" in line for line in lines) == 7
 
 
-def test_the_passes_told_are_the_passes_made(first):
-    """But for what heads of one network share: that is told once for each measure."""
+def test_the_planned_passes_are_the_passes_made(first):
+    """Passes that heads of one network share are counted once for each measure."""
     _, progress, _ = first
     assert progress.done == progress.total
 
@@ -178,7 +178,7 @@ JITTED = (
 )
 
 
-def test_a_second_model_compiles_nothing_anew(first, converted, data):
+def test_a_second_model_compiles_nothing(first, converted, data):
     workdir, _, _ = first
     before = [function._cache_size() for function in JITTED]
     assert min(before[:9]) >= 1
@@ -194,8 +194,8 @@ def test_a_second_model_compiles_nothing_anew(first, converted, data):
     assert progress.done == progress.total
 
 
-def test_what_is_kept_serves_a_second_evaluation(first, converted, data, tmp_path):
-    """Other records, the same outcomes: nothing of Waterbirds is decoded or computed again."""
+def test_kept_outcomes_serve_a_second_evaluation(first, converted, data, tmp_path):
+    """New records from the same outcomes: no image of Waterbirds is decoded or passed again."""
     workdir, _, _ = first
     (tmp_path / "outcomes").symlink_to(workdir / "outcomes")
     kept = sorted((workdir / "outcomes").iterdir())
@@ -231,9 +231,8 @@ def test_a_missing_data_set_is_one_line_or_an_error(small, converted):
     missing = [line for line in lines if "skipped" in line]
     assert [line.split()[0] for line in missing] == [n for n in NAMES if n not in found]
     assert all("is skipped: no" in line and "\n" not in line for line in missing)
-    with pytest.raises(InputError, match="imagenet_c: no ImageNet-C in") as error:
-        plan(converted[:1], NAMES, small, required=True)
-    assert "\n" not in str(error.value)
+    message = "imagenet_c: no ImageNet-C in"
+    refused(message, plan, converted[:1], NAMES, small, required=True)
 
 
 def test_without_a_folder_all_are_missing(converted):
@@ -242,7 +241,9 @@ def test_without_a_folder_all_are_missing(converted):
     assert all("$ADVSPUR_DATA" in line for line in lines)
 
 
-def test_a_damaged_list_of_images_is_one_line_and_the_others_go_on(small, converted, tmp_path):
+def test_a_damaged_list_of_images_is_one_line_and_the_others_are_measured(
+    small, converted, tmp_path
+):
     table = small / "waterbirds" / "metadata.csv"
     table.write_text(table.read_text().replace(",0,0,", ",7,0,", 1))
     jobs, damaged, lines = plan(converted[:1], NAMES, small)
@@ -254,7 +255,7 @@ def test_a_damaged_list_of_images_is_one_line_and_the_others_go_on(small, conver
     assert {r.benchmark for r in read_records(tmp_path / "records.jsonl")} == {"imagenet"}
 
 
-def test_a_damaged_image_fails_its_benchmark_and_the_others_go_on(small, converted, tmp_path):
+def test_a_damaged_image_fails_its_benchmark_only(small, converted, tmp_path):
     image = sorted((small / "imagenet" / "val").glob("*/*.JPEG"))[6]
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
@@ -264,47 +265,43 @@ def test_a_damaged_image_fails_its_benchmark_and_the_others_go_on(small, convert
     assert line.startswith("error: one on imagenet: ") and image.name in line
     assert {r.benchmark for r in read_records(tmp_path / "records.jsonl")} == {"waterbirds"}
     assert progress.done == pytest.approx(progress.total)
-    # Mended, what failed is measured, and only that.
+    # Once it is repaired, only what failed is measured.
     image.write_bytes(whole)
     complete, _, lines = evaluate(converted[:1], small, tmp_path)
     assert complete
     assert any("waterbirds: already measured" in line for line in lines)
-    found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
-    assert found == {"imagenet", "waterbirds"}
+    recorded = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
+    assert recorded == {"imagenet", "waterbirds"}
 
 
-def test_an_image_that_vanished_fails_its_benchmark_and_the_others_go_on(
-    small, converted, tmp_path
-):
-    """After the data were listed: one line, as for a damaged one, wherever it is noticed."""
-    plan(converted[:1], ("waterbirds", "imagenet"), small)  # what is there is known now
+def test_an_image_deleted_after_listing_fails_its_benchmark_only(small, converted, tmp_path):
+    plan(converted[:1], ("waterbirds", "imagenet"), small)  # lists the files
     next((small / "waterbirds").glob("*/*.jpg")).unlink()
     complete, _, _ = evaluate(converted[:1], small, tmp_path, ("waterbirds", "imagenet"))
     assert not complete
-    found = {r.benchmark for r in read_records(tmp_path / "records.jsonl")}
-    assert found == {"imagenet"}
+    assert {r.benchmark for r in read_records(tmp_path / "records.jsonl")} == {"imagenet"}
 
 
 def numbers(path):
     return {(r.benchmark, r.metric, str(r.options)): r[1:5] for r in read_records(path)}
 
 
-def test_what_was_killed_before_its_end_mark_is_measured_again(small, converted, tmp_path):
-    """That measure alone: each measure of a benchmark has an end mark."""
+def test_a_measure_without_its_end_mark_is_measured_again(small, converted, tmp_path):
+    """Only that measure: each measure of a benchmark has an end mark."""
     evaluate(converted[:1], small, tmp_path)
     path = tmp_path / "records.jsonl"
-    lines, expected = path.read_text().splitlines(keepends=True), numbers(path)
-    ends = [i for i, line in enumerate(lines) if f'"metric": "{COMPLETE}"' in line]
-    assert len(ends) == 3 and ends[2] == len(lines) - 1  # ImageNet; accuracy, groups of Waterbirds
-    path.write_text("".join(lines[:-1])[:-40])
-    complete, _, told = evaluate(converted[:1], small, tmp_path)
+    written, expected = path.read_text().splitlines(keepends=True), numbers(path)
+    ends = [i for i, line in enumerate(written) if f'"metric": "{COMPLETE}"' in line]
+    assert len(ends) == 3 and ends[2] == len(written) - 1  # ImageNet; accuracy, groups: Waterbirds
+    path.write_text("".join(written[:-1])[:-40])
+    complete, _, lines = evaluate(converted[:1], small, tmp_path)
     assert complete
-    assert ["already measured" in line for line in told if line.startswith("one on")] == [1, 0]
-    assert f"one on waterbirds: {ends[2] - ends[1] - 1} new numbers" in "".join(told)
+    assert ["already measured" in line for line in lines if line.startswith("one on")] == [1, 0]
+    assert f"one on waterbirds: {ends[2] - ends[1] - 1} new numbers" in "".join(lines)
     assert numbers(path) == expected
 
 
-def test_another_input_is_measured_anew(small, converted, tmp_path):
+def test_a_different_input_is_measured_again(small, converted, tmp_path):
     """The seed, an option, the weights, the bytes of an image; but not the batch size."""
     evaluate(converted[:1], small, tmp_path, ["imagenet"])
 
@@ -343,19 +340,20 @@ def test_measures_are_added_without_losing_others(small, converted, tmp_path):
         ({"image_size": 299}, "it takes 299 x 299 images, not 224 x 224"),
     ],
 )
-def test_what_a_model_does_not_fit_is_said_in_the_plan(small, converted, tmp_path, change, why):
+def test_the_plan_says_why_a_model_does_not_fit(small, converted, tmp_path, change, why):
     facts = {k: v for k, v in converted[0].facts.items() if k != "stem"}  # as of a foreign model
     other = converted[0]._replace(facts=facts | {"model": "other"} | change)
     jobs, _, lines = plan([other], ["imagenet"], small)
     assert not jobs and lines == [f"imagenet is left out for other: {why}"]
     jobs, _, lines = plan([other, converted[0]], ["imagenet"], small)
     assert [job.model.name for job in jobs] == ["one"] and lines[0].endswith(why)
-    with pytest.raises(InputError, match=f"other cannot be measured on imagenet: {why}"):
-        evaluate_model(other, BENCHMARKS["imagenet"], path=tmp_path / "r.jsonl", batch_size=8)
+    message, call = f"other cannot be measured on imagenet: {why}", {"batch_size": 8}
+    path, row = tmp_path / "r.jsonl", BENCHMARKS["imagenet"]
+    refused(message, evaluate_model, other, row, path=path, **call)
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_lines_of_results_name_the_options_that_tell_them_apart():
+def test_lines_of_results_name_the_options_that_distinguish_them():
     options = {"head": "adam", "num_epochs": 20, "levels": [0.1], "images": "test[:7]"}
     (line,) = _headlines([Record("accuracy", 0.5, 0.25, 0.75, 8, options)])
     assert line == "accuracy (head adam, num_epochs 20): 50.00% [25.00%, 75.00%] (n = 8)"

@@ -130,9 +130,9 @@ def test_groups_weights_are_multiplied_by_the_exponential_of_their_losses(x64):
 
 
 @pytest.mark.parametrize("budget", (0.0, 0.3, 50.0))
-def test_the_adversarial_head_is_right_about_the_worst_shift(some, budget):
-    """Of two classes the worst shift is against the margin's gradient; a large budget leaves w = 0,
-    from where SciPy cannot go on: its best bias is compared."""
+def test_the_adversarial_head_reaches_the_minimum_under_the_worst_shift(some, budget):
+    """For two classes the worst shift is against the margin's gradient. A large budget gives w = 0,
+    where SciPy has no gradient: the best bias is compared."""
     k, (x, y, *_) = some
     decay = 0.05
     found = fit_adversarial(x, y, [decay], [budget], num_classes=k)
@@ -214,7 +214,7 @@ def test_more_features_than_rows_are_solved_as_well(x64):
 
 @pytest.mark.parametrize("working", (4, 2))
 def test_a_working_set_of_features_ends_at_the_minimum_over_all(x64, working):
-    """Of three features that count, four are enough, and two are not: then all are worked on."""
+    """Three features count: a working set of four is enough; two are not, and all are used."""
     rng = np.random.default_rng(3)
     x, signs = rng.normal(size=(60, 30)), np.repeat([-1.0, 1.0], 30)
     x[:, [3, 11, 20]] += np.float64([0.7, 0.8, 0.9]) * signs[:, None]
@@ -310,7 +310,7 @@ def test_every_head_says_what_was_chosen_and_its_score_is_that_of_val(fitted):
         if name != "dfr":  # whose score is of half of val
             assert head.score == pytest.approx(selection.worst_accuracy(right, VAL.groups))
         assert head.selected_by == "val worst group" and head.chosen
-    assert not jax.config.read("jax_enable_x64")  # is not left on
+    assert not jax.config.read("jax_enable_x64")
     assert fitted["dfr"].chosen.keys() == {"C", "draws", "rows"}
     assert fitted["dfr"].chosen["rows"] == 4 * 20
     assert fitted["jtt"].chosen.keys() >= {"steps", "up", "weight_decay", "error_set_recall"}
@@ -318,7 +318,7 @@ def test_every_head_says_what_was_chosen_and_its_score_is_that_of_val(fitted):
         assert fitted[name].score > fitted["erm"].score
 
 
-def test_what_groups_are_called_and_the_order_of_rows_do_not_matter(fitted):
+def test_group_codes_and_the_order_of_rows_do_not_matter(fitted):
     other = Examples(*(column[np.random.default_rng(0).permutation(200)] for column in TRAIN))
     names = np.array([9, 2, 5, 0])
     other, val = (of._replace(groups=names[of.groups]) for of in (other, VAL))
@@ -329,7 +329,7 @@ def test_what_groups_are_called_and_the_order_of_rows_do_not_matter(fitted):
         np.testing.assert_allclose(fitted[name].kernel, again[name].kernel, atol=2e-2)
 
 
-def test_rules_need_what_they_need():
+def test_rules_without_groups_and_subsampling():
     bare = [part._replace(groups=None, is_minority=None) for part in (TRAIN, VAL)]
     call = {"num_classes": 2}
     for rule, subset in (("worst_class", VAL.labels), ("mean", 0 * VAL.labels)):
