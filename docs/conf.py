@@ -2,14 +2,42 @@
 
 import re
 
+import jax
+
 project = "advspur"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["images"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["images", "tutorials"]
+suppress_warnings = ["config.cache"]  # sphinx_gallery_conf holds a function
 html_theme = "furo"
 html_title = project
 default_role = "code"
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+
+
+def reset_jax(conf, name):
+    """Tutorials share a process; each starts with the defaults."""
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "auto_tutorials",
+    "filename_pattern": r"\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "reset_modules": ("matplotlib", reset_jax),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "copyfile_regex": "",
+    "show_memory": False,
+}
 
 
 def as_markup(app, what, name, thing, options, lines):

@@ -8,10 +8,11 @@ import _cli
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from advspur.attacks import check_perturbation
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PLACEHOLDER = re.compile(r"^[A-Z_]+$|NAME|\.\.\.|\$")  # DIR, configs/NAME.py, configs/$c.py
 
@@ -46,6 +47,10 @@ def test_there_are_commands():
 def test_a_command_names_what_is_there(page, script, arguments):
     assert (ROOT / script).is_file()
     words = shlex.split(arguments, comments=True)
+    files = script, "scripts/_cli.py", "scripts/_processes.py"
+    known = "".join((ROOT / file).read_text() for file in files)
+    for flag in re.findall(r"--(?!config\.)([a-z_]+)", " ".join(words)):
+        assert re.search(rf"""["'](--)?(no)?{flag}["']""", known), f"{script} has no flag --{flag}"
     configs = re.findall(r"--config[= ](\S+)", " ".join(words))
     if not configs or PLACEHOLDER.search(configs[0]):
         return
@@ -73,13 +78,74 @@ def test_links_lead_somewhere(page):
             assert anchor in slugs, target
 
 
-def test_the_python_of_readme_runs():
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    names = {}
-    for block in blocks:
-        exec(block, names)
-    assert len(blocks) == 2
+def theory_names():
+    """What the last block of docs/theory.md takes as given."""
+    features = np.random.default_rng(0).normal(size=(400, 3))
+    labels = features @ [1.0, 0.5, 0.0] + 0.1 * features[:, 2]
+    return {"features": features, "labels": labels, "mask": np.array([False, False, True])}
+
+
+def write_boxed(folder):
+    """The folder of images that docs/own_data.md adds masks to."""
+    (folder / "boxed" / "val" / "n01440764").mkdir(parents=True)
+    image = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    image.save(folder / "boxed" / "val" / "n01440764" / "a.JPEG")
+
+
+def python_of(page):
+    """(code, whether it is marked as not run) of each block of Python of a page."""
+    blocks = re.findall(
+        r"(<!-- not run: [^\n]+ -->\n\n)?^```python\n(.*?)^```", page.read_text(), re.M | re.S
+    )
+    return [(code, bool(mark)) for mark, code in blocks]
+
+
+@pytest.mark.parametrize("name", ["README", "models", "own_data", "theory"])
+def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
+    page = ROOT / ("README.md" if name == "README" else f"docs/{name}.md")
+    write_boxed(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = theory_names()
+    before = jax.config.jax_enable_x64
+    try:
+        for code, is_marked in python_of(page):
+            if not is_marked:
+                exec(code, names)
+    finally:
+        jax.config.update("jax_enable_x64", before)  # theory.md turns it on
+    EXPECTED[name](names)
+
+
+def of_readme(names):
     assert bool(names["best"].converged) and names["robust"].shape == (16,)
+
+
+def of_models(names):
+    images = np.full((2, 32, 32, 3), 0.5, np.float32)
+    for make in ("network", "linear"):
+        assert names[make]().logits(images).shape == (2, 10)
+    assert names["network"]().features(images).shape == (2, 16)
+
+
+def of_own_data(names):
+    (path,) = Path("boxed").glob("*/*/*_mask.png")
+    mask = np.asarray(Image.open(path)) > 0
+    assert mask.shape == (40, 60) and mask[10:30, 15:45].all() and mask.sum() == 20 * 30
+
+
+def of_theory(names):
+    assert names["best"].theta.dtype == np.float64 and bool(names["best"].converged)
+    assert names["predicted"].nfs.shape == (3,)
+    reliance = names["reliance"].nfs
+    assert np.all(reliance.low <= reliance.value) and np.all(reliance.value <= reliance.high)
+
+
+EXPECTED = {"README": of_readme, "models": of_models, "own_data": of_own_data, "theory": of_theory}
+
+
+def test_every_block_of_python_is_run_or_says_why_not():
+    pages = {p.stem for p in PAGES if any(not is_marked for _, is_marked in python_of(p))}
+    assert pages == {*EXPECTED, "CONTRIBUTING"}
 
 
 def test_the_examples_of_contributing_run(tmp_path):

@@ -1,0 +1,60 @@
+"""The tutorials run as a reader runs them, and show what their text says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TUTORIALS = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
+
+
+def numbers(pattern, text):
+    return [float(x) for x in re.search(pattern, text).groups()]
+
+
+def background(out):
+    """The interval of the gap excludes 0: this model looks at the background."""
+    _, low, _ = numbers(r"^background_gap +(\S+)  \[(\S+), (\S+)\]", out)
+    assert low > 0
+
+
+def linear_theory(out):
+    """The simulation agrees with the exact loss, and reliance grows with the budget."""
+    simulated, error, exact = numbers(r"simulated (\S+) ± (\S+), exact (\S+)", out)
+    assert abs(simulated - exact) < 4 * error + 1e-4
+    nfs = [float(x) for x in re.findall(r"θ = .*NFS = (\S+),", out)]
+    assert len(nfs) == 3 and nfs == sorted(nfs) and nfs[0] == 0 < nfs[1]
+    before, below, at = (float(x) for x in re.findall(r"w = .*NFS = (\S+)", out))
+    assert before > below > at == 0
+
+
+def robust_training(out):
+    """Under the largest attack the robust network is the more accurate one."""
+    found = re.findall(r"^(\w+) +accuracy under PGD.*: (\S+) (\S+) (\S+)$", out, re.M)
+    accuracy = {name: [float(x) for x in of_name] for name, *of_name in found}
+    assert accuracy["robust"][2] > accuracy["standard"][2] + 0.05
+    assert len(re.findall(r"background gap .* points \[", out)) == 2
+
+
+def the_paper(out):
+    """All models and data sets are listed, with the passes that a model takes."""
+    assert len(re.findall(r"^(?:missing|present)  resnet\S+ckpt", out, re.M)) == 22
+    assert len(re.findall(r"^(?:missing|present) ", out, re.M)) == 22 + 9
+    assert re.search(r"^imagenet_c +3,750,000 passes:", out, re.M)
+
+
+@pytest.mark.parametrize("check", [background, linear_theory, robust_training, the_paper])
+def test_a_tutorial_runs(check, tmp_path):
+    command = [sys.executable, str(TUTORIALS / f"{check.__name__}.py")]
+    env = os.environ | {"MPLBACKEND": "Agg", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    check(done.stdout)
+
+
+def test_every_tutorial_is_tested():
+    names = {path.stem for path in TUTORIALS.glob("*.py")}
+    assert names == {"background", "linear_theory", "robust_training", "the_paper"}
