@@ -8,7 +8,7 @@ The parts are imported on first use, so ``import advspur`` stays light:
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PARTS = (
     "attacks",
