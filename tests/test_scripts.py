@@ -192,8 +192,8 @@ def test_suite_is_reproduced_resumed_and_then_left_alone(run, tmp_path):
     assert "report.html: 3 models, 219 new numbers" in out
     records = tmp_path / "suite" / "records.jsonl"
     page = (tmp_path / "suite" / "report.html").read_text()
-    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 9
-    assert page.count("data:image/png;base64,") == 9
+    assert len(list((tmp_path / "suite" / "figures").glob("*.png"))) == 10
+    assert page.count("data:image/png;base64,") == 10
     for model in ("standard_seed0", "l2_eps0.5_seed0", "rest_only_l2_seed0"):
         assert f"<summary>{model}</summary>" in page
 
