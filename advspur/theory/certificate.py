@@ -41,7 +41,7 @@ def duality_gap(theta, model, epsilon, *, p, budget_weights=None):
 
 
 def kink_direction(problem, direction):
-    """`direction` at the length that the dual point of theta = theta_opt, s = 0 needs."""
+    """Scale `direction` to the dual point of theta = theta_opt, s = 0."""
     length = jnp.sqrt(dot(direction, matvec(problem.covariance, direction)))
     return direction * jnp.minimum(problem.epsilon / C1, 1 / jnp.where(length > 0, length, 1))
 

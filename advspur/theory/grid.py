@@ -1,4 +1,4 @@
-"""Many budgets for many models: each model's path is made once, then every epsilon is a lookup."""
+"""Solve many budgets for many models: one path for each model, then one lookup per epsilon."""
 
 import functools
 import math
@@ -22,8 +22,8 @@ SMALL = (16, 256)  # models and budgets in one call for small grids: all of them
 def solve_grid(models, epsilons, *, p, progress=None):
     """The minimisers of n models, each at e budgets, in blocks of bounded memory.
 
-    The blocks are of one shape (one compilation), split over all local devices; progress.advance
-    is told the number of problems of each. The models' arrays have a leading axis of n.
+    All blocks have one shape (one compilation) and are split over the local devices;
+    progress.advance receives the size of each. The models' arrays have a leading axis of n.
 
     Returns: dict of NumPy arrays theta [n, e, m], loss, nfs, gap, converged [n, e].
     """

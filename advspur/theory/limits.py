@@ -1,7 +1,7 @@
-"""Closed forms: where the minimiser collapses, and what happens on the way there.
+"""Closed forms for the collapse of the minimiser and for the phases before it.
 
-Each follows from the path alone; `budget.attack_budget` says which epsilon belongs to a point of
-it. Derivations in docs/theory.md.
+Each follows from the path alone; `budget.attack_budget` gives the epsilon of a point on it.
+Derivations in docs/theory.md.
 """
 
 import functools
@@ -29,8 +29,8 @@ def collapse_radius(model, *, p, budget_weights=None):
     """epsilon_0: theta = 0 minimises the adversarial loss exactly if epsilon >= epsilon_0.
 
     ||D^-1 covariance theta_opt||_p / (c1 sqrt(theta_opt' covariance theta_opt + noise_std^2)), with
-    the attack's own norm p in [1, inf] and D = 1, or diag(budget_weights). Infinite where a feature
-    that tells of Y is not attacked.
+    the attack's norm p in [1, inf] and D = 1, or diag(budget_weights). Infinite if a feature
+    correlated with Y is not attacked.
     """
     model = check_model(model)
     b = model.covariance @ model.theta_opt
@@ -72,7 +72,7 @@ def critical_spurious_scale(model):
     The path of the core features alone stays that of the whole as long as |h_j| <= kappa for the
     spurious j, h = covariance (theta_opt - theta), and a factor r multiplies h_j by r: it is the
     min of kappa / max_j |h_j| over the breakpoints. For the paper's model with theta_opt =
-    (1, t, 0, 0, 0), 0 < t <= 1, it is 0.6 sqrt(1.25 (1 + 2 eta^2)) / eta. NaN where theta_opt is
+    (1, t, 0, 0, 0), 0 < t <= 1, it is 0.6 sqrt(1.25 (1 + 2 eta^2)) / eta. NaN if theta_opt is
     not 0 on S: such features are used at any scale.
     """
     path = regularization_path(restrict_to_core(model), p=math.inf)

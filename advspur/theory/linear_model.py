@@ -143,14 +143,14 @@ def norm_fraction_spurious(theta, is_spurious):
 
 
 def restrict_to_core(model, *, barred=None):
-    """The model as seen by one that uses the core features only (theta_S = 0).
+    """Return the model restricted to the core features (theta_S = 0).
 
-    Its minimisers have theta_S = 0 and its losses there are those of `model`. If theta_opt is 0
-    on S, only the covariance changes: the block of C, and S made independent of everything.
-    Else what X_C tells of <X_S, theta_opt> joins theta_opt, the rest joins the noise.
+    Its minimisers have theta_S = 0, where its losses equal those of `model`. S becomes independent
+    of everything. If theta_opt is not 0 on S, the regression of <X_S, theta_opt> on X_C joins
+    theta_opt, and the residual joins the noise.
 
     Args:
-      barred: [m] bool, features to bar in place of S; None: those of S.
+      barred: [m] bool, the features to exclude; None: S.
     """
     covariance, theta_opt, noise_std, is_spurious = model
     barred = is_spurious if barred is None else barred
@@ -167,7 +167,7 @@ def restrict_to_core(model, *, barred=None):
 
 
 def check_facts(eta, spurious_scale, noise_std, theta_opt):
-    """What one or many of the paper's models are made of is finite and of its sign."""
+    """Check that the parameters of the paper's models are finite and have a valid sign."""
     for name, x in (("eta", eta), ("spurious_scale", spurious_scale), ("theta_opt", theta_opt)):
         check_finite(name, x)
     check_nonnegative("noise_std", noise_std)
@@ -176,7 +176,7 @@ def check_facts(eta, spurious_scale, noise_std, theta_opt):
 
 
 def check_model(model):
-    """The model as arrays of one float dtype, if it makes sense."""
+    """Return the model as arrays of one float dtype; raise InputError if it is invalid."""
     covariance, theta_opt = float_arrays(*model[:2])
     noise_std = jnp.asarray(model.noise_std).astype(covariance.dtype)
     is_spurious = jnp.asarray(model.is_spurious)
@@ -212,7 +212,7 @@ def check_model(model):
 
 
 def check_weights(weights, num_features, dtype):
-    """(the budget weights as an array [m], whether some may be 0 or inf)."""
+    """Return (budget weights [m], whether any may be 0 or inf)."""
     weights = jnp.asarray(weights, dtype)
     require(
         weights.shape == (num_features,),
@@ -238,7 +238,7 @@ def float_arrays(*values):
 
 
 def check_finite(name, value):
-    """`value` (a number or an array) has no NaN and no infinity."""
+    """Raise InputError if `value` (a number or an array) contains NaN or infinity."""
     if is_concrete(value):
         bad = "contains NaN or infinity" if np.ndim(value) else f"= {value}: it must be finite"
         require(np.all(np.isfinite(np.asarray(value))), f"{name} {bad}")

@@ -1,7 +1,7 @@
-"""How much more of the budget the spurious features must get for robust training to leave them.
+"""The budget on the spurious features at which robust training stops using them.
 
-The weight w is the budget of each spurious feature where a core feature has 1: `budget_weights`
-of 1 on C and w on S. Derivations in docs/theory.md.
+The weight w is the budget of each spurious feature relative to a core feature: `budget_weights`
+are 1 on C and w on S. Derivations in docs/theory.md.
 """
 
 import functools
@@ -90,8 +90,8 @@ def break_even_budget(model, *, p, weight=math.inf):
     """The budget below which attacking S more lowers the clean loss, and above which it does not.
 
     epsilon at which the minimisers under `weight` on S and under the uniform attack have the same
-    `standard_loss`. NaN where the former is never lower, as where theta_opt is not 0 on S or robust
-    training uses no spurious feature anyway.
+    `standard_loss`. NaN if the former is never lower, for example if theta_opt is not 0 on S or
+    robust training uses no spurious feature.
 
     Args:
       p: norm of the attack, in [1, inf].
@@ -169,11 +169,11 @@ class WeightSweep(NamedTuple):
 
 
 def sweep_budget_weights(model, weights, epsilons, *, p, progress=None):
-    """What attacking the spurious features more, or less, does to reliance and to losses.
+    """Sweep the attack weight of the spurious features; return reliance and losses.
 
     Args:
       model: GaussianLinearModel of m features.
-      weights: [w] >= 0, budgets of a spurious feature where a core feature has 1; 0 and inf are the
+      weights: [w] >= 0, budgets of a spurious feature relative to a core feature; 0 and inf are the
         limits (not attacked, not used).
       epsilons: [e] > 0.
       p: norm of the attack, in [1, inf].

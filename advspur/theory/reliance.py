@@ -1,7 +1,6 @@
-"""What a fitted Gaussian linear model says of adversarial training, with 95% intervals.
+"""Predict adversarial training from a fitted Gaussian linear model, with 95% intervals.
 
-Everything is estimated again on resampled examples; how the intervals are made of that is said
-at each function below, and how often they hold the truth in docs/results.md.
+All quantities are bootstrapped over the examples. docs/results.md reports the coverage.
 """
 
 import functools
@@ -15,12 +14,8 @@ import numpy as np
 from advspur._checks import check_count, check_nonnegative, check_norm, require
 from advspur.intervals import CONFIDENCE, Estimate
 from advspur.norms import lp_norm
+from advspur.theory import limits
 from advspur.theory.estimate import estimate
-from advspur.theory.limits import (
-    collapse_radius,
-    critical_spurious_scale,
-    epsilon_of_first_reliance,
-)
 from advspur.theory.linear_model import C1, norm_fraction_spurious, restrict_to_core
 from advspur.theory.prescription import core_ratios, least_weight
 from advspur.theory.solve import minimize_adversarial_loss
@@ -45,15 +40,14 @@ class Reliance(NamedTuple):
 def estimate_reliance(fit, epsilons, key, *, p, num_resamples=1000):
     """NFS, collapse, first reliance and protective weights of a GaussianFit, with intervals.
 
-    The values are those of `fit.model`; the intervals are bootstrapped over the examples, with
-    shrinkage as in the fit, which they do not correct for what it biases.
+    The values are those of `fit.model`; the intervals are bootstrapped over the examples. Shrinkage
+    is as in the fit; the intervals do not correct its bias.
 
     Args:
-      fit: of `fit_gaussian_linear_model`. Where it is not `core_only`, its theta_opt is never
-        exactly 0 on S: first reliance would be 0 whatever the data say, and no weight is enough
-        for all budgets, so that both are NaN here.
+      fit: from `fit_gaussian_linear_model`. Unless it is `core_only`, its theta_opt is never
+        exactly 0 on S, so first reliance and the uniform weight carry no information and are NaN.
       epsilons: [e] > 0, in the units of the features.
-      key: of the resamples.
+      key: JAX random key for the resamples.
       p: norm of the attack, in [1, inf].
     Returns: Reliance.
     """
@@ -113,7 +107,7 @@ def _predict(models, epsilons, *, p, core_only):
         core, spurious = restrict_to_core(model), model.is_spurious
         budgets = epsilons
         if p == math.inf and core_only:
-            more = collapse_radius(core, p=p) * jnp.array(SHARES, epsilons.dtype)
+            more = limits.collapse_radius(core, p=p) * jnp.array(SHARES, epsilons.dtype)
             budgets = jnp.concatenate([epsilons, more])
         both = jax.tree.map(lambda *parts: jnp.stack(parts), model, core)
 
@@ -138,8 +132,8 @@ def _predict(models, epsilons, *, p, core_only):
             found["ratios"] = ratios[:e]
             if core_only:
                 found["profile"] = ratios[e:].reshape(-1)
-                found["uniform"] = 1 / critical_spurious_scale(model)
-                found["first"] = epsilon_of_first_reliance(model)
+                found["uniform"] = 1 / limits.critical_spurious_scale(model)
+                found["first"] = limits.epsilon_of_first_reliance(model)
         return found
 
     return jax.vmap(one)(models)

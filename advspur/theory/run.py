@@ -1,6 +1,6 @@
-"""The sweeps of a config, as files theory_<figure>.npz: nfs, scale, shift, weights.
+"""Run the sweep of a config and write theory_<figure>.npz: nfs, scale, shift or weights.
 
-Every file holds its axes beside its arrays; `advspur.report` draws them.
+Each file contains its axes and arrays; `advspur.report` draws them.
 """
 
 import functools
@@ -11,23 +11,16 @@ import jax
 import numpy as np
 
 from advspur._checks import check_choice, check_count, check_nonnegative, check_seed, require
-from advspur.theory import limits
+from advspur.theory import limits, sweeps
 from advspur.theory.linear_model import gaussian_linear_model, restrict_to_core
 from advspur.theory.prescription import sweep_budget_weights
 from advspur.theory.shift import READINGS
-from advspur.theory.sweeps import (
-    paper_models,
-    radii,
-    sweep_distribution_shift,
-    sweep_nfs,
-    sweep_nfs_over_scale,
-)
 
 
 def run_sweeps(config, directory, progress=None):
-    """Sweep what a config of configs/theory_*.py names; the path of its file in `directory`.
+    """Run the sweep of a config (configs/theory_*.py) and return the path of its file.
 
-    progress.advance is told the numbers of problems solved.
+    progress.advance receives the number of problems solved.
     """
     check_config(config)
     arrays = FIGURES[config.figure](config, progress)
@@ -47,7 +40,7 @@ def run_sweeps(config, directory, progress=None):
 
 
 def check_config(config):
-    """Raise InputError for values that no sweep can have."""
+    """Raise InputError if the config has invalid values."""
     check_choice("figure", config.figure, FIGURES)
     for name, value in config.items():
         if isinstance(value, tuple):
@@ -74,7 +67,7 @@ def check_config(config):
 
 
 def num_problems(config):
-    """How many minimisers the sweep of `config` needs: the units of its progress."""
+    """Return the number of minimisers in the sweep, the units of its progress."""
     if config.figure == "scale":
         return len(config.etas) * config.scales[2] * config.num_epsilons
     rows = 2
@@ -87,11 +80,11 @@ def num_problems(config):
 
 def _nfs(config, progress):
     etas, scale, facts = config.etas, config.spurious_scale, _facts(config)
-    models = paper_models(etas, [scale] * len(etas), **facts)
+    models = sweeps.paper_models(etas, [scale] * len(etas), **facts)
     facts |= {"spurious_scale": scale, "progress": progress}
     parts = []
     for p in config.norms:
-        sweep = sweep_nfs(etas, _budgets(config, models, p), p=p, **facts)
+        sweep = sweeps.sweep_nfs(etas, _budgets(config, models, p), p=p, **facts)
         limit = jax.jit(jax.vmap(functools.partial(limits.limit_nfs, p=p)))(models)
         parts.append(sweep._asdict() | {"limit_nfs": limit})
     onset = jax.jit(jax.vmap(limits.plateau_onset))(models)
@@ -103,10 +96,10 @@ def _scale(config, progress):
     facts = _facts(config)
     scales = np.linspace(*config.scales)
     etas, cells = np.array(config.etas), len(config.etas) * len(scales)
-    models = paper_models(np.repeat(etas, len(scales)), np.resize(scales, cells), **facts)
+    models = sweeps.paper_models(np.repeat(etas, len(scales)), np.resize(scales, cells), **facts)
     epsilons = _budgets(config, models, math.inf)
-    sweeps = [
-        sweep_nfs_over_scale(scales, epsilons, eta=eta, progress=progress, **facts)._asdict()
+    parts = [
+        sweeps.sweep_nfs_over_scale(scales, epsilons, eta=eta, progress=progress, **facts)._asdict()
         for eta in config.etas
     ]
     a, b = len(etas), len(scales)
@@ -114,7 +107,7 @@ def _scale(config, progress):
     both = limits.phase_diagram(  # in one call, which costs less to compile than two
         np.append(etas, phase_etas), np.append(scales, phase_scales), **facts
     )
-    return _stack(sweeps) | {
+    return _stack(parts) | {
         "norm": math.inf,
         "etas": etas,
         "scales": scales,
@@ -136,10 +129,12 @@ def _shift(config, progress):
     for number, reading in enumerate(READINGS):
         parts = []
         for i, (p, scale) in enumerate(zip(config.norms, config.scales, strict=True)):
-            budgets = _budgets(config, paper_models([config.eta], [scale], **facts), p)
+            budgets = _budgets(config, sweeps.paper_models([config.eta], [scale], **facts), p)
             options |= {"key": jax.random.fold_in(key, 10 * number + i), "reading": reading}
             share = budgets * config.largest_share
-            sweep = sweep_distribution_shift(share, stds, p=p, spurious_scale=scale, **options)
+            sweep = sweeps.sweep_distribution_shift(
+                share, stds, p=p, spurious_scale=scale, **options
+            )
             parts.append(sweep._asdict())
             if progress is not None and number == 0:
                 progress.advance(2 * config.num_epsilons)
@@ -183,7 +178,7 @@ def _facts(config):
 
 def _budgets(config, models, p):
     """num_epsilons budgets from 0 to the largest collapse radius of the models."""
-    return np.linspace(0, float(radii(models, p=p).max()), config.num_epsilons)
+    return np.linspace(0, float(sweeps.radii(models, p=p).max()), config.num_epsilons)
 
 
 def _stack(parts):

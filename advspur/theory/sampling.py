@@ -54,8 +54,8 @@ def minimize_empirical_adversarial_loss(x, y, epsilon, *, p, budget_weights=None
       y: [n].
       budget_weights: [m], positive and finite: ||D theta||_q takes the place of ||theta||_q, see
         `adversarial_loss`.
-    Returns: (theta [m], loss, smoothing: what the last smoothing can have cost; infinite where
-      Newton's method did not settle).
+    Returns: (theta [m], loss, smoothing: a bound on its cost in loss; infinite if
+      Newton's method did not converge).
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
