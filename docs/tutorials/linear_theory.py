@@ -124,7 +124,7 @@ print(f"fastest growth: {rates.max():.3f} per unit of ε, at ε = {epsilons[rate
 
 scaled = theory.gaussian_linear_model(0.5, spurious_scale=3.0)
 w = theory.protective_weight(scaled, 0.75, p=math.inf)
-for factor in (1.0, 0.9 * w, w):
+for factor in (1.0, 0.9 * w, 1.1 * w):
     weights = jnp.where(scaled.is_spurious, factor, 1.0)
     best = theory.minimize_adversarial_loss(scaled, 0.75, p=math.inf, budget_weights=weights)
     nfs = theory.norm_fraction_spurious(best.theta, scaled.is_spurious)
