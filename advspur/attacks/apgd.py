@@ -63,7 +63,9 @@ def apgd(
 ):
     """Return adversarial images in the l_p ball around `images`.
 
-    Args: as in `pgd`, except
+    Arguments as in `pgd`, except:
+
+    Args:
       logits_fn: with `num_samples`, (images, key) -> logits.
       num_steps: gradient evaluations after the first, over all stages.
       targets: [n] int; the classes that a targeted loss aims at. Any wrong class is a success.

@@ -99,7 +99,9 @@ def security_curve(
 ):
     """Run AutoAttack at several budgets; an image lost at one budget counts as lost at larger ones.
 
-    Args: as in `pgd`, except
+    Arguments as in `pgd`, except:
+
+    Args:
       logits_fn: with `version="rand"`, (images, key) -> logits, with one key per batch. A method of
         a pytree (such as `Classifier.logits`) is compiled once for all models of its kind.
       key: PRNG key; None: jax.random.key(0). The attacks on an image depend only on the key and on

@@ -40,7 +40,9 @@ def fab(
 ):
     """Return the nearest misclassified images found, in the l_p distance to `images`.
 
-    Args: as in `pgd`, except
+    Arguments as in `pgd`, except:
+
+    Args:
       key: needed only for restarts, since the first start is the image.
       epsilon: the largest distance that counts, a number or [n]; None: any.
       num_steps: iterations of one forward pass and one gradient (without `targets`: one gradient

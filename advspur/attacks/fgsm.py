@@ -40,7 +40,9 @@ def fgsm(
 ):
     """Return images [n, h, w, c] one gradient step away from `images` with noise.
 
-    Args: as in `pgd`, except
+    Arguments as in `pgd`, except:
+
+    Args:
       p: 2 or inf.
       method: "fgsm_rs" or "n_fgsm".
     """

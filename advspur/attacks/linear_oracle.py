@@ -36,7 +36,9 @@ def linear_logits(weights, bias):
 def worst_case(weights, bias, images, labels, *, p, epsilon, bounds=(0.0, 1.0)):
     """Return the images of largest margin max_{k != label} logits_k - logits_label in ball and box.
 
-    Args: as in `pgd`, and
+    Arguments as in `pgd`, and:
+
+    Args:
       weights: [h, w, c, num_classes].
       bias: [num_classes].
     Returns: [n, h, w, c]; an image can be attacked if and only if its worst case is misclassified.

@@ -28,7 +28,9 @@ TINY = 1e-12
 def square(logits_fn, images, labels, key, *, p, epsilon, num_queries=5000, bounds=(0.0, 1.0)):
     """Return adversarial images in the l_p ball, found by random search.
 
-    Args: as in `pgd`, except
+    Arguments as in `pgd`, except:
+
+    Args:
       logits_fn: need not be differentiable.
       num_queries: forward passes after the first; the search ends once all are misclassified.
     Returns:

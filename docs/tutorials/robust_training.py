@@ -22,11 +22,13 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for configs/ of the repository
+import advspur
 from advspur import attacks, data, models
 from advspur.benchmarks import BENCHMARKS
 from advspur.measures.regions import margin_gradient
 from advspur.training import train
+
+sys.path.insert(0, str(Path(advspur.__file__).parents[1]))  # the repository, for its configs
 from configs import quickstart
 
 folder, networks = Path(tempfile.mkdtemp()), {}
