@@ -109,7 +109,7 @@ def _cues(config):
 
 
 def _agree(a, b):
-    """Whether two contents are the same but for rounding."""
+    """Whether two contents are equal up to rounding."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_agree(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):

@@ -33,7 +33,7 @@ TOLERANCE = 0.002  # of an accuracy, in warnings
 
 
 class AttackCost(NamedTuple):
-    """What an attack left robust and what it cost; for APGD-CE with the monotonicity check."""
+    """The images that an attack left robust, and its cost; APGD-CE also checks monotonicity."""
 
     name: str
     robust_accuracy: float  # after this attack and those before it

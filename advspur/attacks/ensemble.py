@@ -40,7 +40,7 @@ class Member(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What all attacks at all budgets have in common."""
+    """The arguments common to all attacks at all budgets."""
 
     logits_fn: object  # a pytree: images -> logits, or (images, key) -> logits
     images: np.ndarray

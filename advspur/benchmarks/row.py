@@ -25,7 +25,7 @@ PROTOCOL = frozenset(
 
 
 class Plan(NamedTuple):
-    """What is measured on a row."""
+    """The data, options and measures of a row, checked."""
 
     parts: dict  # {part: Table}, all of them
     options: dict  # nested as `Benchmark.defaults`, complete

@@ -22,7 +22,7 @@ CELEBA = "list_attr_celeba"
 
 
 class Rows(NamedTuple):
-    """What a table, or a folder, says about n images."""
+    """The rows of a table or a folder: what it says about n images."""
 
     source: Path  # the table, or the folder
     root: Path  # the folder that file names are relative to

@@ -36,7 +36,7 @@ VERDICTS = {  # as written in a sentence, for one and for several
 
 
 class Answer(NamedTuple):
-    """What the first screen says, and how to draw its figure."""
+    """The text of the first screen, and a function that draws its figure."""
 
     question: str
     word: str
@@ -170,7 +170,7 @@ def tally(findings):
 
 
 def _of_models(suite):
-    """What the evidence says of models of unknown training, or of those that compare with none."""
+    """Describe models of unknown training, or those without another to compare with."""
     measured, names = evidence(suite), judged_models(suite)
     if not names:
         return Answer(HERE, "Nothing to test.", "There is no model and no statement here.")

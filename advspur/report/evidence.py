@@ -29,7 +29,7 @@ def evidence(suite):
 
 
 def points_to(suite, headline, name):
-    """What one number says of a model: SPURIOUS, CORE or UNCLEAR; "" where it is not there.
+    """Return SPURIOUS, CORE or UNCLEAR, what one number points to; "" if it is not recorded.
 
     A gap and a relative sensitivity are held against 0, deep NFS against the share of the area
     that is off the core, which it would be if all pixels counted alike.

@@ -122,7 +122,7 @@ def own_figures(suite):
 
 
 def _protocol(suite, headline):
-    """What the records say of how a number was taken, all readings where models differ."""
+    """Describe how a number was measured, by its records: all options if models differ."""
     found = [r for m in suite.models for r in suite.matching(headline, m.name)]
     size = f"n = {span((r.num_examples for r in found), 'd')}"
     readings = dict.fromkeys(options_label(r.options) for r in found)

@@ -117,8 +117,8 @@ def write_report(directory):
         **shown,
     )
     write_whole(directory / "records.csv", _csv(numbers))
-    told = [{"section": s} | f._asdict() for s, found in claims.items() for f in found]
-    write_whole(directory / "claims.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    rows = [{"section": s} | f._asdict() for s, found in claims.items() for f in found]
+    write_whole(directory / "claims.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     path = directory / "report.html"
     write_whole(path, page)
     return path
@@ -135,7 +135,7 @@ def _image(note, title, path, caption, rows=()):
 
 
 def _with_claims(figures, trends):
-    """The figures with (number, Finding) of what is judged from each; the rest under no figure."""
+    """Add to each figure the (number, Finding)s judged from it; the rest come last, without one."""
     left = dict(enumerate(trends))
     for figure in figures:
         figure["claims"] = [(n, f) for n, f in left.items() if f.row in figure["rows"]]
@@ -190,7 +190,7 @@ def _cost(records):
 
 
 def _percent(number):
-    """The value and the interval of a Record or Estimate as shown."""
+    """(value, interval) of a Record or Estimate, as shown."""
     value, low, high = (f"{100 * x:.1f}" for x in (number.value, number.low, number.high))
     return value, f"[{low}, {high}]"
 

@@ -197,8 +197,8 @@ def _between(gap, nfs, one, other):
     def agree(gap, nfs):
         measured = gap[:, :, one, None] - gap[:, :, None, other]
         predicted = (nfs[:, :, one, None] - nfs[:, :, None, other])[..., None]
-        told = np.broadcast_to((predicted != 0) & np.isfinite(predicted), measured.shape)
-        return mean_known(np.where(told, measured * predicted > 0, np.nan))
+        is_predicted = np.broadcast_to((predicted != 0) & np.isfinite(predicted), measured.shape)
+        return mean_known(np.where(is_predicted, measured * predicted > 0, np.nan))
 
     e = resampled(agree, gap, nfs)
     verdict = "holds" if e.low > HALF else "fails" if e.high < HALF else "open"
@@ -235,8 +235,8 @@ def prediction_table(comparison):
     rows = []
     for (name, facts), nfs, gap in both:
         half = [_number(norm["half_budget"]) for norm in facts["norms"]]
-        told = ["θ = 0" if math.isnan(n) else f"{n:.3f}" for n in nfs]
-        cells = [f"{n} → {100 * g:.0f}" for n, g in zip(told, gap, strict=True)]
+        shown = ["θ = 0" if math.isnan(n) else f"{n:.3f}" for n in nfs]
+        cells = [f"{n} → {100 * g:.0f}" for n, g in zip(shown, gap, strict=True)]
         rows.append((name, cells, ["–" if math.isnan(b) else f"{b:.3g}" for b in half]))
     return rows
 

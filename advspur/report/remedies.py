@@ -22,7 +22,7 @@ from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, nu
 
 SAME_BUDGET = 0.02  # relative
 UNCORRELATED = "uncorrelated"  # the part whose backgrounds tell nothing
-GAPS = ("background_gap", "majority_minority_gap")  # the first that is recorded tells reliance
+GAPS = ("background_gap", "majority_minority_gap")  # reliance is the first that is recorded
 FIRST = "adam"  # of the probes
 REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
 CAPTION = (

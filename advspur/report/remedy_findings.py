@@ -105,12 +105,14 @@ def _prescribed(remedies, base):
         core, rest = remedies.kinds[index].weights
         if of == base and remedies.kinds[index].is_weighted:
             path[rest / core if core else math.inf] = index
-    told = {ratio: _says(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())}
-    least = (told[1.0] or {}).get("protective_weight")
-    if len(path) < 3 or least is None or not all(told.values()) or max(path) < least:
+    theory = {
+        ratio: _says(remedies, remedies.kinds[index]) for ratio, index in sorted(path.items())
+    }
+    least = (theory[1.0] or {}).get("protective_weight")
+    if len(path) < 3 or least is None or not all(theory.values()) or max(path) < least:
         return
     first = min(ratio for ratio in path if ratio >= least)
-    others = {r: remedies.change("gap", path[r], path[first]) for r in told if r != first}
+    others = {r: remedies.change("gap", path[r], path[first]) for r in theory if r != first}
     verdict = "holds" if all(c.low > -SMALL for c in others.values()) else "open"
     if any(change.high < -SMALL for change in others.values()):
         verdict = "fails"
@@ -122,7 +124,7 @@ def _prescribed(remedies, base):
     listed = [
         f"{r:.2g}: {'–' if of['nfs'] is None else format(of['nfs'], '.3f')}, "
         f"{100 * remedies.level('gap', path[r]).value:.1f}"
-        for r, of in told.items()
+        for r, of in theory.items()
     ]
     best = min(others, key=lambda r: others[r].value)
     detail = f"Ratio: NFS predicted, gap measured: {'; '.join(listed)}. "
@@ -172,7 +174,7 @@ def _differences(remedies, index, other):
 
 
 def _says(remedies, kind):
-    """What the theory says of a kind's attack; None where it says nothing."""
+    """Return the theory's prediction for the attack of a kind, or None."""
     for said in remedies.prescribed:
         budget = number(said["p"]), said["epsilon"], tuple(said["region_weights"])
         if budget == (kind.p, kind.epsilon, kind.weights):

@@ -194,7 +194,7 @@ def training_label(p):
 
 
 def recipe_label(recipe):
-    """What a training did for its reliance, the `recipe` of records, as shown; "" for nothing."""
+    """Describe a `recipe` of records, the remedies used in training; "" for none."""
     found = []
     if "region_weights" in recipe:
         found.append("object : rest = {:g} : {:g}".format(*recipe["region_weights"]))

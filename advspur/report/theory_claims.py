@@ -134,7 +134,7 @@ def _shift_claims(a):
 
 
 def _weight_claims(a):
-    """What docs/theory.md derives of weights, cell by cell; none of it is in the paper."""
+    """Check what docs/theory.md derives about weights, cell by cell; it is not in the paper."""
     weights, one = a["weights"], int(np.flatnonzero(a["weights"] == 1)[0])
     finite, spurious = np.isfinite(weights), a["is_spurious"]
     for i, p in enumerate(a["norms"]):
@@ -150,9 +150,9 @@ def _weight_claims(a):
             yield _everywhere("w", exact, good, alive & apart, axes, note)
         else:
             always = f"{norm}: spurious features are used at every finite weight"
-            # Below rounding nothing can be told: NFS falls as w^(-2 p).
-            told = alive & (a["protective_weight"][i] == math.inf) & finite[:, None]
-            yield _everywhere("w", always, np.nan_to_num(nfs) > 0, told, axes)
+            # Below rounding nothing can be said: NFS falls as w^(-2 p).
+            checked = alive & (a["protective_weight"][i] == math.inf) & finite[:, None]
+            yield _everywhere("w", always, np.nan_to_num(nfs) > 0, checked, axes)
         fewer = f"{norm}: more weight never makes the model more reliant"
         rises = np.diff(np.sqrt(np.nan_to_num(nfs)), axis=0, prepend=math.inf) > TOLERANCE
         yield _everywhere("w", fewer, ~rises, alive, axes)
@@ -225,7 +225,7 @@ def _uses(theta, features):
 
 
 def _plateau(nfs, etas, epsilons, onset):
-    """Where the l1 model has all |θ_i| equal, and how much of its constant part lies there."""
+    """Say from where all |θ_i| of the l1 model are equal, and count the constant steps there."""
     flat = np.abs(np.diff(np.sqrt(nfs), axis=1)) <= TOLERANCE
     past = flat & (epsilons[1][:-1] >= onset[:, None] - TOLERANCE)
     where = ", ".join(f"{o:.4g} (η {e:.4g})" for o, e in zip(onset, etas[1], strict=True))
@@ -233,7 +233,7 @@ def _plateau(nfs, etas, epsilons, onset):
 
 
 def _left_out(nfs):
-    """What NFS is at η = 0, where the arrays have that."""
+    """Return NFS at η = 0, if the arrays have it."""
     return f" Left out: η = 0, NFS {np.max(np.nan_to_num(nfs)):.3g}." if nfs.size else ""
 
 

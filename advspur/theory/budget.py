@@ -1,7 +1,7 @@
 """The one scalar equation behind every minimiser of the adversarial loss.
 
 A minimiser other than 0 satisfies covariance (theta_opt - theta) = kappa g with g in the
-subdifferential of ||theta||_q: it lies on the regularisation path of that norm, which knows
+subdifferential of ||theta||_q: it is on the regularisation path of that norm, which knows
 nothing of epsilon. With n = ||theta||_q and s = `residual_std`, the point (kappa, s, n) is
 optimal for exactly one budget, `attack_budget`; `path_position` inverts that.
 """

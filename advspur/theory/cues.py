@@ -25,7 +25,7 @@ NUM_BUDGETS = 256  # up to the collapse, at which the reliance is looked up
 
 
 class CueReliance(NamedTuple):
-    """What is predicted of models trained at e budgets.
+    """Predictions for models trained at e budgets.
 
     `protective_weight` is NaN at budget 0, and it and `half_budget` where a cue is not attacked.
     """

@@ -22,7 +22,7 @@ class Normality(NamedTuple):
     """Mardia's measures of n vectors of d entries (Biometrika 57 (1970) 519).
 
     With z the vectors whitened by their covariance (divisor n), b1 = mean_ij <z_i, z_j>^3 and
-    b2 = mean_i <z_i, z_i>^2; of Gaussian vectors both measures are 0 but for sampling.
+    b2 = mean_i <z_i, z_i>^2; of Gaussian vectors both measures are 0 up to sampling.
     """
 
     skewness: jax.Array  # (b1 - d (d+1) (d+2) / n) / d: a mean squared skewness of a direction

@@ -5,7 +5,7 @@ s^2 = a + rho kappa^2. For p = inf (q = 1, the lasso) a face is a support with i
 p = 1 (q = inf) it is a set of features tied at |theta_i| = n with their signs, the rest free.
 
 Two ways to the right face: `active_set` jumps (few steps, at any m, no guarantee), `homotopy`
-walks down the path from the collapse and never fails but for degenerate ties.
+walks down the path from the collapse and fails at degenerate ties only.
 """
 
 import math
@@ -71,7 +71,7 @@ def line_of(face, problem, p):
         norm = (dot(sign, problem.product) - dot(free, tied)) * rho
         slope = (sign - follow) * rho
         origin = free + (sign - follow) * norm
-    # theta_0 = theta_opt but for rounding: v = kappa w keeps all its digits as kappa gets small,
+    # theta_0 = theta_opt up to rounding: v = kappa w keeps all its digits as kappa gets small,
     # and a is the noise alone, which may be 0.
     v = problem.target - origin
     gradient, floor = moments(problem, v)
@@ -85,7 +85,7 @@ def line_of(face, problem, p):
 
 
 def curve(line):
-    """What `budget.path_position` asks of a path, for a straight piece of it."""
+    """The functions that `budget.path_position` needs, for a straight piece of a path."""
 
     def at(tau, state):
         kappa = line.norm / (tau + line.rho)

@@ -118,7 +118,7 @@ def epsilon_of_first_reliance(model):
 
 
 def phase_diagram(etas, scales, *, theta_opt=(1, 1, 0, 0, 0), noise_std=0.1):
-    """Where a linf-robust model of the paper's problem uses its spurious features.
+    """Map where a linf-robust model of the paper's problem uses its spurious features.
 
     Args:
       etas: [a].

@@ -56,7 +56,7 @@ def path_arrays(covariance, target, noise_std, *, p, count=None):
 
     def record(line, face, kappa):
         theta = faces.point(face, line, kappa, p)
-        if p == math.inf:  # what leaves the support here is 0 but for rounding
+        if p == math.inf:  # what leaves the support here is 0 up to rounding
             small = 64 * jnp.finfo(theta.dtype).eps * jnp.max(jnp.abs(theta))
             theta = jnp.where(jnp.abs(theta) > small, theta, 0)
         n, s2 = line.norm - kappa * line.rho, line.floor + line.rho * kappa**2

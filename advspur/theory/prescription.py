@@ -203,7 +203,7 @@ def _weighted(model, weights):
 
 @functools.partial(jax.jit, static_argnames="p")
 def _measured(model, weights, epsilons, theta, *, p):
-    """What a WeightSweep holds beside the outcome of the solver."""
+    """Return what a WeightSweep holds beside the outcome of the solver."""
 
     def cell(theta, epsilon):
         core = spurious_weights(model, 0)

@@ -70,7 +70,7 @@ def minimize_adversarial_loss(model, epsilon, *, p, features="all", budget_weigh
     in vector instructions. theta, loss and what is made of them have derivatives of any order in
     both modes with respect to epsilon, covariance, theta_opt and noise_std, by implicit
     differentiation; at the kinks in epsilon they are those of one side, NaN at epsilon = 0
-    where theta_opt lies on a kink of the norm.
+    if theta_opt is on a kink of the norm.
     """
     model = check_model(model)
     check_norm(p)

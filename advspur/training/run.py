@@ -182,7 +182,7 @@ def peak_memory_mb():
 
 
 def _model_facts(run):
-    """What `models.load` and the records of the model need."""
+    """Return what `models.load` and the records of the model need."""
     config, dataset = run.config, run.dataset
     shapes = config.shapes.to_dict() if config.dataset == "spurious_shapes" else {}
     from_config = ("arch", "stem", "dtype", "dataset", "seed", "best_metric")

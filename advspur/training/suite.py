@@ -212,5 +212,5 @@ def _train_group(runs, per_device):
 
 
 def _stream_key(run):
-    """What the training batches of a run depend on."""
+    """Return what the training batches of a run depend on."""
     return id(run.dataset), run.config.seed, *run.config.background.values()
