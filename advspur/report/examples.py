@@ -17,8 +17,8 @@ BY = ("background_gap", "norm_fraction_spurious", "majority_minority_gap")  # in
 INCHES = 1.5
 CAPTION = "Evenly spaced images, not chosen; green predictions are right, red ones wrong."
 GAP = (
-    "A background gap is the accuracy on {0} minus that on {1}: the same objects, on the "
-    "background of another image of their class and on that of a random class."
+    "A background gap is the accuracy on {0} minus that on {1}: the same objects on other "
+    "backgrounds."
 )
 MASKS = (
     "White: the outline of the core. Maps: the length of the input gradient of the margin, each "
