@@ -60,7 +60,7 @@ def main(flags, *arguments):
         "parameters": f"{count:,}",
         "normalisation": f"{forward.mean}, {forward.std} ({conversion.normalization})",
         "entries": f"{len(conversion.used)} used, {len(conversion.dropped)} dropped by rule",
-        "besides": f"{', '.join(conversion.others) or 'nothing'} (not used)",
+        "other entries": f"{', '.join(conversion.others) or 'nothing'} (not used)",
         "inert": f"{', '.join(conversion.inert) or 'no names'} (neither imported nor called)",
         "trained with": trained_with,
         "written": directory,

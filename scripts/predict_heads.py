@@ -23,7 +23,9 @@ flags.DEFINE_integer("image_size", 32, "Pixels per side of your own images.")
 flags.DEFINE_multi_integer("classes", [0, 1], "Two of the spurious shapes: give the flag twice.")
 flags.DEFINE_integer("num_images", 8000, "Number of spurious shapes, over all classes.")
 flags.DEFINE_integer("num_components", 8, "Principal components of the features.")
-flags.DEFINE_integer("num_directions", 3, "Most spurious directions; those of most variance.")
+flags.DEFINE_integer(
+    "num_directions", 3, "Greatest number of spurious directions; those with most variance stay."
+)
 flags.DEFINE_bool("core_only", False, "Fit theta_opt = 0 on the spurious directions.")
 flags.DEFINE_integer("seed", 0, "Of the halves and the resamples.")
 

@@ -38,12 +38,14 @@ def check_perturbation(adversarial, images, *, p, epsilon, bounds=(0.0, 1.0), bu
         f"the attack left the box: pixels in [{low}, {high}], allowed {list(bounds)}",
     )
     norms = perturbation_norms(adversarial, images, p=p, budget_weights=budget_weights)
-    excess = np.max(norms - np.asarray(epsilon) * (1 + 1e-6), initial=-math.inf)
-    require(
-        excess <= 0,
-        f"the attack left the {norm_name(p)} ball of radius {np.max(epsilon):g}: "
-        f"the largest perturbation is {norms.max(initial=0):.8g}",
-    )
+    budgets = np.broadcast_to(epsilon, norms.shape)
+    excess = norms - budgets * (1 + 1e-6)
+    if np.any(excess > 0):
+        worst = np.argmax(excess)
+        raise InputError(
+            f"the attack left the {norm_name(p)} ball: the perturbation of image {worst} is "
+            f"{norms[worst]:.8g}, its epsilon {budgets[worst]:.8g}"
+        )
 
 
 def perturbation_norms(adversarial, images, *, p, budget_weights=None):

@@ -1,6 +1,8 @@
 """A few images of a data set as one model sees them, saved for the report."""
 
+import hashlib
 import io
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,23 +16,27 @@ from advspur.norms import lp_norm
 from advspur.predict import for_each_example, logits
 
 NUM_EXAMPLES = 4
+EXPLAINED = {"background_gaps", "regions"}  # measures that the images explain
+LONGEST = 80  # characters of a name that its file keeps
 
 
-def save_examples(model, measures, path):
+def save_examples(model, row, plan, folder, name):
     """Write a few evenly spaced images with predictions, input gradients and masks to an npz file.
 
-    The file has `image` [v, n, h, w, 3] uint8, the names `part` [v], `prediction` [v, n] and
-    `label` [n]; and, if the first part has masks, `core` [n, h, w] uint8, as measured, and
-    `gradient` [n, h, w] uint8: the l2 norm over the colours of the margin's gradient, scaled to a
+    The file has the names `benchmark` and `model`; `image` [v, n, h, w, 3] uint8 with the names
+    `part` [v], `prediction` [v, n] and `label` [n]; and `gap`, the two parts of a background gap,
+    if there is one. If the first part has masks: `core` [n, h, w] uint8, as measured, and
+    `gradient` [n, h, w] uint8, the l2 norm over the colours of the margin's gradient, scaled to a
     largest value of 255 per image.
 
     Args:
       model: a Classifier with the classes of the data.
-      measures: {measure: ({part: Table}, its options)}, as in a `Plan`; without regions and
-        background gaps no file is written.
-      path: of the file.
+      row: a Benchmark.
+      plan: its `Plan`. Without masks and without a background gap no file is written.
+      folder: of the row's files, created if necessary.
+      name: of the model, with any characters.
     """
-    tables, of_masks = _tables(measures)
+    tables, gap, of_masks = _tables(row, plan)
     if not tables:
         return
     first = next(iter(tables.values()))
@@ -38,7 +44,7 @@ def save_examples(model, measures, path):
 
     def function(batch, _):
         shown = {"logits": logits(model, batch.image), "label": batch.label, "image": batch.image}
-        if of_masks is not None and batch.mask.shape[1:3] == batch.image.shape[1:3]:
+        if of_masks and batch.mask.shape[1:3] == batch.image.shape[1:3]:
             gradient = lp_norm(margin_gradient(model, batch.image, batch.label), 2, axis=-1)
             largest = jnp.max(gradient, axis=(1, 2), keepdims=True)
             scaled = gradient / jnp.where(largest > 0, largest, 1)
@@ -59,29 +65,42 @@ def save_examples(model, measures, path):
     content = io.BytesIO()
     np.savez_compressed(
         content,
+        benchmark=np.array(row.name),
+        model=np.array(name),
         part=np.array(list(tables)),
+        gap=np.array(gap),
         image=stacked("image"),
         label=names[outcomes[0]["label"]],
         prediction=names[np.minimum(stacked("logits").argmax(-1), len(names) - 1)],
         **{name: outcomes[0][name] for name in ("core", "gradient") if name in outcomes[0]},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content.getvalue())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / f"{file_stem(name)}.npz", content.getvalue())
 
 
-def _tables(measures):
-    """Return ({part: Table} to show, first those with masks; the options of the masks or None)."""
-    tables, of_masks = {}, None
-    if "regions" in measures:
-        parts, options = measures["regions"]
-        tables, of_masks = dict([next(iter(parts.items()))]), Regions(**options).of_masks
-    if "background_gaps" in measures:
-        parts, options = measures["background_gaps"]
-        gap = {options[name]: parts[options[name]] for name in ("same", "rand")}
-        pairs = [t.columns.get("pair") for t in (tables | gap).values()]
+def file_stem(name):
+    """A file name for a model or a benchmark; long names and those with other characters differ by
+    a digest."""
+    stem = re.sub(r"[^\w.@=+-]", "_", name, flags=re.ASCII)[:LONGEST]
+    return stem if stem == name else f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _tables(row, plan):
+    """({part: Table} to show, those of a background gap, options of the masks of the first)."""
+    options = plan.options["regions"]
+    asked = options["parts"] or row.parts(plan.parts)
+    tables = {p: plan.parts[p] for p in asked if p in plan.parts and plan.parts[p].has_mask}
+    tables, of_masks = dict(list(tables.items())[:1]), {}
+    if tables:
+        of_regions = {name: value for name, value in options.items() if name != "parts"}
+        of_masks = Regions(**of_regions).of_masks
+    gap = [plan.options["background_gaps"][name] for name in ("same", "rand")]
+    if all(part in plan.parts for part in gap):
+        others = {part: plan.parts[part] for part in gap}
+        pairs = [table.columns.get("pair") for table in (tables | others).values()]
         if all(pair is not None and np.array_equal(pair, pairs[-1]) for pair in pairs):
-            tables |= gap
-    return tables, of_masks
+            return tables | others, gap, of_masks
+    return tables, [], of_masks
 
 
 def _eight_bit(values):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advspur._checks import check_choice, check_count, require
-from advspur.benchmarks.examples import save_examples
+from advspur.benchmarks.examples import EXPLAINED, save_examples
 from advspur.data.readers import Reader
 from advspur.heads import as_it_is
 from advspur.heads.selection import OPTIONS as OF_HEADS
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     parts: dict  # {part: Table}, all of them
     options: dict  # nested as `Benchmark.defaults`, complete
     measures: dict  # {measure: ({part: Table} that it is made on, its options)}
-    passes: dict  # {"head" and each measure: forward passes, in images}
+    passes: dict  # {"head" and each measure: forward passes of one image}
 
 
 class Benchmark(NamedTuple):
@@ -142,7 +142,7 @@ class Benchmark(NamedTuple):
           key: of heads, noise and attacks.
           measures: names of MEASURES; (): those of the row that the data allow.
           cache_dir: where outcomes of single images are kept; None: nowhere.
-          progress: advanced by the forward passes, in images.
+          progress: advanced by the forward passes of one image.
           options: data={...}, head={...} and a dict for each measure; see `defaults`.
         """
         check_is_model(model)
@@ -160,12 +160,12 @@ class Benchmark(NamedTuple):
     def steps(self, model, plan, measures, *, key, running, examples=None):
         """Yield (measure, its records) for some measures of a `Plan`.
 
-        `examples`: the path of a file to save a few images to, see `save_examples`.
+        `examples`: (folder, the model's name), to save a few images there; see `save_examples`.
         """
         check_count("batch_size", running["batch_size"])
         heads, key = self.head(model, plan.parts, key=key, running=running, **plan.options["head"])
-        if examples is not None:
-            save_examples(heads[0][1], {name: plan.measures[name] for name in measures}, examples)
+        if examples is not None and EXPLAINED.intersection(measures):
+            save_examples(heads[0][1], self, plan, *examples)
         for name in measures:
             measure, (parts, options), records = MEASURES[name], plan.measures[name], []
             call = running | options  # an attack may have its own batch size

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
+from advspur.benchmarks.examples import file_stem
 from advspur.benchmarks.row import Benchmark
 from advspur.data.files import read_bytes
 from advspur.data.image_lists import NAMED
@@ -113,14 +113,13 @@ def evaluate_model(
         return []
     start, measured = time.monotonic(), []
     fields = record_facts(model.facts) | {"benchmark": row.name}
-    names = [quote(name, safe="@ ") for name in (row.name, f"{model.name}.npz")]
     steps = row.steps(
         model.classifier(),
         plan,
         missing,
         key=jax.random.key(seed),
         running={"batch_size": batch_size, "cache_dir": cache_dir, "progress": progress},
-        examples=Path(path).parent.joinpath("examples", *names),
+        examples=(Path(path).parent / "examples" / file_stem(row.name), model.name),
     )
     for name, records in steps:
         seconds, start = round(time.monotonic() - start, 3), time.monotonic()
@@ -152,7 +151,7 @@ class Job(NamedTuple):
     row: Benchmark
     options: dict
     directory: Path | None  # of the data
-    passes: int  # forward passes, in images
+    passes: int  # forward passes of one image
 
 
 def plan_jobs(opened, rows, options, *, measures, data_dir, directories, required, line):

@@ -39,7 +39,8 @@ def class_map(data, model):
     keys, data_keys = [_key(name) for name in names], [_key(name) for name in data]
     counts, known = Counter(data_keys), set(keys)
     twice = [name for name, key in zip(data, data_keys, strict=True) if counts[key] > 1]
-    require(not twice, f"the data's classes {_listed(twice)} are one: give them different names")
+    same = f"the data's classes {_listed(twice)} count as the same name"
+    require(not twice, f"{same}: give them different names")
     if lacking := [name for name, key in zip(data, data_keys, strict=True) if key not in known]:
         near = difflib.get_close_matches(_key(lacking[0]), keys, 2, 0.5)
         raise InputError(

@@ -103,7 +103,7 @@ def own(path, **options):
 def _table(rows, transform, names, num_classes):
     coded = [name for name in rows.cells if name == "label" or name not in ROLES]
     unknown = ", ".join(name for name in names if name not in coded)
-    require(not unknown, f"names.{unknown} is not a column that is read: {', '.join(coded)}")
+    require(not unknown, f"names.{unknown}: no such column is read; allowed: {', '.join(coded)}")
     columns, values = {}, {}
     for name in coded:
         count = num_classes if name == "label" else None

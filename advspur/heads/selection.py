@@ -45,7 +45,7 @@ class RobustHead(NamedTuple):
     kernel: np.ndarray  # [d, k]
     bias: np.ndarray  # [k]
     selected_by: str
-    chosen: dict  # hyper-parameters and facts settings the fit
+    chosen: dict  # hyper-parameters and facts about the fit
     score: float  # on val
 
 

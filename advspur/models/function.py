@@ -66,7 +66,7 @@ def pick(what, output, key, argument):
 
 def checked_outputs(name, images, num_classes, logits, features=None):
     """Check and return (logits [n, num_classes or any], features [n, d] or None) in float32."""
-    expected = "one number a class" if num_classes is None else num_classes
+    expected = "one number per class" if num_classes is None else num_classes
     _check_rows(f"the logits of {name}", images, logits, expected)
     width = logits.shape[1]
     require(width >= 2, f"the logits of {name} have {width} column: at least two are needed")

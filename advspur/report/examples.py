@@ -1,19 +1,17 @@
-"""Example images: what a mask and a background gap are, and what models look at."""
+"""Example images: masks, the backgrounds that a gap compares, and what models look at."""
 
-import zipfile
 from pathlib import Path
-from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from advspur._checks import InputError
-from advspur._files import readable
-from advspur.report.headlines import all_headlines, title_of
+from advspur._checks import InputError, first_line
+from advspur.report.headlines import SHAPES, all_headlines, title_of
 from advspur.report.matrix import shown
 
 RIGHT, WRONG = "#1a7f43", "#b3261e"
 BY = ("background_gap", "norm_fraction_spurious", "majority_minority_gap")  # in this order
+SAME = ("part", "label", "image")  # what files of two models shown together have in common
 INCHES = 1.5
 CAPTION = "Evenly spaced images, not chosen; green predictions are right, red ones wrong."
 GAP = (
@@ -24,34 +22,47 @@ MASKS = (
     "White: the outline of the core. Maps: the length of the input gradient of the margin, each "
     "scaled to its own maximum; deep NFS is the share of its square that is off the core."
 )
+LICENCE = "These are images of the data: check their licence before you share this page."
 
 
 def example_figures(suite, directory):
     """(file name, title, figure, caption, no labels) of each benchmark with saved examples."""
     for folder in sorted(Path(directory, "examples").glob("*/")):
-        benchmark = unquote(folder.name)
-        paths = {unquote(path.stem): path for path in folder.glob("*.npz")}
-        names, headline = _extremes(suite, benchmark, paths)
+        saved = {str(content["model"]): content for content in map(_read, folder.glob("*.npz"))}
+        benchmark = str(next(iter(saved.values()))["benchmark"]) if saved else ""
+        names, headline = _extremes(suite, benchmark, saved)
         if names:
-            saved = {name: _read(paths[name]) for name in names}
+            shown_models = {name: saved[name] for name in names}
             first = saved[names[0]]
             text = [CAPTION, _models(suite, names, headline)]
-            text += [GAP.format(*first["part"][-2:])] * (len(first["part"]) > 1)
-            text += [MASKS] * ("core" in first)
+            text += [GAP.format(*first["gap"])] * bool(first["gap"].size)
+            text += [MASKS] * ("core" in first) + [LICENCE] * (benchmark != SHAPES)
             title = f"Example images: {title_of(benchmark)}"
-            yield f"examples_{folder.name}", title, _figure(saved), " ".join(text), set()
+            figure = _figure(shown_models)
+            yield f"examples_{folder.name}", title, figure, " ".join(text), set()
 
 
-def _extremes(suite, benchmark, names):
-    """([the least and the most reliant of these models], the headline that says so)."""
+def _extremes(suite, benchmark, saved):
+    """([the least and the most reliant of these models], the headline that says so).
+
+    The least reliant one alone if their files are of different images.
+    """
     for metric in BY:
         for headline in all_headlines(suite):
             if (headline.benchmark, headline.metric) == (benchmark, metric):
-                numbers = {n: e.value for n, e in suite.numbers(headline).items() if n in names}
+                numbers = {n: e.value for n, e in suite.numbers(headline).items() if n in saved}
                 if numbers:
                     ordered = sorted(numbers, key=numbers.get)
-                    return list(dict.fromkeys([ordered[0], ordered[-1]])), headline
+                    least, most = ordered[0], ordered[-1]
+                    is_pair = least != most and _are_alike(saved[least], saved[most])
+                    return [least, most] if is_pair else [least], headline
     return [], None
+
+
+def _are_alike(one, other):
+    """Whether two files are of the same images."""
+    same = all(np.array_equal(one[name], other[name]) for name in SAME)
+    return same and one.keys() == other.keys()
 
 
 def _models(suite, names, headline):
@@ -65,12 +76,12 @@ def _models(suite, names, headline):
 
 
 def _read(path):
-    """The content of a file of `benchmarks.examples.save_examples`."""
+    """Return the content of a file of `benchmarks.examples.save_examples`."""
     try:
-        with readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            return dict(content)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it") from error
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            return {name: content[name] for name in ("benchmark", "model", "gap")} | dict(content)
+    except Exception as error:  # what numpy raises for damaged bytes is of many kinds
+        raise InputError(f"{path} is damaged ({first_line(error)}): delete it") from error
 
 
 def _figure(saved):
@@ -82,9 +93,9 @@ def _figure(saved):
     size = (INCHES * len(columns), (INCHES - 0.1 + 0.15 * len(saved)) * len(first["label"]) + 0.4)
     figure, axes = plt.subplots(len(first["label"]), len(columns), figsize=size, squeeze=False)
     for column, title in enumerate(columns):
-        axes[0, column].set_title(title, fontsize=8.5)
+        axes[0, column].set_title(title, fontsize=8.5, parse_math=False)
     for row, label in enumerate(first["label"]):
-        axes[row, 0].set_ylabel(label, fontsize=9)
+        axes[row, 0].set_ylabel(label, fontsize=9, parse_math=False)
         for column in range(len(parts)):
             axes[row, column].imshow(images[column, row])
             predictions = [content["prediction"][column, row] for content in saved.values()]
@@ -104,6 +115,7 @@ def _write_predictions(axis, predictions, label):
     """Write the predictions of one or two models below an image, in the colour of their verdict."""
     who = ("least: ", "most: ") if len(predictions) > 1 else ("",)
     for line, predicted in enumerate(predictions):
-        look = {"color": RIGHT if predicted == label else WRONG, "fontsize": 8}
+        color = RIGHT if predicted == label else WRONG
+        look = {"color": color, "fontsize": 8, "parse_math": False}
         place = {"xycoords": "axes fraction", "ha": "center", "va": "top"}
         axis.annotate(who[line] + predicted, (0.5, -0.04 - 0.12 * line), **place, **look)

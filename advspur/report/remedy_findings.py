@@ -23,7 +23,7 @@ def remedy_findings(remedies):
         detail = f"Gap {100 * before.value:.1f} → {100 * after.value:.1f}: {points(gap)}, "
         detail += f"{len(seeds)} seed{'s' * (len(seeds) > 1)}."
         if kind.recipe and len(seeds) == 1:
-            verdict, detail = "open", f"{detail} What chance does in training is not in it."
+            verdict, detail = "open", f"{detail} Variation between training seeds is not included."
         if verdict == "holds" and after.high < 0:
             verdict, detail = "open", f"{detail} It overshoots: the gap is below 0."
         verdicts[verdict].append((index, base))

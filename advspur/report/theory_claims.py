@@ -30,7 +30,7 @@ def read_theory(directory):
         except FileNotFoundError:
             continue
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no file of arrays: {error}") from error
+            raise InputError(f"{path} is not a readable .npz file: {error}") from error
     return found
 
 

@@ -115,7 +115,7 @@ def fit(run, program, state):
             run.advance(step)
             if stop or run.has_ended:
                 break
-    if stop:
+    if stop and not run.has_ended:
         raise TrainingStopped(
             f"stopped and saved at step {step} of {run.num_steps} in {run.workdir}; run the same "
             "command to resume"

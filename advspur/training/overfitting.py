@@ -8,10 +8,10 @@ COLLAPSE = 0.2  # drop of PGD accuracy at which Wong et al. (ICLR 2020, arXiv 20
 
 
 def overfitting_warning(config, accuracies, step):
-    """A line if PGD accuracy, [one a validation], has now collapsed for the first time, else ""."""
+    """Return a warning if PGD accuracy [one per validation] has just collapsed, else ""."""
     best = list(itertools.accumulate(accuracies, max))
     has_collapsed = [b - a > COLLAPSE for b, a in zip(best, accuracies, strict=True)]
-    if not has_one_step_attack(config) or has_collapsed.count(True) != 1 or not has_collapsed[-1]:
+    if not _has_one_step_attack(config) or has_collapsed.count(True) != 1 or not has_collapsed[-1]:
         return ""
     return (
         f"val_pgd_accuracy fell from {best[-1]:.1%} to {accuracies[-1]:.1%} at step {step}: the "
@@ -20,7 +20,7 @@ def overfitting_warning(config, accuracies, step):
     )
 
 
-def has_one_step_attack(config):
+def _has_one_step_attack(config):
     """Whether the training attack has one step and validation measures PGD accuracy."""
     attack = config.attack
     if not attack.epsilon or not config.validation.epsilon:

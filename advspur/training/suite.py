@@ -87,7 +87,7 @@ def _is_trained(run):
 
 
 class _Round:
-    """Runs that one program trains, as the one run of `fit`; its values are lists, one a run.
+    """Runs that one program trains, as the one run of `fit`; its values are lists, one per run.
 
     A run that ends early, or diverges (`faults`), is left at its last save; the others continue.
     On the devices, arrays have the axes `slots`: [devices, models a device].

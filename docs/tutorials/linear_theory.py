@@ -3,7 +3,8 @@ The theory in ten minutes
 =========================
 
 Why should adversarial training make a model rely *more* on spurious features? In a linear model the
-question can be answered exactly. This page computes the answer, checks it, and moves the dials.
+question can be answered exactly. This page computes the answer, checks it, and varies the
+parameters.
 """
 
 # %%
@@ -119,7 +120,7 @@ print(f"fastest growth: {rates.max():.3f} per unit of ε, at ε = {epsilons[rate
 # 6. A remedy
 # -----------
 #
-# Let the adversary take the spurious features in `w` times as much. How large must `w` be before a
+# Multiply the adversary's budget on the spurious features by `w`. How large must `w` be before a
 # robust model stops using them? Under l∞ there is a finite answer; `w` = 1 is the usual adversary.
 
 scaled = theory.gaussian_linear_model(0.5, spurious_scale=3.0)
@@ -131,6 +132,6 @@ for factor in (1.0, 0.9 * w, 1.1 * w):
     print(f"w = {factor:.3f}: NFS = {nfs:.1e}")
 
 # %%
-# Where to go on: the guide :doc:`/theory` has the mathematics, and
+# Next: the guide :doc:`/theory` has the mathematics, and
 # ``python scripts/theory.py --config configs/theory_nfs.py`` draws the paper's Figure 2 in full and
 # checks the paper's sentences about it.

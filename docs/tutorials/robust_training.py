@@ -3,7 +3,8 @@ Train a robust model and look inside
 ====================================
 
 Two small networks, one trained as usual and one adversarially, on images whose background agrees
-with the class most of the time. Which of them looks at the background?
+with the class most of the time. Which of them looks at the background? (The configs are those of a
+checkout of the repository.)
 """
 
 # %%
@@ -28,7 +29,7 @@ from advspur.benchmarks import BENCHMARKS
 from advspur.measures.regions import margin_gradient
 from advspur.training import train
 
-sys.path.insert(0, str(Path(advspur.__file__).parents[1]))  # the repository, for its configs
+sys.path += [str(Path.cwd()), str(Path(advspur.__file__).parents[1])]  # a checkout has configs/
 from configs import quickstart
 
 folder, networks = Path(tempfile.mkdtemp()), {}
@@ -87,7 +88,7 @@ for name, network in networks.items():
 # 4. Where does it look?
 # ----------------------
 #
-# The gradient of the margin, the logit of the label less the largest other one, shows which pixels
+# The gradient of the margin, the largest other logit less that of the label, shows which pixels
 # would change the decision. Deep NFS, the share of its square that is off the object, is its
 # summary.
 

@@ -3,7 +3,7 @@ Reproduce the paper
 ===================
 
 What is needed for every figure of *Explicit Tradeoffs between Adversarial and Natural
-Distributional Robustness*, what of it is on this machine, and how long the rest will take here.
+Distributional Robustness*, which of it you already have, and how long the rest will take here.
 """
 
 # %%
@@ -78,9 +78,10 @@ for row in rows.values():
 #    python scripts/report.py runs/evaluate
 #
 # How long does it take? A plan counts forward passes over an image (a gradient counts as three),
-# here on tables of the published sizes. Measures that need the same pass share it.
+# here on tables of the published sizes (that of Salient ImageNet is not published). Measures that
+# need the same pass share it.
 
-SHARED = {"accuracy", "balanced_accuracy", "background_gaps", "corruptions", "groups"}
+SHARED = {"accuracy", "background_gaps", "corruptions", "groups"}
 
 
 def count_passes(row):
@@ -111,9 +112,11 @@ rate = 3 * len(images) / (time.monotonic() - start)
 device = jax.devices()[0].device_kind
 print(f"ResNet-18 on {device}: {rate:.0f} images a second")
 for name, count in passes.items():
-    print(f"{name:12} {count:10,} passes: {count / rate / 3600:7.1f} hours a model")
+    print(f"{name:12} {count:10,} passes: {count / rate / 3600:7.1f} hours per model")
 total = sum(passes.values())
-print(f"all of it: {total / rate / 86400:.1f} days a ResNet-18; a ResNet-50 has 2.3 times the work")
+print(
+    f"all of these: {total / rate / 86400:.1f} days per ResNet-18; a ResNet-50 has 2.3 times that"
+)
 
 # %%
 # On a CPU only the smaller data sets are practical (``--config.benchmarks=imagenet9,waterbirds``).
@@ -127,7 +130,7 @@ print(f"all of it: {total / rate / 86400:.1f} days a ResNet-18; a ResNet-50 has 
 #    python scripts/prepare_data.py tfds cifar10 --data_dir DIR
 #    python scripts/reproduce.py --config configs/cifar10_color_shift.py --config.data_dir=DIR
 #
-# trains fifteen ResNet-18, which needs an accelerator. What small networks show on a CPU is in
+# trains 45 ResNet-18 models, which needs an accelerator. What small networks show on a CPU is in
 # :doc:`/results`.
 #
 # 6. Training the twenty models yourself

@@ -186,7 +186,7 @@ def test_no_attack_runs_if_all_are_lost_and_all_run_if_nothing_succeeds(toy, cou
 def test_an_attack_that_leaves_its_ball_is_an_error(monkeypatch):
     for value in (0.9, 0.1):  # it fails, and it succeeds
         replace(monkeypatch, lambda x, *_, value=value: (jnp.full_like(x, value), False))
-        refused("left the linf ball of radius 0.1", linf, *grey(0.52), attacks=["square"])
+        refused("left the linf ball: .* its epsilon 0.1", linf, *grey(0.52), attacks=["square"])
 
 
 # --- log lines ---

@@ -69,7 +69,7 @@ def test_all_of_imagenet_is_the_identity():
         (("cat", "cow", "dog", "pig"), ("cat", "dog"), "2 .* not among the model's 2: cow, pig"),
         (("cat", "dog"), 3, r"data have 2 classes \(cat, dog\), the model 3, and they can be"),
         (tuple("012345678"), 1000, "the data have 9 classes .* or give num_classes"),
-        (("tench", "n01440764"), 1000, "classes tench, n01440764 are one"),
+        (("tench", "n01440764"), 1000, "classes tench, n01440764 count as the same name"),
     ),
 )
 def test_what_cannot_be_mapped_is_listed(data, model, message):

@@ -260,7 +260,7 @@ def test_a_path_without_data_is_missing_data(tmp_path):
         ({"columns": {"lable": "y"}}, "columns.lable is not known; allowed: image, label"),
         ({"columns": {"label": "z"}}, "line 1 has no column 'z'; it has filename, y, a, split"),
         ({"columns": {"attributes": ("a", "y")}}, "line 1: y cannot be an attribute"),
-        ({"names": {"b": ("x",)}}, "names.b is not a column that is read: label, a, breed"),
+        ({"names": {"b": ("x",)}}, "names.b: no such column is read; allowed: label, a, breed"),
         ({"names": {"label": ("cat", "cow")}}, "line 3: label is 'dog'.*; allowed: cat, cow"),
         ({"names": {"breed": ("x", "y")}}, "line 2: breed is 7 .*; allowed: 0 to 1"),
         ({"num_classes": 3}, "num_classes = 3, but the 2 classes have names: cat, dog"),

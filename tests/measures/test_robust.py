@@ -127,6 +127,6 @@ def test_pixels_changed_outside_the_mask_are_an_error(monkeypatch):
 
     monkeypatch.setattr(robust, "pgd", everywhere)
     robust._attack.clear_cache()
-    with pytest.raises(InputError, match="the largest perturbation is inf"):
+    with pytest.raises(InputError, match=r"the perturbation of image \d+ is inf"):
         attack(mask=mask)
     robust._attack.clear_cache()

@@ -170,5 +170,5 @@ def test_page_of_theory_alone(tmp_path, rendered):
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "theory_nfs.npz").write_text("no arrays")
-    with pytest.raises(InputError, match="theory_nfs.npz is no file of arrays"):
+    with pytest.raises(InputError, match="theory_nfs.npz is not a readable .npz file"):
         write_report(tmp_path)

@@ -20,7 +20,7 @@ from advspur._files import tree_digest
 from advspur.records import read_records
 from advspur.training import TrainingDiverged, TrainingStopped, loop, record_training, train
 from advspur.training.loop import _stop_signals
-from advspur.training.overfitting import has_one_step_attack
+from advspur.training.overfitting import _has_one_step_attack
 from advspur.training.parts import step_passes
 from tests import forked
 from tests.training.tiny_config import get_config
@@ -224,7 +224,7 @@ def test_free_training_is_validated_by_pgd_and_resumed(tmp_path):
 def test_runs_that_may_overfit_to_their_attack_have_one_step(change, may_collapse):
     config = get_config()
     config.update_from_flattened_dict({"validation.epsilon": -1.0} | change)
-    assert has_one_step_attack(config) == may_collapse
+    assert _has_one_step_attack(config) == may_collapse
 
 
 def test_a_run_that_overfits_to_its_one_step_attack_warns_once(tmp_path, capfd, pgd_accuracies):
