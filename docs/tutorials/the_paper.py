@@ -42,7 +42,8 @@ folder = Path(os.environ.get("ADVSPUR_MODELS", "robust-models")).expanduser()
 print(f"{PUBLISHED_AT}; looked for in {folder}")
 for model in models.suite():
     is_there = any((folder / file).is_file() for file in model.files)
-    print(f"{'present' if is_there else 'missing'}  {model.files[0]:28} {model.arch}")
+    accuracy = f"{model.clean_accuracy:.1%} on ImageNet, as published"
+    print(f"{'present' if is_there else 'missing'}  {model.files[0]:28} {accuracy}")
 
 # %%
 # The paper does not say which five of the nine published l2 budgets it used: ``models.suite`` says
