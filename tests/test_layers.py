@@ -34,7 +34,7 @@ ALLOWED = {
     "measures": L0 | {"attacks", "data", "predict"},
     "heads": L0 | {"models", "data", "predict"},
     "training": L0 | {"attacks", "models", "data"},
-    "benchmarks": L0 | {"models", "data", "predict", "heads", "measures"},
+    "benchmarks": L0 | {"models", "data", "heads", "measures"},
     "report": {"_checks", "_files", "intervals", "records"},
 }
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advspur._checks import check_choice, check_count, require
-from advspur.benchmarks.examples import EXPLAINED, save_examples
 from advspur.data.readers import Reader
 from advspur.heads import as_it_is
 from advspur.heads.selection import OPTIONS as OF_HEADS
 from advspur.intervals import wilson
 from advspur.measures import MEASURES
+from advspur.measures.examples import EXPLAINED, save_examples
 from advspur.models.classifier import check_is_model, classifier_facts
 from advspur.records import record
 
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     parts: dict  # {part: Table}, all of them
     options: dict  # nested as `Benchmark.defaults`, complete
     measures: dict  # {measure: ({part: Table} that it is made on, its options)}
-    passes: dict  # {"head" and each measure: forward passes of one image}
+    passes: dict  # {"head" and each measure: single-image forward passes}
 
 
 class Benchmark(NamedTuple):
@@ -142,7 +142,7 @@ class Benchmark(NamedTuple):
           key: of heads, noise and attacks.
           measures: names of MEASURES; (): those of the row that the data allow.
           cache_dir: where outcomes of single images are kept; None: nowhere.
-          progress: advanced by the forward passes of one image.
+          progress: advanced by single-image forward passes.
           options: data={...}, head={...} and a dict for each measure; see `defaults`.
         """
         check_is_model(model)

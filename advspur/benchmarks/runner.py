@@ -15,12 +15,12 @@ import numpy as np
 from advspur import __version__, models
 from advspur._checks import InputError, first_line, require
 from advspur._devices import OUT_OF_MEMORY, replicate
-from advspur.benchmarks.examples import file_stem
 from advspur.benchmarks.row import Benchmark
 from advspur.data.files import read_bytes
 from advspur.data.image_lists import NAMED
 from advspur.data.layouts import MissingData
 from advspur.intervals import Estimate
+from advspur.measures.examples import file_stem
 from advspur.models.classifier import classifier_facts, record_facts
 from advspur.models.store import model_facts
 from advspur.records import COMPLETE, DETAILS, append_records, read_records, record
@@ -151,7 +151,7 @@ class Job(NamedTuple):
     row: Benchmark
     options: dict
     directory: Path | None  # of the data
-    passes: int  # forward passes of one image
+    passes: int  # single-image forward passes
 
 
 def plan_jobs(opened, rows, options, *, measures, data_dir, directories, required, line):

@@ -24,7 +24,7 @@ class Measure(NamedTuple):
     """One kind of measurement."""
 
     run: Callable
-    plan: Callable = _one_pass  # (parts, **options) -> forward passes of one image; checks options
+    plan: Callable = _one_pass  # (parts, **options) -> single-image forward passes; checks options
     fits: Callable = lambda table: True  # Table -> whether the part is measured
     needs: str = ""  # what a part must have to fit
     part_options: tuple = ()  # options whose values are names of parts that must exist

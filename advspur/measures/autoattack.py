@@ -27,7 +27,7 @@ VERSIONS = ("standard", "plus")  # "rand" is for random models, which a Classifi
 def plan_autoattack(
     parts, *, num_images, images, l1_epsilons, l2_epsilons, linf_epsilons, version, batch_size
 ):
-    """Return the number of forward passes of one image, if no attack succeeds; check options."""
+    """Return the number of single-image forward passes, if no attack succeeds; check options."""
     curves = _curves(l1_epsilons, l2_epsilons, linf_epsilons, version)
     passes = 0
     for part, table in parts.items():

@@ -16,7 +16,7 @@ from advspur.records import record
 
 
 def plan_challenge(parts, *, objects, backgrounds, num_backgrounds):
-    """Return the largest number of forward passes of one image; check the options."""
+    """Return the largest number of single-image forward passes; check the options."""
     check_count("num_backgrounds", num_backgrounds)
     num_objects, available = (len(parts.get(part, ())) for part in (objects, backgrounds))
     return num_objects * min(num_backgrounds, available)

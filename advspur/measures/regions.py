@@ -70,7 +70,7 @@ class Regions(NamedTuple):
 
 
 def plan_regions(parts, **options):
-    """Return the number of forward passes of one image, of `region_records`; check its options."""
+    """Return the number of single-image forward passes, of `region_records`; check its options."""
     chosen = Regions(**options)
     for name in ("linf_noise_levels", "l2_noise_levels", "l2_epsilons", "linf_epsilons"):
         check_numbers(f"regions.{name}", getattr(chosen, name))

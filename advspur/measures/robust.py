@@ -24,7 +24,7 @@ def attack_passes(num_steps):
 
 
 def plan_pgd(parts, *, l2_epsilons, linf_epsilons, num_steps, num_attacked, images, start):
-    """Return the number of forward passes of one image, of `pgd_records`; check its options."""
+    """Return the number of single-image forward passes, of `pgd_records`; check its options."""
     check_count("num_steps", num_steps)
     check_count("num_attacked", num_attacked)
     check_numbers("l2_epsilons", l2_epsilons)

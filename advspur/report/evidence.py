@@ -18,11 +18,10 @@ def evidence(suite):
     Not RFS on the embedded data, which does not measure reliance there (docs/results.md), and no
     relative background gap, which says what the gap says.
     """
-    own = (x for found in h.own_headlines(suite).values() for x in found)
     names = judged_models(suite)
     return [
         x
-        for x in (*h.HEADLINES, *own)
+        for x in h.all_headlines(suite)
         if x not in h.SHAPES_NOISE and x.metric != h.RELATIVE_GAP.metric
         if any(points_to(suite, x, name) for name in names)
     ]

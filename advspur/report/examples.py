@@ -76,7 +76,7 @@ def _models(suite, names, headline):
 
 
 def _read(path):
-    """Return the content of a file of `benchmarks.examples.save_examples`."""
+    """Return the content of a file of `measures.examples.save_examples`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in ("benchmark", "model", "gap")} | dict(content)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advspur.benchmarks import BENCHMARKS
-from advspur.benchmarks.examples import file_stem, save_examples
+from advspur.measures.examples import file_stem, save_examples
 from tests.measures.linear import linear
 
 ROW = BENCHMARKS["spurious_shapes"]

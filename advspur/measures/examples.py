@@ -10,8 +10,7 @@ import numpy as np
 from advspur._files import write_whole
 from advspur.data.masks import mask_regions
 from advspur.data.table import spread
-from advspur.measures import Regions
-from advspur.measures.regions import margin_gradient
+from advspur.measures.regions import Regions, margin_gradient
 from advspur.norms import lp_norm
 from advspur.predict import for_each_example, logits
 
