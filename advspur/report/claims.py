@@ -1,9 +1,9 @@
-"""The paper's sentences on its models, one line a claim, each held against a suite.
+"""The paper's claims about its models, one line each, tested on a suite.
 
-A comparison of two numbers, or a rank correlation, is *clear* when its interval excludes 0.
-"holds": every comparison a claim is made of points its way and is clear; "fails": one points
-the other way and is clear; "holds in part": some are clear its way, none against; else "open".
-Claims of a number hold where the interval of what was measured covers it.
+A comparison of two numbers, or a rank correlation, is *clear* if its interval excludes 0.
+"holds": every comparison is clear and in the claimed direction; "fails": one is clear and in the
+opposite direction; "holds in part": some are clear, none in the opposite direction; else "open".
+A claim that states a number holds if the measured interval contains it.
 """
 
 import math
@@ -17,21 +17,21 @@ from advspur.report.resampling import count_beyond, rank_correlation
 from advspur.report.suite import NORMS, budget_label, mean_estimate, norm_label
 
 PAPER_MODELS = 10  # of each norm: five budgets on two backbones
-POINTS = ("Differences in points", 100, 1)  # how estimates are shown: title, scale, digits
+POINTS = ("Differences in points", 100, 1)  # how estimates are printed: title, scale, digits
 CORRELATIONS = ("With the budget", 1, 2)
 ROUGHLY = 0.1  # our reading of the paper's "roughly constant": within 10%
 
 
 class Finding(NamedTuple):
-    """A statement on a benchmark or a figure of the paper, the verdict, and what was found."""
+    """A statement about a benchmark or a figure of the paper, its verdict and the evidence."""
 
     about: str
     statement: str
     verdict: str
     detail: str
-    row: str = ""  # its place in the matrix of verdicts; "": it has none
+    row: str = ""  # its place in the matrix of verdicts; "": not in the matrix
     column: str = ""
-    norm: str = ""  # as shown; "": of both
+    norm: str = ""  # as printed; "": both
 
     @property
     def kind(self):
@@ -40,23 +40,23 @@ class Finding(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A sentence on a headline number of the models of one norm, or of both (None)."""
+    """A sentence about a headline number of the models trained in one norm, or both (None)."""
 
-    text: str  # with {name}, {norm}, {paper}; {larger} and {rise}: the way of more reliance
+    text: str  # with {name}, {norm}, {paper}; {larger}, {rise}: towards more reliance
     short: str  # the column of the matrix of verdicts
-    judge: Callable  # (suite, claim) -> (verdict, detail); None where the models are not there
+    judge: Callable  # (suite, claim) -> (verdict, detail); None without the models
     headline: h.Headline
     p: float | None = None
-    paper: object = None  # how many models the paper counts; the number it states of one
+    paper: object = None  # the number of models it counts, or the number it states
 
 
 def findings(suite, claims):
-    """The Findings of those claims that the suite has the models for."""
+    """The Findings of the claims that the models of the suite can test."""
     judged = [(c, c.judge(suite, c)) for c in claims]
     return [
-        Finding(c.headline.title, _statement(c), *found, c.headline.label, c.short, _norm(c))
-        for c, found in judged
-        if found
+        Finding(c.headline.title, _statement(c), *verdict, c.headline.label, c.short, _norm(c))
+        for c, verdict in judged
+        if verdict
     ]
 
 
@@ -71,25 +71,28 @@ def _statement(claim):
 
 
 def judge(compared, sign, unit, note="", shown=POINTS):
-    """Whether every comparison of {arch: [Estimate]} has the sign; None where there is none."""
-    known = {a: [d for d in found if math.isfinite(d.value)] for a, found in compared.items()}
-    differences = [d for found in known.values() for d in found]
+    """(verdict, detail): does every difference in {arch: [Estimate]} have this sign?
+
+    None if there are no finite differences.
+    """
+    known = {arch: [d for d in ds if math.isfinite(d.value)] for arch, ds in compared.items()}
+    differences = [d for ds in known.values() for d in ds]
     if not differences:
         return None
     toward = sum(sign * d.value > 0 for d in differences)
     up, down = (sum(d.low > 0 for d in differences), sum(d.high < 0 for d in differences))
     clear, against = (up, down) if sign > 0 else (down, up)
-    detail = f"{toward} of {len(differences)} {unit} that way, {clear} of them clearly"
+    detail = f"{toward} of {len(differences)} {unit} in that direction, {clear} clearly"
     verdict = "holds in part" if clear else "open"
     if against:
-        verdict, detail = "fails", f"{detail}, {against} clearly the other way"
+        verdict, detail = "fails", f"{detail}, {against} clearly in the opposite direction"
     elif clear == len(differences):
         verdict = "holds"
     return verdict, " ".join(filter(None, [f"{detail}.", note, _listed(known, shown)]))
 
 
 def _exceeds_standard(suite, claim):
-    """Every model beyond the standard one of its architecture; or as many as the paper counts."""
+    """Do all models, or as many as the paper counts, exceed the standard one of their kind?"""
     sign = claim.headline.sign
     families = {
         a: (suite.baseline(claim.headline, a), list(curve.values()))
@@ -108,7 +111,7 @@ def _exceeds_standard(suite, claim):
         verdict = "holds" if count.low <= claim.paper <= count.high else "fails"
     else:
         verdict = f"open ({k} of {n} models)"
-    detail = f"{k} of {n} here; the paper's {claim.paper} holds where the interval covers it."
+    detail = f"{k} of {n} here; the paper's {claim.paper} holds if the interval contains it."
     return verdict, f"{detail} {note} {_listed(gaps, POINTS)}"
 
 
@@ -135,24 +138,24 @@ def _stronger(suite, claim):
 
 
 def _constant(suite, claim):
-    """The number is within ROUGHLY of the baseline's, as a share of it."""
-    found = {}  # the changes by name of the model
+    """Does the ratio of each number to its baseline differ from 1 by at most ROUGHLY?"""
+    ratios = {}  # by name of the model
     for arch, p in product(suite.archs(), NORMS):
         base = suite.baseline(claim.headline, arch)
         for epsilon, number in suite.curve(claim.headline, arch, p).items():
             name = f"{arch}, {norm_label(p)} {budget_label(p, epsilon)}"
-            found[name] = ratio(number, base)
-    found = {name: c for name, c in found.items() if math.isfinite(c.value)}
-    if not found:
+            ratios[name] = ratio(number, base)
+    ratios = {name: r for name, r in ratios.items() if math.isfinite(r.value)}
+    if not ratios:
         return None
     verdict = "open"
-    if any(min(c.high - 1, 1 - c.low) < -ROUGHLY for c in found.values()):
+    if any(min(r.high - 1, 1 - r.low) < -ROUGHLY for r in ratios.values()):
         verdict = "fails"
-    elif all(max(c.high - 1, 1 - c.low) <= ROUGHLY for c in found.values()):
+    elif all(max(r.high - 1, 1 - r.low) <= ROUGHLY for r in ratios.values()):
         verdict = "holds"
-    name = max(found, key=lambda name: abs(found[name].value - 1))
-    change, low, high = (100 * (x - 1) for x in found[name][:3])
-    detail = f"Largest relative deviation of {len(found)} models: {change:+.1f}% "
+    name = max(ratios, key=lambda name: abs(ratios[name].value - 1))
+    change, low, high = (100 * (x - 1) for x in ratios[name][:3])
+    detail = f"Largest relative deviation of {len(ratios)} models: {change:+.1f}% "
     return verdict, f"{detail}[{low:.1f}, {high:.1f}], {name}."
 
 
@@ -166,7 +169,7 @@ def _equals_stated(suite, claim):
 
 
 def _listed(compared, shown):
-    """The numbers with intervals; with the names of the architectures where there are several."""
+    """The numbers with intervals, under the architecture's name if there are several."""
     title, scale, digits = shown
 
     def text(x, sign=""):
@@ -221,7 +224,7 @@ STATED_STANDARD = "The {name} of the standard resnet50 is 9.7%.", STATED, _equal
 
 
 def _on(headline, *sentences):
-    """Some sentences on a headline for either norm, and that ℓ2 is stronger."""
+    """Claims from these sentences about a headline, in both norms; and that ℓ2 is stronger."""
     return (*(Claim(*s, headline, p) for s in sentences for p in NORMS), Claim(*STRONGER, headline))
 
 

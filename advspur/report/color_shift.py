@@ -1,6 +1,6 @@
 """Figure 9: accuracy of models trained at several ratios rho of majority to minority, and claims.
 
-The gap at a budget is the accuracy at the largest rho minus that at the smallest.
+The gap at a budget is accuracy at the largest rho minus accuracy at the smallest.
 """
 
 import math
@@ -22,15 +22,15 @@ SPLITS = (  # label, line style and colour of the gap
     (CONTROL, "uninformative colours", "--", "#8a6100"),
 )
 CAPTION = (
-    "Accuracy under PGD against its budget (0: no attack), one line a ratio ρ of majority to "
-    "minority images of each class; and the gap, the accuracy at the largest ρ minus that at the "
-    "smallest, with colours as in training and with uninformative colours (ρ = 1). Means over "
-    "seeds (dots) with the mean of their 95% intervals over test images."
+    "Top: accuracy under PGD against the attack's budget (0: no attack), one line for each ratio ρ "
+    "of majority to minority images in training. Bottom: the gap, accuracy at the largest ρ minus "
+    "accuracy at the smallest, with colours as in training and with uninformative colours (ρ = 1). "
+    "Means over seeds (dots), with the mean of their 95% intervals over test images."
 )
 
 
 class Arm(NamedTuple):
-    """Models that differ in rho and seed only, and the norm of the attack they are put under."""
+    """Models that differ only in rho and seed, and the norm of the attack on them."""
 
     arch: str
     p: float
@@ -39,7 +39,7 @@ class Arm(NamedTuple):
 
 
 def color_shift_figures(suite):
-    """(file name, title, figure, caption, rows of the findings) of arms that have records."""
+    """Yield (file name, title, figure, caption, rows of its findings) for arms with records."""
     arms = arms_of(suite)
     for name, title, is_robust in (
         ("figure9_color_shift", "Figure 9: colour shift", False),
@@ -52,9 +52,9 @@ def color_shift_figures(suite):
 
 
 def color_shift_findings(suite):
-    """The paper's sentences on Figure 9, held against every arm."""
+    """The paper's claims about Figure 9, tested on every arm."""
     arms = arms_of(suite)
-    # The clean numbers are the same under every attack: judged once.
+    # Clean accuracy does not depend on the attack: judge it once.
     first = {arm[:3]: arm for arm in reversed(arms)}.values()
     found = [one for arm, curves in arms.items() for one in _judged(arm, curves, arm in first)]
     return [
@@ -80,7 +80,7 @@ def arms_of(suite):
 
 
 def gaps_of(curves):
-    """{budget: (Estimate of the gap, [gap of each seed])}; {} where there is one ratio only."""
+    """{budget: (Estimate of the gap, [gap of each seed])}; {} with one ratio only."""
     if len(curves) < 2:
         return {}
     low, high = curves[min(curves)], curves[max(curves)]
@@ -99,13 +99,13 @@ def _mean(seeds):
 
 
 def _abouts(arm):
-    """The training of an arm as shown, and that with its attack."""
+    """The training of an arm as printed, and the training with the attack."""
     trained = f"{norm_label(arm.p)} training" if arm.p else "Standard training"
     return trained, f"{trained}, {norm_label(arm.attack_p)} attack"
 
 
 def _judged(arm, curves, with_clean):
-    """(what it is about, column, sentence, what `judge` says of it) of one arm."""
+    """Yield (subject, column, sentence, result of `judge`) for one arm."""
     trained, attacked = _abouts(arm)
     if with_clean:
         means = [_mean(of_rho[0.0]) for of_rho in curves[TEST].values()]
@@ -119,7 +119,7 @@ def _judged(arm, curves, with_clean):
     text = "the gap between the largest and the smallest ρ is larger under attack."
     growth = [difference(gap, clean) for gap in under]
     found = judge({"": growth}, 1, "budgets", _growth(gaps, arm)) if under else None
-    yield attacked, "and more than without one", text, found
+    yield attacked, "more than without attack", text, found
     text = "with uninformative colours the gain vanishes or reverses (our addition): the largest ρ "
     control = [gap for budget, (gap, _) in gaps_of(curves[CONTROL]).items() if budget]
     found = judge({"": control}, -1, "budgets")
@@ -127,7 +127,7 @@ def _judged(arm, curves, with_clean):
 
 
 def _growth(gaps, arm):
-    """The largest of the gaps beside the clean one."""
+    """Compare the largest gap with the clean one."""
 
     def points(estimate):
         value, low, high = (PERCENT * x for x in estimate[:3])
@@ -137,13 +137,13 @@ def _growth(gaps, arm):
     note = f"Clean gap {points(clean)}, largest {points(gaps[budget])} at ε = "
     note += budget_label(arm.attack_p, budget)
     if clean.low <= 0:
-        return f"{note}; their ratio has no interval: that of the clean gap holds 0."
+        return f"{note}; their ratio has no interval, because that of the clean gap contains 0."
     times = ratio(gaps[budget], clean)
     return f"{note}, {times.value:.2f} [{times.low:.2f}, {times.high:.2f}] times (paper: up to 4)."
 
 
 def _draw(arms):
-    """A column an arm, its accuracies above its gaps."""
+    """Draw one column per arm, accuracies above gaps."""
     size = (4.6 * len(arms), 6.4)
     figure, axes = plt.subplots(2, len(arms), figsize=size, sharex="col", squeeze=False)
     for (top, bottom), (arm, splits) in zip(axes.T, arms.items(), strict=True):
@@ -173,12 +173,12 @@ def _draw(arms):
 
 
 def _line(axis, found, *look, **label):
-    """A `line` of {budget: (Estimate, values of single seeds)}."""
+    """Draw a `line` through {budget: (Estimate, values of single seeds)}."""
     line(axis, [(b, *both, {"markersize": 4}) for b, both in found.items()], *look, **label)
 
 
 def _protocol(suite, arms):
-    """Counts, the size of the shift and what budget is large enough to undo it."""
+    """The size of the shift, the budgets that can undo it, and the counts."""
     attacked = [rs for key, rs in suite.records.items() if key[1:] == (COLORS, "pgd_accuracy")]
     undone = " ".join(
         f"Shift {shift * 255:g}/255 of one channel: an ℓ∞ attack of that budget can undo it, an ℓ2 "

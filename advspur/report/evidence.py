@@ -1,4 +1,4 @@
-"""What single numbers of a model say of what it relies on; no other model is needed."""
+"""What a single number says about the features a model relies on, without another model."""
 
 import math
 
@@ -8,15 +8,15 @@ SPURIOUS, CORE, UNCLEAR = "spurious", "core", "unclear"
 
 
 def judged_models(suite):
-    """The models that the evidence is asked about: those of unknown training, else all."""
+    """The names of the models of unknown training; of all models if there are none."""
     return suite.unknown() or [m.name for m in suite.models]
 
 
 def evidence(suite):
-    """The headlines that say of a single model what it relies on.
+    """The headlines that show what a single model relies on.
 
-    Not RFS on the embedded data, which does not measure reliance there (docs/results.md), and no
-    relative background gap, which says what the gap says.
+    Without RFS on the embedded data, where it does not measure reliance (docs/results.md), and the
+    relative background gap, which agrees with the gap.
     """
     names = judged_models(suite)
     return [
@@ -30,8 +30,8 @@ def evidence(suite):
 def points_to(suite, headline, name):
     """Return SPURIOUS, CORE or UNCLEAR, what one number points to; "" if it is not recorded.
 
-    A gap and a relative sensitivity are held against 0, deep NFS against the share of the area
-    that is off the core, which it would be if all pixels counted alike.
+    A gap or a relative sensitivity is compared with 0; deep NFS with the share of the area off the
+    core, its value if all pixels had equal gradients.
     """
     if not headline.sign or headline.over:  # a ratio has no such reference
         return ""

@@ -1,4 +1,4 @@
-"""Example images: masks, the backgrounds that a gap compares, and what models look at."""
+"""Example images: masks, the backgrounds that a gap compares, and input gradients."""
 
 from pathlib import Path
 
@@ -10,23 +10,23 @@ from advspur.report.headlines import SHAPES, all_headlines, title_of
 from advspur.report.matrix import shown
 
 RIGHT, WRONG = "#1a7f43", "#b3261e"
-BY = ("background_gap", "norm_fraction_spurious", "majority_minority_gap")  # in this order
-SAME = ("part", "label", "image")  # what files of two models shown together have in common
+BY = ("background_gap", "norm_fraction_spurious", "majority_minority_gap")  # first recorded one
+SAME = ("part", "label", "image")  # must agree in the files of two models shown together
 INCHES = 1.5
 CAPTION = "Evenly spaced images, not chosen; green predictions are right, red ones wrong."
 GAP = (
-    "A background gap is the accuracy on {0} minus that on {1}: the same objects on other "
+    "The background gap is accuracy on {0} minus accuracy on {1}: the same objects on different "
     "backgrounds."
 )
 MASKS = (
-    "White: the outline of the core. Maps: the length of the input gradient of the margin, each "
-    "scaled to its own maximum; deep NFS is the share of its square that is off the core."
+    "White: the outline of the core. Maps: the norm of the input gradient of the margin at each "
+    "pixel, scaled to its maximum; deep NFS is the share of its square that is off the core."
 )
-LICENCE = "These are images of the data: check their licence before you share this page."
+LICENCE = "These images are from the data set: check its licence before you share this page."
 
 
 def example_figures(suite, directory):
-    """(file name, title, figure, caption, no labels) of each benchmark with saved examples."""
+    """Yield (file name, title, figure, caption, no labels) for benchmarks with examples."""
     for folder in sorted(Path(directory, "examples").glob("*/")):
         saved = {str(content["model"]): content for content in map(_read, folder.glob("*.npz"))}
         benchmark = str(next(iter(saved.values()))["benchmark"]) if saved else ""
@@ -43,9 +43,9 @@ def example_figures(suite, directory):
 
 
 def _extremes(suite, benchmark, saved):
-    """([the least and the most reliant of these models], the headline that says so).
+    """([the least reliant model, the most reliant one], the headline that orders them).
 
-    The least reliant one alone if their files are of different images.
+    The least reliant one alone if their files show different images.
     """
     for metric in BY:
         for headline in all_headlines(suite):
@@ -60,13 +60,13 @@ def _extremes(suite, benchmark, saved):
 
 
 def _are_alike(one, other):
-    """Whether two files are of the same images."""
+    """Do two files show the same images?"""
     same = all(np.array_equal(one[name], other[name]) for name in SAME)
     return same and one.keys() == other.keys()
 
 
 def _models(suite, names, headline):
-    """The text that says which models are shown, and why."""
+    """Say which models are shown, and why."""
     shown_names = [f"{n} ({shown(suite.estimate(headline, n), headline)})" for n in names]
     if len(names) == 1:
         return f"Model: {shown_names[0]}, {headline.name}."
@@ -76,11 +76,11 @@ def _models(suite, names, headline):
 
 
 def _read(path):
-    """Return the content of a file of `measures.examples.save_examples`."""
+    """The content of a file written by `measures.examples.save_examples`."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in ("benchmark", "model", "gap")} | dict(content)
-    except Exception as error:  # what numpy raises for damaged bytes is of many kinds
+    except Exception as error:  # numpy raises errors of many types on damaged bytes
         raise InputError(f"{path} is damaged ({first_line(error)}): delete it") from error
 
 

@@ -32,31 +32,31 @@ STYLE = {
     "savefig.dpi": 160,
 }
 SNAPSHOT = (
-    "Models of each kind are averaged over architectures and budgets (n of them); bars show the "
-    "mean of the 95% intervals."
+    "Means over the n models of each kind, all architectures and budgets together. Error bars: the "
+    "mean of their 95% intervals."
 )
 SHIFTS = (
-    "Accuracy under a shift against ImageNet accuracy, one point a model. Lines: the ratio of "
-    "the standard model of an architecture. ObjectNet is scored over all 1000 classes: a "
+    "Accuracy under a shift against ImageNet accuracy, one point per model. Lines: the ratio for "
+    "the standard model of each architecture. ObjectNet is scored over all 1000 classes: a "
     "prediction outside its classes is wrong."
 )
 NOISE = (
-    "Relative sensitivity to the foreground or core. Lower: relatively "
-    "more sensitive to the background. Levels are averaged before the formula is applied. Noise "
-    "of equal standard deviation (linf) carries more energy on the larger region, the "
+    "Relative sensitivity to noise on the foreground or core; lower means more sensitive to noise "
+    "on the background. Accuracies are averaged over noise levels before the formula is applied. "
+    "Noise of equal standard deviation (linf) has more energy on the larger region, the "
     "background; noise of equal ℓ2 length does not."
 )
-GAPS = "Background gap, MIXED-SAME minus MIXED-RAND accuracy, and as a share of MIXED-SAME."
+GAPS = "Background gap: MIXED-SAME minus MIXED-RAND accuracy; relative: divided by MIXED-SAME."
 GROUPS = (
-    "Accuracy where the background agrees with the class (majority) and where it does not "
-    "(minority), and their difference."
+    "Accuracy on images whose background agrees with the class (majority), on the others "
+    "(minority), and the difference."
 )
 MASKS = (
-    "Not in the paper. Relative sensitivity where only one region is attacked, lower: relatively "
-    "more sensitive to the background; and deep NFS, the share of the squared input gradient "
+    "Not in the paper. Relative sensitivity to attacks on one region only; lower means more "
+    "sensitive to attacks on the background. Deep NFS: the share of the squared input gradient "
     "that is off the core."
 )
-ROBUSTNESS = "Accuracy under PGD at evaluation: what adversarial training was for."
+ROBUSTNESS = "Accuracy under PGD at evaluation, the purpose of adversarial training."
 
 ON_MASKS = "Attacks and gradients on masks: "
 ATTACKED = h.SHAPES, "pgd_accuracy"
@@ -96,14 +96,14 @@ def save_figures(figures, directory):
 
 
 def suite_figures(suite):
-    """(file name, title, figure, caption, labels of what is judged from it)."""
+    """Yield (file name, title, figure, caption, labels of the headlines it shows)."""
     has_budgets, has_unknown = bool(suite.norms()), bool(suite.unknown())
     for name, title, draw, shown, caption in (*FIGURES, *own_figures(suite)):
         if draw is by_budget and has_unknown and not has_budgets:
             draw = by_model
         has = suite.numbers if draw is by_model else suite.has
         recorded = list(filter(has, shown))
-        # Standard models alone have nothing to be drawn against.
+        # Standard models alone have nothing to compare with.
         if recorded and (has_budgets or has_unknown or draw in (bars, by_model)):
             text = " ".join([caption, *(_protocol(suite, m) for m in recorded)])
             labels = set() if draw is bars else {m.label for m in recorded}
@@ -114,7 +114,7 @@ def suite_figures(suite):
 
 
 def own_figures(suite):
-    """(file name, title, kind of panels, headlines, caption) of each figure of such benchmarks."""
+    """Entries like those of FIGURES for the benchmarks that are not in the paper."""
     for index, (benchmark, chosen) in enumerate(h.own_headlines(suite).items(), start=1):
         title, groups = h.title_of(benchmark), h.headlines_of(suite, benchmark, "group_accuracy")
         yield f"own{index}_models", f"{title}: by model", by_model, chosen, "Headline numbers."
@@ -122,7 +122,7 @@ def own_figures(suite):
 
 
 def _protocol(suite, headline):
-    """Describe how a number was measured, by its records: all options if models differ."""
+    """Describe how a number was measured: n and every set of options in its records."""
     found = [r for m in suite.models for r in suite.matching(headline, m.name)]
     size = f"n = {span((r.num_examples for r in found), 'd')}"
     readings = dict.fromkeys(options_label(r.options) for r in found)
@@ -131,7 +131,7 @@ def _protocol(suite, headline):
 
 
 def _robustness(suite):
-    """A panel a norm of the attack: accuracy against its budget, one line a model."""
+    """One panel per attack norm: accuracy against the attack's budget, one line per model."""
     figure, axes = panels.grid(2, 4.6, 3.6, sharey=True)
     attacks = [r.options for key, rs in suite.records.items() if key[1:] == ATTACKED for r in rs]
     under, archs = h.SHAPES_CLEAN._replace(metric="pgd_accuracy"), suite.archs()

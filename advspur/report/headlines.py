@@ -1,4 +1,4 @@
-"""The headline numbers of the benchmarks: where their records are and how to read them."""
+"""The headline numbers of the benchmarks: which records they are and how to read them."""
 
 from fnmatch import fnmatch
 from typing import NamedTuple
@@ -20,17 +20,17 @@ TITLES = {
 
 
 class Headline(NamedTuple):
-    """One number of a model, looked up by benchmark, metric and some of its options."""
+    """A number that any model can have, identified by benchmark, metric and some options."""
 
     name: str
     benchmark: str
     metric: str
     options: dict = {}
-    sign: int = 0  # +1: larger means more reliance on what is spurious; -1: smaller does
+    sign: int = 0  # +1: larger means more reliance on spurious features; -1: smaller does
     unit: str = "%"
-    over: "Headline | None" = None  # the number is the ratio to this one of the same model
-    even: "Headline | None" = None  # what it would be of a model that uses all regions equally
-    paper: tuple = ()  # ((arch, p, epsilon), value): what the paper states
+    over: "Headline | None" = None  # the number is a ratio: this is its denominator
+    even: "Headline | None" = None  # its value for a model that uses all regions equally
+    paper: tuple = ()  # ((arch, p, epsilon), value) in the paper
 
     @property
     def title(self):
@@ -42,19 +42,19 @@ class Headline(NamedTuple):
 
 
 def title_of(benchmark):
-    """The benchmark as its authors write it; its name where it is no benchmark of the paper."""
+    """The benchmark's title if it is in the paper, else its name."""
     return TITLES.get(benchmark, benchmark)
 
 
 def background_gaps(benchmark):
-    """MIXED-SAME minus MIXED-RAND accuracy, and that as a share of MIXED-SAME."""
+    """Headlines: MIXED-SAME minus MIXED-RAND accuracy, and that divided by MIXED-SAME."""
     gap = Headline("background gap", benchmark, "background_gap", {}, 1, "points")
     relative = gap._replace(name=f"relative {gap.name}", metric=f"relative_{gap.metric}", unit="%")
     return gap, relative
 
 
 def group_accuracies(benchmark, options):
-    """Accuracy where the background agrees with the class, where not, and the difference."""
+    """Headlines: accuracy where the background agrees with the class, where not, and the gap."""
     return (
         Headline("majority accuracy", benchmark, "majority_accuracy", options),
         Headline("minority accuracy", benchmark, "minority_accuracy", options),
@@ -63,7 +63,7 @@ def group_accuracies(benchmark, options):
 
 
 def of_masks(benchmark, name, metric):
-    """Sensitivity to attacks on one region, and the share of the gradient off the core."""
+    """Headlines: sensitivity to attacks on one region, and the share of the gradient off core."""
     attacked = Headline("", benchmark, f"adversarial_{metric}", sign=-1)
     area = Headline("area off the core", benchmark, "spurious_area")
     return (
@@ -93,7 +93,7 @@ GROUP_GAP = BIRDS[2]
 COLORS = "cifar_color_shift"
 COLORS_CLEAN = Headline("accuracy", COLORS, "accuracy", {"part": "test"})
 SHAPES = "spurious_shapes"
-AS_IT_IS = {"head": None}  # with its own last layer: heads can be fitted beside it
+AS_IT_IS = {"head": None}  # with the network's own last layer, not a fitted head
 SHAPES_CLEAN = Headline("clean accuracy", SHAPES, "accuracy", {"part": "test"} | AS_IT_IS)
 SHAPES_NOISE = (
     Headline("RFS (noise of equal deviation)", SHAPES, RFS_METRIC, {"family": "linf"}, -1),
@@ -139,7 +139,7 @@ HEADLINES = (
     *(headline for masks in MASKS for headline in masks),
 )
 
-# Of benchmarks that the paper does not have: pattern, name ("": its own words), unit, sign.
+# For benchmarks that are not in the paper: pattern, name ("": the metric's), unit, sign.
 OWN_METRICS = (
     ("accuracy", "", "%"),
     ("worst_group_accuracy", "", "%"),
@@ -151,12 +151,12 @@ OWN_METRICS = (
     ("pgd_accuracy", "PGD accuracy", "%"),
     ("autoattack_accuracy", "AutoAttack accuracy", "%"),
 )
-# Options in which two numbers of one metric of theirs differ, in the order of naming.
+# Options that tell two numbers of one metric apart there, in the order of naming.
 DISTINCT = ("p", "epsilon", "family", "part", "scoring", "head", "group")
 
 
 def own_headlines(suite):
-    """{benchmark: its Headlines} of the benchmarks that no headline of the paper is on."""
+    """{benchmark: its Headlines} for the benchmarks without an entry in HEADLINES."""
     known = {h.benchmark for h in HEADLINES}
     own = sorted({benchmark for _, benchmark, _ in suite.records} - known)
     return {b: [h for metric in OWN_METRICS for h in headlines_of(suite, b, *metric)] for b in own}
@@ -168,14 +168,14 @@ def all_headlines(suite):
 
 
 def headlines_of(suite, benchmark, pattern, name="", unit="%", sign=0):
-    """A Headline for each combination of DISTINCT options that the metrics are recorded with."""
+    """One Headline for each recorded combination of DISTINCT options of matching metrics."""
     found = {}
     for (_, of, metric), records in suite.records.items():
         for r in records if of == benchmark and fnmatch(metric, pattern) else ():
             options = {o: r.options[o] for o in DISTINCT if o in r.options}
-            options.setdefault("head", None)  # a model with the classes of the data has none
+            options.setdefault("head", None)  # absent if the model has the classes of the data
             is_detail = (DETAILS - {"epsilon", "group"}) & r.options.keys()
-            # At budget 0 stands the clean accuracy of the images that are attacked.
+            # Budget 0 is the clean accuracy of the attacked images.
             if not is_detail and options.get("epsilon") != 0:
                 named = Headline(name or metric.replace("_", " "), benchmark, metric, options)
                 found[metric, *options.items()] = named._replace(unit=unit, sign=sign)
@@ -187,7 +187,7 @@ def headlines_of(suite, benchmark, pattern, name="", unit="%", sign=0):
 
 
 def _differs(headline, others):
-    """The options in which a headline differs from the others, as a text; budgets always."""
+    """The options that tell a headline from the others, as text; budgets always."""
     words, options = [], headline.options
     if "epsilon" in options:
         p = number(options["p"])

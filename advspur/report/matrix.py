@@ -15,14 +15,14 @@ class Chip(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """Chips by row and column, in the order of appearance."""
+    """Chips by row and column, in order of appearance."""
 
     columns: list
-    rows: list  # (label, [chips of each column])
+    rows: list  # (label, [the chips of each column])
 
 
 def trends_matrix(trends):
-    """The Matrix of the Findings that have a place in it; their anchors are `claim-N`."""
+    """The Matrix of the Findings that name a row and column; they link to `claim-N`."""
     columns = list(dict.fromkeys(f.column for f in trends if f.row))
     rows = {f.row: {} for f in trends if f.row}
     for number, f in enumerate(trends):
@@ -34,7 +34,7 @@ def trends_matrix(trends):
 
 
 def models_matrix(suite):
-    """The Matrix of the evidence on single models: a row a number, a column a model."""
+    """The Matrix of the evidence about single models: one row per number, one column per model."""
     names = judged_models(suite)
 
     def cell(headline, name):
@@ -46,7 +46,7 @@ def models_matrix(suite):
 
 
 def shown(estimate, headline):
-    """A number with its unit and interval: 6.3 points [5.1, 7.5]."""
+    """A number with its unit and interval, e.g. 6.3 points [5.1, 7.5]."""
     value, low, high = (f"{100 * x:.1f}" for x in estimate[:3])
     unit = "%" if headline.unit == "%" else f" {headline.unit}"
     return f"{value}{unit} [{low}, {high}]"

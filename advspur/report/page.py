@@ -1,4 +1,4 @@
-"""report.html, one self-contained page of what was asked, found and run; and its data beside it."""
+"""report.html, a self-contained page with question, answer and evidence; its numbers as files."""
 
 import base64
 import csv
@@ -34,16 +34,16 @@ from advspur.report.theory_claims import read_theory, theory_findings
 from advspur.report.theory_figures import theory_figures
 
 PREDICTED = "Does the linear theory predict what networks rely on?"
-FEW = 5  # numbers that are read without a plot
-LINEAR = "Do the statements tested on the linear model hold?"
+FEW = 5  # a column with at most this many numbers is read without plots
+LINEAR = "Do the claims about the linear model hold?"
 
 
 def write_report(directory):
-    """Draw figures/ and report.html of a directory with results; return the page's path.
+    """Draw figures/ and report.html in a results directory; return the page's path.
 
-    Reads records.jsonl, theory_*.npz, config.json, and predictions.json with the records of its
-    settings, whichever are there. Writes the same numbers and verdicts to records.csv and
-    claims.json. Raises InputError where there are no records, no theory and no network with a
+    Reads whichever of these exist: records.jsonl, theory_*.npz, config.json, and predictions.json
+    with the records of its settings. Writes the same numbers and verdicts to records.csv and
+    claims.json. Raises InputError if there are no records, no theory and no network with a
     prediction.
     """
     directory = Path(directory)
@@ -97,6 +97,7 @@ def write_report(directory):
         prediction_table=prediction_table,
         remedy_table=remedy_table,
         counts=COUNTS,
+        few=FEW,
     )
     page = environment.get_template("page.html").render(
         title=directory.name,
@@ -135,7 +136,7 @@ def _image(note, title, path, caption, rows=()):
 
 
 def _with_claims(figures, trends):
-    """Add to each figure the (number, Finding)s judged from it; the rest come last, without one."""
+    """Attach to each figure the (number, Finding)s judged from it; the rest form a last section."""
     left = dict(enumerate(trends))
     for figure in figures:
         figure["claims"] = [(n, f) for n, f in left.items() if f.row in figure["rows"]]
@@ -146,10 +147,10 @@ def _with_claims(figures, trends):
 
 
 def _headlines(suite):
-    """The headlines that any model has, and a row for each model.
+    """The headlines recorded for any model, and one row per model.
 
-    A cell is (value, interval, plotted), or None; `plotted` are the interval's ends and the value
-    between the least and the greatest end of the column, for columns of many.
+    A cell is (value, interval, plotted), or None. In a column with more than FEW models `plotted`
+    is (low, value, high) in percent of the range of the column.
     """
     found = [(h, [suite.estimate(h, m.name) for m in suite.models]) for h in all_headlines(suite)]
     kept = [(h, column) for h, column in found if any(e.num_examples for e in column)]
@@ -162,7 +163,7 @@ def _headlines(suite):
 
 
 def _span(column):
-    """(least, greatest) end of the intervals of a column with many, else None."""
+    """The range that the intervals of a long column span, else None."""
     ends = [x for e in column for x in (e.low, e.high) if math.isfinite(x)]
     is_plotted = len(column) > FEW and ends and max(ends) > min(ends)
     return (min(ends), max(ends)) if is_plotted else None
@@ -179,7 +180,7 @@ def _cell(estimate, span):
 
 
 def _cost(records):
-    """The seconds and the memory of a model's training, and the seconds of all its measures."""
+    """Seconds and memory of a model's training, and seconds of all its measures."""
     spent = {r.metric: r.value for r in records if r.benchmark == "training"}
     measured = [r.seconds for r in records if r.metric == COMPLETE]  # one for each measure
     return {

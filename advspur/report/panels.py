@@ -1,6 +1,6 @@
 """The kinds of panels: bars, numbers against the training budget, one accuracy against another.
 
-Colour is the norm of the training, marker and line style the architecture. A marker is hollow
+The colour shows the training norm, marker and line style the architecture. A marker is hollow
 unless the interval of its difference from the standard model of its architecture excludes 0.
 """
 
@@ -21,16 +21,16 @@ from advspur.report.suite import (
 )
 
 COLORS = {STANDARD: "#6b6b6b", 2.0: "#c8532b", math.inf: "#2b6cb0", UNKNOWN: "#7b3fa0"}
-OTHER = "#2f8f5b"  # of a norm that the paper does not have
-UNKNOWN_LOOKS = "PX*vp<"  # markers of models of unknown training
-LOOKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # marker and line of an architecture
+OTHER = "#2f8f5b"  # for norms that are not in the paper
+UNKNOWN_LOOKS = "PX*vp<"  # markers for models of unknown training
+LOOKS = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # marker, line of an architecture
 PERCENT = 100
 PANELS_PER_ROW = 3
 NAME_LENGTH = 24
 
 
 def bars(suite, headlines):
-    """A panel a headline: a bar for the mean of each kind of models."""
+    """One panel per headline: a bar for the mean of each kind of training."""
     figure, axes = grid(len(headlines), 2.9, 2.7)
     for axis, headline in zip(axes, headlines, strict=True):
         ticks = []
@@ -49,7 +49,7 @@ def bars(suite, headlines):
 
 
 def by_model(suite, headlines):
-    """A panel a headline: a bar for every model, by name; it needs no training budget."""
+    """One panel per headline: a bar for each model by name, whatever its training."""
     shown = [suite.numbers(h) for h in headlines]
     models = [m for m in suite.models if any(m.name in numbers for numbers in shown)]
     figure, axes = grid(len(headlines), 3.2, 0.24 * len(models) + 0.9, sharey=True)
@@ -74,7 +74,7 @@ def by_model(suite, headlines):
 
 
 def by_budget(suite, headlines):
-    """A row a headline and a column a norm: the standard model, the budgets, unknown models."""
+    """One row per headline, one column per norm: standard model, budgets, unknown models."""
     norms, others = suite.norms(), unknown_names(suite, headlines)
     size = ((4.6 + 0.35 * len(others)) * len(norms), 2.35 * len(headlines) + 0.8)
     share = {"sharex": "col", "sharey": "row", "squeeze": False}
@@ -107,7 +107,7 @@ def by_budget(suite, headlines):
 
 
 def by_accuracy(suite, headlines):
-    """A panel a ratio: its one accuracy against the other, one point a model."""
+    """One panel per ratio: its numerator against its denominator, one point per model."""
     figure, axes = grid(len(headlines), 4.6, 4.2)
     looks = dict(zip(unknown_names(suite, headlines), itertools.cycle(UNKNOWN_LOOKS), strict=False))
 
@@ -138,7 +138,7 @@ def by_accuracy(suite, headlines):
 
 
 def grid(count, width, height, margin=0.0, **options):
-    """(figure, axes) of `count` panels of this size in inches, PANELS_PER_ROW a row."""
+    """(figure, axes) with `count` panels of this size in inches, PANELS_PER_ROW per row."""
     rows, columns = math.ceil(count / PANELS_PER_ROW), min(count, PANELS_PER_ROW)
     size = (width * columns + margin, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
@@ -148,7 +148,7 @@ def grid(count, width, height, margin=0.0, **options):
 
 
 def line(axis, points, color, style="-", **look):
-    """A line through points (x, Estimate, values of single seeds, look of the marker)."""
+    """Draw a line through points (x, Estimate, values of single seeds, marker options)."""
     values = [PERCENT * mean.value for _, mean, *_ in points]
     axis.plot([x for x, *_ in points], values, color=color, linestyle=style, lw=1.2, **look)
     for x, mean, seeds, marker in points:
@@ -158,18 +158,18 @@ def line(axis, points, color, style="-", **look):
 
 
 def error_bar(axis, x, estimate, color, **options):
-    """A marker at an Estimate, and its interval."""
+    """Draw a marker at an Estimate, and its interval."""
     y, lengths = [PERCENT * estimate.value], _lengths(estimate)
     axis.errorbar([x], y, yerr=lengths, color=color, capsize=2, elinewidth=1, **options)
 
 
 def unknown_names(suite, headlines):
-    """The names of the models of unknown training that have any of the numbers."""
+    """The names of the models of unknown training with any of the headlines."""
     return list(dict.fromkeys(name for h in headlines for name in suite.points(h)))
 
 
 def _curve(axis, suite, headline, arch, p, index, budgets):
-    """The numbers of one architecture at their places among the budgets, and its baseline."""
+    """Draw the curve of one architecture over the budgets, and its baseline."""
     marker, style = LOOKS[index % len(LOOKS)]
     base, gray = suite.baseline(headline, arch), COLORS[STANDARD]
     if math.isfinite(base.value):
@@ -196,7 +196,7 @@ def _face(p, estimate, base):
 
 
 def _even(draw_line, suite, headline):
-    """A line at what the number would be of a model that uses all regions equally."""
+    """Draw a line at the value of a model that uses all regions equally."""
     if headline.even and suite.has(headline.even):
         numbers = (suite.estimate(headline.even, m.name).value for m in suite.models)
         value = PERCENT * next(filter(math.isfinite, numbers))  # a fact of the images
@@ -213,13 +213,13 @@ def _short(name):
 
 
 def _legend(figure, handles, width=2):
-    """On top; the widest entry takes about `width` inches."""
+    """Draw a legend on top, whose widest entry takes about `width` inches."""
     look = {"loc": "outside upper center", "fontsize": 9, "handlelength": 2.6}
     figure.legend(handles=handles, ncols=int(figure.get_figwidth() // width), **look)
 
 
 def _arch_marks(suite):
-    """The looks of the architectures and the hollow marker; [] where there are none."""
+    """Legend entries for the architectures and the hollow marker; [] without architectures."""
     marks = [
         _mark(*look, label=arch, markersize=5)
         for arch, look in zip(suite.archs(), itertools.cycle(LOOKS), strict=False)

@@ -1,6 +1,6 @@
-"""What the linear theory predicted of networks, against what was measured of them.
+"""What the linear theory predicted for networks, compared with what was measured.
 
-predictions.json is written before training (scripts/reproduce.py); each of its settings has a
+predictions.json is written before training (scripts/reproduce.py), and each of its settings has a
 directory with the records of its networks. Intervals resample settings and seeds, 2,000 times.
 """
 
@@ -30,49 +30,49 @@ from advspur.report.suite import (
 
 GAP, BACKGROUND, DEEP_NFS = h.SHAPES_GROUPS[2], h.SHAPES_GAPS[0], h.of_masks(h.SHAPES, "", "")[2]
 MEASURED = ((GAP, "nfs"), (BACKGROUND, "nfs"), (DEEP_NFS, "gradient_share"))
-AIM = 0.9  # of Spearman's correlation over all networks
-HALF = 0.5  # of NFS; in the model, then, the minority is a toss-up and the gap 50 points
-FEW_SETTINGS = 3  # in which networks differ: with fewer nothing is clear
+AIM = 0.9  # our goal for Spearman's correlation over all networks
+HALF = 0.5  # the NFS at which the minority is a toss-up in the model, and the gap 50 points
+FEW_SETTINGS = 3  # if networks differ in fewer settings than this, every verdict is open
 JITTERS = ("position_jitter", "size_jitter", "color_jitter")
 CAPTION = (
-    "One point a network, mean over seeds; filled where objects vary in place, size and colour, "
-    "hollow where they do not. Left: the gap against |θ_S|/|θ| of the two-cue model. "
-    "Middle: the share of the squared input gradient off the object; on the line they agree. "
-    "Right: the order of all networks by NFS and by the gap; on the line they agree."
+    "One point per network, mean over seeds; filled if objects vary in place, size and colour, "
+    "else hollow. Left: measured gap against |θ_S|/|θ| of the two-cue model. Middle: measured "
+    "against predicted share of the squared input gradient off the object. Right: rank by measured "
+    "gap against rank by predicted NFS. On the dotted lines, measurement and prediction agree."
 )
 
 
 class Comparison(NamedTuple):
-    """Predictions of s settings for m kinds of training, and the measures of r seeds."""
+    """Predictions for s settings and m kinds of training, and measurements with r seeds."""
 
     digest: str  # SHA-256 of predictions.json
-    settings: dict  # {name: what predictions.json says of it}, of those that are compared
-    missing: list  # names of the settings with networks that are not there
+    settings: dict  # {name: its entry in predictions.json}, of those that are compared
+    missing: list  # names of the settings without all their networks
     models: list  # [(p, epsilon)], m of them; p is STANDARD at epsilon 0
     predicted: dict  # {"nfs", "gradient_share": [s, m]}
     measured: dict  # {name of a headline: [s, m, r]}
 
     @property
     def is_fixed(self):
-        """[s]: whether the objects are the same in place, size and colour."""
+        """[s]: do all objects have the same place, size and colour?"""
         every = (facts["dials"] for facts in self.settings.values())
         return np.array([not any(dials[name] for name in JITTERS) for dials in every])
 
     @property
     def norms(self):
-        """The norms of the attacks, as shown."""
+        """The norms of the attacks, as printed."""
         first = next(iter(self.settings.values()))
         return [norm_label(number(norm["p"])) for norm in first["norms"]]
 
     @property
     def kinds(self):
-        """{norm: [m]}: which models are of it."""
+        """{norm: [m]}: which models were trained in it."""
         norms = np.array([p for p, _ in self.models])
         return {p: norms == p for p in dict.fromkeys(norms.tolist())}
 
 
 def read_predictions(directory):
-    """The Comparison of a directory; None where nothing was predicted, or no network is there."""
+    """The Comparison of a directory; None without predictions or without networks."""
     path = Path(directory) / "predictions.json"
     if not path.exists():
         return None
@@ -91,7 +91,7 @@ def read_predictions(directory):
         raise InputError(f"{path} is damaged: {error!r}") from error
     require(
         all(of == models for of in kinds.values()),
-        f"{path} is damaged: its settings are not of the same models",
+        f"{path} is damaged: its settings do not have the same models",
     )
     found = {name: _measures(path.parent / name / "records.jsonl", models) for name in settings}
     seeds = max(len(of) for of in found.values())
@@ -112,7 +112,7 @@ def read_predictions(directory):
 
 
 def model_label(p, epsilon):
-    """A kind of training as shown: standard, ℓ2 0.25."""
+    """A kind of training as printed: standard, ℓ2 0.25."""
     return f"{norm_label(p)} {budget_label(p, epsilon)}" if p else "standard"
 
 
@@ -139,17 +139,17 @@ def _measures(path, models):
 
 
 def prediction_findings(comparison):
-    """The Findings on the order of networks, and on how near the predicted numbers are."""
+    """The Findings about the ranks of networks and the error of the predicted numbers."""
     c = comparison
     gap, nfs = c.measured[GAP.name], c.predicted["nfs"]
     every = np.ones(len(gap), bool)
     for headline, key in MEASURED:
         measured, predicted = c.measured[headline.name], c.predicted[key]
-        what = f"The {headline.name} ranks all networks as predicted: ρ ≥ {AIM:g} (our aim)."
+        what = f"The {headline.name} ranks all networks as predicted: ρ ≥ {AIM:g} (our goal)."
         yield _ranked("order", what, over_all, measured, predicted, AIM)
     parts = {"vary": ~c.is_fixed, "are fixed": c.is_fixed}
     for name, part in parts.items() if len({*c.is_fixed}) > 1 else ():
-        what = f"The same of the {GAP.name}, where objects {name}."
+        what = f"The same for the {GAP.name}, if objects {name}."
         yield _ranked("order", what, over_all, gap[part], nfs[part], AIM)
     kinds = c.kinds
     for p in (p for p in kinds if p != STANDARD and STANDARD in kinds):
@@ -172,12 +172,12 @@ def prediction_findings(comparison):
 
 
 def _ranked(about, statement, correlate, measured, predicted, aim=None):
-    """A Finding on a mean rank correlation; clear where its interval excludes 0."""
+    """A Finding about a mean rank correlation, clear if its interval excludes 0."""
     estimate = resampled(correlate, measured, predicted)
     if math.isnan(estimate.value):
-        return Finding(about, statement, "open", "The predictions, or the networks, are all equal.")
+        return Finding(about, statement, "open", "All predictions or all networks are equal.")
     verdict = "holds" if estimate.low > 0 else "fails" if estimate.high < 0 else "open"
-    # A network that never uses the background has the same gap at every budget, and no order.
+    # Networks that never use the background have the same gap at every budget, so no ranks.
     ordered = int(np.sum(np.any(np.ptp(measured, axis=1) > 0, axis=1)))
     if ordered < FEW_SETTINGS:
         verdict = "open"
@@ -187,12 +187,12 @@ def _ranked(about, statement, correlate, measured, predicted, aim=None):
     mean = "ρ" if correlate is over_all else "Mean ρ"
     detail = f"{mean} = {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]; {shape}."
     if ordered < len(measured):
-        detail += f" In {len(measured) - ordered} of the settings all networks are equal."
+        detail += f" All networks are equal in {len(measured) - ordered} of the settings."
     return Finding(about, statement, verdict, detail)
 
 
 def _between(gap, nfs, one, other):
-    """Whether of two models of different norms the one with the larger NFS has the larger gap."""
+    """A Finding: of two models of different norms, does the larger NFS mean the larger gap?"""
 
     def agree(gap, nfs):
         measured = gap[:, :, one, None] - gap[:, :, None, other]
@@ -202,18 +202,18 @@ def _between(gap, nfs, one, other):
 
     e = resampled(agree, gap, nfs)
     verdict = "holds" if e.low > HALF else "fails" if e.high < HALF else "open"
-    statement = f"Of two norms, the one of larger predicted NFS has the larger {GAP.name}."
-    detail = f"So in {e.value:.0%} [{e.low:.0%}, {e.high:.0%}] of pairs of one setting and seed."
+    statement = f"Of two norms, the one with the larger predicted NFS has the larger {GAP.name}."
+    detail = f"True for {e.value:.0%} [{e.low:.0%}, {e.high:.0%}] of pairs in one setting and seed."
     return Finding("between norms", statement, verdict, detail)
 
 
 def _halves(gap, nfs):
     predicted, found = np.broadcast_to((nfs >= HALF)[..., None], gap.shape), gap >= HALF
-    statement = "Networks rely on the background more than on the object exactly where predicted."
+    statement = "The networks that rely on the background more than on the object are as predicted."
     both, n = int(np.sum(predicted & found)), gap.size
     detail = (
-        f"NFS ≥ 1/2 is predicted of {predicted.sum()} of {n} networks; {found.sum()} have a gap of "
-        f"50 points or more, {both} of them as predicted."
+        f"NFS ≥ 1/2 is predicted for {predicted.sum()} of {n} networks; {found.sum()} have a gap "
+        f"of 50 points or more, {both} of them as predicted."
     )
     agreed = bool(np.all(predicted == found))
     return Finding("half", statement, "holds" if agreed else "fails", detail)
@@ -221,14 +221,14 @@ def _halves(gap, nfs):
 
 def _calibration(measured, predicted):
     error = measured - predicted[..., None]
-    statement = "Deep NFS is what the two-cue model says, to 0.1 on average."
+    statement = "Deep NFS is within 0.1 of the two-cue model's prediction on average."
     mean = float(np.nanmean(np.abs(error)))
     detail = f"Mean absolute error {mean:.2f}, mean error {np.nanmean(error):+.2f}."
     return Finding("calibration", statement, "holds" if mean <= 0.1 else "fails", detail)
 
 
 def prediction_table(comparison):
-    """A row a setting: predicted NFS → measured gap (mean over seeds) of each kind of training."""
+    """One row per setting: predicted NFS → measured gap (mean over seeds) by kind of training."""
     c = comparison
     gaps = c.measured[GAP.name].mean(axis=2)
     both = zip(c.settings.items(), c.predicted["nfs"], gaps, strict=True)
@@ -242,7 +242,7 @@ def prediction_table(comparison):
 
 
 def prediction_figure(comparison):
-    """[(file name, title, figure, caption)]."""
+    """Yield (file name, title, figure, caption)."""
     c = comparison
     figure, axes = grid(3, 3.6, 3.3)
     gap, deep = (100 * c.measured[m.name].mean(axis=2) for m in (GAP, DEEP_NFS))
@@ -252,7 +252,7 @@ def prediction_figure(comparison):
     labels = (
         ("predicted |θ_S|/|θ|", f"{GAP.name} (points)"),
         ("predicted share off the object (%)", "deep NFS (%)"),
-        ("predicted place", "measured place"),
+        ("predicted rank", "measured rank"),
     )
     for axis, (x, y), (below, beside) in zip(axes, shown, labels, strict=True):
         for p, of in c.kinds.items():

@@ -1,9 +1,9 @@
-"""What helps: recipes of training and heads, held against networks without them.
+"""What helps: training recipes and heads, compared with networks without them.
 
-A recipe (region weights, noise or other pixels outside the object) is held against the networks
-whose attack is uniform, with the mean square of its budget over the pixels, or against the standard
-ones where it has no attack; a head is held against the last layer that the same networks had. Seeds
-are paired. The interval of a difference is Student's over seeds, joined with that over test images.
+A recipe (region weights, noise or other backgrounds) is compared with uniformly attacked networks
+whose budget has the same mean square over the pixels, or with standard networks if it has no
+attack; a head with the last layer of the same networks. Seeds are paired. The interval of a
+difference combines Student's over seeds with that over test images.
 """
 
 import itertools
@@ -21,19 +21,20 @@ from advspur.report.panels import COLORS, OTHER, grid
 from advspur.report.suite import STANDARD, UNKNOWN, budget_label, norm_label, number, recipe_label
 
 SAME_BUDGET = 0.02  # relative
-UNCORRELATED = "uncorrelated"  # the part whose backgrounds tell nothing
-GAPS = ("background_gap", "majority_minority_gap")  # reliance is the first that is recorded
-FIRST = "adam"  # of the probes
+UNCORRELATED = "uncorrelated"  # the part with uninformative backgrounds
+GAPS = ("background_gap", "majority_minority_gap")  # the first one recorded measures reliance
+FIRST = "adam"  # the probe to compare with
 REGION = ("foreground_attack_accuracy", "core_attack_accuracy")
 CAPTION = (
-    "Reliance on the background against accuracy under the largest attack of each norm, and under "
-    "that on the object alone; lower right is better. Lines: uniform attacks of growing budget, "
-    "from standard training; letters: recipes, numbers: heads. Means over seeds, 95% intervals."
+    "Reliance on the background against accuracy under the largest attack in each norm, and under "
+    "the largest attack on the object alone; lower right is better. Lines: uniform attacks, from "
+    "standard training to the largest budget. Letters: recipes; numbers: heads. Means over seeds "
+    "with 95% intervals."
 )
 
 
 class Kind(NamedTuple):
-    """Networks that differ in their seed only, with their own last layer or a head."""
+    """Networks that differ only in their seed, with their own last layer or a head."""
 
     arch: str
     p: float
@@ -41,43 +42,43 @@ class Kind(NamedTuple):
     recipe: str
     weights: tuple  # of the budget on the core and on the rest
     names: dict  # {seed: name}
-    uniform: float  # the uniform budget of the same mean square, a mean over seeds
-    head: str = ""  # "": the first of those they are measured with
+    uniform: float  # the uniform budget with the same mean square, mean over seeds
+    head: str = ""  # "": their own last layer, or probe FIRST
 
     @property
     def is_weighted(self):
-        """Whether region weights are all of the recipe."""
+        """Does the recipe consist of region weights only?"""
         return self.recipe == recipe_label({"region_weights": self.weights})
 
     def has_budget(self, uniform):
-        """Whether the uniform budget is this one, up to the sampling of masks."""
+        """Is this the uniform budget, up to the sampling of masks?"""
         return math.isclose(self.uniform, uniform, rel_tol=SAME_BUDGET)
 
     @property
     def label(self):
-        """How they were trained, as shown: the budget is the uniform one."""
+        """How they were trained, as printed, with the uniform budget."""
         if self.p == UNKNOWN:
             return ", ".join([*self.names.values(), *([f"head {self.head}"] if self.head else [])])
-        # Two digits: masks are sampled where the budget of a recipe is computed.
+        # Two digits, because a recipe's budget is computed from sampled masks.
         size = f"{norm_label(self.p)} {budget_label(self.p, self.uniform, 2)}" if self.p else ""
         training = ", ".join(filter(None, [size, self.recipe])) or "standard"
         return f"{training}, head {self.head}" if self.head else training
 
 
 class Remedies(NamedTuple):
-    """The kinds of networks of a suite, and the numbers of a benchmark that are compared."""
+    """The kinds of networks in a suite, and the numbers of one benchmark to compare."""
 
     benchmark: str
     kinds: list
-    numbers: dict  # {role: Headline}: "gap", "clean", "worst", and texts of attacks
+    numbers: dict  # {role: Headline}; roles: "gap", "clean", "worst", the labels of attacks
     attacks: dict  # {role: norm} of the attacks on all pixels
-    regions: dict  # and on the object alone
+    regions: dict  # {role: norm} of the attacks on the object alone
     values: dict  # {(role, kind's index): {seed: Estimate}}
-    scores: dict  # {kind's index: what its head scored on validation data, a mean over seeds}
-    prescribed: list  # of prescription.json: what the theory says of attacks
+    scores: dict  # {kind's index: validation score of its head, mean over seeds}
+    prescribed: list  # the theory's predictions for attacks, from prescription.json
 
     def baseline(self, kind):
-        """The index of what a kind is held against; None where it is not there."""
+        """The index of the kind that a kind is compared with, or None."""
         if kind.head:
             return self.index(kind, "")
         for index, other in enumerate(self.kinds):
@@ -87,34 +88,34 @@ class Remedies(NamedTuple):
         return None
 
     def index(self, kind, head):
-        """The index of these networks with a head; None where they were not measured with it."""
+        """The index of these networks with another head; None if it was not measured."""
         wanted = kind._replace(head=head)
         return self.kinds.index(wanted) if wanted in self.kinds else None
 
     def treated(self):
-        """[(index, index of the baseline)] of the kinds with a recipe or head that share a seed."""
+        """[(index, baseline's index)] of the kinds with a recipe or head and shared seeds."""
         pairs = [(i, self.baseline(k)) for i, k in enumerate(self.kinds) if k.recipe or k.head]
         return [(i, base) for i, base in pairs if base is not None and self.seeds(i, base)]
 
     def seeds(self, *indices):
-        """The seeds whose gap is known in each of some kinds."""
+        """The seeds whose gap is known for all of these kinds."""
         return set.intersection(*({*self.values["gap", i]} for i in indices))
 
     def level(self, role, index, seeds=None):
-        """The Estimate of a kind over its seeds, or those of `seeds`."""
+        """The Estimate of a kind over its seeds, or over those in `seeds`."""
         found = self.values[role, index]
         return over_seeds({s: e for s, e in found.items() if seeds is None or s in seeds})
 
     def change(self, role, index, base):
-        """The Estimate of the difference between two kinds, over the seeds of both."""
+        """The Estimate of the difference between two kinds over their shared seeds."""
         return over_seeds(self.values[role, index], self.values[role, base])
 
 
 def over_seeds(found, others=None):
-    """The Estimate of a mean over seeds of {seed: Estimate}, or of the difference from others.
+    """The Estimate of the mean over seeds of {seed: Estimate}, or of its difference from others.
 
-    Student's interval over seeds, whose networks share the test images, and the mean interval over
-    images add up as variances do; of one seed, that over images alone.
+    Networks of all seeds share the test images: Student's interval over seeds and the mean interval
+    over images add in squares. With one seed it is the interval over images.
     """
     if others is not None:
         found = {s: difference(e, others[s]) for s, e in found.items() if s in others}
@@ -130,7 +131,7 @@ def over_seeds(found, others=None):
 
 
 def read_remedies(suite, directory):
-    """[Remedies] of the benchmarks that tell reliance, of models with a recipe or fitted heads."""
+    """[Remedies], one per benchmark with a gap and models with a recipe or fitted heads."""
     path = Path(directory) / "prescription.json"
     prescribed = read_json(path).get("models", []) if path.exists() else []
     recipes, found = {m.name for m in suite.models if m.recipe}, []
@@ -153,14 +154,14 @@ def read_remedies(suite, directory):
 
 
 def _is_fitted(record):
-    """Whether a number is of a head that was chosen among several, for being robust."""
+    """Was the record measured with a head that was selected for robustness?"""
     return "selected_by" in record.options
 
 
 def _kinds(suite, heads):
-    """The Kinds of a suite, each with its own last layer and then with each of the heads.
+    """The Kinds in a suite, each with its own last layer and then with each of the heads.
 
-    A network of unknown training is a kind of its own.
+    Each network of unknown training is a kind by itself.
     """
     kinds = {}
     for m in suite.models:
@@ -177,40 +178,40 @@ def _kinds(suite, heads):
 
 
 def _values(suite, headline, kind):
-    """{seed: Estimate} of a number of a kind, where it is known."""
+    """{seed: Estimate} of the finite values of a number of a kind."""
     headline = _with_head(headline, kind)
     found = {seed: suite.estimate(headline, name) for seed, name in kind.names.items()}
     return {seed: e for seed, e in found.items() if all(map(math.isfinite, e))}
 
 
 def _score(suite, headline, kind):
-    """The mean over seeds of what a kind's head scored on validation data; NaN where unknown."""
+    """The validation score of a kind's head, mean over seeds; NaN if unknown."""
     found = [suite.matching(_with_head(headline, kind), name) for name in kind.names.values()]
     scores = [records[-1].options.get("val_score", math.nan) for records in found if records]
     return float(np.mean(scores))
 
 
 def _with_head(headline, kind):
-    """The headline of the kind's head."""
+    """The headline as measured with the kind's head."""
     of_head = {"head": kind.head} if kind.head else {}
     return headline._replace(options=headline.options | of_head)
 
 
 def _numbers(records, benchmark):
-    """({role: Headline}, {role: norm} of attacks and of those on the object) of a benchmark."""
+    """{role: Headline} of a benchmark; {role: norm} of its attacks, and of those on the object."""
     found = {}
     for (_, _, metric), of_metric in records.items():
         found.setdefault(metric, []).extend(r.options for r in of_metric if not _is_fitted(r))
     parts = [o["part"] for o in found.get("accuracy", ()) if "part" in o]
     one = {"part": "test" if "test" in parts else next(iter(parts), "")}
     gap = next((metric for metric in GAPS if metric in found), "")
-    # The part of a metric that has parts.
+    # Not all metrics are recorded by part.
     part = {metric: one if all("part" in o for o in of) else {} for metric, of in found.items()}
     asked = {"clean": ("accuracy", one), "worst": ("worst_group_accuracy", one)}
     asked["gap"] = gap, part.get(gap)
     if UNCORRELATED in parts:
         asked[UNCORRELATED] = "accuracy", {"part": UNCORRELATED}
-    # A benchmark whose every number has a head is measured with probes, of which one is first.
+    # If every number of a benchmark has a head, it is measured with probes.
     own = {"head": FIRST if all("head" in o for o in found.get(gap, ())) else None}
     numbers = {
         role: h.Headline(role, benchmark, metric, options | own)
@@ -232,7 +233,7 @@ def _numbers(records, benchmark):
 
 
 def remedy_table(remedies):
-    """(titles, rows): of each kind its numbers, and below how they differ from its baseline's."""
+    """(titles, rows): each kind's numbers, and their differences from its baseline."""
     roles = [r for r in ("gap", "worst", UNCORRELATED, "clean") if r in remedies.numbers]
     roles += [*remedies.attacks, *remedies.regions]
     treated, rows = dict(remedies.treated()), []
@@ -250,7 +251,7 @@ def remedy_table(remedies):
 
 
 def remedy_figures(every):
-    """(file name, title, figure, caption) of each Remedies: the gap against robust accuracy."""
+    """Yield (file name, title, figure, caption): the gap against robust accuracy."""
     for remedies in every:
         largest = {norm: role for role, norm in remedies.attacks.items()}
         shown = [*largest.values(), *list(remedies.regions)[-1:]]
@@ -287,7 +288,7 @@ def _draw(remedies, shown):
         axis.set_xlabel(f"accuracy under {role} (%)")
     axes[0].set_ylabel(f"{remedies.numbers['gap'].metric.replace('_', ' ')} (points)")
     handles, labels = axes[0].get_legend_handles_labels()
-    handles = dict(reversed(list(zip(labels, handles, strict=True))))  # the first of a label
+    handles = dict(reversed(list(zip(labels, handles, strict=True))))  # the first of each label
     names = list(reversed(handles))
     shown = [handles[name] for name in names], names
     figure.legend(*shown, loc="outside lower center", fontsize=8, ncols=2)

@@ -1,4 +1,4 @@
-"""What the numbers of a suite allow to be said of its recipes, and of the theory's prescription."""
+"""The verdicts on the recipes and heads of a suite, and on the theory's prescription."""
 
 import math
 
@@ -7,12 +7,12 @@ from advspur.report.claims import Finding
 from advspur.report.remedies import over_seeds, points
 from advspur.report.suite import NORMS, RANDOM_MASKS, STANDARD, UNKNOWN, number
 
-SMALL = 0.02  # of the gap: less than this makes no ratio of budgets better than another
+SMALL = 0.02  # a smaller difference between the gaps of two ratios of budgets is ignored
 
 
 def remedy_findings(remedies):
-    """A Finding on each recipe and head, the sentence that the numbers allow, and what they say of
-    the masks, the theory and the last layer."""
+    """Yield a Finding for each recipe and head, one for all of them, and others about masks, the
+    theory and the last layer."""
     verdicts = {"holds": [], "fails": [], "open": []}
     cue = {"background_gap": "background"}.get(remedies.numbers["gap"].metric, "spurious cue")
     for index, base in remedies.treated():
@@ -40,7 +40,7 @@ def remedy_findings(remedies):
 
 
 def _overall(remedies, verdicts):
-    """(statement, verdict, detail) of all recipes."""
+    """(statement, verdict, detail) about all recipes and heads together."""
 
     def named(pairs):
         return "; ".join(remedies.kinds[index].label for index, _ in pairs) or "none"
@@ -56,21 +56,23 @@ def _overall(remedies, verdicts):
             free[pair] = max(0, *(-100 * cost.low for cost in costs))
     statement = (
         "At least one lowers the gap without a clear loss of accuracy, clean or under attack in "
-        "the norm it was trained for."
+        "its training norm."
     )
     listed = (f"{named([pair])} (at most {most:.1f} points)" for pair, most in free.items())
     detail = f"Without a clear loss: {'; '.join(listed) or 'none'}. At a cost: {named(costly)}. "
     if unknown:
         detail += f"Accuracy under attack not measured: {named(unknown)}. "
     detail += f"Not clear, or worse: {named(verdicts['open'] + verdicts['fails'])}. "
-    detail += f"Intervals of {sum(map(len, verdicts.values()))} comparisons, each of 95%."
+    detail += f"{sum(map(len, verdicts.values()))} comparisons, each with its own 95% interval."
     open_ = unknown or verdicts["open"]
     return statement, "holds" if free else "open" if open_ else "fails", detail
 
 
 def _costs(remedies, index, base):
-    """(whether an attack was measured, changes of the accuracies of a kind that were measured,
-    under attack in the norm it was trained for)."""
+    """(was an attack measured?, [changes in the measured accuracies of a kind]).
+
+    Attacks count in the norm that the kind was trained in.
+    """
     p = remedies.kinds[index].p
     attacks = (remedies.attacks | remedies.regions).items()
     attacks = [role for role, norm in attacks if p not in NORMS or p == norm]
@@ -81,7 +83,7 @@ def _costs(remedies, index, base):
 
 
 def _control(remedies, index):
-    """A Finding on random masks: with them a recipe should lower the gap less."""
+    """A Finding about random masks: with them a recipe should lower the gap less."""
     kind = remedies.kinds[index]
     if not kind.recipe.endswith(RANDOM_MASKS) or kind.head:
         return
@@ -91,14 +93,15 @@ def _control(remedies, index):
         if same and found.has_budget(kind.uniform) and remedies.seeds(index, other):
             gap = remedies.change("gap", other, index)
             verdict = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
-            statement = f"{found.label}: with random masks, the control, the gap is larger."
-            yield Finding("masks", statement, verdict, f"Right masks less random: {points(gap)}.")
+            statement = f"{found.label}: with random masks (the control) the gap is larger."
+            detail = f"Gap with the right masks minus gap with random masks: {points(gap)}."
+            yield Finding("masks", statement, verdict, detail)
 
 
 def _prescribed(remedies, base):
-    """A Finding on the budgets that the theory prescribes, along kinds of one mean square.
+    """A Finding about the theory's budgets, among kinds with one mean square of the budget.
 
-    The ratio is that of the budget on the rest to that on the core; that of the theory is w*.
+    Ratio: the budget on the rest divided by the budget on the core; the theory's is w*.
     """
     kind, path = remedies.kinds[base], {1.0: base}
     for index, of in remedies.treated():
@@ -117,8 +120,8 @@ def _prescribed(remedies, base):
     if any(change.high < -SMALL for change in others.values()):
         verdict = "fails"
     statement = (
-        f"At {kind.label}, no ratio of the budget on the rest to that on the core has a gap more "
-        f"than {100 * SMALL:g} points below that of w* = {least:.2g} of the theory (here "
+        f"{kind.label}: no ratio of the budget on the rest to the budget on the core has a gap "
+        f"more than {100 * SMALL:g} points smaller than the theory's ratio w* = {least:.2g} (here "
         f"{first:.2g})."
     )
     listed = [
@@ -127,16 +130,17 @@ def _prescribed(remedies, base):
         for r, of in theory.items()
     ]
     best = min(others, key=lambda r: others[r].value)
-    detail = f"Ratio: NFS predicted, gap measured: {'; '.join(listed)}. "
-    detail += f"{best:.2g} against {first:.2g}: {points(others[best])}."
+    detail = f"Ratio: predicted NFS, measured gap: {'; '.join(listed)}. "
+    detail += f"{best:.2g} minus {first:.2g}: {points(others[best])}."
     yield Finding("theory", statement, verdict, detail)
 
 
 def _last_layer(remedies, base):
-    """A Finding on whether a head takes away what an attack added to the gap of standard networks.
+    """A Finding: does a head remove what adversarial training added to the gap?
 
-    With a head fitted to both kinds, what is left of that is the difference between their gaps. The
-    head is the one that scored best on validation data of the attacked networks.
+    What it added is the difference from the gap of standard networks; what is left is the same
+    difference with the head fitted to both. The head is the one with the highest validation score
+    on the adversarially trained networks.
     """
     kind = remedies.kinds[base]
     plain = [k for k in remedies.kinds if k.arch == kind.arch and not (k.p or k.recipe or k.head)]
@@ -157,7 +161,7 @@ def _last_layer(remedies, base):
         verdict = "holds in part" if removed.low > 0 else "fails"
     statement = (
         f"Most of what {kind.label} training adds to the gap is in the last layer: {best}, the "
-        "head with the highest score on validation data, removes more than half of it."
+        "head with the highest validation score, removes more than half of it."
     )
     listed = [f"left with {best} on both: {points(over_seeds(left.pop(best)))}"]
     listed += [f"{head}: {points(over_seeds(of))}" for head, of in left.items()]
@@ -168,15 +172,15 @@ def _last_layer(remedies, base):
 
 
 def _differences(remedies, index, other):
-    """{seed: Estimate} of the difference between the gaps of two kinds."""
+    """{seed: Estimate} of the differences between the gaps of two kinds."""
     found, others = (remedies.values["gap", i] for i in (index, other))
     return {s: difference(found[s], others[s]) for s in remedies.seeds(index, other)}
 
 
 def _says(remedies, kind):
-    """Return the theory's prediction for the attack of a kind, or None."""
-    for said in remedies.prescribed:
-        budget = number(said["p"]), said["epsilon"], tuple(said["region_weights"])
+    """The theory's prediction for the attack of a kind, or None."""
+    for attack in remedies.prescribed:
+        budget = number(attack["p"]), attack["epsilon"], tuple(attack["region_weights"])
         if budget == (kind.p, kind.epsilon, kind.weights):
-            return said
+            return attack
     return None

@@ -1,8 +1,8 @@
 """Intervals of counts and rank correlations over the models of a suite.
 
-In a suite, a parametric bootstrap: each number is drawn from a normal distribution with the
-standard deviation its interval implies, a baseline once for all models held against it. Of suites
-in several settings of the data, settings and seeds are resampled.
+Within a suite this is a parametric bootstrap: each number is drawn from a normal distribution with
+the standard deviation that its interval implies, and a baseline once for all models compared with
+it. Over several settings of the data, settings and seeds are resampled.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ NUM_DRAWS = 10_000
 
 
 def count_beyond(families, sign):
-    """The Estimate of how many models are beyond (`sign` 1: above) their baseline.
+    """The Estimate of how many models are above (`sign` 1) or below (-1) their baseline.
 
     Args:
       families: [(baseline, [models])], Estimates.
@@ -31,7 +31,7 @@ def count_beyond(families, sign):
 def rank_correlation(curve):
     """The Estimate of Spearman's correlation of {budget: Estimate} with the budget.
 
-    NaN where all numbers are equal; a draw in which they are counts as 0.
+    NaN if all numbers are equal; a draw in which they are equal counts as 0.
     """
     correlation = _spearman(np.array(list(curve), float), _draws(list(curve.values())))
     correlation[1:] = np.nan_to_num(correlation[1:])
@@ -41,8 +41,8 @@ def rank_correlation(curve):
 def resampled(statistic, measured, predicted):
     """The Estimate of a statistic of measures [s, m, r] and predictions [s, m].
 
-    Settings and seeds are resampled. The statistic takes the resamples at once, [b, s, m, r] and
-    [b, s, m], and gives [b].
+    Settings and seeds are resampled. The statistic maps all resamples at once, [b, s, m, r] and
+    [b, s, m], to [b].
     """
     rng, (s, m, r) = np.random.default_rng(0), measured.shape
     settings, seeds = (
@@ -72,9 +72,9 @@ def across(measured, predicted):
 
 
 def _spearman(x, y):
-    """Spearman's correlation along the last axis; NaN where one side is all equal.
+    """Spearman's correlation along the last axis; NaN where one side is constant.
 
-    Places where one is NaN, as the NFS of a model that is 0, are left out.
+    Pairs with a NaN, such as the NFS of a model that is 0, are left out.
     """
     x, y = np.broadcast_arrays(x, y)
     known = np.isfinite(x) & np.isfinite(y)
@@ -91,7 +91,7 @@ def _spearman(x, y):
 
 
 def mean_known(values):
-    """[b]: means of the values [b, ...] that are known; NaN where none is."""
+    """[b]: means of the finite values [b, ...]; NaN where there are none."""
     values = values.reshape(len(values), -1)
     known = np.isfinite(values)
     total, count = np.sum(np.where(known, values, 0), axis=1), np.sum(known, axis=1)

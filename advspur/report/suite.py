@@ -1,4 +1,4 @@
-"""The records of a suite, looked up by headline, architecture, training norm and budget."""
+"""The records of a set of models, looked up by headline, architecture, norm and budget."""
 
 import math
 from typing import NamedTuple
@@ -9,28 +9,28 @@ from advspur._checks import require
 from advspur.intervals import NOTHING, Estimate, ratio
 from advspur.records import DETAILS
 
-STANDARD = 0.0  # the norm of a model that was not adversarially trained
-UNKNOWN = "unknown"  # of one whose training nobody described: never a baseline, in no curve
+STANDARD = 0.0  # stands for the norm of a model that was not adversarially trained
+UNKNOWN = "unknown"  # for one whose training was not described: in no curve, never a baseline
 NORMS = (2.0, math.inf)
-RANDOM_MASKS = ", random masks"  # of a recipe, as shown
+RANDOM_MASKS = ", random masks"  # how the label of a recipe ends
 
 
 class Model(NamedTuple):
-    """Which model a record is about; `p` is STANDARD if `epsilon` is 0, UNKNOWN if it is None."""
+    """How a model was trained; `p` is STANDARD if `epsilon` is 0, UNKNOWN if it is None."""
 
     name: str
     arch: str
     p: float | str
     epsilon: float | None
     seed: int
-    rho: float = 0.0  # majority : minority of a colour shift in its training images; 0: none
-    recipe: str = ""  # what its training did for its reliance, as shown; such are in no curve
-    uniform: float | None = None  # the budget, or that without region weights of its mean square
+    rho: float = 0.0  # majority : minority of the colour shift in its training images; 0: none
+    recipe: str = ""  # the label of its remedies; with one a model is in no curve
+    uniform: float | None = None  # the uniform budget with the same mean square over the pixels
     weights: tuple = (1.0, 1.0)  # of the budget on the core and on the rest
 
     @property
     def training(self):
-        """How it was trained, as shown."""
+        """How it was trained, as printed."""
         text = training_label(self.p)
         if self.p != UNKNOWN and self.epsilon:
             text = f"{norm_label(self.p)}, ε = {budget_label(self.p, self.epsilon)}"
@@ -49,7 +49,7 @@ class Suite(NamedTuple):
         return sorted({m.arch for m in self.models if m.p != UNKNOWN})
 
     def norms(self):
-        """The norms that adversarially trained models exist of."""
+        """The norms of the adversarially trained models."""
         return [p for p in NORMS if any(m.p == p for m in self.models)]
 
     def unknown(self):
@@ -57,12 +57,12 @@ class Suite(NamedTuple):
         return [m.name for m in self.models if m.p == UNKNOWN]
 
     def kinds(self):
-        """STANDARD, the norms, UNKNOWN: those that are drawn."""
+        """The kinds of training that are drawn: STANDARD, the norms, UNKNOWN."""
         known = [STANDARD, *self.norms()] if self.archs() else []
         return known + [UNKNOWN] * bool(self.unknown())
 
     def matching(self, headline, model):
-        """The records of a model with the headline's options (None: absent), or further ones."""
+        """The records of a model that have the headline's options (None: absent)."""
         left_out = DETAILS - headline.options.keys()
         return [
             r
@@ -73,15 +73,17 @@ class Suite(NamedTuple):
 
     def estimate(self, headline, model):
         """The Estimate of one model, by name; NaN where nothing is recorded."""
-        found = self.matching(headline, model)
-        own = estimate_of(found[-1]) if found else NOTHING  # the last written counts
-        over = found and headline.over
-        return ratio(own, self.estimate(over, model)) if over else own
+        records = self.matching(headline, model)
+        if not records:
+            return NOTHING
+        measured = estimate_of(records[-1])  # the last written counts
+        over = headline.over
+        return ratio(measured, self.estimate(over, model)) if over else measured
 
     def numbers(self, headline, of=lambda model: True):
-        """{name: Estimate} of the models with a finite interval."""
-        found = {m.name: self.estimate(headline, m.name) for m in self.models if of(m)}
-        return {name: e for name, e in found.items() if all(map(math.isfinite, e))}
+        """{name: Estimate} of the models for which `of` is true and the interval is finite."""
+        numbers = {m.name: self.estimate(headline, m.name) for m in self.models if of(m)}
+        return {name: e for name, e in numbers.items() if all(map(math.isfinite, e))}
 
     def points(self, headline):
         """The `numbers` of the models of unknown training."""
@@ -90,19 +92,19 @@ class Suite(NamedTuple):
     def seeds(self, headline, arch, p):
         """{budget: Estimates of the seeds} of one curve, ascending.
 
-        In the tables only: averaged weights (names with @) and numbers without a finite interval.
+        Averaged weights (names with @) and numbers without a finite interval are left to tables.
         """
-        found = {}
+        by_budget = {}
         numbers = self.numbers(headline, lambda m: (m.arch, m.p, m.recipe) == (arch, p, ""))
         for m in self.models:
             if m.name in numbers and "@" not in m.name:
-                found.setdefault(m.epsilon, []).append(numbers[m.name])
-        return found
+                by_budget.setdefault(m.epsilon, []).append(numbers[m.name])
+        return by_budget
 
     def curve(self, headline, arch, p):
-        """{budget: mean over seeds}; its interval is the mean of theirs, which share their images.
+        """{budget: mean over seeds}, with the mean of their intervals over the same images.
 
-        The spread over seeds is not in it.
+        The interval does not include variation between seeds.
         """
         return {e: mean_estimate(s) for e, s in self.seeds(headline, arch, p).items()}
 
@@ -111,13 +113,13 @@ class Suite(NamedTuple):
         return {a: self.curve(headline, a, p) for a in self.archs()}
 
     def of_kind(self, headline, p):
-        """The numbers of one of `kinds`: the points of every curve, or every unknown model."""
+        """The numbers of one of `kinds`: all points of its curves, or all unknown models."""
         if p == UNKNOWN:
             return list(self.points(headline).values())
         return [e for curve in self.curves(headline, p).values() for e in curve.values()]
 
     def baseline(self, headline, arch):
-        """The standard model of an architecture; NaN where there is none."""
+        """The number of the standard model of an architecture; NaN if there is none."""
         return self.curve(headline, arch, STANDARD).get(0.0, NOTHING)
 
     def has(self, headline):
@@ -148,8 +150,8 @@ def suite_of(records):
             require(
                 other == name,
                 f"{other} and {name} have the same architecture, training norm, budget, recipe and "
-                "seed: a report shows one of them; evaluate them into two directories with "
-                "--workdir=DIR",
+                "seed, and a report shows only one such model: evaluate them into two directories "
+                "with --workdir=DIR",
             )
         by_number.setdefault((r.model, r.benchmark, r.metric), []).append(r)
 
@@ -166,7 +168,7 @@ def estimate_of(record):
 
 
 def mean_estimate(estimates):
-    """Means of values and of interval ends; NaN of none."""
+    """The mean of the values and of the interval ends; NaN without any."""
     if not estimates:
         return NOTHING
     value, low, high, count = np.mean(np.array(estimates, float), axis=0)
@@ -174,27 +176,27 @@ def mean_estimate(estimates):
 
 
 def number(p):
-    """A norm, or a ratio, as a number (records keep inf as a string)."""
+    """A norm or a ratio as a number (records write infinity as "inf")."""
     return math.inf if p == "inf" else float(p)
 
 
 def norm_label(p):
-    """The norm as shown: l2, l∞."""
+    """The norm as printed: ℓ2, ℓ∞."""
     return "ℓ∞" if p == math.inf else f"ℓ{p:g}"
 
 
 def budget_label(p, epsilon, digits=6):
-    """The budget as shown: 0.25 or 2/255."""
+    """The budget as printed: 0.25 or 2/255."""
     return f"{epsilon * 255:.{digits}g}/255" if p == math.inf else f"{epsilon:.{digits}g}"
 
 
 def training_label(p):
-    """A kind of training as shown: standard, ℓ2 AT, unknown."""
+    """A kind of training as printed: standard, ℓ2 AT, unknown."""
     return {STANDARD: "standard", UNKNOWN: UNKNOWN}.get(p) or f"{norm_label(p)} AT"
 
 
 def recipe_label(recipe):
-    """Describe a `recipe` of records, the remedies used in training; "" for none."""
+    """Describe the remedies used in training, the `recipe` of a record; "" for none."""
     found = []
     if "region_weights" in recipe:
         found.append("object : rest = {:g} : {:g}".format(*recipe["region_weights"]))
@@ -212,14 +214,14 @@ def recipe_label(recipe):
 
 
 def span(values, form=","):
-    """The least and the most of some values as shown: 500, or 100 to 1,000."""
+    """The least and greatest value as printed: 500, or 100 to 1,000."""
     values = list(values)
     least, most = min(values), max(values)
     return f"{least:{form}}" if least == most else f"{least:{form}} to {most:{form}}"
 
 
 def options_label(options):
-    """Options as shown: family = linf, levels = 0.1176/0.2353."""
+    """Options as printed: family = linf, levels = 0.1176/0.2353."""
     return ", ".join(f"{k} = {_short(v)}" for k, v in options.items())
 
 

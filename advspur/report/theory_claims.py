@@ -1,8 +1,8 @@
-"""The paper's sentences on its Figures 2, 3 and 4 as predicates over the arrays of the theory.
+"""The paper's claims about its Figures 2, 3 and 4, checked on the arrays of the theory.
 
-"holds": in every cell compared; "fails": the opposite is found in a cell, or nothing of it in any;
-"holds in part": nowhere the opposite, somewhere neither. Cells where the model is 0 (no NFS) are
-left out, and η = 0, which correlates nothing, where the sentence is about using the spurious.
+"holds": true in every compared cell; "fails": contradicted in a cell, or true in none; "holds in
+part": never contradicted, true in some cells. Cells where the model is 0 (no NFS) are left out; so
+is η = 0, where nothing is correlated, for claims about the use of spurious features.
 """
 
 import math
@@ -20,7 +20,7 @@ MORE = "larger values of the {} “cause the model to become more reliant”"
 
 
 def read_theory(directory):
-    """{"nfs", "scale", "shift": arrays by name}, of the theory_*.npz that are there."""
+    """{"nfs", "scale", "shift", "weights": arrays by name}, from whichever theory_*.npz exist."""
     found = {}
     for name in CLAIMS:
         path = Path(directory) / f"theory_{name}.npz"
@@ -35,7 +35,7 @@ def read_theory(directory):
 
 
 def theory_findings(theory):
-    """The Findings of all claims that `read_theory` has the arrays for."""
+    """The Findings of all claims whose arrays `read_theory` found."""
     return [f for name, arrays in theory.items() for f in CLAIMS[name](arrays) if f is not None]
 
 
@@ -72,9 +72,9 @@ def _scale_claims(a):
     )
     verdict = _verdict(uses.any(axis=1).sum(), 0, len(etas))
     scaled_up = "“scaling up the spurious features would cause the model to rely on them”"
-    yield Finding("3", scaled_up, verdict, f"Scales of use (in closed form): {onsets}.")
+    yield Finding("3", scaled_up, verdict, f"Scales of use (threshold in closed form): {onsets}.")
 
-    # The core features have scale 1; this sentence is in the paper's list of contributions.
+    # The core features have scale 1; this claim is in the paper's list of contributions.
     only = "ℓ∞: reliance “only occurs when the scale of the spurious feature is larger”"
     known = np.append(etas, a["phase_etas"])
     phase = ~np.isnan(a["phase_used_from"])
@@ -83,8 +83,8 @@ def _scale_claims(a):
     good = ~np.concatenate(below) & (least >= 1 - TOLERANCE)
     larger = phase[:, a["phase_scales"] > 1]
     note = (
-        f" The threshold is {_span(least[known > 0])}: below 1 a smaller scale will do, above 1 a "
-        f"larger one is not enough (unused at {np.sum(~larger)} of {larger.size} larger ones)."
+        f" The threshold is {_span(least[known > 0])}: below 1 a smaller scale is enough, above 1 "
+        f"a larger one may not be (unused at {np.sum(~larger)} of {larger.size} larger scales)."
     )
     yield _everywhere("3", only, good, known > 0, (("η", known),), note)
 
@@ -93,7 +93,7 @@ def _scale_claims(a):
     # The coefficient of a scaled feature shrinks as 1 / scale at equal effect: undo that.
     squares = (theta * np.where(spurious, scales[:, None, None], 1)) ** 2
     size = np.where(np.isnan(nfs), math.nan, squares.sum(axis=-1))
-    undone = MORE.format("scaling parameter") + ", the scaling taken out of θ"
+    undone = MORE.format("scaling parameter") + ", with the scale taken out of θ"
     yield _growth("3", undone, squares[..., spurious].sum(axis=-1) / size, axes, 1, note)
     yield _growth("3", MORE.format("budget ε"), nfs, axes, 2, note)
 
@@ -102,7 +102,7 @@ def _shift_claims(a):
     norms, shifts = [norm_label(p) for p in a["norms"]], a["shift_stds"]
     core, total = a["theta"][:, :, 0], a["theta"][:, :, 1]
     still = int(np.argmin(shifts))
-    clean = a["loss"][0, :, :, still]  # of the first reading: without noise they agree
+    clean = a["loss"][0, :, :, still]  # without noise, all readings agree
     gap = np.where(np.any(total != 0, axis=-1), clean[..., 0] - clean[..., 1], 0)
     lower, higher = gap < -TOLERANCE, gap > TOLERANCE
     where = "; ".join(
@@ -118,12 +118,12 @@ def _shift_claims(a):
     improved, shifts = np.delete(a["improved"], still, axis=3), np.delete(shifts, still)
     for i, norm in enumerate(norms):
         axes = (("reading", a["readings"]), ("ε", a["epsilons"][i]), ("shift", shifts))
-        judged = use[i] > TOLERANCE  # below, the rise of the loss is lost in rounding
+        judged = use[i] > TOLERANCE  # below this, the rise in loss is lost in rounding
         excess = (rise[:, i, ..., 1] - rise[:, i, ..., 0]) / np.where(judged, use[i], 1)[:, None]
         worse = f"{norm}: “the total model is consistently more vulnerable”"
         note = (
             f" Budgets with |θ_S|² > {TOLERANCE:g}: {judged.sum()} of {judged.size}. The core "
-            f"model's loss moves by {np.max(np.abs(rise[:, i, ..., 0])):.2g} at most."
+            f"model's loss changes by at most {np.max(np.abs(rise[:, i, ..., 0])):.2g}."
         )
         judged, mean = judged[:, None], excess > TOLERANCE
         yield _everywhere("4", worse + ", in expectation", mean, judged, axes, note)
@@ -134,7 +134,7 @@ def _shift_claims(a):
 
 
 def _weight_claims(a):
-    """Check what docs/theory.md derives about weights, cell by cell; it is not in the paper."""
+    """Check the statements of docs/theory.md about weights, which are not in the paper."""
     weights, one = a["weights"], int(np.flatnonzero(a["weights"] == 1)[0])
     finite, spurious = np.isfinite(weights), a["is_spurious"]
     for i, p in enumerate(a["norms"]):
@@ -144,13 +144,13 @@ def _weight_claims(a):
         if p == math.inf:
             least = a["protective_weight"][i]
             apart = np.abs(weights[:, None] / least - 1) > TOLERANCE
-            exact = f"{norm}: spurious features are used below the weight w*, and not from it on"
+            exact = f"{norm}: spurious features are used at weights below w*, and at no others"
             note = f" w* is {_span(least)}."
             good = uses == (weights[:, None] < least)
             yield _everywhere("w", exact, good, alive & apart, axes, note)
         else:
             always = f"{norm}: spurious features are used at every finite weight"
-            # Below rounding nothing can be said: NFS falls as w^(-2 p).
+            # NFS falls as w^(-2 p): at large weights it is lost in rounding.
             checked = alive & (a["protective_weight"][i] == math.inf) & finite[:, None]
             yield _everywhere("w", always, np.nan_to_num(nfs) > 0, checked, axes)
         fewer = f"{norm}: more weight never makes the model more reliant"
@@ -182,22 +182,22 @@ def _verdict(toward, against, count):
 
 
 def _everywhere(figure, statement, good, compared, axes, note=""):
-    """The claim that a thing is so in every cell compared; else name the first where it is not."""
+    """A Finding: is the statement true in every compared cell? Names the first exception."""
     good, compared = np.broadcast_arrays(good, compared)
     bad, count = compared & ~good, compared.sum()
     if not count:
         return None
-    detail = f"So in {count - bad.sum()} of {count} cells"
+    detail = f"True in {count - bad.sum()} of {count} cells"
     if bad.any():
         detail += f", not at {_place(axes, np.argwhere(bad)[0])}"
     return Finding(figure, statement, "fails" if bad.any() else "holds", f"{detail}.{note}")
 
 
 def _growth(figure, statement, nfs, axes, axis, note):
-    """The claim that NFS grows along `axis`; one step down is its opposite.
+    """A Finding: does NFS grow along `axis`? A single step down contradicts it.
 
-    Judged on sqrt(NFS) = |θ_S| / |θ|, of the same order: at small budgets NFS is below the
-    tolerance where θ_S is well above the rounding.
+    Judged on sqrt(NFS) = |θ_S| / |θ|: at small budgets NFS is below the tolerance while θ_S is
+    well above rounding.
     """
     change = np.diff(np.sqrt(nfs), axis=axis)
     rises, falls, flat = change > TOLERANCE, change < -TOLERANCE, np.abs(change) <= TOLERANCE
@@ -214,8 +214,8 @@ def _growth(figure, statement, nfs, axes, axis, note):
         name, values = axes[axis]
         detail += (
             f", falls in {falls.sum()}, ε {_span(axes[-1][1][np.argwhere(falls)[:, -1]])}; most at "
-            f"{_place(axes, worst)}: to {name} {values[worst[axis] + 1]:.4g} NFS falls from "
-            f"{start[worst]:.3g} to {end[worst]:.3g}"
+            f"{_place(axes, worst)}, where NFS falls from {start[worst]:.3g} to {end[worst]:.3g} "
+            f"at {name} {values[worst[axis] + 1]:.4g}"
         )
     return Finding(figure, statement, _verdict(rises.sum(), falls.sum(), steps), f"{detail}.{note}")
 
@@ -225,15 +225,15 @@ def _uses(theta, features):
 
 
 def _plateau(nfs, etas, epsilons, onset):
-    """Say from where all |θ_i| of the l1 model are equal, and count the constant steps there."""
+    """Describe where all |θ_i| of the ℓ1 model are equal; count the constant steps there."""
     flat = np.abs(np.diff(np.sqrt(nfs), axis=1)) <= TOLERANCE
     past = flat & (epsilons[1][:-1] >= onset[:, None] - TOLERANCE)
     where = ", ".join(f"{o:.4g} (η {e:.4g})" for o, e in zip(onset, etas[1], strict=True))
-    return f" {past.sum()} constant steps where all |θ_i| are equal, from ε {where}."
+    return f" {past.sum()} constant steps where all |θ_i| are equal, which starts at ε {where}."
 
 
 def _left_out(nfs):
-    """Return NFS at η = 0, if the arrays have it."""
+    """Report NFS at η = 0, if the arrays contain it."""
     return f" Left out: η = 0, NFS {np.max(np.nan_to_num(nfs)):.3g}." if nfs.size else ""
 
 

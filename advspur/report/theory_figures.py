@@ -1,4 +1,4 @@
-"""Figures of the linear theory: the layouts of the paper's Figures 2, 3 and 4, and weights."""
+"""Figures of the linear theory: in the layout of the paper's Figures 2 to 4, and of weights."""
 
 import math
 
@@ -19,7 +19,7 @@ READINGS = {
 
 
 def theory_figures(theory):
-    """(file name, title, figure, caption) of what `read_theory` has the arrays for."""
+    """Yield (file name, title, figure, caption) for the arrays that `read_theory` found."""
     for source, arrays in theory.items():
         for name, draw in FIGURES[source].items():
             yield f"theory_{name}", None, *draw(arrays)
@@ -41,8 +41,8 @@ def _nfs(a):
             axis.text(0.5, 0.1, "0 for every η", transform=axis.transAxes, ha="center")
     _name_lines(figure, axes, "η")
     return figure, (
-        "Norm fraction over spurious features of the exact minimiser against the training budget "
-        "(layout of the paper's Figure 2). A dot ends each line at the collapse radius, from which "
+        "Norm fraction spurious (NFS) of the exact minimiser against the training budget (layout "
+        "of the paper's Figure 2). Each line ends with a dot at the collapse radius, beyond which "
         "the model is 0."
     )
 
@@ -62,9 +62,9 @@ def _scale(a):
         axis.set_ylim(-0.02, 1.02)
     _name_lines(figure, axes, "budget ε")
     return figure, (
-        "NFS of the ℓ∞ model against the scale of the spurious features (layout of Figure 3). "
-        "Dashed: the threshold, above which they are used, in closed form. Budgets below the "
-        "least collapse radius."
+        "NFS of the ℓ∞ model against the scale of the spurious features (layout of Figure 3), for "
+        "budgets below the smallest collapse radius. Dashed: the threshold in closed form, above "
+        "which they are used."
     )
 
 
@@ -81,9 +81,9 @@ def _phase(a):
     axis.set_ylim(y.min(), y.max())
     figure.colorbar(mesh, label="budget from which NFS = 1,\nas a share of the collapse radius")
     return figure, (
-        "Where the ℓ∞ model uses spurious features at some budget, and from which budget on it "
-        "uses nothing else. White: never used; grey, if any: used, but never alone. Dashed: the "
-        "threshold in closed form. The core features have scale 1."
+        "Where the ℓ∞ model uses spurious features at some budget; the colour shows the budget "
+        "from which it uses nothing else. White: never used. Grey, if any: used, but never alone. "
+        "Dashed: the threshold in closed form. The core features have scale 1."
     )
 
 
@@ -108,10 +108,10 @@ def _shift(a):
     # Where nothing is random the error is rounding.
     furthest = np.max(np.abs(mean - loss) / np.where(error > 1e-9, error, math.inf))
     return figure, (
-        f"Standard loss once noise breaks the spurious correlations, η = {a['eta']:g} (layout of "
-        "Figure 4), under reading R1 of the noise: added to the scaled rows of Q. Lines: closed "
-        f"form, at most {furthest:.1f} standard errors from the means of {int(a['num_draws'])} "
-        "draws. Band: 5% to 95% of the draws, total model."
+        "Standard loss when noise breaks the spurious correlations (layout of Figure 4), "
+        f"η = {a['eta']:g}, with the noise added to the scaled rows of Q (reading R1). Lines: "
+        f"closed form, at most {furthest:.1f} standard errors from the means of "
+        f"{int(a['num_draws'])} draws. Band: 5% to 95% of the draws, total model."
     )
 
 
@@ -128,10 +128,9 @@ def _readings(a):
     axis.set_yscale("log")
     axis.legend(fontsize=8)
     return figure, (
-        f"How much the shift costs the total model under the three readings of where the noise is "
-        f"added, {norm_label(a['norms'][i])}, scale {a['scales'][i]:g}, budget "
-        f"{a['epsilons'][i, n]:.3g} (where it costs most); its loss without the shift is "
-        f"{a['loss'][0, i, n, 0, 1]:.2f}."
+        "How much the shift costs the total model, for three readings of where the noise is added. "
+        f"{norm_label(a['norms'][i])}, scale {a['scales'][i]:g}, budget {a['epsilons'][i, n]:.3g} "
+        f"(where it costs most); the loss without the shift is {a['loss'][0, i, n, 0, 1]:.2f}."
     )
 
 
@@ -141,7 +140,7 @@ def _weights(a):
     figure, axes = _panels(_titles_with_scale(a), "budget ε / core-only collapse")
     for i, axis in enumerate(axes):
         share, clean = a["epsilons"][i] / a["epsilons"][i].max(), a["clean_loss"][i]
-        # Collapsed models use nothing.
+        # A collapsed model uses no feature.
         nfs = np.nan_to_num(a["nfs"][i][finite])
         shown = {"cmap": "viridis_r", "shading": "nearest", "vmin": -6, "vmax": 0}
         mesh = axis.pcolormesh(share, w, np.log10(np.maximum(nfs, 1e-12)), **shown)
@@ -154,10 +153,10 @@ def _weights(a):
     axes[0].set_ylabel("weight w of the spurious features")
     figure.colorbar(mesh, ax=axes, label="log10 NFS")
     return figure, (
-        "NFS over the training budget and the weight of the spurious features in it, η = "
-        f"{a['eta']:g}; w = 1 (line) is the paper's attack. Dashed: the least weight at which they "
-        "are not used, in closed form; ℓ1 and ℓ2 have none below the collapse. White: the "
-        "border of where the clean loss is below that of w = 1."
+        "NFS against the training budget and the weight of the spurious features in the attack, "
+        f"η = {a['eta']:g}; w = 1 (line) is the paper's attack. Dashed: the smallest weight at "
+        "which they are not used, in closed form; ℓ1 and ℓ2 have none below the collapse radius. "
+        "White: border of the region with a lower clean loss than at w = 1."
     )
 
 
@@ -181,9 +180,9 @@ def _price(a):
     legend = {"loc": "outside right upper", "title": "ε, share of\ncollapse"}
     figure.legend(*axes[0].get_legend_handles_labels(), **legend)
     return figure, (
-        "What leaving the spurious features costs: clean loss (lines) and loss under the attack on "
-        "the core features alone (dashed), against the model trained at w = 1. Dots: w = ∞, the "
-        "best model of the core features. Below 1 the weight gains."
+        "What it costs not to use spurious features: clean loss (lines) and loss under the attack "
+        "on the core features alone (dashed), divided by those of the model trained at w = 1. "
+        "Dots: w = ∞, the best model of the core features. Below 1, the weight helps."
     )
 
 
@@ -192,7 +191,7 @@ def _titles_with_scale(a):
     return [f"{norm_label(p)} adversary, scale {scale:g}" for p, scale in both]
 
 
-FIGURES = {  # of each file of arrays, by the names of their own files
+FIGURES = {  # {file of arrays: {file of the figure: function}}
     "nfs": {"nfs": _nfs},
     "scale": {"scale": _scale, "phase": _phase},
     "shift": {"shift": _shift, "readings": _readings},
@@ -217,6 +216,6 @@ def _shades(ordered):
 
 
 def _spread(indices, count):
-    """At most `count` of the indices, evenly apart, the last among them."""
+    """At most `count` of the indices, evenly spaced and including the last."""
     places = np.linspace(0, len(indices), count + 1)[1:].astype(int) - 1
     return indices[np.unique(np.maximum(places, 0))]

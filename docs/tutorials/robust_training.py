@@ -74,7 +74,7 @@ for name, network in networks.items():
 # ------------------------
 #
 # The background gap is the accuracy on objects with the background of another image of their
-# class, less that with the background of a random class. Two hundred steps are few, and the
+# class, minus that with the background of a random class. Two hundred steps are few, and the
 # intervals are those over images: ``configs/quickstart.py`` trains seven networks for longer.
 
 shapes = BENCHMARKS["spurious_shapes"]

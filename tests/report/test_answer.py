@@ -62,7 +62,7 @@ def test_the_answer_names_the_numbers_of_the_largest_budgets(model):
 def test_seeds_are_said_and_one_standard_model_is_judged_by_itself(model):
     records = [model(2.0, e, value=v, seed=s) for e, v in ((0.0, 0.1), (1.0, 0.3)) for s in (0, 1)]
     answer = answer_of(suite_of(records), [], [])
-    assert "1 of 1" in answer.sentences and "(each the mean over its seeds)." in answer.sentences
+    assert "1 of 1" in answer.sentences and "(each a mean over seeds)." in answer.sentences
     alone = model(2.0, 0.0, value=0.097)._replace(
         metric="relative_background_gap", benchmark="imagenet9", arch="resnet50", model="r50"
     )

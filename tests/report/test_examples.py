@@ -47,7 +47,7 @@ def test_the_least_and_the_most_reliant_model_with_a_file_are_shown(suite, tmp_p
     assert (name, labels) == ("examples_spurious_shapes", set())
     assert title == "Example images: spurious_shapes"
     assert "2.0_0.0_0 (10.0 points [8.0, 12.0]) and 2.0_0.5_0 (40.0 points" in caption
-    assert "accuracy on mixed_same minus that on mixed_rand" in caption
+    assert "accuracy on mixed_same minus accuracy on mixed_rand" in caption
     assert len(figure.axes) == 2 * 5
     titles = [axis.get_title() for axis in figure.axes[:5]]
     assert titles[1:4] == ["mixed same", "mixed rand", "gradient of\n2.0_0.0_0"]
@@ -82,7 +82,7 @@ def test_images_of_others_come_with_a_word_on_their_licence(model, tmp_path):
     suite = suite_of([model(2.0, 0.0)._replace(benchmark="imagenet9")])
     write(tmp_path, "2.0_0.0_0", benchmark="imagenet9")
     ((*_, caption, _),) = example_figures(suite, tmp_path)
-    assert caption.endswith("check their licence before you share this page.")
+    assert caption.endswith("check its licence before you share this page.")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "lacking"])

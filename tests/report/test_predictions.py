@@ -83,7 +83,7 @@ def test_correlations_are_scipys(tmp_path):
         for j in (3, 4)
         for s in range(SEEDS)
     ]
-    assert f"So in {np.mean(pairs):.0%} [" in by_about["between norms"][0].detail
+    assert f"True for {np.mean(pairs):.0%} [" in by_about["between norms"][0].detail
     error = f"{np.mean(np.abs(gap - x[..., None])):.2f}"
     assert error in by_about["calibration"][0].detail
 
@@ -101,7 +101,7 @@ def test_an_order_that_is_clear_but_misses_the_aim_holds_in_part(tmp_path):
     nfs, gap = noisy(settings=4)
     make(tmp_path, nfs, gap)
     first = next(prediction_findings(read_predictions(tmp_path)))
-    assert first.verdict == "holds in part" and "ρ ≥ 0.9 (our aim)" in first.statement
+    assert first.verdict == "holds in part" and "ρ ≥ 0.9 (our goal)" in first.statement
 
 
 def test_what_rests_on_two_settings_is_open_and_says_so(tmp_path):
@@ -113,13 +113,13 @@ def test_what_rests_on_two_settings_is_open_and_says_so(tmp_path):
         f for f in prediction_findings(read_predictions(tmp_path)) if f.about == "within settings"
     ]
     assert {f.verdict for f in within} == {"open"}
-    assert all("In 2 of the settings all networks are equal." in f.detail for f in within)
+    assert all("All networks are equal in 2 of the settings." in f.detail for f in within)
 
 
 def test_settings_of_other_models_are_refused(tmp_path):
     path = make(tmp_path, *noisy())
     path.write_text(path.read_text().replace('"epsilon": 0.25', '"epsilon": 0.3', 1))
-    with pytest.raises(InputError, match="its settings are not of the same models"):
+    with pytest.raises(InputError, match="its settings do not have the same models"):
         read_predictions(tmp_path)
 
 
@@ -140,10 +140,10 @@ def test_equal_predictions_are_open_and_halves_are_counted(tmp_path):
     gap[0, 3:] = 0.7
     make(tmp_path, [[0.6, 0.6, 0.6, 0.6, 0.6]], gap)
     found = list(prediction_findings(read_predictions(tmp_path)))
-    assert found[0].verdict == "open" and "all equal" in found[0].detail
+    assert found[0].verdict == "open" and "are equal" in found[0].detail
     half = next(f for f in found if f.about == "half")
     assert half.verdict == "fails"
-    assert "predicted of 10 of 10 networks; 4 have a gap of 50 points or more, 4 of" in half.detail
+    assert "predicted for 10 of 10 networks; 4 have a gap of 50 points or more, 4 of" in half.detail
 
 
 def test_settings_with_networks_that_are_missing_are_left_out_and_named(tmp_path):
@@ -154,7 +154,7 @@ def test_settings_with_networks_that_are_missing_are_left_out_and_named(tmp_path
     found = read_predictions(tmp_path)
     assert found.missing == ["b"] and [row[0] for row in prediction_table(found)] == ["a", "c"]
     page = write_report(tmp_path).read_text()
-    assert "Left out, since networks are missing: b." in page and found.digest in page
+    assert "Left out because networks are missing: b." in page and found.digest in page
     assert page.count("data:image/png;base64,") == 1
     for name in "abc":
         (tmp_path / name / "records.jsonl").unlink()

@@ -103,7 +103,7 @@ def test_only_what_excludes_0_is_called_a_remedy_and_its_costs_are_told(tmp_path
     assert last.about == "overall" and last.verdict == "open"  # it costs 5 points under attack
     assert "Without a clear loss: none. At a cost: ℓ∞" in last.detail
     assert "Not clear, or worse: noise 0.25 on the background of 50% of the images." in last.detail
-    assert last.detail.endswith("Intervals of 2 comparisons, each of 95%.")
+    assert last.detail.endswith("2 comparisons, each with its own 95% interval.")
     assert list(remedy_findings(remedies_of(tmp_path, UNIFORM, SPARED)))[-1].verdict == "fails"
     free = *SPARED[:3], SPARED[3] | {"pgd": 0.5}
     last = list(remedy_findings(remedies_of(tmp_path, UNIFORM, free)))[-1]
@@ -197,7 +197,7 @@ def test_random_masks_are_the_control(tmp_path):
     random = "random", 0.0176, worse, {"gap": [0.15, 0.18, 0.17]}
     remedies = remedies_of(tmp_path, UNIFORM, SPARED, random)
     (found,) = (f for f in remedy_findings(remedies) if f.about == "masks")
-    assert found.verdict == "holds" and "Right masks less random: -11.7" in found.detail
+    assert found.verdict == "holds" and "gap with random masks: -11.7" in found.detail
 
 
 def test_a_network_of_unknown_training_is_compared_with_its_own_last_layer(tmp_path):

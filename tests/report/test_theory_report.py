@@ -68,10 +68,10 @@ def test_weights_that_do_as_the_theory_says(tmp_path):
     write_weights(tmp_path, L2_WEIGHTS, LINF_WEIGHTS)
     assert verdict(tmp_path, "ℓ2: spurious features are used at every finite") == (
         "holds",
-        "So in 6 of 6 cells.",
+        "True in 6 of 6 cells.",
     )
-    said = verdict(tmp_path, "ℓ∞: spurious features are used below the weight w*")
-    assert said == ("holds", "So in 7 of 7 cells. w* is 1.5 to 1.5.")
+    said = verdict(tmp_path, "ℓ∞: spurious features are used at weights below w*")
+    assert said == ("holds", "True in 7 of 7 cells. w* is 1.5 to 1.5.")
     for norm in ("ℓ2", "ℓ∞"):
         assert verdict(tmp_path, f"{norm}: more weight never")[0] == "holds"
         found, detail = verdict(tmp_path, f"{norm}: some weight above 1")
@@ -86,8 +86,8 @@ def test_weights_that_do_not(tmp_path):
     linf = ((0.6, 0.7), (0.0, 0.5), (0.1, 0.0), (0.0, NAN))
     write_weights(tmp_path, l2, linf)
     found, detail = verdict(tmp_path, "ℓ2: spurious features are used at every finite")
-    assert found == "fails" and "So in 5 of 6 cells, not at w 2, ε 0.2" in detail
-    found, detail = verdict(tmp_path, "ℓ∞: spurious features are used below")
+    assert found == "fails" and "True in 5 of 6 cells, not at w 2, ε 0.2" in detail
+    found, detail = verdict(tmp_path, "ℓ∞: spurious features are used at weights below")
     assert found == "fails" and "not at w 1, ε 0.1" in detail
     assert "not at w 2, ε 0.1" in verdict(tmp_path, "ℓ2: more weight never")[1]
 
@@ -111,8 +111,8 @@ def test_growth_with_the_budget(tmp_path, l1, expected):
 def test_detail_names_the_worst_step_and_the_plateau(tmp_path):
     write_nfs(tmp_path, (0.5, 0.1, 0.2), l2=(0.1, 0.2, 0.2))
     detail = verdict(tmp_path, "ℓ1: increasing")[1]
-    assert "most at η 0.5, ε 0.1: to ε 0.2 NFS falls from 0.5 to 0.1" in detail
-    assert "equal, from ε 0.2 (η 0.5). Left out: η = 0, NFS 0." in detail
+    assert "most at η 0.5, ε 0.1, where NFS falls from 0.5 to 0.1 at ε 0.2" in detail
+    assert "equal, which starts at ε 0.2 (η 0.5). Left out: η = 0, NFS 0." in detail
 
 
 @pytest.mark.parametrize(("linf", "expected"), [(0.0, "holds"), (1e-12, "fails")])

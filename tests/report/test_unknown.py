@@ -137,7 +137,7 @@ def test_the_page_tabulates_unknown_and_averages_standard_models(synthetic, unkn
     page = page_of([*records, other], tmp_path)
     assert f"<td>{other.model}</td><td>resnet18</td><td>standard</td>" in page
     assert page.count("<td>vit</td><td>unknown</td>") == 2 and "25 models" in page
-    assert "Models of unknown training are purple and are not compared with any other." in page
+    assert "Models of unknown training are purple and are not compared with others." in page
 
 
 def test_the_headlines_of_own_data_come_from_the_records(birds):
