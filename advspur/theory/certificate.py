@@ -1,11 +1,11 @@
-"""A rigorous bound on how far any theta is from the least adversarial loss.
+"""A rigorous bound on how far the loss of any theta is from the least adversarial loss.
 
 The dual of the convex problem of Theorem 1 is, with b = covariance theta_opt,
 
     maximise  w'b + noise_std sqrt(u^2 - w' covariance w) - f*(u, ||covariance w||_p)
 
 over u >= 0 and w' covariance w <= u^2, where f* is the conjugate of c2 s^2 + (c1 s + epsilon n)^2.
-Every such (w, u) gives a lower bound; the one that theta itself suggests is tight at a minimiser.
+Every such (w, u) gives a lower bound; the pair derived from theta is tight at a minimiser.
 """
 
 import math
@@ -20,13 +20,13 @@ from advspur.theory.weights import weighted_model
 
 
 def duality_gap(theta, model, epsilon, *, p, budget_weights=None):
-    """An upper bound of adversarial_loss(theta) - min adversarial_loss, 0 at a minimiser.
+    """Return an upper bound on adversarial_loss(theta) - min adversarial_loss, 0 at a minimiser.
 
     The smaller of two bounds: the dual value at u = 2 s + 2 c1 epsilon n, w = u v / s, with
     v = theta_opt - theta (second order in the error, written without cancellation), and the best
     multiple of that dual point, tighter far from the minimiser. Also
-    c2 (theta - theta*)' covariance (theta - theta*) <= gap. Arguments as of `adversarial_loss`;
-    weights must be positive and finite.
+    c2 (theta - theta*)' covariance (theta - theta*) <= gap. The arguments are those of
+    `adversarial_loss`; weights must be positive and finite.
     """
     check_nonnegative("epsilon", epsilon)
     (covariance, target, noise_std, _), weights = weighted_model(check_model(model), budget_weights)
@@ -34,7 +34,7 @@ def duality_gap(theta, model, epsilon, *, p, budget_weights=None):
     problem = Problem(covariance, target, covariance @ target, noise_std**2, epsilon)
     v = target - theta
     s = jnp.sqrt(moments(problem, v)[1])
-    # At theta = theta_opt without noise s = 0: there the kink's own multiplier takes v's place.
+    # At theta = theta_opt without noise s = 0: the multiplier of the kink replaces v.
     kink = jnp.linalg.pinv(covariance, hermitian=True) @ steepest_ascent(theta, p=p)
     unit = jnp.where(s > 0, v / jnp.where(s > 0, s, 1), kink_direction(problem, kink))
     return gap_and_loss(problem, theta, unit, p)[0]
@@ -47,9 +47,9 @@ def kink_direction(problem, direction):
 
 
 def gap_and_loss(problem, theta, unit, p):
-    """`duality_gap` and `adversarial_loss` of batched problems; unit = v / s, [m, n].
+    """Return `duality_gap` and `adversarial_loss` for batched problems; unit = v / s, [m, n].
 
-    Errors of rounding in `unit` enter to second order only.
+    Rounding errors in `unit` enter to second order only.
     """
     q = dual_exponent(p)
     epsilon = problem.epsilon
@@ -81,12 +81,12 @@ def gap_and_loss(problem, theta, unit, p):
 
 
 def certified(gap, loss):
-    """gap <= 1e-9 loss in float64, 1e-4 loss in float32."""
+    """Return whether gap <= 1e-9 loss in float64, 1e-4 loss in float32."""
     return gap <= (1e-9 if jnp.finfo(loss.dtype).eps < 1e-12 else 1e-4) * loss
 
 
 def _hoelder_excess(theta, h, n, size, p, q):
-    """||h||_p ||theta||_q - <h, theta> >= 0, without cancellation where the two are aligned."""
+    """Return ||h||_p ||theta||_q - <h, theta> >= 0, without cancellation if they are aligned."""
     if p == math.inf:
         return jnp.sum(jnp.abs(theta) * (size - jnp.sign(theta) * h), axis=0)
     if p == 1:

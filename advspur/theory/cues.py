@@ -1,11 +1,11 @@
-"""Two cues of an image as a Gaussian linear model: what an attack makes of them, before training.
+"""Two image cues as a Gaussian linear model, to predict the effect of an attack before training.
 
-Two classes, Y = 1 and -1. A change v of the input turns its core cue, or its spurious one, from
-that of one class into that of the other. Read off by <x, 2 v / ||v||_2^2>, the cue is +-1; noise of
-standard deviation s in each entry adds one of 2 s / ||v||_2, and an attack of l_p budget epsilon
-moves it by 2 epsilon ||v||_q / ||v||_2^2. Cues in different entries share the budget as
-`budget_weights` of those sizes do; where they overlap this is an approximation. Derivation and
-limits in docs/theory.md.
+There are two classes, Y = 1 and -1. A change v of the input turns its core (or spurious) cue from
+that of one class into that of the other. Read as <x, 2 v / ||v||_2^2>, the cue is +-1; noise of
+standard deviation s in each entry of x adds noise of 2 s / ||v||_2, and an l_p attack of budget
+epsilon moves it by 2 epsilon ||v||_q / ||v||_2^2. Cues in disjoint entries share the budget like
+features with these sizes as `budget_weights`; if they overlap, this is an approximation. Derivation
+and limits in docs/theory.md.
 """
 
 from typing import NamedTuple
@@ -21,25 +21,25 @@ from advspur.theory.linear_model import GaussianLinearModel, norm_fraction_spuri
 from advspur.theory.prescription import protective_weight
 from advspur.theory.weights import reweight
 
-NUM_BUDGETS = 256  # up to the collapse, at which the reliance is looked up
+NUM_BUDGETS = 256  # grid up to the collapse radius, for `half_budget`
 
 
 class CueReliance(NamedTuple):
     """Predictions for models trained at e budgets.
 
-    `protective_weight` is NaN at budget 0, and it and `half_budget` where a cue is not attacked.
+    `protective_weight` is NaN at budget 0; it and `half_budget` are NaN if a cue is not attacked.
     """
 
-    theta: jax.Array  # [e, 2] of the core and of the spurious cue
-    nfs: jax.Array  # [e]: theta_S^2 / |theta|^2; NaN where theta is 0
-    gradient_share: jax.Array  # [e]: the same of the gradient of <x, .>: theta_i / ||v_i||_2
+    theta: jax.Array  # [e, 2] on the core and the spurious cue
+    nfs: jax.Array  # [e] theta_S^2 / |theta|^2; NaN if theta is 0
+    gradient_share: jax.Array  # [e] the same ratio for the input gradient, theta_i / ||v_i||_2
     half_budget: jax.Array  # the least budget at which NFS is 1/2; NaN if none below the collapse
     collapse_radius: jax.Array  # the budget from which theta is 0
-    protective_weight: jax.Array  # [e]: factor on the spurious cue's budget that bars it
+    protective_weight: jax.Array  # [e] least factor on the spurious cue's budget at which NFS is 0
 
 
 def cue_sizes(changes, *, p):
-    """(root mean square of ||v||_2, mean of ||v||_q) of changes v [n, ...], 1/p + 1/q = 1."""
+    """Return (root mean square of ||v||_2, mean of ||v||_q) over the changes v [n, ...]."""
     changes = jnp.reshape(changes, (len(changes), -1))
     q = dual_exponent(p)
     length = jnp.sqrt(jnp.mean(jnp.sum(changes**2, axis=1)))
@@ -47,22 +47,22 @@ def cue_sizes(changes, *, p):
 
 
 def two_cue_model(lengths, *, noise_std, correlation, num_classes=2):
-    """The GaussianLinearModel of a core and a spurious cue.
+    """Return the GaussianLinearModel of a core and a spurious cue.
 
-    The core cue is that of the class; the spurious one too with probability `correlation`, else
-    that of another of `num_classes` classes, of which one is the other of the two told apart, and
-    the rest speak for neither. With a = P(own) + P(other of the two), r = P(own) - P(other):
-    covariance [[1 + n_C^2, r], [r, a + n_S^2]], n_i = 2 noise_std / lengths_i, and theta_opt, the
-    noise are those of the regression of Y.
+    The core cue shows the class Y. The spurious cue shows Y with probability `correlation`,
+    otherwise one of the other `num_classes` - 1 classes, all equally likely: -Y, or a class that
+    counts as 0. The covariance is [[1 + n_C^2, r], [r, a + n_S^2]] with n_i = 2 noise_std /
+    lengths_i and, for the spurious cue, a = P(Y) + P(-Y) and r = P(Y) - P(-Y). theta_opt and the
+    noise are those of the regression of Y on the cues.
 
     Args:
-      lengths: [2], l2 lengths of the changes of the core and of the spurious cue, > 0.
-      noise_std: of the noise in each entry of the input, in the units of the lengths.
+      lengths: [2] l2 lengths of the changes of the core and of the spurious cue, > 0.
+      noise_std: standard deviation of the noise in each input entry, in the units of `lengths`.
     """
     lengths = jnp.asarray(lengths, float)
     require(lengths.shape == (2,), f"lengths has shape {lengths.shape}; expected (2,)")
-    require(0 <= correlation <= 1, f"correlation = {correlation}: a probability is needed")
-    require(num_classes >= 2, f"num_classes = {num_classes}: at least two are needed")
+    require(0 <= correlation <= 1, f"correlation = {correlation}: it must be in [0, 1]")
+    require(num_classes >= 2, f"num_classes = {num_classes}: it must be >= 2")
     check_nonnegative("noise_std", noise_std)
     other = (1 - correlation) / (num_classes - 1)
     covariance = jnp.array([[1.0, correlation - other], [correlation - other, correlation + other]])
@@ -77,19 +77,20 @@ def two_cue_model(lengths, *, noise_std, correlation, num_classes=2):
 def predict_reliance(
     core, spurious, epsilons, *, p, noise_std, correlation, num_classes=2, region_weights=(1, 1)
 ):
-    """The CueReliance of models trained against l_p attacks, from the data's cues alone.
+    """Predict how models trained against l_p attacks rely on two cues, from the data alone.
 
     Args:
-      core, spurious: [n, ...] changes of inputs whose cue becomes that of another class.
+      core, spurious: [n, ...] changes of inputs that turn this cue into that of a different class.
       epsilons: [e] training budgets >= 0, in the units of the inputs.
-      noise_std, correlation, num_classes: of `two_cue_model`.
+      noise_std, correlation, num_classes: see `two_cue_model`.
       region_weights: factors on the budgets of the core and of the spurious cue, >= 0.
+    Returns: CueReliance.
     """
     check_nonnegative("epsilons", epsilons)
     lengths, duals = jnp.array([cue_sizes(changes, p=p) for changes in (core, spurious)]).T
     require(
         bool(jnp.all((lengths > 0) & jnp.isfinite(lengths))),
-        f"the cues change inputs by l2 lengths of {lengths.tolist()}: both must be finite and > 0",
+        f"the changes of the cues have l2 lengths {lengths.tolist()}; both must be finite and > 0",
     )
     model = two_cue_model(
         lengths, noise_std=noise_std, correlation=correlation, num_classes=num_classes
@@ -124,10 +125,10 @@ def predict_reliance(
 
 
 def _first_half(budgets, nfs):
-    """The least budget at which NFS reaches 1/2, between budgets linearly; NaN if none."""
-    at = jnp.argmax(nfs >= 0.5)
-    before = jnp.maximum(at - 1, 0)
-    rise = nfs[at] - nfs[before]
+    """Return the least budget at which NFS reaches 1/2, interpolated linearly; NaN if none."""
+    first = jnp.argmax(nfs >= 0.5)
+    before = jnp.maximum(first - 1, 0)
+    rise = nfs[first] - nfs[before]
     part = jnp.where(rise > 0, (0.5 - nfs[before]) / jnp.where(rise > 0, rise, 1), 1)
-    found = budgets[before] + part * (budgets[at] - budgets[before])
-    return jnp.where(jnp.any(nfs >= 0.5), found, jnp.nan)
+    half = budgets[before] + part * (budgets[first] - budgets[before])
+    return jnp.where(jnp.any(nfs >= 0.5), half, jnp.nan)

@@ -1,11 +1,11 @@
-"""p = inf and p = 1: the path is piecewise linear, one straight piece for each face.
+"""The path for p = inf and p = 1: piecewise linear, with one straight piece for each face.
 
 On a face of the dual ball theta = theta_0 - kappa w, n = n_0 - kappa rho and
 s^2 = a + rho kappa^2. For p = inf (q = 1, the lasso) a face is a support with its signs; for
-p = 1 (q = inf) it is a set of features tied at |theta_i| = n with their signs, the rest free.
+p = 1 (q = inf) it is a set of features tied at |theta_i| = n with their signs; the rest are free.
 
-Two ways to the right face: `active_set` jumps (few steps, at any m, no guarantee), `homotopy`
-walks down the path from the collapse and fails at degenerate ties only.
+Two methods find the optimal face: `active_set` jumps (few steps at any m, but may fail), `homotopy`
+walks down the path from the collapse and fails only at degenerate ties.
 """
 
 import math
@@ -21,10 +21,10 @@ from advspur.theory.problem import dot, factor, identity_like, matvec, moments, 
 
 
 class Face(NamedTuple):
-    """p = inf: chosen = support. p = 1: chosen = free features; the others are tied."""
+    """`chosen` is the support for p = inf, the free features for p = 1 (the others are tied)."""
 
     chosen: jax.Array  # [m, n] bool
-    sign: jax.Array  # [m, n], 0 where there is none (off the support, free)
+    sign: jax.Array  # [m, n], 0 off the support and for free features
 
 
 class Line(NamedTuple):
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
 
 def first_face(problem, p):
-    """The face at the collapse."""
+    """Return the face at the collapse."""
     b = problem.product
     if p == math.inf:
         index = jnp.arange(b.shape[0]).reshape(-1, *[1] * (b.ndim - 1))
@@ -51,7 +51,7 @@ def first_face(problem, p):
 
 
 def line_of(face, problem, p):
-    """theta_0, w, n_0, rho and a of a face, from one solve with two right-hand sides."""
+    """Return the Line of a face, from one factorisation and two right-hand sides."""
     chosen, sign = face
     matrix = jnp.where(
         chosen[:, None] & chosen[None], problem.covariance, identity_like(problem.covariance)
@@ -65,14 +65,14 @@ def line_of(face, problem, p):
         origin, slope = solve_chosen(problem.product), solve_chosen(sign)
         norm, rho = dot(sign, origin), dot(sign, slope)
     else:
-        tied = matvec(problem.covariance, sign)  # what the tied features give to each
+        tied = matvec(problem.covariance, sign)  # contribution of the tied features
         free, follow = solve_chosen(problem.product), solve_chosen(tied)
         rho = 1 / (dot(sign, tied) - dot(follow, tied))
         norm = (dot(sign, problem.product) - dot(free, tied)) * rho
         slope = (sign - follow) * rho
         origin = free + (sign - follow) * norm
-    # theta_0 = theta_opt up to rounding: v = kappa w keeps all its digits as kappa gets small,
-    # and a is the noise alone, which may be 0.
+    # Make theta_0 = theta_opt exact if it holds up to rounding: then v = kappa w keeps all its
+    # digits as kappa gets small, and a is the variance of the noise alone, which may be 0.
     v = problem.target - origin
     gradient, floor = moments(problem, v)
     eps, size = jnp.finfo(floor.dtype).eps, dot(problem.target, problem.product)
@@ -85,7 +85,7 @@ def line_of(face, problem, p):
 
 
 def curve(line):
-    """The functions that `budget.path_position` needs, for a straight piece of a path."""
+    """Return the `moments` that `budget.path_position` needs, for a straight piece of a path."""
 
     def at(tau, state):
         kappa = line.norm / (tau + line.rho)
@@ -95,9 +95,9 @@ def curve(line):
 
 
 def position(line, epsilon, find=path_position):
-    """kappa where the path is optimal for `epsilon` on this line; its collapse at most.
+    """Return the kappa at which the line is optimal for `epsilon`, at most n_0 / rho (n = 0).
 
-    `find` solves the scalar equation, with the arguments of `path_position`.
+    `find` solves the scalar equation; it takes the arguments of `path_position`.
     """
     end = line.norm / line.rho
     inside = end > epsilon * C1 * jnp.sqrt(line.floor + line.rho * end**2)
@@ -109,7 +109,7 @@ def position(line, epsilon, find=path_position):
 
 
 def point(face, line, kappa, p):
-    """theta on the line, its face exact: zeros off a support, |theta_i| equal where tied."""
+    """Return theta on the line, exactly on its face: zeros off the support, ties equal."""
     theta = line.origin - kappa * line.slope
     if p == math.inf:
         return jnp.where(face.chosen, theta, 0)
@@ -117,9 +117,9 @@ def point(face, line, kappa, p):
 
 
 def homotopy_step(face, line, kappa, p):
-    """(kappa, face) at the next breakpoint below `kappa`: kappa = 0 where there is none.
+    """Return (kappa, face) at the next breakpoint below `kappa`; kappa = 0 if there is none.
 
-    The first linear slack of the face to reach 0 decides; ties follow in steps of length 0.
+    The first linear slack of the face to reach 0 decides; ties take steps of length 0.
     """
     theta = line.origin - kappa * line.slope
     h = line.gradient + kappa * line.lift
@@ -129,7 +129,7 @@ def homotopy_step(face, line, kappa, p):
         other, other_rate, bound, bound_rate = h, line.lift, kappa, 1  # |h_j| <= kappa off it
         is_held = chosen
     else:
-        held, held_rate = sign * h, sign * line.lift  # the signs of h on the tied
+        held, held_rate = sign * h, sign * line.lift  # the signs of h on the tied features
         n = line.norm - kappa * line.rho
         other, other_rate, bound, bound_rate = theta, -line.slope, n, -line.rho  # |theta_j| <= n
         is_held = ~chosen
@@ -154,7 +154,7 @@ def homotopy_step(face, line, kappa, p):
 
 
 def homotopy(problem, p, max_steps):
-    """(face, line, reached) that is optimal for epsilon, by walking down from the collapse."""
+    """Find the (face, line, reached) optimal for epsilon by walking down from the collapse."""
     highest = lp_norm(problem.product, p, axis=0)  # kappa at the collapse
 
     def unfinished(carry):
@@ -164,8 +164,8 @@ def homotopy(problem, p, max_steps):
         step, face, line, kappa, walking = carry
         below, ahead = homotopy_step(face, line, kappa, p)
         s = jnp.sqrt(line.floor + line.rho * below**2)
-        here = attack_budget(below, s, line.norm - below * line.rho) <= problem.epsilon
-        walking &= ~here & (below > 1e-14 * highest)
+        is_inside = attack_budget(below, s, line.norm - below * line.rho) <= problem.epsilon
+        walking &= ~is_inside & (below > 1e-14 * highest)
         face = jax.tree.map(lambda a, b: jnp.where(walking, a, b), ahead, face)
         line = line_of(face, problem, p)
         return step + 1, face, line, jnp.where(walking, below, kappa), walking
@@ -177,9 +177,10 @@ def homotopy(problem, p, max_steps):
 
 
 def active_set(problem, p, max_steps):
-    """(face, line, settled) that is optimal for epsilon, by a primal-dual active set.
+    """Find the (face, line, settled) optimal for epsilon by a primal-dual active set.
 
-    Solve on the face, drop what has the wrong sign, take what breaks its bound, until all is still.
+    Each step solves on the face, drops features of the wrong sign and adds those that break their
+    bound, until nothing changes.
     """
 
     def unfinished(carry):

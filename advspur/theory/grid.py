@@ -15,12 +15,12 @@ from advspur.theory.paths import path_arrays, piece, segments
 from advspur.theory.problem import Problem, matvec
 from advspur.theory.solve import finish, in_chunks, line_solution, on_curve
 
-BLOCK = 1 << 17  # problems in one call of a device
-SMALL = (16, 256)  # models and budgets in one call for small grids: all of them share a program
+BLOCK = 1 << 17  # problems per call
+SMALL = (16, 256)  # models and budgets per call for small grids, which so share one program
 
 
 def solve_grid(models, epsilons, *, p, progress=None):
-    """The minimisers of n models, each at e budgets, in blocks of bounded memory.
+    """Return the minimisers of n models, each at e budgets, in blocks of bounded memory.
 
     All blocks have one shape (one compilation) and are split over the local devices;
     progress.advance receives the size of each. The models' arrays have a leading axis of n.
@@ -37,7 +37,7 @@ def solve_grid(models, epsilons, *, p, progress=None):
     by_rows = tall >= len(devices)
     if by_rows:
         tall = -(-tall // len(devices)) * len(devices)
-    else:  # few models: every device makes their paths, and looks up its share of the budgets
+    else:  # few models: every device computes their paths and looks up its share of the budgets
         wide = -(-wide // len(devices)) * len(devices)
     run = _grid_program(p, tuple(devices), by_rows)
     dtype = models.theta_opt.dtype
@@ -50,8 +50,8 @@ def solve_grid(models, epsilons, *, p, progress=None):
         columns = np.minimum(np.arange(left, left + wide), e - 1)
         part = jax.tree.map(lambda x, rows=rows: x[rows], models)
         for name, values in run(part, jnp.asarray(epsilons, dtype)[columns]).items():
-            to = out[name][top : top + height, left : left + width]
-            to[...] = np.asarray(values)[:height, :width]
+            block = out[name][top : top + height, left : left + width]
+            block[...] = np.asarray(values)[:height, :width]
         if progress is not None:
             progress.advance(height * width)
     return out | {"converged": np.asarray(certified(out["gap"], out["loss"]))}
@@ -59,7 +59,7 @@ def solve_grid(models, epsilons, *, p, progress=None):
 
 @functools.cache
 def _grid_program(p, devices, by_rows):
-    """The jitted (models [n], epsilons [e]) -> dict [n, e], n or e split over the devices."""
+    """Return the jitted (models [n], epsilons [e]) -> dict [n, e], split along n or e."""
     mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
     rows, columns = ("devices", None) if by_rows else (None, "devices")
     specs = {"in_specs": (PartitionSpec(rows), PartitionSpec(columns))}
@@ -69,7 +69,7 @@ def _grid_program(p, devices, by_rows):
 
 
 def _solve_block(models, epsilons, *, p):
-    """dict of [n, e]: every problem is a row (its model), a column (its budget) and a knot."""
+    """Return dict of [n, e]; a problem is a row (model), a column (budget) and a knot."""
     (n, m), e = models.theta_opt.shape, len(epsilons)
     last = functools.partial(jnp.moveaxis, source=0, destination=-1)
     covariance, target = last(models.covariance), last(models.theta_opt)

@@ -45,7 +45,7 @@ def collapse_radius(model, *, p, budget_weights=None):
 
 
 def limit_nfs(model, *, p, budget_weights=None):
-    """NFS just below the collapse radius.
+    """Return NFS just below the collapse radius.
 
     theta then points along sign(b) |b|^(p-1), b = covariance theta_opt: NFS is
     sum_S |b|^(2 (p-1)) / sum |b|^(2 (p-1)). For p = 1 and inf, where b may be 0 or have ties, the
@@ -69,15 +69,15 @@ def limit_nfs(model, *, p, budget_weights=None):
 def critical_spurious_scale(model):
     """The factor on the spurious features above which linf-robust models use them for some epsilon.
 
-    The path of the core features alone stays that of the whole as long as |h_j| <= kappa for the
-    spurious j, h = covariance (theta_opt - theta), and a factor r multiplies h_j by r: it is the
-    min of kappa / max_j |h_j| over the breakpoints. For the paper's model with theta_opt =
+    The path of the core features alone is the whole path as long as |h_j| <= kappa for the spurious
+    j, h = covariance (theta_opt - theta). A factor r multiplies h_j by r, so the critical one is
+    the minimum of kappa / max_j |h_j| over the breakpoints. For the paper's model with theta_opt =
     (1, t, 0, 0, 0), 0 < t <= 1, it is 0.6 sqrt(1.25 (1 + 2 eta^2)) / eta. NaN if theta_opt is
     not 0 on S: such features are used at any scale.
     """
     path = regularization_path(restrict_to_core(model), p=math.inf)
     error = model.theta_opt - path.theta
-    # kappa and h vanish together at the last breakpoint: the slope of the last piece takes over.
+    # kappa and h vanish together at the last breakpoint: use the slope of the last piece there.
     last = jnp.argmax(path.kappa <= 0)
     beyond = (path.kappa <= 0)[:, None]
     error = jnp.where(beyond, path.theta[last] - path.theta[last - 1], error)
@@ -89,10 +89,10 @@ def critical_spurious_scale(model):
 
 
 def plateau_onset(model):
-    """The epsilon from which an l1-robust model has all |theta_i| equal; NaN if it never has.
+    """The epsilon from which an l1-robust model has all |theta_i| equal; NaN if there is none.
 
-    Then NFS is |S| / m for every larger epsilon below the collapse radius. It is the budget of
-    the first breakpoint of the path, where a feature breaks away from the tie.
+    NFS is then |S| / m for every larger epsilon below the collapse radius. It is the budget of
+    the first breakpoint of the path, where a feature leaves the tie.
     """
     path = regularization_path(model, p=1)
     size = jnp.abs(path.theta)
@@ -101,24 +101,24 @@ def plateau_onset(model):
 
 
 def epsilon_of_full_reliance(model):
-    """The epsilon from which a linf-robust model uses spurious features only (NFS = 1).
+    """The epsilon from which an linf-robust model uses spurious features only (NFS = 1).
 
-    NaN if it never does below the collapse radius: the budget of the last breakpoint before a
-    core feature joins.
+    It is the budget of the last breakpoint before a core feature joins; NaN if there is none below
+    the collapse radius.
     """
     return _reliance(model)[1]
 
 
 def epsilon_of_first_reliance(model):
-    """The least epsilon above which a linf-robust model uses spurious features.
+    """The least epsilon above which an linf-robust model uses spurious features.
 
-    0 if it does for every small epsilon, NaN if it never does below the collapse radius.
+    0 if it uses them at every small epsilon, NaN if at none below the collapse radius.
     """
     return _reliance(model)[0]
 
 
 def phase_diagram(etas, scales, *, theta_opt=(1, 1, 0, 0, 0), noise_std=0.1):
-    """Map where a linf-robust model of the paper's problem uses its spurious features.
+    """Map where an linf-robust model of the paper's problem uses its spurious features.
 
     Args:
       etas: [a].

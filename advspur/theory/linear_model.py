@@ -79,8 +79,8 @@ def residual_std(theta, model):
 
 def standard_loss(theta, model):
     """E[(Y - <X, theta>)^2] = s^2 of Theorem 1, theta [m]."""
-    expected, found = jnp.shape(model.theta_opt), jnp.shape(theta)
-    require(found == expected, f"theta has shape {found}; expected {expected} (batch by jax.vmap)")
+    expected, shape = jnp.shape(model.theta_opt), jnp.shape(theta)
+    require(shape == expected, f"theta has shape {shape}; expected {expected} (batch by jax.vmap)")
     error = model.theta_opt - theta
     return error @ model.covariance @ error + model.noise_std**2
 
@@ -120,13 +120,13 @@ def worst_case_perturbation(theta, x, y, epsilon, *, p, budget_weights=None):
     Returns: [..., m].
     """
     check_nonnegative("epsilon", epsilon)
-    sign = jnp.where(y - x @ theta >= 0, 1, -1)  # at 0 either is a maximiser, 0 is not
+    sign = jnp.where(y - x @ theta >= 0, 1, -1)  # at 0 both signs are maximisers, 0 is not
     delta = epsilon * weigh(steepest_ascent(weigh(theta, budget_weights), p=p), budget_weights)
     return -sign[..., None] * delta
 
 
 def weigh(theta, budget_weights):
-    """D theta; a parameter that is 0 stays 0 under an infinite weight."""
+    """Return D theta; a parameter that is 0 stays 0 under an infinite weight."""
     if budget_weights is None:
         return theta
     weights, _ = check_weights(budget_weights, jnp.shape(theta)[-1], jnp.result_type(theta))
@@ -160,10 +160,9 @@ def restrict_to_core(model, *, barred=None):
     explained = jnp.linalg.pinv(within, hermitian=True) @ jnp.where(core, covariance @ outside, 0)
     variance = outside @ covariance @ outside - explained @ within @ explained
     noise_std = _safe_sqrt(noise_std**2 + jnp.maximum(variance, 0))
-    alone = jnp.where(barred, jnp.diag(covariance), 0)
-    return GaussianLinearModel(
-        within + jnp.diag(alone), jnp.where(core, theta_opt, 0) + explained, noise_std, is_spurious
-    )
+    isolated = jnp.diag(jnp.where(barred, jnp.diag(covariance), 0))
+    theta_opt = jnp.where(core, theta_opt, 0) + explained
+    return GaussianLinearModel(within + isolated, theta_opt, noise_std, is_spurious)
 
 
 def check_facts(eta, spurious_scale, noise_std, theta_opt):
@@ -230,7 +229,7 @@ def check_weights(weights, num_features, dtype):
 
 
 def float_arrays(*values):
-    """The values as arrays of one float dtype."""
+    """Return the values as arrays of one float dtype."""
     arrays = [jnp.asarray(x) for x in values]
     dtype = jnp.result_type(*arrays)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)

@@ -1,4 +1,4 @@
-"""Whole regularisation paths of p = 1 and p = inf: one serves every epsilon and noise_std."""
+"""Whole regularisation paths for p = 1 and p = inf: one covers every epsilon and noise_std."""
 
 import functools
 import math
@@ -19,9 +19,9 @@ from advspur.theory.weights import weighted_model
 class RegularizationPath(NamedTuple):
     """Breakpoints of the minimisers over all budgets, from the collapse down (p = 1 or inf).
 
-    theta is linear in kappa between two breakpoints, and optimal for epsilon: from the collapse
-    radius down to 0 (without noise, to the largest budget that leaves theta_opt optimal). The last
-    is kappa = 0, theta = theta_opt; breakpoints beyond it repeat it.
+    theta is linear in kappa between breakpoints. epsilon falls from the collapse radius to 0
+    (without noise, to the largest budget at which theta_opt is optimal). The last breakpoint is
+    kappa = 0, theta = theta_opt; the remaining rows repeat it.
     """
 
     epsilon: jax.Array  # [k]
@@ -29,13 +29,13 @@ class RegularizationPath(NamedTuple):
     kappa: jax.Array  # [k] ||covariance (theta_opt - theta)||_p
     norm: jax.Array  # [k] ||theta||_q
     variance: jax.Array  # [k] standard loss of theta
-    is_complete: jax.Array  # the path was followed to its end
+    is_complete: jax.Array  # whether the path was followed to its end
 
 
 def regularization_path(model, *, p, max_breakpoints=None, budget_weights=None):
-    """The RegularizationPath of a model: its minimisers for all epsilon at once, p = 1 or inf.
+    """Return the RegularizationPath of a model: its minimisers for all epsilon, p = 1 or inf.
 
-    At most `max_breakpoints` (static; 4 m + 8 if not given) are followed. `budget_weights` [m] are
+    At most `max_breakpoints` (static; default 4 m + 8) are followed. `budget_weights` [m] must be
     positive and finite; `kappa` is then ||D^-1 covariance (theta_opt - theta)||_p and `norm`
     ||D theta||_q.
     """
@@ -47,7 +47,7 @@ def regularization_path(model, *, p, max_breakpoints=None, budget_weights=None):
 
 @functools.partial(jax.jit, static_argnames=("p", "count"))
 def path_arrays(covariance, target, noise_std, *, p, count=None):
-    """`regularization_path` of arrays, unchecked."""
+    """`regularization_path` for arrays, without checks."""
     count = count or 4 * target.shape[0] + 8
     variance = noise_std**2
     product = matvec(covariance, target)
@@ -56,14 +56,14 @@ def path_arrays(covariance, target, noise_std, *, p, count=None):
 
     def record(line, face, kappa):
         theta = faces.point(face, line, kappa, p)
-        if p == math.inf:  # what leaves the support here is 0 up to rounding
+        if p == math.inf:  # a feature that leaves the support here is 0 up to rounding
             small = 64 * jnp.finfo(theta.dtype).eps * jnp.max(jnp.abs(theta))
             theta = jnp.where(jnp.abs(theta) > small, theta, 0)
         n, s2 = line.norm - kappa * line.rho, line.floor + line.rho * kappa**2
         budget = attack_budget(kappa, jnp.sqrt(s2), n)
         # Without noise kappa and s vanish together: E tends to c1 / sqrt(rho).
-        still = C1 / jnp.sqrt(jnp.where(line.rho > 0, line.rho, 1))
-        budget = jnp.where(kappa > 0, budget, jnp.where(line.floor > 0, 0, still))
+        noiseless = C1 / jnp.sqrt(jnp.where(line.rho > 0, line.rho, 1))
+        budget = jnp.where(kappa > 0, budget, jnp.where(line.floor > 0, 0, noiseless))
         return budget, theta, kappa, n, s2
 
     def walk(carry, _):
@@ -86,14 +86,14 @@ def path_arrays(covariance, target, noise_std, *, p, count=None):
 
 
 def segments(path, epsilons):
-    """[...] index of the breakpoint above each epsilon; the piece below it holds the minimiser."""
+    """Return [...] index of the breakpoint above each epsilon: the next piece has the minimiser."""
     count = path.epsilon.shape[0]
     index = count - jnp.searchsorted(path.epsilon[::-1], epsilons, side="left") - 1
     return jnp.clip(index, 0, jnp.maximum(jnp.argmax(path.kappa <= 0), 1) - 1)
 
 
 def piece(upper, lower):
-    """The Line between two breakpoints: (theta, kappa, norm, variance) of each, [..., n]."""
+    """Return the Line between two breakpoints (theta, kappa, norm, variance), [..., n] each."""
     (theta, kappa, norm, variance), (theta_1, kappa_1, norm_1, _) = lower, upper
     length = jnp.where(kappa_1 > kappa, kappa_1 - kappa, 1)
     slope, rho = (theta - theta_1) / length, (norm - norm_1) / length

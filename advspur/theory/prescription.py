@@ -29,7 +29,7 @@ from advspur.theory.weights import reweight
 
 
 def spurious_weights(model, weight):
-    """[m]: `weight` on the spurious features, 1 on the core."""
+    """Return [m]: `weight` on the spurious features, 1 on the core features."""
     return jnp.where(model.is_spurious, weight, jnp.ones((), model.theta_opt.dtype))
 
 
@@ -39,10 +39,11 @@ def protective_weight(model, epsilon, *, p):
     With theta_c the best core-only model, h = covariance (theta_opt - theta_c), n = ||theta_c||_q,
     y = epsilon n / s and K = s epsilon (c1 + y) / (1 + c1 y):
 
-    - p = inf: w* = max over S of |h_j| / K, exactly. Over all epsilon the largest is
+    - p = inf: w* = max over S of |h_j| / K, exactly. Its maximum over all epsilon is
       1 / `critical_spurious_scale`.
-    - p < inf: inf, no finite weight does, unless h = 0 on S (then 0), or the core-only model is 0:
-      w* = (||b_S||_p^p / ((c1 epsilon s0)^p - ||b_C||_p^p))^(1/p) with b = covariance theta_opt.
+    - p < inf: w* = inf (no finite weight is enough), except that w* = 0 if h = 0 on S, and
+      w* = (||b_S||_p^p / ((c1 epsilon s0)^p - ||b_C||_p^p))^(1/p) if the core-only model is 0, with
+      b = covariance theta_opt.
 
     Args:
       epsilon: attack budget > 0.
@@ -76,7 +77,7 @@ def nfs_rate(model, epsilon, *, p):
     model is 0.
     """
     check_norm(p)
-    require(p < math.inf, "p = inf has no rate: from protective_weight on NFS is 0")
+    require(p < math.inf, "p = inf has no rate: NFS is 0 from protective_weight on")
     model = check_model(model)
     theta = _core_minimizer(model, epsilon, p)
     ratios = core_ratios(model, epsilon, theta, p=p)
@@ -89,17 +90,17 @@ def nfs_rate(model, epsilon, *, p):
 def break_even_budget(model, *, p, weight=math.inf):
     """The budget below which attacking S more lowers the clean loss, and above which it does not.
 
-    epsilon at which the minimisers under `weight` on S and under the uniform attack have the same
-    `standard_loss`. NaN if the former is never lower, for example if theta_opt is not 0 on S or
-    robust training uses no spurious feature.
+    The epsilon at which the minimisers under `weight` on S and under the uniform attack have the
+    same `standard_loss`. NaN if the former is never lower, for example if theta_opt is not 0 on S
+    or robust training uses no spurious feature.
+
+    It is the last of 64 budgets up to the collapse radius at which the loss is lower, refined by 64
+    budgets up to the next, and so on; if the sign changes more than once, it is the last change.
 
     Args:
       p: norm of the attack, in [1, inf].
-      weight: of the spurious features, > 1; inf: the best core-only model. At a weight just above 1
-        it is where d clean loss / d weight changes its sign.
-
-    The last of 64 budgets up to the collapse radius at which the loss is lower, and of 64 up to the
-    next, and so on; where the sign changes more than once, that is the last change.
+      weight: of the spurious features, > 1; inf: the best core-only model. For a weight just above
+        1, the budget is where d clean loss / d weight changes its sign.
     """
     check_norm(p)
     require(weight > 1, f"weight = {weight}: it must be > 1")
@@ -136,7 +137,7 @@ def _break_even(model, weight, p):
 
 
 def core_ratios(model, epsilon, theta, *, p):
-    """[m]: h / K of `protective_weight` at theta = theta_c, for p = inf the weights needed on S."""
+    """Return h / K of `protective_weight` at theta_c, [m]; for p = inf the weights needed on S."""
     s = residual_std(theta, model)
     y = epsilon * lp_norm(theta, dual_exponent(p)) / s
     multiplier = s * epsilon * (C1 + y) / (1 + C1 * y)
@@ -144,10 +145,10 @@ def core_ratios(model, epsilon, theta, *, p):
 
 
 def _core_minimizer(model, epsilon, p):
-    """theta_c, the best with theta_S = 0."""
+    """Return theta_c, the best theta with theta_S = 0."""
     check_nonnegative("epsilon", epsilon)
     is_attack = not is_concrete(epsilon) or np.all(np.asarray(epsilon) > 0)
-    require(is_attack, "epsilon must be > 0: without an attack weights do nothing")
+    require(is_attack, "epsilon must be > 0: weights have no effect without an attack")
     return minimize_adversarial_loss(model, epsilon, p=p, features="core").theta
 
 
@@ -162,14 +163,14 @@ class WeightSweep(NamedTuple):
     uniform_loss: np.ndarray  # [w, e] adversarial loss under the attack without weights
     core_loss: np.ndarray  # [w, e] adversarial loss under the attack on the core features alone
     nfs: np.ndarray  # [w, e]; NaN from the collapse radius on
-    gap: np.ndarray  # [w, e] upper bound of loss - least loss
-    converged: np.ndarray  # [w, e] bool, the gap certifies theta
+    gap: np.ndarray  # [w, e] upper bound on loss - least loss
+    converged: np.ndarray  # [w, e] bool, whether the gap certifies theta
     collapse_radius: np.ndarray  # [w]
     protective_weight: np.ndarray  # [e]
 
 
 def sweep_budget_weights(model, weights, epsilons, *, p, progress=None):
-    """Sweep the attack weight of the spurious features; return reliance and losses.
+    """Sweep the budget weight of the spurious features; return reliance and losses.
 
     Args:
       model: GaussianLinearModel of m features.
@@ -182,28 +183,34 @@ def sweep_budget_weights(model, weights, epsilons, *, p, progress=None):
     """
     check_norm(p)
     model, p = check_model(model), float(p)
-    weights, epsilons = np.asarray(weights, float), np.asarray(epsilons, float)
-    for name, values in (("weights", weights), ("epsilons", epsilons)):
-        require(values.ndim == 1 and values.size, f"{name}: expected a list of numbers")
+    weights, epsilons = np.asarray(weights, float), positive_budgets(epsilons)
+    require(weights.ndim == 1 and weights.size, "weights: expected a list of numbers")
     require(np.all(weights >= 0), f"weights = {weights}: they must be >= 0")
-    check_nonnegative("epsilons", epsilons)
-    require(np.all(epsilons > 0), "epsilons must be > 0: without an attack weights do nothing")
     rows = jnp.asarray(weights, model.theta_opt.dtype)
-    found = solve_grid(_weighted(model, rows), epsilons, p=p, progress=progress)
+    solved = solve_grid(_weighted(model, rows), epsilons, p=p, progress=progress)
     budgets = jnp.asarray(epsilons, rows.dtype)
-    measured = _measured(model, rows, budgets, found["theta"], p=p)
-    return WeightSweep(weights, epsilons, **found | jax.tree.map(np.asarray, measured))
+    measured = _measured(model, rows, budgets, solved["theta"], p=p)
+    return WeightSweep(weights, epsilons, **solved | jax.tree.map(np.asarray, measured))
+
+
+def positive_budgets(epsilons):
+    """Return epsilons as an array [e]; raise InputError unless all are finite and > 0."""
+    epsilons = np.asarray(epsilons, float)
+    require(epsilons.ndim == 1 and epsilons.size, "epsilons: expected a list of numbers")
+    check_nonnegative("epsilons", epsilons)
+    require(np.all(epsilons > 0), "epsilons must be > 0")
+    return epsilons
 
 
 @jax.jit
 def _weighted(model, weights):
-    """The models of theta' for each weight, stacked."""
+    """Return the models of theta' for each weight, stacked."""
     return jax.vmap(lambda w: reweight(model, spurious_weights(model, w))[0])(weights)
 
 
 @functools.partial(jax.jit, static_argnames="p")
 def _measured(model, weights, epsilons, theta, *, p):
-    """Return what a WeightSweep holds beside the outcome of the solver."""
+    """Return the fields of a WeightSweep that the solver does not."""
 
     def cell(theta, epsilon):
         core = spurious_weights(model, 0)
@@ -218,8 +225,8 @@ def _measured(model, weights, epsilons, theta, *, p):
     def row(weight, theta):
         scale = spurious_weights(model, weight)
         _, restore = reweight(model, scale)
-        found = jax.vmap(cell)(jax.vmap(restore)(theta), epsilons)
-        return found | {"collapse_radius": collapse_radius(model, p=p, budget_weights=scale)}
+        cells = jax.vmap(cell)(jax.vmap(restore)(theta), epsilons)
+        return cells | {"collapse_radius": collapse_radius(model, p=p, budget_weights=scale)}
 
     least = jax.vmap(lambda epsilon: protective_weight(model, epsilon, p=p))(epsilons)
     return jax.vmap(row)(weights, theta) | {"protective_weight": least}

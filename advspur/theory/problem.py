@@ -1,7 +1,7 @@
-"""Many problems at once, and the linear algebra they share.
+"""Batches of problems, and the linear algebra they share.
 
-Arrays are [m, n] and [m, m, n] for n problems of m features: with the batch as the minor axis
-the small algebra of all runs in vector instructions. Single problems ([m], [m, m]) do as well.
+Arrays are [m, n] and [m, m, n] for n problems of m features: with the batch as the minor axis,
+small matrices use vector instructions across the batch. Single problems ([m], [m, m]) work too.
 """
 
 import functools
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-UNROLLED = 12  # up to this many features elimination is unrolled; above, LAPACK is faster
+UNROLLED = 12  # elimination is unrolled up to this many features; beyond it LAPACK is faster
 
 
 class Problem(NamedTuple):
-    """minimise c2 s^2 + (c1 s + epsilon ||theta||_q)^2 over theta, for n (model, epsilon)."""
+    """minimise c2 s^2 + (c1 s + epsilon ||theta||_q)^2 over theta, for n pairs (model, epsilon)."""
 
     covariance: jax.Array  # [m, m, n]
     target: jax.Array  # [m, n] theta_opt
@@ -25,31 +25,31 @@ class Problem(NamedTuple):
 
 
 def matvec(matrix, x):
-    """[m, n]: matrix x of every problem."""
+    """Return matrix x for every problem, [m, n]."""
     if len(x) > UNROLLED:
         return jnp.einsum("ij...,j...->i...", matrix, x)
     return functools.reduce(operator.add, (matrix[:, j] * x[j] for j in range(len(x))))
 
 
 def identity_like(matrix):
-    """The identities of the shape of [m, m, n] matrices."""
+    """Return identities that broadcast against [m, m, n] matrices."""
     m = matrix.shape[0]
     return jnp.eye(m, dtype=matrix.dtype).reshape(m, m, *[1] * (matrix.ndim - 2))
 
 
 def dot(x, y):
-    """[n]: <x, y> of every problem."""
+    """Return <x, y> for every problem, [n]."""
     return jnp.sum(x * y, axis=0)
 
 
 def moments(problem, v):
-    """(covariance v, s^2) at theta = target - v."""
+    """Return (covariance v, s^2) at theta = target - v."""
     h = matvec(problem.covariance, v)
     return h, jnp.maximum(dot(v, h), 0) + problem.variance
 
 
 class Factors(NamedTuple):
-    """matrix = L D L' (few features: entries [n], D inverted) or, by LAPACK, L L'."""
+    """matrix = L D L' (few features: entries are [n], D is inverted), or L L' by LAPACK."""
 
     lower: Any
     rest: Any
@@ -57,19 +57,19 @@ class Factors(NamedTuple):
 
 
 def factor(matrix):
-    """Factors of [m, m, n] symmetric positive (semi)definite matrices, for `solve`.
+    """Return the Factors of [m, m, n] symmetric positive semidefinite matrices, for `solve`.
 
-    A feature that depends on those before it gets 0: of a singular consistent system a solution.
+    A feature that depends on earlier ones gets 0, so a singular consistent system has a solution.
     """
     m = matrix.shape[0]
     if m > UNROLLED:
-        first = jnp.moveaxis(matrix, 2, 0) if matrix.ndim == 3 else matrix
-        size = jnp.max(jnp.abs(first), axis=(-2, -1), keepdims=True)
-        # Singular ones have a solution too, though rounding, which grows with m, may make a pivot
-        # negative, and with it all of a factor NaN.
+        batch = jnp.moveaxis(matrix, 2, 0) if matrix.ndim == 3 else matrix
+        size = jnp.max(jnp.abs(batch), axis=(-2, -1), keepdims=True)
+        # Rounding, which grows with m, may make a pivot of a singular matrix negative, and then the
+        # whole factor is NaN.
         tiny = max(100, 10 * m) * jnp.finfo(matrix.dtype).eps * size
-        regular = first + tiny * jnp.eye(m, dtype=matrix.dtype)
-        return Factors(jnp.linalg.cholesky(regular, symmetrize_input=False), None, first)
+        regular = batch + tiny * jnp.eye(m, dtype=matrix.dtype)
+        return Factors(jnp.linalg.cholesky(regular, symmetrize_input=False), None, batch)
     floor = 8 * m * jnp.finfo(matrix.dtype).eps
     rest = [[matrix[i, j] for j in range(i + 1)] for i in range(m)]
     lower, inverses = [[] for _ in range(m)], []
@@ -85,14 +85,14 @@ def factor(matrix):
 
 
 def solve(factors, side):
-    """[m, n]: matrix^-1 side."""
+    """Return matrix^-1 side, [m, n]."""
     lower, rest, matrix = factors
     m = len(side)
     if m > UNROLLED:
-        first = side.T[..., None] if side.ndim == 2 else side[:, None]
+        batch = side.T[..., None] if side.ndim == 2 else side[:, None]
         factors = (lower, True)
-        x = jax.scipy.linalg.cho_solve(factors, first)
-        x += jax.scipy.linalg.cho_solve(factors, first - matrix @ x)  # undoes `tiny`
+        x = jax.scipy.linalg.cho_solve(factors, batch)
+        x += jax.scipy.linalg.cho_solve(factors, batch - matrix @ x)  # corrects for `tiny`
         return x[..., 0].T
     x = list(side)
     for i in range(m):
@@ -102,18 +102,18 @@ def solve(factors, side):
     for i in reversed(range(m)):
         for k in range(i + 1, m):
             x[i] = x[i] - lower[k][i] * x[k]
-    # Without the barrier XLA fuses the elimination into each use of x and repeats it there.
+    # Without this barrier XLA fuses the elimination into each use of x and repeats it there.
     return jax.lax.optimization_barrier(jnp.stack(x))
 
 
 def is_definite(covariance):
-    """[n]: whether the covariance is positive definite beyond rounding."""
+    """Return whether each covariance is positive definite beyond rounding, [n]."""
     m = covariance.shape[0]
     if m > UNROLLED:
-        # Cholesky's factor of the covariance less the rounding of its largest eigenvalue, which the
-        # sums of the rows bound (by sqrt(m) times at most): NaN where that is not definite.
-        first, eps = jnp.moveaxis(covariance, 2, 0), jnp.finfo(covariance.dtype).eps
-        rounding = 8 * m * eps * jnp.max(jnp.sum(jnp.abs(first), axis=-1), axis=-1)
-        regular = first - rounding[:, None, None] * jnp.eye(m, dtype=first.dtype)
+        # Cholesky factor of the covariance minus the rounding of its largest eigenvalue, which the
+        # row sums bound (too high by sqrt(m) at most): NaN if that is not definite.
+        batch, eps = jnp.moveaxis(covariance, 2, 0), jnp.finfo(covariance.dtype).eps
+        rounding = 8 * m * eps * jnp.max(jnp.sum(jnp.abs(batch), axis=-1), axis=-1)
+        regular = batch - rounding[:, None, None] * jnp.eye(m, dtype=batch.dtype)
         return jnp.all(jnp.isfinite(jnp.linalg.cholesky(regular)), axis=(-2, -1))
     return functools.reduce(operator.and_, (x != 0 for x in factor(covariance).rest))

@@ -1,6 +1,6 @@
 """Predict adversarial training from a fitted Gaussian linear model, with 95% intervals.
 
-All quantities are bootstrapped over the examples. docs/results.md reports the coverage.
+The bootstrap resamples the examples. docs/results.md reports the coverage of the intervals.
 """
 
 import functools
@@ -11,37 +11,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advspur._checks import check_count, check_nonnegative, check_norm, require
+from advspur._checks import check_count, check_norm, require
 from advspur.intervals import CONFIDENCE, Estimate
 from advspur.norms import lp_norm
 from advspur.theory import limits
 from advspur.theory.estimate import estimate
 from advspur.theory.linear_model import C1, norm_fraction_spurious, restrict_to_core
-from advspur.theory.prescription import core_ratios, least_weight
+from advspur.theory.prescription import core_ratios, least_weight, positive_budgets
 from advspur.theory.solve import minimize_adversarial_loss
 
 TAIL = (1 - CONFIDENCE) / 2
 SHARES = (0.001, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.999)  # of the core's collapse radius, for w*
-LEAST_SIDE = 0.02  # a bias is corrected by no more than this share of resamples on one side says
+LEAST_SIDE = 0.02  # least share of resamples on either side of the value, for its bias correction
 
 
 class Reliance(NamedTuple):
     """Predictions of a fitted model for one norm; `num_examples` of each is n."""
 
     epsilons: np.ndarray  # [e]
-    theta: np.ndarray  # [e, d] the minimisers, in the basis of the fit
+    theta: np.ndarray  # [e, d] the minimisers, in the coordinates of the fit
     nfs: Estimate  # of [e]; NaN from the collapse radius on
     collapse_radius: Estimate
-    first_reliance: Estimate  # p = inf and core_only, else NaN; inf: no budget is enough
+    first_reliance: Estimate  # p = inf and core_only, otherwise NaN; inf: no budget is enough
     protective_weight: Estimate  # of [e]; inf: no weight is enough
-    uniform_weight: Estimate  # w* for every budget: p = inf and core_only, else NaN
+    uniform_weight: Estimate  # w* for every budget: p = inf and core_only, otherwise NaN
 
 
 def estimate_reliance(fit, epsilons, key, *, p, num_resamples=1000):
-    """NFS, collapse, first reliance and protective weights of a GaussianFit, with intervals.
+    """Estimate NFS, collapse, first reliance and protective weights from a GaussianFit.
 
-    The values are those of `fit.model`; the intervals are bootstrapped over the examples. Shrinkage
-    is as in the fit; the intervals do not correct its bias.
+    The values are those of `fit.model`, the intervals are bootstrapped over the examples. Resamples
+    are shrunk as in the fit; the intervals do not correct the bias of shrinkage.
 
     Args:
       fit: from `fit_gaussian_linear_model`. Unless it is `core_only`, its theta_opt is never
@@ -53,10 +53,7 @@ def estimate_reliance(fit, epsilons, key, *, p, num_resamples=1000):
     """
     check_norm(p)
     check_count("num_resamples", num_resamples, 100)
-    epsilons = np.asarray(epsilons, float)
-    require(epsilons.ndim == 1 and epsilons.size, "epsilons: expected a list of numbers")
-    check_nonnegative("epsilons", epsilons)
-    require(np.all(epsilons > 0), "epsilons must be > 0")
+    epsilons = positive_budgets(epsilons)
     n, d = fit.features.shape
     enough = fit.options["shrinkage"] != 0 or n >= 3 * (d + 1)
     require(enough, f"n = {n} examples of {d} features cannot be resampled without shrinkage")
@@ -65,30 +62,31 @@ def estimate_reliance(fit, epsilons, key, *, p, num_resamples=1000):
     models = jax.tree.map(lambda one, more: jnp.concatenate([one[None], more]), fit.model, drawn)
     budgets = jnp.asarray(epsilons, fit.features.dtype)
     call = {"p": float(p), "core_only": fit.options["core_only"]}
-    found = jax.tree.map(np.asarray, _predict(models, budgets, **call))
+    predicted = jax.tree.map(np.asarray, _predict(models, budgets, **call))
     nothing = Estimate(math.nan, math.nan, math.nan, n)
-    radius, weight = found["radius"], found["weight"]
+    radius, weight = predicted["radius"], predicted["weight"]
     out = {"first_reliance": nothing, "uniform_weight": nothing}
     if p < math.inf:
-        out["collapse_radius"] = corrected(radius, n)
-        out["protective_weight"] = _stack([corrected(column, n) for column in weight.T])
+        out["collapse_radius"] = corrected_estimate(radius, n)
+        out["protective_weight"] = _stack([corrected_estimate(column, n) for column in weight.T])
     else:
-        out["collapse_radius"] = largest(radius, found["sizes"], n)
-        columns = zip(weight.T, found["ratios"].swapaxes(0, 1), strict=True)
-        out["protective_weight"] = _stack([largest(*column, n) for column in columns])
+        out["collapse_radius"] = maximum_estimate(radius, predicted["sizes"], n)
+        columns = zip(weight.T, predicted["ratios"].swapaxes(0, 1), strict=True)
+        out["protective_weight"] = _stack([maximum_estimate(*column, n) for column in columns])
         if call["core_only"]:
-            first = np.where(np.isnan(found["first"]), math.inf, found["first"])
-            out["first_reliance"] = corrected(first, n)
-            out["uniform_weight"] = largest(found["uniform"], found["profile"], n)
-    theta, spurious = found["theta"], np.asarray(fit.model.is_spurious)
-    columns = zip(found["nfs"].T, theta.swapaxes(0, 1), strict=True)
-    nfs = _stack([reliant(values, points, spurious, n) for values, points in columns])
+            first = np.where(np.isnan(predicted["first"]), math.inf, predicted["first"])
+            out["first_reliance"] = corrected_estimate(first, n)
+            parts = predicted["uniform"], predicted["profile"]
+            out["uniform_weight"] = maximum_estimate(*parts, n)
+    theta, spurious = predicted["theta"], np.asarray(fit.model.is_spurious)
+    columns = zip(predicted["nfs"].T, theta.swapaxes(0, 1), strict=True)
+    nfs = _stack([nfs_estimate(values, points, spurious, n) for values, points in columns])
     return Reliance(epsilons, theta[0], nfs=nfs, **out)
 
 
 @functools.partial(jax.jit, static_argnames=("core_only", "shrinkage"))
 def _resample(x, y, is_spurious, keys, **options):
-    """The models of one resample of the examples for each key, stacked."""
+    """Return the models fitted to one resample of the examples for each key, stacked."""
     n, d = x.shape
 
     def one(key):
@@ -100,7 +98,7 @@ def _resample(x, y, is_spurious, keys, **options):
 
 @functools.partial(jax.jit, static_argnames=("p", "core_only"))
 def _predict(models, epsilons, *, p, core_only):
-    """dict of arrays [1 + resamples, ...]."""
+    """Return dict of arrays [1 + resamples, ...]."""
     e = len(epsilons)
 
     def one(model):
@@ -111,40 +109,40 @@ def _predict(models, epsilons, *, p, core_only):
             budgets = jnp.concatenate([epsilons, more])
         both = jax.tree.map(lambda *parts: jnp.stack(parts), model, core)
 
-        @jax.vmap  # one program for the two
+        @jax.vmap  # one program for both models
         def minimizer(which, epsilon):
             chosen = jax.tree.map(lambda x: x[which], both)
             return minimize_adversarial_loss(chosen, epsilon, p=p).theta
 
         which = jnp.concatenate([jnp.zeros(e, int), jnp.ones(len(budgets), int)])
         theta = minimizer(which, jnp.concatenate([epsilons, budgets]))
-        theta, of_core = theta[:e], theta[e:]
+        theta, core_theta = theta[:e], theta[e:]
         b = model.covariance @ model.theta_opt
         sizes = b / (C1 * jnp.sqrt(model.theta_opt @ b + model.noise_std**2))
         nfs = jax.vmap(norm_fraction_spurious, (0, None))(theta, spurious)
-        found = {"theta": theta, "nfs": nfs, "sizes": sizes, "radius": lp_norm(sizes, p)}
-        of_each = functools.partial(jax.vmap, in_axes=(None, 0, 0))
-        weight = of_each(functools.partial(least_weight, p=p))(model, budgets, of_core)
-        found["weight"] = weight[:e]
+        predicted = {"theta": theta, "nfs": nfs, "sizes": sizes, "radius": lp_norm(sizes, p)}
+        per_budget = functools.partial(jax.vmap, in_axes=(None, 0, 0))
+        weight = per_budget(functools.partial(least_weight, p=p))(model, budgets, core_theta)
+        predicted["weight"] = weight[:e]
         if p == math.inf:
-            ratios = of_each(functools.partial(core_ratios, p=p))(model, budgets, of_core)
+            ratios = per_budget(functools.partial(core_ratios, p=p))(model, budgets, core_theta)
             ratios = jnp.where(spurious, ratios, 0)
-            found["ratios"] = ratios[:e]
+            predicted["ratios"] = ratios[:e]
             if core_only:
-                found["profile"] = ratios[e:].reshape(-1)
-                found["uniform"] = 1 / limits.critical_spurious_scale(model)
-                found["first"] = limits.epsilon_of_first_reliance(model)
-        return found
+                predicted["profile"] = ratios[e:].reshape(-1)
+                predicted["uniform"] = 1 / limits.critical_spurious_scale(model)
+                predicted["first"] = limits.epsilon_of_first_reliance(model)
+        return predicted
 
     return jax.vmap(one)(models)
 
 
-def corrected(values, n):
-    """Estimate of the first of [1 + resamples] values; the others make its interval.
+def corrected_estimate(values, n):
+    """Return the Estimate of the first of [1 + resamples] values; the others give its interval.
 
     The bias-corrected percentile interval (Efron, Canadian J. Statistics 9 (1981) 139): quantiles
     Phi(2 z0 -+ 1.96), Phi(z0) the share of resamples below the value, kept within LEAST_SIDE of 0
-    and 1; z0 = 0 where the value is 0, 1 or inf, at which values pile up. NaN are left out.
+    and 1; z0 = 0 if the value is 0, 1 or inf, where values pile up. NaN are left out.
     """
     from scipy import special
 
@@ -159,11 +157,11 @@ def corrected(values, n):
     return Estimate(float(value), float(min(low, value)), float(max(high, value)), n)
 
 
-def largest(values, parts, n):
-    """Estimate of `values`, each the largest |entry| of its row of parts [1 + resamples, k].
+def maximum_estimate(values, parts, n):
+    """Return the Estimate of `values`, the largest |entry| of each row of [1 + resamples, k] parts.
 
-    A maximum of nearly equal parts is biased up, and the bootstrap does not see by how much.
-    Each part x_j has standard error s_j: the interval is from max_j |x_j| - c s_j, c the 95%
+    The maximum of nearly equal parts is biased up, by an amount that the bootstrap does not show.
+    With s_j the standard error of part x_j, the interval is from max_j |x_j| - c s_j, c the 95%
     quantile of the largest of all |x_j* - x_j| / s_j, to max_j |x_j| + 1.96 s_j.
     """
     from scipy import special
@@ -177,21 +175,22 @@ def largest(values, parts, n):
     return Estimate(value, min(max(float(low), 0.0), value), max(float(high), value), n)
 
 
-def reliant(values, theta, spurious, n):
-    """Estimate of NFS, `values` [1 + resamples], from theta [1 + resamples, d].
+def nfs_estimate(values, theta, spurious, n):
+    """Return the Estimate of NFS from its `values` [1 + resamples] and theta [1 + resamples, d].
 
-    NFS is a ratio of squares: where |theta_S| is of the size of its error it is biased up and
-    cannot be 0, and where |theta_C| is, it cannot be 1. So the interval joins two: `corrected`, and
-    that of the factors t of the smaller part of theta with which it could have given what was
-    found: with the resamples' errors added to theta / |theta|, so changed, at least 2.5% of the
-    ratios of the two parts' lengths are above that found, and 2.5% below. They are cautious.
+    NFS is a ratio of squares: it is biased up and cannot be 0 if |theta_S| is of the size of its
+    error, and it cannot be 1 if |theta_C| is. So the interval is the union of two: that of
+    `corrected_estimate`, and that of all factors t on the smaller part of theta that could have
+    given the observed NFS. Such a t, with the resamples' errors added to theta / |theta|, makes at
+    least 2.5% of the ratios of the two parts' lengths larger than observed and 2.5% smaller. The
+    union is conservative.
     """
-    first = corrected(values, n)
+    first = corrected_estimate(values, n)
     if not 0 < first.value < 1:
         return first
     is_less = first.value <= 0.5
     is_part = spurious == is_less
-    theta = theta[np.any(theta != 0, axis=1)]  # without collapsed ones
+    theta = theta[np.any(theta != 0, axis=1)]  # without collapsed resamples
     theta = theta / np.linalg.norm(theta, axis=1, keepdims=True)
     part, size = theta[0, is_part], np.sum(theta[0, is_part] ** 2)
     odds = size / (1 - size)
@@ -214,6 +213,6 @@ def reliant(values, theta, spurious, n):
 
 
 def _stack(estimates):
-    """One Estimate of arrays."""
+    """Return one Estimate of arrays."""
     *numbers, counts = zip(*estimates, strict=True)
     return Estimate(*map(np.array, numbers), counts[0])

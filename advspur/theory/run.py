@@ -27,8 +27,8 @@ def run_sweeps(config, directory, progress=None):
     missed = np.argwhere(~np.asarray(arrays["converged"]))
     require(
         not len(missed),
-        f"{len(missed)} cells are not certified, the first at {missed[:1].tolist()}: nothing is "
-        "written; use float64, or budgets further from 0",
+        f"{len(missed)} cells are not certified, the first at {missed[:1].tolist()}; nothing is "
+        "written. Use float64, or budgets further from 0",
     )
     facts = {name: config[name] for name in ("theta_opt", "noise_std")}
     path = Path(directory) / f"theory_{config.figure}.npz"
@@ -56,7 +56,7 @@ def check_config(config):
         require(config.weights[0] > 0, f"weights = {config.weights}: from and to must be > 0")
     elif config.figure == "shift":
         ranges = {"shift_stds": config.shift_stds}
-        check_count("num_draws", config.num_draws)
+        check_count("num_draws", config.num_draws, 2)
         check_seed("seed", config.seed)
     if config.figure in ("shift", "weights"):
         norms, scales = len(config.norms), len(config.scales)
@@ -139,7 +139,7 @@ def _shift(config, progress):
             if progress is not None and number == 0:
                 progress.advance(2 * config.num_epsilons)
         readings.append(_stack(parts))
-    of_draws = _stack(readings)
+    by_reading = _stack(readings)
     return {
         **{name: readings[0][name] for name in ("epsilons", "theta", "converged")},
         **{name: config[name] for name in ("norms", "scales", "eta")},
@@ -147,8 +147,8 @@ def _shift(config, progress):
         "readings": READINGS,
         "models": ("core", "total"),
         **{name: config[name] for name in ("num_draws", "seed")},
-        **{name: of_draws[name] for name in ("loss", "improved")},
-        **{f"mc_{name}": of_draws[name] for name in ("mean", "error", "low", "high")},
+        **{name: by_reading[name] for name in ("loss", "improved")},
+        **{f"mc_{name}": by_reading[name] for name in ("mean", "error", "low", "high")},
     }
 
 
@@ -164,7 +164,7 @@ def _weights(config, progress):
 
 
 def _weight_axis(config):
-    """The weights of the config, 1 and inf among them."""
+    """Return the weights of the config, with 1 and inf added."""
     low, high, count = config.weights
     return np.append(np.unique(np.append(np.geomspace(low, high, int(count)), 1)), math.inf)
 
@@ -177,7 +177,7 @@ def _facts(config):
 
 
 def _budgets(config, models, p):
-    """num_epsilons budgets from 0 to the largest collapse radius of the models."""
+    """Return num_epsilons budgets from 0 to the largest collapse radius of the models."""
     return np.linspace(0, float(sweeps.radii(models, p=p).max()), config.num_epsilons)
 
 

@@ -12,7 +12,7 @@ from advspur.theory.linear_model import check_finite, check_model, float_arrays,
 from advspur.theory.weights import positive_weights
 
 SMOOTHINGS = 8  # each ten times sharper than the one before
-NEWTON_STEPS = 50  # of each
+NEWTON_STEPS = 50  # for each smoothing
 
 
 def sample_data(model, key, num_samples):
@@ -21,9 +21,9 @@ def sample_data(model, key, num_samples):
     covariance, theta_opt, noise_std, _ = check_model(model)
     values, vectors = jnp.linalg.eigh(covariance)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))
-    of_x, of_noise = jax.random.split(key)
-    x = jax.random.normal(of_x, (num_samples, len(theta_opt)), covariance.dtype) @ root.T
-    noise = noise_std * jax.random.normal(of_noise, (num_samples,), covariance.dtype)
+    x_key, noise_key = jax.random.split(key)
+    x = jax.random.normal(x_key, (num_samples, len(theta_opt)), covariance.dtype) @ root.T
+    noise = noise_std * jax.random.normal(noise_key, (num_samples,), covariance.dtype)
     return x, x @ theta_opt + noise
 
 
@@ -45,17 +45,17 @@ def monte_carlo_adversarial_loss(
 def minimize_empirical_adversarial_loss(x, y, epsilon, *, p, budget_weights=None):
     """argmin over theta of mean_i (|y_i - <x_i, theta>| + epsilon ||theta||_q)^2.
 
-    Adversarial training on n samples. Convex with kinks wherever a residual is 0, which are
+    Adversarial training on n samples. The convex loss has kinks wherever a residual is 0; they are
     smoothed: |r| by sqrt(r^2 + w^2), the norm likewise, w falling to 1e-8 of the scale of the data
-    (3e-4 in float32) while damped Newton steps follow.
+    (3e-4 in float32) over rounds of damped Newton steps.
 
     Args:
       x: [n, m].
       y: [n].
-      budget_weights: [m], positive and finite: ||D theta||_q takes the place of ||theta||_q, see
+      budget_weights: [m], positive and finite: ||D theta||_q replaces ||theta||_q, see
         `adversarial_loss`.
-    Returns: (theta [m], loss, smoothing: a bound on its cost in loss; infinite if
-      Newton's method did not converge).
+    Returns: (theta [m], loss, smoothing), `smoothing` a bound on the loss that smoothing costs;
+      infinite if Newton's method did not converge.
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
@@ -119,7 +119,7 @@ def _train(x, y, epsilon, p):
     gain = widths[-1] * (1 + epsilon * (math.log(m) + 1 if q == math.inf else m))
     cost = 2 * jnp.sqrt(exact) * gain + gain**2
     slope, hessian = jax.grad(loss)(theta, widths[-1]), jax.hessian(loss)(theta, widths[-1])
-    decrement = slope @ jnp.linalg.solve(hessian, slope)  # twice what Newton's model still gains
+    decrement = slope @ jnp.linalg.solve(hessian, slope)  # twice the decrease Newton's model sees
     settled = jnp.abs(decrement) <= cost
     cost = jnp.where(settled, cost + jnp.abs(decrement), jnp.inf)
     return theta * y_scale / x_scale, exact * y_scale**2, cost * y_scale**2

@@ -1,8 +1,8 @@
 """Derivatives of the minimiser by implicit differentiation on its face.
 
-On the face of theta (its support for p = inf, the features off its ties for p = 1, everything
-else for the other norms) the loss is smooth in coordinates z, theta = theta + basis z, and
-dz = -Hessian^-1 d(gradient).
+On the face of theta the loss is smooth in coordinates z, theta + basis z, and
+dz = -Hessian^-1 d(gradient). The face keeps the zeros of theta for p > 2 and its ties for p = 1;
+for 1 < p <= 2 it is the whole space.
 """
 
 import math
@@ -15,9 +15,9 @@ from advspur.theory.linear_model import C1, C2
 
 
 def minimizer_tangent(p, theta, arguments, tangents):
-    """d theta along `tangents` of arguments = (covariance, target, noise_std, epsilon)."""
+    """Return d theta along `tangents` of arguments = (covariance, target, noise_std, epsilon)."""
     collapsed = ~jnp.any(theta != 0)
-    theta = jnp.where(collapsed, 1, theta)  # any point with derivatives: 0 is returned there
+    theta = jnp.where(collapsed, 1, theta)  # any differentiable point: the result is 0 there
     basis = _face_basis(p, theta)
     ties = jnp.abs(theta) == jnp.max(jnp.abs(theta))
 
@@ -52,19 +52,19 @@ def minimizer_tangent(p, theta, arguments, tangents):
     stuck = (v @ covariance @ v + noise_std**2) == 0  # theta = theta_opt without noise: a kink
     tangent = jnp.where(stuck, tangents[1], tangent)
     tangent = jnp.where(collapsed, 0, tangent)
-    # At epsilon = 0 theta_opt does not show the face on which theta leaves it.
-    hidden = jnp.sum(ties) > 1 if p == 1 else jnp.any(theta == 0) if p > 2 else False
-    return jnp.where((epsilon == 0) & hidden, jnp.nan, tangent)
+    # At epsilon = 0, if theta_opt is on a kink, the face on which theta leaves it is not known.
+    is_unknown = jnp.sum(ties) > 1 if p == 1 else jnp.any(theta == 0) if p > 2 else False
+    return jnp.where((epsilon == 0) & is_unknown, jnp.nan, tangent)
 
 
 def _face_basis(p, theta):
-    """[m, m]: columns that span the face of theta; the rest are 0."""
+    """Return [m, m]: columns that span the face of theta, the rest 0."""
     size = jnp.abs(theta)
     if p == 1:
         ties = size == jnp.max(size)
         first = jnp.arange(theta.size) == jnp.argmax(ties)
         level = jnp.where(ties, jnp.sign(theta), 0)
         return jnp.diag((~ties).astype(theta.dtype)) + jnp.outer(level, first)
-    if p > 2:  # ||theta||_q has no second derivative at theta_i = 0, and theta_i stays there
+    if p > 2:  # ||theta||_q has no second derivative at theta_i = 0, and theta_i stays 0
         return jnp.diag((size > 0).astype(theta.dtype))
     return jnp.eye(theta.size, dtype=theta.dtype)

@@ -1,11 +1,11 @@
-"""Figure 4: the standard loss of a fixed theta once the spurious correlations are broken.
+"""Figure 4: the standard loss of a fixed theta after the spurious correlations are broken.
 
 Gaussian noise of standard deviation `shift_std` is added to every entry of the spurious rows of
-Q. The paper does not say to which Q; the three readings are
+Q. The paper does not say at which stage; the three readings add it to
 
-    R1  to the normalised and scaled rows: E loss = s^2 + 5 shift_std^2 ||(theta - theta_opt)_S||^2;
-    R2  to the normalised rows, which are scaled afterwards: times scale^2;
-    R3  to the rows of Q~ before they are normalised: saturates as shift_std grows.
+    R1  the normalised and scaled rows: E loss = s^2 + 5 shift_std^2 ||(theta - theta_opt)_S||^2;
+    R2  the normalised rows, before scaling: the added term is multiplied by scale^2;
+    R3  the rows of Q~, before normalisation: the loss saturates as shift_std grows.
 """
 
 import math
@@ -28,7 +28,7 @@ def expected_shifted_loss(
     Args:
       theta: [5].
       shift_std: sigma_Q >= 0.
-      reading: "R1", "R2" or "R3".
+      reading: "R1", "R2" or "R3", see the module.
     """
     check_choice("reading", reading, READINGS)
     check_nonnegative("shift_std", shift_std)
@@ -49,7 +49,7 @@ def expected_shifted_loss(
 def sample_shifted_loss(
     theta, shift_std, noise, *, eta, theta_opt, noise_std, spurious_scale, reading
 ):
-    """E[(Y - <X, theta>)^2] for one noise [3, 5] of standard normal draws; its mean is above."""
+    """E[(Y - <X, theta>)^2] for one draw [3, 5] of standard normal noise, times `shift_std`."""
     error, core, spurious = _parts(theta, eta, theta_opt)
     noise = shift_std * noise
     if reading == "R3":
@@ -62,7 +62,7 @@ def sample_shifted_loss(
 
 
 def _parts(theta, eta, theta_opt):
-    """(theta - theta_opt)_S, the core part of Q'(theta - theta_opt), the spurious rows of Q."""
+    """Return (theta - theta_opt)_S, the core part of Q'(theta - theta_opt), spurious rows of Q."""
     theta = jnp.asarray(theta)
     q = mixing_matrix(jnp.asarray(eta, theta.dtype))
     error = theta - jnp.asarray(theta_opt, theta.dtype)
@@ -70,11 +70,11 @@ def _parts(theta, eta, theta_opt):
 
 
 def _mean_direction(rows, std):
-    """E[x / |x|] of x ~ N(row, std^2 I): row A, A = G(3) / (sqrt2 std G(7/2)) 1F1(1/2; 7/2; -z).
+    """E[x / |x|] = A row for x ~ N(row, std^2 I), A = G(3) / (sqrt2 std G(7/2)) 1F1(1/2; 7/2; -z).
 
     z = |row|^2 / (2 std^2). In five dimensions 1F1 is elementary: with y = sqrt(2 z) and E the
     error function, A |row| = (1 - 2 / y^2 + 3 / y^4) E(y / sqrt2) + sqrt(2 / pi) (1 / y - 3 / y^3)
-    exp(-y^2 / 2); its series replaces it where that cancels.
+    exp(-y^2 / 2). For y <= 1, where this cancels, the series of 1F1 replaces it.
     """
     length = jnp.linalg.norm(rows, axis=1, keepdims=True)
     y = length / jnp.where(std > 0, std, 1)
@@ -88,5 +88,5 @@ def _mean_direction(rows, std):
         total = total + term
     first = math.gamma(3) / (math.sqrt(2) * math.gamma(3.5))
     series = first * small * total * jnp.exp(-(small**2) / 2)
-    share = jnp.where(std > 0, jnp.where(y > 1, elementary, series), 1)
-    return rows / length * share
+    length_of_mean = jnp.where(std > 0, jnp.where(y > 1, elementary, series), 1)
+    return rows / length * length_of_mean

@@ -1,10 +1,10 @@
-"""1 < p < inf: the path is smooth; a point of it for every tau = n / kappa.
+"""The path for 1 < p < inf: smooth, with one point for every tau = n / kappa.
 
-The path point at tau minimises v' covariance v / 2 + ||theta||_q^2 / (2 tau) over theta, with
-v = theta_opt - theta. For p = 2 it is one linear solve. Else Newton's method finds it, for p > 2
-in the dual, where ||covariance v||_p^2 stands for ||theta||_q^2: so no power is below 2.
+The point at tau minimises v' covariance v / 2 + ||theta||_q^2 / (2 tau) over theta, with
+v = theta_opt - theta. For p = 2 it is one linear solve. Otherwise Newton's method finds it; for
+p > 2 in the dual, with ||covariance v||_p^2 in place of ||theta||_q^2, so that no power is below 2.
 
-A path is what `budget.path_position` asks: (tau, v) -> ((s / kappa)^2, its derivative, v).
+A path is the `moments` of `budget.path_position`: (tau, v) -> ((s / kappa)^2, its derivative, v).
 """
 
 import jax
@@ -18,7 +18,7 @@ MAX_HALVINGS = 30
 
 
 def ridge(problem):
-    """The path of p = 2: (I + tau covariance) v = theta_opt."""
+    """Return the path for p = 2: (I + tau covariance) v = theta_opt."""
 
     def at(tau, _):
         factors = factor(identity_like(problem.covariance) + tau * problem.covariance)
@@ -33,7 +33,7 @@ def ridge(problem):
 
 
 def spectral_ridge(problem, values, vectors):
-    """The same from the eigenvalues [m, n] and eigenvectors [m, m, n] of the covariance."""
+    """Return `ridge` from eigenvalues [m, n] and eigenvectors [m, m, n] of the covariance."""
     weights = jnp.sum(vectors * problem.target[:, None], axis=0)
 
     def at(tau, _):
@@ -50,7 +50,7 @@ def spectral_ridge(problem, values, vectors):
 
 
 def general(problem, p):
-    """The path of any 1 < p < inf, by damped Newton steps from the v handed in."""
+    """Return the path for any 1 < p < inf, by damped Newton steps from the v passed in."""
 
     def at(tau, v):
         v = _descend(problem, p, tau, v)
@@ -62,7 +62,7 @@ def general(problem, p):
 
 
 def first_step(problem, p, limit):
-    """(tau, v): Newton's step from the collapse, and the path just below the collapse.
+    """Return (tau, v): tau after one Newton step from the collapse, and v just below the collapse.
 
     There theta = tau grad(||b||_p^2 / 2) to first order in tau, b = covariance theta_opt.
     """
@@ -77,7 +77,7 @@ def first_step(problem, p, limit):
 
 
 def _ratio(problem, h, s2, fall, p):
-    """(s / kappa)^2 and its derivative along the path, where fall = d v / d tau."""
+    """Return (s / kappa)^2 and its derivative along the path, with fall = d v / d tau."""
     half_square, gradient, _ = _half_square(h, p)
     kappa2 = 2 * half_square
     ratio = s2 / kappa2
@@ -86,7 +86,7 @@ def _ratio(problem, h, s2, fall, p):
 
 
 def _descend(problem, p, tau, v):
-    """Newton's method with halved steps on the objective at tau, a convex function of v."""
+    """Minimise the objective at tau, convex in v, by Newton's method with halved steps."""
     eps = jnp.finfo(v.dtype).eps
     scale = dot(problem.target, problem.product) * (tau if p < 2 else 1)
 
@@ -128,21 +128,21 @@ def _objective(problem, p, tau, v):
 
 
 def _newton(problem, p, tau, v):
-    """(Newton direction, d v / d tau on the path, slope of the objective) at v."""
+    """Return (Newton direction, d v / d tau on the path, slope of the objective) at v."""
     covariance = problem.covariance
     h = matvec(covariance, v)
     if p > 2:
         _, gradient, hessian = _half_square(h, p)
-        residual, moved = v + tau * gradient - problem.target, gradient
+        residual, tau_slope = v + tau * gradient - problem.target, gradient
         matrix = identity_like(covariance) + tau * jnp.einsum(
             "ij...,jk...->ik...", hessian, covariance
         )
     else:
         _, gradient, hessian = _half_square(problem.target - v, p / (p - 1))
-        residual, moved = tau * h - gradient, h
+        residual, tau_slope = tau * h - gradient, h
         matrix = tau * covariance + hessian
-    sides = -jnp.stack([residual, moved], axis=1)
-    if v.ndim == 2:  # the batch is first in LAPACK
+    sides = -jnp.stack([residual, tau_slope], axis=1)
+    if v.ndim == 2:  # LAPACK needs the batch first
         matrix, sides = jnp.moveaxis(matrix, 2, 0), jnp.moveaxis(sides, 2, 0)
     both = jnp.linalg.solve(matrix, sides)
     direction, fall = (both[..., i].T for i in (0, 1))
@@ -151,7 +151,7 @@ def _newton(problem, p, tau, v):
 
 
 def _half_square(x, r):
-    """||x||_r^2 / 2 with gradient and Hessian, r >= 2; the Hessian at 0 is taken as 0."""
+    """Return ||x||_r^2 / 2, its gradient and its Hessian, r >= 2; the Hessian at 0 is set to 0."""
     largest = jnp.max(jnp.abs(x), axis=0)
     safe = jnp.where(largest > 0, largest, 1)
     a = jnp.abs(x) / safe

@@ -1,8 +1,8 @@
 """The exact minimiser of the adversarial loss, with its certificate and its derivatives.
 
-Every norm of the attack leads to one scalar equation on a regularisation path (`budget`): p = 1
-and p = inf walk or jump to the right straight piece of it (`faces`), 1 < p < inf follow a smooth
-curve (`smooth`). The result carries a duality gap (`certificate`), so nothing is taken on trust.
+For every norm the minimiser solves one scalar equation on a regularisation path (`budget`). For
+p = 1 and p = inf it is on a straight piece, found by walking or jumping (`faces`); for 1 < p < inf
+the path is a smooth curve (`smooth`). Each result comes with a duality gap (`certificate`).
 
 >>> from advspur.theory import gaussian_linear_model, norm_fraction_spurious
 >>> model = gaussian_linear_model(0.5)
@@ -35,20 +35,20 @@ from advspur.theory.problem import UNROLLED, Problem, is_definite, matvec, momen
 from advspur.theory.sensitivity import minimizer_tangent
 from advspur.theory.weights import reweight
 
-HALVINGS = 60  # of log tau, from 100 to its rounding
-CHUNK = 128  # problems of five features solved side by side: they stay in the cache
+HALVINGS = 60  # of log tau, from a range of 100 down to its rounding
+CHUNK = 128  # problems of five features solved side by side, so that they stay in the cache
 
 
 class RobustMinimizer(NamedTuple):
-    """theta = argmin adversarial_loss and what is known of it.
+    """theta = argmin adversarial_loss, with its certificate.
 
-    `unique`: theta is known to be the only minimiser. False where a singular covariance may allow
-    others (for 1 < p < inf and epsilon > 0 there are none).
+    `unique`: True if theta is known to be the only minimiser. False if a singular covariance may
+    allow others (for 1 < p < inf and epsilon > 0 there are none).
     """
 
     theta: jax.Array  # [m]; exactly 0 from the collapse radius on
     loss: jax.Array  # adversarial loss of theta
-    gap: jax.Array  # upper bound of loss - least loss (`duality_gap`)
+    gap: jax.Array  # upper bound on loss - least loss (`duality_gap`)
     converged: jax.Array  # gap <= 1e-9 loss in float64, 1e-4 loss in float32
     unique: jax.Array
 
@@ -62,15 +62,14 @@ def minimize_adversarial_loss(model, epsilon, *, p, features="all", budget_weigh
       p: norm of the attack, in [1, inf].
       features: "all", or "core" for the best theta with theta_S = 0.
       budget_weights: [m] >= 0, see `adversarial_loss`. A feature of weight 0 is not attacked, one
-        of weight inf not used: both limits are exact.
+        of weight inf is not used; both limits are exact.
     Returns: RobustMinimizer.
-    Raises: ValueError for a model or argument that makes no sense.
+    Raises: InputError for an invalid model or argument.
 
-    Batch it by jax.vmap over epsilon, over models, or both: one compilation, and the batch runs
-    in vector instructions. theta, loss and what is made of them have derivatives of any order in
-    both modes with respect to epsilon, covariance, theta_opt and noise_std, by implicit
-    differentiation; at the kinks in epsilon they are those of one side, NaN at epsilon = 0
-    if theta_opt is on a kink of the norm.
+    Batch with jax.vmap over epsilon, models or both: this compiles once, and the batch runs in
+    vector instructions. theta and loss have derivatives of any order, forward and reverse, in
+    epsilon, covariance, theta_opt and noise_std, by implicit differentiation. At a kink in epsilon
+    they are one-sided; at epsilon = 0 they are NaN if theta_opt is on a kink of the norm.
     """
     model = check_model(model)
     check_norm(p)
@@ -117,7 +116,7 @@ def _(p, primals, tangents):
 
 @functools.cache
 def _batched_solver(p):
-    """The solver of problems along the first axis; under vmap the new axis joins that axis."""
+    """Return the solver of problems along the first axis; vmap merges its new axis into that."""
 
     @jax.custom_batching.custom_vmap
     def solver(*arguments):
@@ -138,7 +137,7 @@ def _batched_solver(p):
 
 
 def in_chunks(function, arguments, m):
-    """`function` of problems along the last axis, for problems along the first; piece by piece."""
+    """Apply `function` (problems along the last axis) to problems along the first, in chunks."""
     n = len(arguments[-1])
     size = max(1, min(n, CHUNK * 25 // m**2))
     count = -(-n // size)
@@ -158,7 +157,7 @@ def in_chunks(function, arguments, m):
 
 
 def solve_problems(covariance, target, variance, epsilon, *, p):
-    """(theta [m, n], loss [n], gap [n], unique [n]) of n problems at once."""
+    """Return (theta [m, n], loss [n], gap [n], unique [n]) for n problems."""
     problem = Problem(covariance, target, matvec(covariance, target), variance, epsilon)
     attacked = problem._replace(epsilon=jnp.where(epsilon > 0, epsilon, 1))
     if p in (1, math.inf):
@@ -172,10 +171,10 @@ def solve_problems(covariance, target, variance, epsilon, *, p):
 
 
 def finish(problem, theta, unit, unique, p):
-    """Put in the two ends of the path, epsilon = 0 and the collapse; certify."""
+    """Insert the two ends of the path, epsilon = 0 and the collapse; certify the result."""
     epsilon, target = problem.epsilon, problem.target
     s0 = jnp.sqrt(moments(problem, target)[1])
-    rounding = 1 + 16 * jnp.finfo(theta.dtype).eps  # at the radius itself theta is 0, not noise
+    rounding = 1 + 16 * jnp.finfo(theta.dtype).eps  # at the radius itself theta is exactly 0
     radius_reached = lp_norm(problem.product, p, axis=0) <= epsilon * C1 * s0 * rounding
     collapsed = (epsilon > 0) & radius_reached
     theta = jnp.where(collapsed, 0, jnp.where(epsilon > 0, theta, target))
@@ -205,7 +204,7 @@ def _face_solution(problem, face, line, p):
 
 
 def line_solution(problem, line, point, p):
-    """(theta, unit, gap, loss) on a straight piece, theta = point(kappa)."""
+    """Return (theta, unit, gap, loss) on a straight piece, with theta = point(kappa)."""
     kappa = faces.position(line, problem.epsilon, guarded_position)
     theta = point(kappa)
     s = jnp.sqrt(line.floor + line.rho * kappa**2)
@@ -219,52 +218,51 @@ def line_solution(problem, line, point, p):
 
 
 def on_curve(problem, curve, p):
-    """(theta, unit) on the smooth path `curve` of `problem`."""
+    """Return (theta, unit) on the smooth path `curve` of `problem`."""
     target = problem.target
     limit = 1 / (jnp.finfo(target.dtype).eps ** 0.9 * jnp.max(problem.covariance, axis=(0, 1)))
-    # From the collapse on no point of the path is optimal, and theta is 0: see `finish`.
+    # Beyond the collapse no point of the path is optimal: `finish` sets theta = 0.
     radius = lp_norm(problem.product, p, axis=0) / (C1 * jnp.sqrt(moments(problem, target)[1]))
     inside = problem.epsilon < radius
-    other = jnp.where(radius > 0, radius / 2, 1)
-    problem = problem._replace(epsilon=jnp.where(inside, problem.epsilon, other))
+    placeholder = jnp.where(radius > 0, radius / 2, 1)
+    problem = problem._replace(epsilon=jnp.where(inside, problem.epsilon, placeholder))
     start, v = smooth.first_step(problem, p, limit)
     tau, v = guarded_position(curve, problem.epsilon, start, v, limit)
     h, s2 = moments(problem, v)
     inverse = 1 / jnp.where(s2 > 0, jnp.sqrt(s2), 1)
-    # At theta_opt without noise, `certificate.kink_direction` of the multiplier v / ||h||_p.
+    # At theta_opt without noise: `certificate.kink_direction` for the multiplier v / ||h||_p.
     kink = (tau >= limit) & (problem.variance == 0)
     at_kink = jnp.minimum(problem.epsilon / (C1 * lp_norm(h, p, axis=0)), inverse)
     return jnp.where(kink, target, target - v), v * jnp.where(kink, at_kink, inverse)
 
 
 def guarded_position(moments, epsilon, start, state, limit):
-    """`path_position`, and bisection of log tau where Newton's method fails.
+    """Return (tau, state) of `path_position`, by bisection in log tau where Newton's method fails.
 
-    Nothing proves that it cannot, though it never did in the tests; the equation is monotone.
-    Returns: (tau, the state there).
+    It never failed in the tests, but there is no proof that it cannot. The equation is monotone.
     """
     tau, end, is_root = path_position(moments, epsilon, start, state, limit)
     high = jnp.log(limit)
     low = high - 100
 
     def excess(log_tau):
-        tau = jnp.exp(log_tau).astype(limit.dtype)  # jaxopt makes its own float64
+        tau = jnp.exp(log_tau).astype(limit.dtype)  # jaxopt uses float64
         ratio, _, end = moments(tau, state)
         return (epsilon * inverse_budget(tau, ratio)[0] - 1).astype(log_tau.dtype), (tau, end)
 
     def bisected():
-        # `run` begins with the sign of the function at both ends, which would compile the path
-        # twice more only to find that the function increases: a straight line says the same.
+        # `run` first evaluates the function at both ends for its sign, which would compile the path
+        # twice more. The function is known to increase, so a straight line can stand in for it.
         ends = {"lower": low, "upper": high, "check_bracket": False}
-        begin = jaxopt.Bisection(lambda x: x - (low + high) / 2, **ends).init_state()
+        initial = jaxopt.Bisection(lambda x: x - (low + high) / 2, **ends).init_state()
         bisection = jaxopt.Bisection(excess, has_aux=True, **ends)
 
         def halve(_, carry):
-            given = begin._replace(low=carry[0], high=carry[1])
-            new = bisection.update(None, given).state
+            bracket = initial._replace(low=carry[0], high=carry[1])
+            new = bisection.update(None, bracket).state
             return new.low, new.high, new.aux
 
-        return jax.lax.fori_loop(0, HALVINGS, halve, (begin.low, begin.high, (tau, end)))[-1]
+        return jax.lax.fori_loop(0, HALVINGS, halve, (initial.low, initial.high, (tau, end)))[-1]
 
-    found = jax.lax.cond(jnp.all(is_root), lambda: (tau, end), bisected)
-    return jax.tree.map(lambda a, b: jnp.where(is_root, a, b), (tau, end), found)
+    fallback = jax.lax.cond(jnp.all(is_root), lambda: (tau, end), bisected)
+    return jax.tree.map(lambda a, b: jnp.where(is_root, a, b), (tau, end), fallback)

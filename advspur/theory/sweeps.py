@@ -1,4 +1,4 @@
-"""The grids behind Figures 2, 3 and 4.
+"""The sweeps behind Figures 2, 3 and 4.
 
 >>> sweep = sweep_nfs([0.25, 0.5], [0.1, 0.5, 1.0], p=2)
 >>> sweep.nfs.shape, bool((sweep.nfs[1] > sweep.nfs[0]).all())
@@ -21,7 +21,7 @@ from advspur.theory.shift import COLUMNS, READINGS, expected_shifted_loss, sampl
 
 
 class NfsSweep(NamedTuple):
-    """Minimisers over r rows (an eta and a spurious scale each) and e budgets."""
+    """Minimisers for r rows (an eta and a spurious scale each) and e budgets."""
 
     etas: np.ndarray  # [r]
     scales: np.ndarray  # [r] of the spurious features
@@ -29,16 +29,18 @@ class NfsSweep(NamedTuple):
     theta: np.ndarray  # [r, e, 5]
     loss: np.ndarray  # [r, e] adversarial loss
     nfs: np.ndarray  # [r, e]; NaN from the collapse radius on
-    gap: np.ndarray  # [r, e] upper bound of loss - least loss
-    converged: np.ndarray  # [r, e] bool, the gap certifies theta
+    gap: np.ndarray  # [r, e] upper bound on loss - least loss
+    converged: np.ndarray  # [r, e] bool, whether the gap certifies theta
     collapse_radius: np.ndarray  # [r]
 
 
 class ShiftSweep(NamedTuple):
-    """Standard loss under a distribution shift, of the best core-only and the best whole model.
+    """Standard loss under a distribution shift, for the best core-only and the best whole model.
 
-    The axis of 2 is (core, total). The noise draws are independent between cells.
+    The axis of 2 is (core, total). Noise draws are independent between cells.
     """
+
+    epsilons: np.ndarray  # [e] training budgets
 
     epsilons: np.ndarray  # [e] budgets of the training
     shift_stds: np.ndarray  # [d]
@@ -63,23 +65,23 @@ def sweep_nfs(
     features="all",
     progress=None,
 ):
-    """NFS of the adversarially trained model over eta and epsilon (Figure 2).
+    """Sweep NFS of adversarially trained models over eta and epsilon (Figure 2).
 
     Args:
       etas: [r] strengths of the spurious correlation.
       epsilons: [e] budgets >= 0.
       p: norm of the attack, in [1, inf].
-      spurious_scale: one, or one for each eta.
+      spurious_scale: a number, or [r], one for each eta.
       features: "all", or "core" for the best theta with theta_S = 0.
       progress: object with advance(number of problems).
-    Returns: NfsSweep. Exact in float64 (`gap`); any number of problems in bounded working memory,
-      over all local devices.
+    Returns: NfsSweep, exact in float64 (`gap`). Problems are split over the local devices; working
+      memory is bounded for any number of them.
     """
     check_norm(p)
     check_choice("features", features, ("all", "core"))
     require(
         np.shape(spurious_scale) in ((), np.shape(etas)),
-        f"spurious_scale has shape {np.shape(spurious_scale)}; give one, or one for each eta",
+        f"spurious_scale has shape {np.shape(spurious_scale)}; give a number, or one for each eta",
     )
     scales = np.full(np.shape(etas), spurious_scale)
     etas, scales, epsilons = (np.asarray(x, float) for x in (etas, scales, epsilons))
@@ -91,27 +93,27 @@ def sweep_nfs(
     radius = radii(models, p=float(p))
     if features == "core":
         models = _cores(models)
-    found = solve_grid(models, epsilons, p=float(p), progress=progress)
-    return NfsSweep(etas, scales, epsilons, **found, collapse_radius=np.asarray(radius))
+    solved = solve_grid(models, epsilons, p=float(p), progress=progress)
+    return NfsSweep(etas, scales, epsilons, **solved, collapse_radius=np.asarray(radius))
 
 
 def sweep_nfs_over_scale(
     scales, epsilons, *, eta, p=math.inf, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0), progress=None
 ):
-    """NFS over the scale of the spurious features and epsilon (Figure 3); see `sweep_nfs`."""
+    """Sweep NFS over the scale of the spurious features and epsilon (Figure 3); see `sweep_nfs`."""
     facts = {"noise_std": noise_std, "theta_opt": theta_opt}
     etas = np.full(np.shape(scales), eta)
     return sweep_nfs(etas, epsilons, p=p, spurious_scale=scales, progress=progress, **facts)
 
 
 def paper_models(etas, scales, *, noise_std=0.1, theta_opt=(1, 1, 0, 0, 0)):
-    """`gaussian_linear_model` of r etas and spurious scales, stacked along a leading axis."""
+    """Stack `gaussian_linear_model` for r etas and spurious scales along a leading axis."""
     return _models(*(jnp.asarray(x, float) for x in (etas, scales, noise_std, theta_opt)))
 
 
 @functools.partial(jax.jit, static_argnames="p")
 def radii(models, *, p):
-    """[r]: `collapse_radius` of stacked models."""
+    """Return [r]: `collapse_radius` of stacked models."""
     return jax.vmap(functools.partial(collapse_radius, p=p))(models)
 
 
@@ -128,16 +130,16 @@ def sweep_distribution_shift(
     reading="R1",
     num_draws=2000,
 ):
-    """Standard loss under a shift that breaks the spurious correlation (Figure 4).
+    """Sweep the standard loss under a shift that breaks the spurious correlation (Figure 4).
 
     "core" is the adversarially trained model of the core features alone, "total" that of all.
 
     Args:
-      epsilons: [e] budgets of the training.
+      epsilons: [e] training budgets.
       shift_stds: [d] standard deviations sigma_Q of the noise on the spurious rows of Q.
       p: norm of the attack in training.
-      key: JAX random key of the `num_draws` Monte Carlo draws of the noise for each cell.
-      reading: of the paper's noise, "R1", "R2" or "R3": see `shift`.
+      key: JAX random key for `num_draws` Monte Carlo draws of the noise in each cell.
+      reading: of the paper's text on this noise: "R1", "R2" or "R3", see `shift`.
     Returns: ShiftSweep.
     """
     check_choice("reading", reading, READINGS)
@@ -154,17 +156,17 @@ def sweep_distribution_shift(
     keys = jax.random.split(key, (len(theta), len(stds), 2))
     facts |= {"eta": eta, "spurious_scale": spurious_scale}
     facts = {name: jnp.asarray(x, theta.dtype) for name, x in facts.items()}
-    found = _shifted(theta, stds, keys, facts, reading=reading, num_draws=num_draws)
-    *numbers, improved = map(np.asarray, (stds, theta, *found))
+    outcome = _shifted(theta, stds, keys, facts, reading=reading, num_draws=num_draws)
+    *numbers, improved = map(np.asarray, (stds, theta, *outcome))
     converged = np.stack([s.converged[0] for s in both], axis=1)
     return ShiftSweep(both[0].epsilons, *numbers, improved[..., 1], converged)
 
 
 @jax.jit
-def _models(etas, scales, noise_std, theta_opt):
+@functools.partial(jax.vmap, in_axes=(0, 0, None, None))
+def _models(eta, scale, noise_std, theta_opt):
     facts = {"noise_std": noise_std, "theta_opt": theta_opt}
-    build = jax.vmap(lambda eta, scale: gaussian_linear_model(eta, spurious_scale=scale, **facts))
-    return build(etas, scales)
+    return gaussian_linear_model(eta, spurious_scale=scale, **facts)
 
 
 _cores = jax.jit(jax.vmap(restrict_to_core))
@@ -172,7 +174,7 @@ _cores = jax.jit(jax.vmap(restrict_to_core))
 
 @functools.partial(jax.jit, static_argnames=("reading", "num_draws"))
 def _shifted(theta, stds, keys, facts, *, reading, num_draws):
-    """[e, d, 2] each: expected loss, and of the draws mean, error, low, high, share improved."""
+    """Return [e, d, 2] each: expected loss; mean, error, low, high of the draws; share improved."""
 
     def cell(theta, std, key):
         noise = jax.random.normal(key, (num_draws, 3, COLUMNS), theta.dtype)

@@ -1,8 +1,8 @@
-"""Budgets that differ by feature: the adversary ||D^-1 delta||_p <= epsilon, D = diag(weights).
+"""Budgets that differ by feature: the attack ||D^-1 delta||_p <= epsilon, D = diag(weights).
 
-Theorem 1 then has ||D theta||_q in place of ||theta||_q. In theta' = D theta that is the problem
-without weights, of covariance D^-1 covariance D^-1 and target D theta_opt, so one solver serves
-both; reliance is of theta. Derivations in docs/theory.md.
+Theorem 1 then has ||D theta||_q in place of ||theta||_q. In theta' = D theta this is the problem
+without weights, with covariance D^-1 covariance D^-1 and target D theta_opt, so one solver serves
+both. Reliance is measured on theta. Derivations in docs/theory.md.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from advspur.theory.linear_model import GaussianLinearModel, check_weights, rest
 
 
 def weighted_model(model, budget_weights):
-    """(the model of theta' = D theta, D as an array [m]); (model, 1) without weights.
+    """Return (the model of theta' = D theta, D as an array [m]); (model, 1) without weights.
 
     Raises: InputError for weights that are 0 or inf.
     """
@@ -23,26 +23,25 @@ def weighted_model(model, budget_weights):
 
 
 def positive_weights(budget_weights, num_features, dtype):
-    """The weights as an array [m]. Raises: InputError for weights that are 0 or inf."""
+    """Return the weights as an array [m]. Raises: InputError for weights that are 0 or inf."""
     weights, has_limits = check_weights(budget_weights, num_features, dtype)
     require(
         not has_limits or not is_concrete(weights),
-        f"budget_weights = {budget_weights}: here they must be positive and finite; "
-        "minimize_adversarial_loss takes 0 and inf too",
+        f"budget_weights = {budget_weights}: here they must be positive and finite "
+        "(minimize_adversarial_loss also takes 0 and inf)",
     )
     return weights
 
 
 def reweight(model, weights, *, has_limits=True):
-    """(the model of theta' = D theta, a function theta' -> theta).
+    """Return (the model of theta' = D theta, a function theta' -> theta).
 
-    Minimisers and losses of the two are the same. In the limits of the weights a feature of weight
-    inf is left out, and one of weight 0 takes its least-squares value given the others: it is
-    profiled out of the model.
+    Both models have the same minimisers and losses. In the limits, a feature of weight inf is left
+    out, and one of weight 0 takes its least-squares value given the others: it is profiled out.
 
     Args:
       weights: [m].
-      has_limits: whether some may be 0 or inf.
+      has_limits: whether some weights may be 0 or inf.
     """
     scale = weights
     if has_limits:
@@ -54,8 +53,8 @@ def reweight(model, weights, *, has_limits=True):
         across = jnp.where(free[:, None] & ~free, covariance, 0)
         fit = jnp.linalg.pinv(among, hermitian=True) @ across
         rest = jnp.where(~free[:, None] & ~free, covariance - across.T @ fit, 0)
-        alone = jnp.diag(jnp.where(free, jnp.diag(covariance), 0))
-        model = model._replace(covariance=rest + alone, theta_opt=jnp.where(free, 0, optimum))
+        isolated = jnp.diag(jnp.where(free, jnp.diag(covariance), 0))
+        model = model._replace(covariance=rest + isolated, theta_opt=jnp.where(free, 0, optimum))
 
     def restore(theta):
         theta = theta / scale

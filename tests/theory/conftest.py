@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from advspur.theory import GaussianLinearModel, gaussian_linear_model, minimize_adversarial_loss
+from advspur.theory import GaussianLinearModel, minimize_adversarial_loss, sweeps
 
 BATCH = 128
 
@@ -31,19 +31,14 @@ def _solve(models, epsilons, *, p, features="all"):
     return jax.tree.map(lambda *x: np.concatenate(x)[:count], *pieces)
 
 
-@jax.jit
-@jax.vmap
-def _paper_model(eta, scale, theta_opt, noise_std):
-    facts = {"theta_opt": theta_opt, "noise_std": noise_std}
-    return gaussian_linear_model(eta, spurious_scale=scale, **facts)
-
-
 def _paper_models(etas, *, scales=1.0, theta_opts=(1, 1, 0, 0, 0), noise_stds=0.1):
-    etas = np.asarray(etas, float)
     n = len(etas)
-    scales, noise_stds = (np.broadcast_to(np.asarray(x, float), n) for x in (scales, noise_stds))
-    theta_opts = np.broadcast_to(np.asarray(theta_opts, float), (n, 5))
-    return jax.tree.map(np.asarray, _paper_model(etas, scales, theta_opts, noise_stds))
+    models = jax.tree.map(np.asarray, sweeps.paper_models(etas, np.broadcast_to(scales, n)))
+    dtype = models.covariance.dtype
+    return models._replace(
+        theta_opt=np.broadcast_to(np.asarray(theta_opts, dtype), (n, 5)),
+        noise_std=np.broadcast_to(np.asarray(noise_stds, dtype), n),
+    )
 
 
 def _radius(models, p):

@@ -81,7 +81,7 @@ def test_sizes_of_changes():
     assert float(theory.cue_sizes(changes, p=1)[1]) == 2.0
 
 
-def test_half_of_the_reliance_is_reached_where_it_says():
+def test_nfs_is_one_half_at_half_budget():
     cues = 3 * CORE[None], 4 * SPURIOUS[None]
     facts = FACTS | {"correlation": 0.9}
     half = float(theory.predict_reliance(*cues, [0.0], p=2, **facts).half_budget)
@@ -92,7 +92,7 @@ def test_half_of_the_reliance_is_reached_where_it_says():
     assert np.isnan(far.half_budget)
 
 
-def test_a_budget_on_the_background_that_the_theory_prescribes_bars_it():
+def test_the_protective_weight_bars_the_background():
     """From the protective weight on NFS is 0, below it is not; a common factor is the budget's."""
     cues, facts = (3 * CORE[None], 4 * SPURIOUS[None]), FACTS | {"correlation": 0.9}
     budget = 0.3 * float(theory.predict_reliance(*cues, [0.0], p=math.inf, **facts).collapse_radius)
@@ -122,7 +122,7 @@ def test_a_cue_that_is_not_attacked_is_the_limit_of_small_weights():
             assert np.isnan(at.half_budget) and np.all(np.isnan(at.protective_weight))
 
 
-def test_a_cue_that_tells_nothing_is_not_used():
+def test_an_uninformative_cue_is_not_used():
     chance = FACTS | {"correlation": 1 / CLASSES}
     for p in (2, math.inf):
         found = theory.predict_reliance(CORE[None], SPURIOUS[None], [0, 0.1], p=p, **chance)
@@ -132,8 +132,8 @@ def test_a_cue_that_tells_nothing_is_not_used():
 @pytest.mark.parametrize(
     "change, message",
     (
-        ({"correlation": 1.5}, "correlation = 1.5: a probability is needed"),
-        ({"num_classes": 1}, "num_classes = 1: at least two are needed"),
+        ({"correlation": 1.5}, "correlation = 1.5: it must be in [0, 1]"),
+        ({"num_classes": 1}, "num_classes = 1: it must be >= 2"),
         ({"noise_std": -1}, "noise_std = -1"),
         ({"epsilons": [-0.1]}, "epsilons"),
         ({"core": np.zeros((2, 3))}, "both must be finite and > 0"),

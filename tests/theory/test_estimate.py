@@ -11,7 +11,7 @@ from advspur import theory
 from advspur._checks import InputError
 from advspur.theory import estimate_reliance, fit_gaussian_linear_model
 from advspur.theory.estimate import estimate
-from advspur.theory.reliance import corrected, largest, reliant
+from advspur.theory.reliance import corrected_estimate, maximum_estimate, nfs_estimate
 
 C1 = math.sqrt(2 / math.pi)
 SPURIOUS = np.array([False, False, True, True, True])
@@ -202,7 +202,7 @@ def normal_draws(mean, error, seed, count=2000):
 def test_the_interval_of_a_maximum_covers(means):
     """Of 300 normal estimates at least 90% hold; 95% would by chance in less than 1 of 10,000."""
     draws = (normal_draws(np.array(means), 0.1, seed, 400) for seed in range(300))
-    found = [largest(np.abs(d).max(axis=1), d, 9) for d in draws]
+    found = [maximum_estimate(np.abs(d).max(axis=1), d, 9) for d in draws]
     truth = max(means)
     assert np.mean([e.low <= truth <= e.high for e in found]) > 0.9
     assert all(e.low <= e.value <= e.high and e.num_examples == 9 for e in found)
@@ -217,25 +217,25 @@ def test_the_interval_of_nfs_covers(spurious_part):
     for seed in range(300):
         theta = normal_draws(means, 0.1, seed, 400)
         values = np.sum(theta[:, 2:] ** 2, axis=1) / np.sum(theta**2, axis=1)
-        found.append(reliant(values, theta, SPURIOUS, 9))
+        found.append(nfs_estimate(values, theta, SPURIOUS, 9))
     assert np.mean([e.low <= truth <= e.high for e in found]) > 0.9
     assert all(e.low <= e.value <= e.high for e in found)
 
 
 def test_intervals_at_the_ends():
     """Values that never change, that are infinite, and that are not there."""
-    same = corrected(np.zeros(201), 7)
+    same = corrected_estimate(np.zeros(201), 7)
     assert same == (0, 0, 0, 7)
     some = np.where(np.arange(201) < 150, math.inf, 1.0)
-    assert corrected(some, 7) == (math.inf, 1.0, math.inf, 7)
-    assert np.isnan(corrected(np.full(201, math.nan), 7).low)
+    assert corrected_estimate(some, 7) == (math.inf, 1.0, math.inf, 7)
+    assert np.isnan(corrected_estimate(np.full(201, math.nan), 7).low)
     theta = np.tile([1.0, 1.0, 0, 0, 0], (201, 1))
-    assert reliant(np.zeros(201), theta, SPURIOUS, 7) == (0, 0, 0, 7)
+    assert nfs_estimate(np.zeros(201), theta, SPURIOUS, 7) == (0, 0, 0, 7)
     skewed = np.concatenate([[1.5], np.random.default_rng(0).gamma(2, size=200)])
     share = np.mean(skewed[1:] < 1.5)
     ends = stats.norm.cdf(2 * stats.norm.ppf(share) + np.array([-1, 1]) * stats.norm.ppf(0.975))
     expected = np.quantile(skewed[1:], ends, method="inverted_cdf")
-    np.testing.assert_allclose(corrected(skewed, 7)[1:3], expected, rtol=1e-12)
+    np.testing.assert_allclose(corrected_estimate(skewed, 7)[1:3], expected, rtol=1e-12)
 
 
 X = np.random.default_rng(0).normal(size=(20, 5))
@@ -250,15 +250,15 @@ Y = X[:, 0] + X[:, 1]
         ({"features": X * [1, 1, 0, 1, 1]}, r"features \[2\] are constant"),
         ({"labels": Y[1:]}, r"labels have shape \(19,\)"),
         ({"labels": Y * 0}, "labels are all 0"),
-        ({"labels": np.arange(20) % 3}, "whole numbers of 3 values: name one"),
-        ({"labels": np.arange(20) % 3, "target_class": 5}, "target_class = 5 is no label"),
-        ({"is_spurious": None}, "is_spurious or spurious_directions, one of the two"),
+        ({"labels": np.arange(20) % 3}, "integers of 3 values: choose one"),
+        ({"labels": np.arange(20) % 3, "target_class": 5}, "target_class = 5 is not a label"),
+        ({"is_spurious": None}, "give either is_spurious or spurious_directions"),
         ({"is_spurious": np.full(5, True)}, "5 of 5 features are spurious"),
         ({"is_spurious": SPURIOUS[1:]}, r"is_spurious has shape \(4,\)"),
-        ({"is_spurious": None, "spurious_directions": np.ones((2, 5))}, "dependent: 2 of rank 1"),
+        ({"is_spurious": None, "spurious_directions": np.ones((2, 5))}, "2 vectors of rank 1"),
         ({"is_spurious": None, "spurious_directions": np.eye(5)}, r"expected \[k, 5\]"),
         ({"shrinkage": 1.5}, "shrinkage = 1.5"),
-        ({"features": X[:6], "labels": Y[:6]}, "shrinkage = 0 needs 7"),
+        ({"features": X[:6], "labels": Y[:6]}, "shrinkage = 0 needs n >= 7"),
     ],
 )
 def test_mistakes_are_named(change, message):

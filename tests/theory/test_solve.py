@@ -71,12 +71,14 @@ def test_every_row_of_the_papers_models(p, shared, solve, paper_models):
 
 
 def padded(rows, size):
-    """Models with independent features of no use added: the minimiser is 0 there."""
+    """Models of the rows, padded with independent useless features: the minimiser is 0 there."""
     covariance, theta_opt = np.zeros((len(rows), size, size)) + np.eye(size), []
-    for one, row in zip(covariance, rows, strict=True):
-        one[: row["m"], : row["m"]] = row["Sigma"]
-        theta_opt.append(row["theta_opt"] + [0] * (size - row["m"]))
-    is_spurious = np.broadcast_to(np.arange(size) >= 2, (len(rows), size))
+    is_spurious = np.tile(np.arange(size) >= 2, (len(rows), 1))
+    for i, row in enumerate(rows):
+        m = len(row["theta_opt"])
+        covariance[i, :m, :m] = row["Sigma"]
+        is_spurious[i, :m] = row.get("is_spurious", is_spurious[i, :m])
+        theta_opt.append(row["theta_opt"] + [0] * (size - m))
     return GaussianLinearModel(
         covariance, np.array(theta_opt, float), column(rows, "sigma_w"), is_spurious
     )
@@ -239,7 +241,7 @@ def test_rank_deficient_covariance_is_certified(m, p, solve, numpy_radius):
 def test_core_features_alone(p, solve, paper_models):
     theta_opt = [1, 0.4, 0, 0, 0]
     models, epsilons = paper_models([0.5] * 4, theta_opts=theta_opt), [0.0, 0.3, 0.7, 5.0]
-    # The core alone, padded with features that tell nothing.
+    # The core alone, padded with uninformative features.
     row = {"m": 2, "Sigma": models.covariance[0, :2, :2], "theta_opt": theta_opt[:2]}
     small = padded([row | {"sigma_w": 0.1}] * 4, 5)
     best, other = solve(models, epsilons, p=p, features="core"), solve(small, epsilons, p=p)

@@ -12,11 +12,12 @@ from advspur import theory
 from advspur._checks import InputError
 from advspur.theory import GaussianLinearModel, adversarial_loss, minimize_adversarial_loss
 from advspur.theory.weights import reweight
+from tests.theory.test_solve import padded
 from tests.theory.test_solve import reference as read_reference
 
 C1 = math.sqrt(2 / math.pi)
 NORMS = (1, 1.25, 1.5, 2, 3, 4, math.inf)
-SIZE = 20  # features, those that no row has being independent and of no use
+SIZE = 20  # features after padding
 pytestmark = pytest.mark.usefixtures("x64")
 
 
@@ -34,23 +35,11 @@ def reference(shared):
     return read_reference(shared, "weights")
 
 
-def padded(rows):
-    """(models, weights) of rows, with independent features added."""
-    covariance = np.zeros((len(rows), SIZE, SIZE)) + np.eye(SIZE)
-    theta_opt, weights = np.zeros((len(rows), SIZE)), np.ones((len(rows), SIZE))
-    is_spurious = np.ones((len(rows), SIZE), bool)
-    for i, row in enumerate(rows):
-        m = len(row["theta_opt"])
-        covariance[i, :m, :m], theta_opt[i, :m] = row["Sigma"], row["theta_opt"]
-        weights[i, :m], is_spurious[i, :m] = row["weights"], row["is_spurious"]
-    noise_std = np.array([row["sigma_w"] for row in rows])
-    return GaussianLinearModel(covariance, theta_opt, noise_std, is_spurious), weights
-
-
 @pytest.mark.parametrize("p", NORMS)
 def test_the_rows_solved_by_another_method(p, reference, solve):
     rows = [row for row in reference if row["p"] == p]
-    models, weights = padded(rows)
+    models = padded(rows, SIZE)
+    weights = np.array([row["weights"] + [1] * (SIZE - len(row["weights"])) for row in rows])
     inside, _ = jax.vmap(lambda m, w: (reweight(m, w, has_limits=False)[0], 0))(models, weights)
     best = solve(jax.tree.map(np.asarray, inside), [row["eps"] for row in rows], p=p)
     assert np.all(best.converged)
@@ -136,10 +125,8 @@ def test_linf_leaves_the_spurious_features_from_the_protective_weight_on(theta_o
 )
 def test_nfs_falls_as_a_power_of_the_weight(p, limit, at_weight):
     """Below the collapse no weight is enough; beyond it one is."""
-    model, radius = (
-        theory.gaussian_linear_model(0.5),
-        core_radius(theory.gaussian_linear_model(0.5), p),
-    )
+    model = theory.gaussian_linear_model(0.5)
+    radius = core_radius(model, p)
     epsilon = 0.4 * radius
     assert theory.nfs_rate(model, epsilon, p=p) == pytest.approx(limit, rel=1e-6)
     assert theory.protective_weight(model, epsilon, p=p) == math.inf
