@@ -62,7 +62,7 @@ def path_position(moments, epsilon, start, state, limit):
       state: what `moments` passes on from one tau to the next (a warm start), or ().
       limit: [...] largest tau, where theta = theta_opt up to rounding.
     Returns: (tau, state, is_root): `state` is that at tau; is_root is true where the equation holds
-      or tau is `limit`.
+      or theta_opt is optimal to rounding (tau = `limit`).
     """
     tolerance = jnp.finfo(start.dtype).eps ** 0.5  # convergence is quadratic
 

@@ -121,7 +121,7 @@ def fit_gaussian_linear_model(
 
 @functools.partial(jax.jit, static_argnames=("core_only", "shrinkage"))
 def estimate(x, y, is_spurious, *, core_only, shrinkage):
-    """Return (GaussianLinearModel, shrinkage) of x [n, d] and y [n], centred here; for vmap."""
+    """Return (GaussianLinearModel, shrinkage) for x [n, d], y [n], which it centres; for vmap."""
     n, d = x.shape
     x, y = x - jnp.mean(x, axis=0), y - jnp.mean(y)
     covariance = x.T @ x / (n - 1)
