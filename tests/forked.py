@@ -26,9 +26,13 @@ def xla_flags(devices):
     return re.sub(r"(?<=device_count=)\d+", str(devices), os.environ["XLA_FLAGS"])
 
 
-def start(folder, script, *arguments, devices=None, networks=SHALLOW):
-    """A running Process of a script; what it says goes to `folder`/out and `folder`/err."""
-    given = (Path(folder), script, list(map(str, arguments)), devices, networks)
+def start(folder, script, *arguments, devices=None, networks=SHALLOW, environment=None):
+    """A running Process of a script of scripts/; its output goes to `folder`/out and `folder`/err.
+
+    `devices`: the number of CPU devices; `networks`, `environment`: entries that are replaced.
+    """
+    flags = {} if devices is None else {"XLA_FLAGS": xla_flags(devices)}
+    given = Path(folder), script, list(map(str, arguments)), networks, flags | (environment or {})
     process = SERVER.Process(target=_call, args=given)
     process.start()
     return process
@@ -41,7 +45,7 @@ def run(folder, script, *arguments, **options):
     return (process.exitcode, *((Path(folder) / name).read_text() for name in ("out", "err")))
 
 
-def _call(folder, script, arguments, devices, networks):
+def _call(folder, script, arguments, networks, environment):
     from advspur.models import resnet
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,8 +53,7 @@ def _call(folder, script, arguments, devices, networks):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     resnet.ARCHITECTURES.update(networks)
-    if devices is not None:
-        os.environ["XLA_FLAGS"] = xla_flags(devices)
+    os.environ.update(environment)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "scripts"))
     sys.argv = [f"scripts/{script}.py", *arguments]

@@ -1,12 +1,11 @@
 """The tutorials run as a reader runs them, and show what their text says."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 TUTORIALS = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 
@@ -32,10 +31,12 @@ def linear_theory(out):
 
 
 def robust_training(out):
-    """Under the largest attack the robust network is the more accurate one."""
+    """The robust network loses less accuracy to the largest attack, and is the better one there."""
     found = re.findall(r"^(\w+) +accuracy under PGD.*: (\S+) (\S+) (\S+)$", out, re.M)
     accuracy = {name: [float(x) for x in of_name] for name, *of_name in found}
-    assert accuracy["robust"][2] > accuracy["standard"][2] + 0.05
+    lost = {name: clean - attacked for name, (clean, _, attacked) in accuracy.items()}
+    assert 0 < lost["robust"] < 0.75 * lost["standard"]
+    assert accuracy["robust"][2] > accuracy["standard"][2]
     assert len(re.findall(r"background gap .* points \[", out)) == 2
 
 
@@ -48,14 +49,11 @@ def the_paper(out):
 
 @pytest.mark.parametrize("check", [background, linear_theory, robust_training, the_paper])
 def test_a_tutorial_runs(check, tmp_path):
-    command = [sys.executable, str(TUTORIALS / f"{check.__name__}.py")]
-    env = os.environ | {"MPLBACKEND": "Agg", "TMPDIR": str(tmp_path)}
-    if check is robust_training:  # unoptimised programs compile sooner and train ten times slower
-        del env["XLA_FLAGS"], env["JAX_DISABLE_MOST_OPTIMIZATIONS"]
-    call = {"cwd": TUTORIALS.parents[1], "env": env, "capture_output": True, "text": True}
-    done = subprocess.run(command, **call)
-    assert done.returncode == 0, done.stderr
-    check(done.stdout)
+    script = f"../docs/tutorials/{check.__name__}"
+    call = {"devices": 1, "environment": {"MPLBACKEND": "Agg", "TMPDIR": str(tmp_path)}}
+    code, out, err = forked.run(tmp_path, script, **call)
+    assert code == 0, err
+    check(out)
 
 
 def test_every_tutorial_is_tested():
