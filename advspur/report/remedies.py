@@ -1,9 +1,8 @@
 """What helps: training recipes and heads, compared with networks without them.
 
-A recipe (region weights, noise or other backgrounds) is compared with uniformly attacked networks
-whose budget has the same mean square over the pixels, or with standard networks if it has no
-attack; a head with the last layer of the same networks. Seeds are paired. The interval of a
-difference combines Student's over seeds with that over test images.
+A recipe is compared with uniformly attacked networks whose budget has the same mean square over
+the pixels, or with standard networks if it has no attack; a head with the last layer of the same
+networks. Seeds are paired. Intervals of differences combine Student's over seeds with images'.
 """
 
 import itertools

@@ -229,7 +229,7 @@ def _plateau(nfs, etas, epsilons, onset):
     flat = np.abs(np.diff(np.sqrt(nfs), axis=1)) <= TOLERANCE
     past = flat & (epsilons[1][:-1] >= onset[:, None] - TOLERANCE)
     where = ", ".join(f"{o:.4g} (η {e:.4g})" for o, e in zip(onset, etas[1], strict=True))
-    return f" {past.sum()} constant steps where all |θ_i| are equal, which starts at ε {where}."
+    return f" {past.sum()} constant steps where all |θ_i| are equal: from ε {where}."
 
 
 def _left_out(nfs):

@@ -112,7 +112,7 @@ def test_detail_names_the_worst_step_and_the_plateau(tmp_path):
     write_nfs(tmp_path, (0.5, 0.1, 0.2), l2=(0.1, 0.2, 0.2))
     detail = verdict(tmp_path, "ℓ1: increasing")[1]
     assert "most at η 0.5, ε 0.1, where NFS falls from 0.5 to 0.1 at ε 0.2" in detail
-    assert "equal, which starts at ε 0.2 (η 0.5). Left out: η = 0, NFS 0." in detail
+    assert "equal: from ε 0.2 (η 0.5). Left out: η = 0, NFS 0." in detail
 
 
 @pytest.mark.parametrize(("linf", "expected"), [(0.0, "holds"), (1e-12, "fails")])
