@@ -18,6 +18,7 @@ given = os.environ.get("XLA_FLAGS", "")
 added = [f"--{name}={value}" for name, value in XLA_FLAGS.items() if name not in given]
 os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")  # a figure that is shown opens no window
 # Set by environment variables, so that subprocesses of the tests share the cache.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",

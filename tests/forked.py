@@ -27,9 +27,12 @@ def xla_flags(devices):
 
 
 def start(folder, script, *arguments, devices=None, networks=SHALLOW, environment=None):
-    """A running Process of a script of scripts/; its output goes to `folder`/out and `folder`/err.
+    """A running Process of a script; its output goes to `folder`/out and `folder`/err.
 
-    `devices`: the number of CPU devices; `networks`, `environment`: entries that are replaced.
+    Args:
+      script: path from scripts/, without ".py".
+      devices: number of CPU devices.
+      networks, environment: entries to replace in ARCHITECTURES and os.environ.
     """
     flags = {} if devices is None else {"XLA_FLAGS": xla_flags(devices)}
     given = Path(folder), script, list(map(str, arguments)), networks, flags | (environment or {})

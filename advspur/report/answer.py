@@ -1,4 +1,4 @@
-"""The first screen of a report: the question, and the answer by rule from the measured numbers.
+"""The first screen of a report: the question, and an answer by fixed rules from the numbers.
 
 *Clearly* means that a 95% interval excludes equality.
 """
@@ -54,7 +54,7 @@ def answer_of(suite, trends, others):
     for headline in LEADS:
         if answer := _of_training(suite, headline):
             return answer
-    compared = [f for f in trends if f.column != STATED]  # such a number is of one model
+    compared = [f for f in trends if f.column != STATED]  # such a claim is about one model
     for question, findings in [(HERE, compared), *others]:
         if findings:
             return Answer(question, *_of_findings(findings))
@@ -62,7 +62,7 @@ def answer_of(suite, trends, others):
 
 
 TRAINING = "Does adversarial training make models rely more on spurious features?"
-HERE = "Do the statements that can be tested here hold?"
+HERE = "Do the claims that can be tested here hold?"
 
 
 def _of_training(suite, headline):
@@ -162,7 +162,7 @@ def _word(more, less, count):
 
 
 def _of_findings(findings):
-    """(word, sentence) about a list of statements."""
+    """(word, sentence) about a list of claims."""
     counts, n = Counter(f.kind for f in findings), len(findings)
     if counts["holds"] == n:
         word = "Yes."
@@ -172,7 +172,7 @@ def _of_findings(findings):
         word = "In part."
     else:
         word = "No." if counts["fails"] else "Not clearly."
-    return word, f"Of {n} statement{'s' * (n > 1)} tested here, {tally(findings)}."
+    return word, f"Of {n} claim{'s' * (n > 1)} tested here, {tally(findings)}."
 
 
 def tally(findings):
@@ -185,7 +185,7 @@ def _of_models(suite):
     """The Answer about single models: those of unknown training, or without a standard one."""
     measured, names = evidence(suite), judged_models(suite)
     if not names:
-        return Answer(HERE, "Nothing to test.", "There are no models and no statements here.")
+        return Answer(HERE, "Nothing to test.", "There are no models and no claims here.")
     several = len(names) > 1
     question = f"Does {names[0]} rely on spurious features?"
     if several:
@@ -222,7 +222,7 @@ def _of_one(verdicts):
 
 
 def _of_several(counts):
-    """(word, sentence) about several models, from the same numbers for each."""
+    """(word, sentence) about several models, from the verdicts' numbers of measures for each."""
     count = len(counts)
     spurious = sum(1 for verdicts in counts if verdicts[SPURIOUS] and not verdicts[CORE])
     core = sum(1 for verdicts in counts if verdicts[CORE] and not verdicts[SPURIOUS])

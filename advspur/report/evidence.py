@@ -15,8 +15,8 @@ def judged_models(suite):
 def evidence(suite):
     """The headlines that show what a single model relies on.
 
-    Without RFS on the embedded data, where it does not measure reliance (docs/results.md), and the
-    relative background gap, which agrees with the gap.
+    Leaves out RFS on the embedded data, where it does not measure reliance (docs/results.md), and
+    the relative background gap, which only repeats the gap.
     """
     names = judged_models(suite)
     return [

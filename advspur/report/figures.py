@@ -96,7 +96,7 @@ def save_figures(figures, directory):
 
 
 def suite_figures(suite):
-    """Yield (file name, title, figure, caption, labels of the headlines it shows)."""
+    """Yield (file name, title, figure, caption, labels of the headlines judged from it)."""
     has_budgets, has_unknown = bool(suite.norms()), bool(suite.unknown())
     for name, title, draw, shown, caption in (*FIGURES, *own_figures(suite)):
         if draw is by_budget and has_unknown and not has_budgets:

@@ -30,7 +30,7 @@ from advspur.report.suite import (
 
 GAP, BACKGROUND, DEEP_NFS = h.SHAPES_GROUPS[2], h.SHAPES_GAPS[0], h.of_masks(h.SHAPES, "", "")[2]
 MEASURED = ((GAP, "nfs"), (BACKGROUND, "nfs"), (DEEP_NFS, "gradient_share"))
-AIM = 0.9  # our goal for Spearman's correlation over all networks
+GOAL = 0.9  # for Spearman's correlation over all networks
 HALF = 0.5  # the NFS at which the minority is a toss-up in the model, and the gap 50 points
 FEW_SETTINGS = 3  # if networks differ in fewer settings than this, every verdict is open
 JITTERS = ("position_jitter", "size_jitter", "color_jitter")
@@ -145,12 +145,12 @@ def prediction_findings(comparison):
     every = np.ones(len(gap), bool)
     for headline, key in MEASURED:
         measured, predicted = c.measured[headline.name], c.predicted[key]
-        what = f"The {headline.name} ranks all networks as predicted: ρ ≥ {AIM:g} (our goal)."
-        yield _ranked("order", what, over_all, measured, predicted, AIM)
+        what = f"The {headline.name} ranks all networks as predicted: ρ ≥ {GOAL:g} (our goal)."
+        yield _ranked("order", what, over_all, measured, predicted, GOAL)
     parts = {"vary": ~c.is_fixed, "are fixed": c.is_fixed}
     for name, part in parts.items() if len({*c.is_fixed}) > 1 else ():
         what = f"The same for the {GAP.name}, if objects {name}."
-        yield _ranked("order", what, over_all, gap[part], nfs[part], AIM)
+        yield _ranked("order", what, over_all, gap[part], nfs[part], GOAL)
     kinds = c.kinds
     for p in (p for p in kinds if p != STANDARD and STANDARD in kinds):
         of_norm = kinds[p] | kinds[STANDARD]
@@ -171,7 +171,7 @@ def prediction_findings(comparison):
     yield _calibration(c.measured[DEEP_NFS.name], c.predicted["gradient_share"])
 
 
-def _ranked(about, statement, correlate, measured, predicted, aim=None):
+def _ranked(about, statement, correlate, measured, predicted, goal=None):
     """A Finding about a mean rank correlation, clear if its interval excludes 0."""
     estimate = resampled(correlate, measured, predicted)
     if math.isnan(estimate.value):
@@ -181,7 +181,7 @@ def _ranked(about, statement, correlate, measured, predicted, aim=None):
     ordered = int(np.sum(np.any(np.ptp(measured, axis=1) > 0, axis=1)))
     if ordered < FEW_SETTINGS:
         verdict = "open"
-    if aim and verdict == "holds" and estimate.value < aim:
+    if goal and verdict == "holds" and estimate.value < goal:
         verdict = "holds in part"
     shape = "{} settings, {} kinds of training, {} seeds".format(*measured.shape)
     mean = "ρ" if correlate is over_all else "Mean ρ"

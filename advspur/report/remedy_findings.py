@@ -121,8 +121,8 @@ def _prescribed(remedies, base):
         verdict = "fails"
     statement = (
         f"{kind.label}: no ratio of the budget on the rest to the budget on the core has a gap "
-        f"more than {100 * SMALL:g} points smaller than the theory's ratio w* = {least:.2g} (here "
-        f"{first:.2g})."
+        f"more than {100 * SMALL:g} points below the gap at the theory's ratio, w* = {least:.2g} "
+        f"(here {first:.2g})."
     )
     listed = [
         f"{r:.2g}: {'–' if of['nfs'] is None else format(of['nfs'], '.3f')}, "
@@ -131,7 +131,7 @@ def _prescribed(remedies, base):
     ]
     best = min(others, key=lambda r: others[r].value)
     detail = f"Ratio: predicted NFS, measured gap: {'; '.join(listed)}. "
-    detail += f"{best:.2g} minus {first:.2g}: {points(others[best])}."
+    detail += f"Gap at {best:.2g} minus gap at {first:.2g}: {points(others[best])}."
     yield Finding("theory", statement, verdict, detail)
 
 

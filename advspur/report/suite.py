@@ -12,7 +12,7 @@ from advspur.records import DETAILS
 STANDARD = 0.0  # stands for the norm of a model that was not adversarially trained
 UNKNOWN = "unknown"  # for one whose training was not described: in no curve, never a baseline
 NORMS = (2.0, math.inf)
-RANDOM_MASKS = ", random masks"  # how the label of a recipe ends
+RANDOM_MASKS = ", random masks"  # ends the label of a recipe with random masks
 
 
 class Model(NamedTuple):
@@ -24,7 +24,7 @@ class Model(NamedTuple):
     epsilon: float | None
     seed: int
     rho: float = 0.0  # majority : minority of the colour shift in its training images; 0: none
-    recipe: str = ""  # the label of its remedies; with one a model is in no curve
+    recipe: str = ""  # label of its remedies; models with a recipe are in no curve
     uniform: float | None = None  # the uniform budget with the same mean square over the pixels
     weights: tuple = (1.0, 1.0)  # of the budget on the core and on the rest
 
@@ -62,7 +62,7 @@ class Suite(NamedTuple):
         return known + [UNKNOWN] * bool(self.unknown())
 
     def matching(self, headline, model):
-        """The records of a model that have the headline's options (None: absent)."""
+        """A model's records with the headline's options (None: absent) and no other DETAILS."""
         left_out = DETAILS - headline.options.keys()
         return [
             r

@@ -42,8 +42,8 @@ def _nfs(a):
     _name_lines(figure, axes, "η")
     return figure, (
         "Norm fraction spurious (NFS) of the exact minimiser against the training budget (layout "
-        "of the paper's Figure 2). Each line ends with a dot at the collapse radius, beyond which "
-        "the model is 0."
+        "of the paper's Figure 2). Each line ends with a dot at the collapse radius, from which "
+        "on the model is 0."
     )
 
 

@@ -39,7 +39,7 @@ class CueReliance(NamedTuple):
 
 
 def cue_sizes(changes, *, p):
-    """Return (root mean square of ||v||_2, mean of ||v||_q) over the changes v [n, ...]."""
+    """Return (root mean square of ||v||_2, mean of ||v||_q) of changes [n, ...], 1/p + 1/q = 1."""
     changes = jnp.reshape(changes, (len(changes), -1))
     q = dual_exponent(p)
     length = jnp.sqrt(jnp.mean(jnp.sum(changes**2, axis=1)))

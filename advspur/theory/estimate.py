@@ -86,7 +86,7 @@ def fit_gaussian_linear_model(
       features: [n, d], n >= 3.
       labels: [n] numbers, or integers of two values, which become -1 and 1.
       core_only: whether theta_opt is fixed to 0 on S, as in the paper; `core_test` tests it. A free
-        theta_opt is never exactly 0 on S, so robust models use spurious features at every budget.
+        theta_opt is never exactly 0 on S, so models use spurious features from the least budget on.
       is_spurious: [d] bool; give either this or
       spurious_directions: [k, d], a basis of the spurious subspace, k < d. The model's features are
         then coordinates in an orthonormal basis whose last k vectors span the subspace. The attack

@@ -59,14 +59,14 @@ class Factors(NamedTuple):
 def factor(matrix):
     """Return the Factors of [m, m, n] symmetric positive semidefinite matrices, for `solve`.
 
-    A feature that depends on earlier ones gets 0, so a singular consistent system has a solution.
+    A feature that depends on earlier ones gets 0, so `solve` solves singular consistent systems.
     """
     m = matrix.shape[0]
     if m > UNROLLED:
         batch = jnp.moveaxis(matrix, 2, 0) if matrix.ndim == 3 else matrix
         size = jnp.max(jnp.abs(batch), axis=(-2, -1), keepdims=True)
         # Rounding, which grows with m, may make a pivot of a singular matrix negative, and then the
-        # whole factor is NaN.
+        # whole factor is NaN: so add `tiny`, which `solve` corrects for.
         tiny = max(100, 10 * m) * jnp.finfo(matrix.dtype).eps * size
         regular = batch + tiny * jnp.eye(m, dtype=matrix.dtype)
         return Factors(jnp.linalg.cholesky(regular, symmetrize_input=False), None, batch)
@@ -111,7 +111,7 @@ def is_definite(covariance):
     m = covariance.shape[0]
     if m > UNROLLED:
         # Cholesky factor of the covariance minus the rounding of its largest eigenvalue, which the
-        # row sums bound (too high by sqrt(m) at most): NaN if that is not definite.
+        # row sums bound (at most sqrt(m) times too high): NaN if that is not definite.
         batch, eps = jnp.moveaxis(covariance, 2, 0), jnp.finfo(covariance.dtype).eps
         rounding = 8 * m * eps * jnp.max(jnp.sum(jnp.abs(batch), axis=-1), axis=-1)
         regular = batch - rounding[:, None, None] * jnp.eye(m, dtype=batch.dtype)

@@ -141,8 +141,8 @@ def corrected_estimate(values, n):
     """Return the Estimate of the first of [1 + resamples] values; the others give its interval.
 
     The bias-corrected percentile interval (Efron, Canadian J. Statistics 9 (1981) 139): quantiles
-    Phi(2 z0 -+ 1.96), Phi(z0) the share of resamples below the value, kept within LEAST_SIDE of 0
-    and 1; z0 = 0 if the value is 0, 1 or inf, where values pile up. NaN are left out.
+    Phi(2 z0 -+ 1.96), Phi(z0) the share of resamples below the value, at least LEAST_SIDE from
+    0 and 1; z0 = 0 if the value is 0, 1 or inf, where values pile up. NaN are left out.
     """
     from scipy import special
 

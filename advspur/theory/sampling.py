@@ -54,8 +54,8 @@ def minimize_empirical_adversarial_loss(x, y, epsilon, *, p, budget_weights=None
       y: [n].
       budget_weights: [m], positive and finite: ||D theta||_q replaces ||theta||_q, see
         `adversarial_loss`.
-    Returns: (theta [m], loss, smoothing), `smoothing` a bound on the loss that smoothing costs;
-      infinite if Newton's method did not converge.
+    Returns: (theta [m], loss, bound), `bound` on how much loss the smoothing costs; inf if Newton's
+      method did not converge.
     """
     check_norm(p)
     check_nonnegative("epsilon", epsilon)
@@ -119,7 +119,7 @@ def _train(x, y, epsilon, p):
     gain = widths[-1] * (1 + epsilon * (math.log(m) + 1 if q == math.inf else m))
     cost = 2 * jnp.sqrt(exact) * gain + gain**2
     slope, hessian = jax.grad(loss)(theta, widths[-1]), jax.hessian(loss)(theta, widths[-1])
-    decrement = slope @ jnp.linalg.solve(hessian, slope)  # twice the decrease Newton's model sees
+    decrement = slope @ jnp.linalg.solve(hessian, slope)  # twice what Newton's model still gains
     settled = jnp.abs(decrement) <= cost
     cost = jnp.where(settled, cost + jnp.abs(decrement), jnp.inf)
     return theta * y_scale / x_scale, exact * y_scale**2, cost * y_scale**2

@@ -49,7 +49,10 @@ def expected_shifted_loss(
 def sample_shifted_loss(
     theta, shift_std, noise, *, eta, theta_opt, noise_std, spurious_scale, reading
 ):
-    """E[(Y - <X, theta>)^2] for one draw [3, 5] of standard normal noise, times `shift_std`."""
+    """E[(Y - <X, theta>)^2] for one draw [3, 5] of standard normal noise, times `shift_std`.
+
+    Its mean over draws is `expected_shifted_loss`.
+    """
     error, core, spurious = _parts(theta, eta, theta_opt)
     noise = shift_std * noise
     if reading == "R3":

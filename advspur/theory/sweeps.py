@@ -41,8 +41,6 @@ class ShiftSweep(NamedTuple):
     """
 
     epsilons: np.ndarray  # [e] training budgets
-
-    epsilons: np.ndarray  # [e] budgets of the training
     shift_stds: np.ndarray  # [d]
     theta: np.ndarray  # [e, 2, 5]
     loss: np.ndarray  # [e, d, 2] expected loss, in closed form
@@ -139,7 +137,7 @@ def sweep_distribution_shift(
       shift_stds: [d] standard deviations sigma_Q of the noise on the spurious rows of Q.
       p: norm of the attack in training.
       key: JAX random key for `num_draws` Monte Carlo draws of the noise in each cell.
-      reading: of the paper's text on this noise: "R1", "R2" or "R3", see `shift`.
+      reading: where the noise is added, "R1", "R2" or "R3", see `shift`.
     Returns: ShiftSweep.
     """
     check_choice("reading", reading, READINGS)

@@ -22,12 +22,7 @@ class TrainState(NamedTuple):
     key: jax.Array  # the run's base key; a step folds its number in
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("network", "optimizer", "image_size", "has_ema"),
-    # Runs once: full optimisation only takes longer to compile, and gives the same bits.
-    compiler_options={"xla_backend_optimization_level": 1},
-)
+@functools.partial(jax.jit, static_argnames=("network", "optimizer", "image_size", "has_ema"))
 def create_state(seed, *, network, optimizer, image_size, has_ema=False):
     """The state before the first step; compiled once for all seeds."""
     key_init, key_steps = jax.random.split(jax.random.PRNGKey(seed))

@@ -185,7 +185,8 @@ def suite(args):
 
     config = quickstart.get_config()
     if args.toy:
-        config.num_steps, config.batch_size, config.shapes.image_size = 2, TOY[5], TOY[3]
+        _, _, _, config.shapes.image_size, _, config.batch_size = TOY
+        config.num_steps = 2
         config.shapes.num_train, config.shapes.num_validation = 64, 16
         config.suite.linf_epsilons = ()
         config.suite.l2_epsilons = (0.25,)

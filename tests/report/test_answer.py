@@ -93,12 +93,12 @@ def test_measures_that_point_the_other_way_are_named(model, gap, rfs, disagree):
     assert text.endswith("But the RFS (noise of equal deviation) points the other way.") == disagree
 
 
-def test_without_models_the_statements_answer():
+def test_without_models_the_claims_answer():
     found = [Finding("2a", "s", v, "") for v in ("holds", "holds", "fails")]
     assert tally(found) == "2 hold, 1 fails"
     answer = answer_of(suite_of([]), [], [("Predicted?", []), ("Linear?", found)])
     assert answer[:2] == ("Linear?", "In part.")
-    assert answer.sentences == "Of 3 statements tested here, 2 hold, 1 fails."
+    assert answer.sentences == "Of 3 claims tested here, 2 hold, 1 fails."
     partly = [f._replace(verdict=f.verdict.replace("fails", "open")) for f in found]
     assert answer_of(suite_of([]), [], [("Linear?", partly)]).word == "Mostly."
     words = {v: answer_of(suite_of([]), [Finding("", "", v, "")] * 2, []).word for v in WORDS_OF}
