@@ -262,7 +262,7 @@ def test_predictions_come_before_the_networks_and_are_held_against_them(run, tmp
     assert len(trained) == 6
     assert all(path.stat().st_mtime_ns <= log.stat().st_mtime_ns for log in trained)
     page = (workdir / "report.html").read_text()
-    assert digest in page and "2 settings, 3 kinds of training, 1 seeds" in page
+    assert digest in page and "2 settings, 3 kinds of training, 1 seed." in page
     assert "Left out because networks are missing: fixed_all, fixed_correlated, " in page
 
     code, out, _ = run("reproduce", *arguments)

@@ -183,7 +183,8 @@ def _ranked(about, statement, correlate, measured, predicted, goal=None):
         verdict = "open"
     if goal and verdict == "holds" and estimate.value < goal:
         verdict = "holds in part"
-    shape = "{} settings, {} kinds of training, {} seeds".format(*measured.shape)
+    settings, kinds, seeds = measured.shape
+    shape = f"{settings} settings, {kinds} kinds of training, {seeds} seed{'s' * (seeds > 1)}"
     mean = "ρ" if correlate is over_all else "Mean ρ"
     detail = f"{mean} = {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]; {shape}."
     if ordered < len(measured):
