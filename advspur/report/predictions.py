@@ -80,15 +80,16 @@ def read_predictions(directory):
     try:
         settings = content["settings"]
         kinds = {name: [_kind(m) for m in facts["models"]] for name, facts in settings.items()}
-        models = next(iter(kinds.values()))
+        models = next(iter(kinds.values()), [])
         predicted = {
             key: {
                 name: [_number(m[key]) for m in facts["models"]] for name, facts in settings.items()
             }
             for _, key in MEASURED
         }
-    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
+    require(models, f"{path} is damaged: it has no settings with models")
     require(
         all(of == models for of in kinds.values()),
         f"{path} is damaged: its settings do not have the same models",

@@ -165,10 +165,13 @@ def test_settings_with_networks_that_are_missing_are_left_out_and_named(tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ("{", "{}", '{"settings": {}}', '{"settings": {"a": {"models": 1}}}')
-)
-def test_damaged_predictions(tmp_path, text):
+    ("text", "fault"),
+    [("{", "Expecting property name"), ("{}", "KeyError.*settings"),
+     ('{"settings": {}}', "it has no settings"),
+     ('{"settings": {"a": {"models": 1}}}', "not iterable")],
+)  # fmt: skip
+def test_damaged_predictions(tmp_path, text, fault):
     (tmp_path / "predictions.json").write_text(text)
-    with pytest.raises(InputError, match="predictions.json is damaged") as error:
+    with pytest.raises(InputError, match=f"predictions.json is damaged: .*{fault}") as error:
         read_predictions(tmp_path)
     assert str(error.value).count("is damaged") == 1
