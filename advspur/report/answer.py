@@ -213,7 +213,7 @@ def _of_models(suite):
 
 
 def _of_one(verdicts):
-    """(word, sentence) about one model, from the number of measures for each verdict."""
+    """(word, sentence) about one model, from {verdict: number of measures}."""
     spurious, core, unclear = (verdicts[v] for v in (SPURIOUS, CORE, UNCLEAR))
     count = spurious + core + unclear
     word = "Measures disagree." if spurious and core else _word(spurious, core, count)
@@ -222,7 +222,7 @@ def _of_one(verdicts):
 
 
 def _of_several(counts):
-    """(word, sentence) about several models, from the verdicts' numbers of measures for each."""
+    """(word, sentence) about several models, from the same counts for each of them."""
     count = len(counts)
     spurious = sum(1 for verdicts in counts if verdicts[SPURIOUS] and not verdicts[CORE])
     core = sum(1 for verdicts in counts if verdicts[CORE] and not verdicts[SPURIOUS])

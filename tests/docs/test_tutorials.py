@@ -1,4 +1,4 @@
-"""The tutorials run (their ResNets with one block) and show what their text says."""
+"""The tutorials run (their ResNets with two blocks of three) and show what their text says."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from tests import forked
 
 TUTORIALS = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
+NETWORKS = {"resnet_small": ((1, 1), False, 16, 1)}  # trained without LLVM's optimisation
 
 
 def numbers(pattern, text):
@@ -36,7 +37,7 @@ def robust_training(out):
     accuracy = {name: [float(x) for x in of_name] for name, *of_name in found}
     lost = {name: clean - attacked for name, (clean, _, attacked) in accuracy.items()}
     assert 0 < lost["robust"] < 0.75 * lost["standard"]
-    assert accuracy["robust"][2] > accuracy["standard"][2] + 0.02
+    assert accuracy["robust"][2] > accuracy["standard"][2] + 0.05
     assert len(re.findall(r"background gap .* points \[", out)) == 2
 
 
@@ -50,7 +51,8 @@ def the_paper(out):
 @pytest.mark.parametrize("check", [background, linear_theory, robust_training, the_paper])
 def test_a_tutorial_runs(check, tmp_path):
     script = f"../docs/tutorials/{check.__name__}"
-    code, out, err = forked.run(tmp_path, script, devices=1, environment={"TMPDIR": str(tmp_path)})
+    call = {"devices": 1, "networks": NETWORKS, "environment": {"TMPDIR": str(tmp_path)}}
+    code, out, err = forked.run(tmp_path, script, **call)
     assert code == 0, err
     check(out)
 
